@@ -1,0 +1,31 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: .venv/installed  ## install and draw the facets of the generated demo (about a minute)
+	$(BIN)/mindseye
+
+test: .venv/tested lint  ## install the test extra, run the whole test suite
+	$(BIN)/python -m pytest
+
+lint: .venv/tested  ## check style and imports
+	$(BIN)/ruff check .
+
+clean:  ## remove the environment and what runs left behind
+	rm -rf .venv outputs multirun build dist .pytest_cache .ruff_cache
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/tested: pyproject.toml .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ .venv/installed
+
+.PHONY: help demo test lint clean
