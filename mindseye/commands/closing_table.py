@@ -1,0 +1,50 @@
+"""What a run came to, on one screen of 80 columns."""
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from mindseye.results.visualization import Visualization
+
+COLUMNS = {
+    "fidelity\ncosine": ("fidelity", "cosine"),
+    "distance\nto s·t": ("fidelity", "relative_distance"),
+    "mean a /\nmean t": ("fidelity", "magnitude"),
+    "selec-\ntivity": ("selectivity",),
+    "retrie-\nval": ("retrieval",),
+    "TV ×\nphotos": ("naturalness", "tv"),
+    "transfer\ncosine": ("transfer", "cosine"),
+    "retrie-\nval ": ("transfer", "retrieval"),
+    "agree-\nment": ("transfer", "agreement"),
+}
+
+
+def closing_table(result: "Visualization") -> Table:
+    """A row per facet, then their mean and the three baselines' means."""
+    metrics = result.metrics
+    columns = {name: path for name, path in COLUMNS.items() if _at(metrics["summary"], path) is not None}
+    table = Table(title=f"{result.title}\n{result.subtitle}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), expand=False)
+    table.add_column("facet", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in metrics["facets"]:
+        table.add_row(str(row["facet"]), *(_shown(_at(row, path)) for path in columns.values()))
+    table.add_section()
+    table.add_row("mean", *(_shown(_at(metrics["summary"], path)) for path in columns.values()), style="bold")
+    for name, figures in metrics["baselines"].items():
+        table.add_row(name, *(_shown(_at(figures, path)) for path in columns.values()), style="dim")
+    return table
+
+
+def _at(figures: dict, path: tuple[str, ...]) -> float | None:
+    for name in path:
+        if name not in figures:
+            return None
+        figures = figures[name]
+    return figures
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

@@ -1,0 +1,262 @@
+"""Composing the configuration and refusing what is wrong in it before any work starts, in one line."""
+
+import difflib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+CONFIG_NAME = "visualize"
+MISSING = "???"
+SPECIAL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+
+# What the root's own keys may be: type, least value, whether null is allowed.
+ROOT = {
+    "layer": (str, None, True),
+    "depth": (str, None, True),
+    "previous": (str, None, True),
+    "k": (int, 1, False),
+    "C": (int, 1, False),
+    "steps": (int, 1, False),
+    "seed": (int, 0, False),
+    "facets_per_batch": (int, 1, True),
+    "snapshots": (int, 1, False),
+}
+# Groups without a constructor: their keys, in the same form.
+PLAIN = {
+    "images.root": (str, None, True),
+    "images.size": (int, 8, True),
+    "images.kind": (str, None, False),
+    "images.count": (int, 1, False),
+    "facets.N": (int, 1, False),
+    "facets.gamma": (float, 0, True),
+    "facets.components": (int, 1, False),
+    "facets.perplexity": (float, 0, False),
+    "facets.batch_size": (int, 1, False),
+    "trainer.accelerator": (str, None, False),
+    "trainer.devices": (int, 1, False),
+    "trainer.precision": (str, None, False),
+}
+CHOICES = {
+    "depth": ("early", "middle", "late"),
+    "facets.weighting": ("calibrated", "published"),
+    "facets.selection": ("nearest", "nearest_members", "farthest"),
+    "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
+    "trainer.precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"),
+}
+
+
+class ConfigurationError(ValueError):
+    """What is wrong with the configuration and what would be right, in one line."""
+
+
+def config_folder() -> Path:
+    """conf/ as it travels: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / f"{CONFIG_NAME}.yaml").is_file():
+            return folder
+    raise ConfigurationError(f"{package} was installed without its configuration (conf/{CONFIG_NAME}.yaml)")
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The whole configuration for these overrides. Raises ConfigurationError."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        try:
+            return hydra_compose(CONFIG_NAME, list(overrides))
+        except (HydraException, OmegaConfBaseException, FileNotFoundError) as error:
+            raise ConfigurationError(_one_line(error)) from error
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error)
+    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
+    if unknown:
+        return _unknown_key(unknown.group(1))
+    missing = re.search(r"Could not find '([^']+)/([^'/]+)'.*?Available options in '[^']+':\n(.*?)\nConfig", text, re.S)
+    if missing:
+        group, name, options = missing.groups()
+        names = [option.strip() for option in options.split("\n") if option.strip()]
+        return f"{group}={name}: there is no such {group}{_nearest(name, names)}; there are {', '.join(names)}"
+    return text.split("\nSee https")[0]
+
+
+def _unknown_key(key: str) -> str:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        default = OmegaConf.to_container(hydra_compose(CONFIG_NAME), resolve=False)
+    known = [*_keys(default), *_groups()]
+    return f"{key}: there is no such setting{_nearest(key, known) or '; README.md lists them'}"
+
+
+def _keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")
+        elif key not in SPECIAL_KEYS:
+            yield f"{prefix}{key}"
+
+
+def _groups() -> list[str]:
+    return sorted(path.name for path in config_folder().iterdir() if path.is_dir() and path.name != "hydra")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    # A key given without its group, or under the wrong one: gain, loss.gain -> objective.gain.
+    near += [other for other in known if other.split(".")[-1] == name.split(".")[-1] and other not in near]
+    return f"; did you mean {' or '.join(near[:3])}?" if near else ""
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Refuse wrong command-line overrides, every swept value among them, before Hydra starts any job."""
+    words = [word for word in arguments if not word.startswith("-")]
+    overrides: list[Override] = []
+    for word in words:
+        try:
+            overrides += OverridesParser.create().parse_overrides([word])
+        except HydraException as error:
+            reason = str(error).split("\nSee https")[0].split("\n")[-1]
+            raise ConfigurationError(f"{word}: write key=value, or a command first ({reason})") from error
+    overrides = [one for one in overrides if not one.key_or_group.startswith("hydra")]
+    first = {one.key_or_group: _choices(one)[0] for one in overrides}
+    check(compose(list(first.values())))
+    for one in overrides:
+        for other in _choices(one)[1:]:
+            check(compose([other if key == one.key_or_group else value for key, value in first.items()]))
+
+
+def _choices(override: Override) -> list[str]:
+    """Every single override that a swept one stands for, at most 1,000 of them."""
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    key = override.get_key_element()
+    values = []
+    for value in override.sweep_string_iterator():
+        values.append(f"{key}={value}")
+        if len(values) == 1000:
+            break
+    return values
+
+
+def check(config: DictConfig) -> None:
+    """Refuse missing, mistyped or out-of-range settings and unknown constructor arguments. Loads no network."""
+    settings = OmegaConf.to_container(config, resolve=False)
+    for key, (kind, least, optional) in {**ROOT, **PLAIN}.items():
+        group, _, name = key.rpartition(".")
+        within = settings[group] if group else settings
+        if name in within:
+            if within[name] == MISSING:
+                raise ConfigurationError(f"{key} must be given: {key}=…")
+            _check_plain(key, within[name], kind, least, optional)
+            if within[name] is not None and within[name] not in CHOICES.get(key, (within[name],)):
+                choices = CHOICES[key]
+                near = _nearest(str(within[name]), choices)
+                raise ConfigurationError(f"{key}={within[name]}: {', '.join(choices)} are right{near}")
+    for name, group in settings.items():
+        if isinstance(group, dict):
+            _check_constructors(group, name)
+
+
+def _check_plain(key: str, value: Any, kind: type, least: float | None, optional: bool) -> None:
+    if value is None:
+        if not optional:
+            raise ConfigurationError(f"{key}=null: {_said(kind, least)} is right")
+        return
+    right = isinstance(value, kind) or (kind is float and isinstance(value, int))
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        right = True  # a folder may be called 2012
+    if isinstance(value, bool) or not right or (least is not None and value < least):
+        raise ConfigurationError(f"{key}={value}: {_said(kind, least)}{' or null' if optional else ''} is right")
+
+
+def _said(kind: type, least: float | None) -> str:
+    names = {int: "a whole number", float: "a number", str: "a text"}
+    return names[kind] + (f" of at least {least}" if least is not None else "")
+
+
+def _check_constructors(node: Mapping[str, Any], place: str) -> None:
+    """Every node with a _target_ holds only what that constructor takes, of the types it takes."""
+    target = node.get("_target_")
+    if target is not None:
+        try:
+            constructor = get_object(target)
+        except Exception as error:
+            raise ConfigurationError(f"{place}._target_={target}: cannot be imported ({error})") from error
+        _check_arguments(constructor, node, place)
+    for key, child in node.items():
+        if isinstance(child, dict):
+            _check_constructors(child, f"{place}.{key}")
+
+
+def _check_arguments(constructor: Any, node: Mapping[str, Any], place: str) -> None:
+    parameters = inspect.signature(constructor).parameters
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    made = constructor.__init__ if inspect.isclass(constructor) else constructor
+    try:
+        hints = typing.get_type_hints(made)
+    except Exception:  # annotations of other people's constructors need not resolve
+        hints = {}
+    # transfer.layer is the command's own, beside what the network takes
+    extra = {"layer"} if place == "transfer" else set()
+    for key, value in node.items():
+        if key in SPECIAL_KEYS or key in extra:
+            continue
+        if key not in parameters and not open_ended:
+            raise ConfigurationError(f"{place}.{key}: there is no such setting{_nearest(key, list(parameters))}")
+        if value == MISSING:
+            raise ConfigurationError(f"{place}.{key} must be given: {place}.{key}=…")
+        constructed = isinstance(value, dict) and "_target_" in value
+        interpolated = isinstance(value, str) and "${" in value
+        if key in hints and not constructed and not interpolated and not fits(value, hints[key]):
+            raise ConfigurationError(f"{place}.{key}={value}: {_described(hints[key])} is right")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value out of YAML can stand for an annotated argument; annotations not understood take anything."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in arguments
+    if origin in (Union, types.UnionType):
+        return any(fits(value, one) for one in arguments)
+    if hint in (type(None), None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint in (int, float):
+        return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
+    if hint is str or hint is Path:
+        return isinstance(value, str)
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, dict)
+    if origin is tuple or (isinstance(origin, type) and issubclass(origin, Sequence)):
+        kinds = [one for one in arguments if one is not Ellipsis]
+        return isinstance(value, list) and all(fits(item, kinds[0]) for item in value if kinds)
+    return True
+
+
+def _described(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return " or ".join(str(one) for one in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_described(one) for one in arguments)
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+    if hint in names:
+        return names[hint]
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "a mapping {name: value}"
+    return f"a list of {_described(arguments[0])}s" if arguments else str(hint)

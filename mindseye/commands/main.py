@@ -1,0 +1,41 @@
+"""The command's first word picks what to do; without one it is `visualize`. Nothing heavy is imported here."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "visualize": "draw the facets that a layer sees in photographs (the default)",
+    "layers": "list a network's layers: mindseye layers network=resnet50",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the `mindseye` command. Exits with 0, 1 after an error said in one line, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verb = arguments.pop(0) if arguments and arguments[0] in VERBS else "visualize"
+    if verb == "visualize" and arguments in (["--version"], ["-V"]):
+        import mindseye
+
+        print(f"mindseye {mindseye.__version__}")
+        return
+    command = getattr(importlib.import_module(f"mindseye.commands.{verb}"), verb)
+    from mindseye.commands.configuration import ConfigurationError
+
+    try:
+        command(arguments)
+    except ConfigurationError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("mindseye: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def fail(message: str) -> None:
+    """One line on standard error and exit code 1."""
+    print(f"mindseye: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

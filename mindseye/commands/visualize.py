@@ -1,0 +1,215 @@
+"""`mindseye`: one run from photographs and a network to pictures, by Hydra's grammar."""
+
+import inspect
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from mindseye.commands.closing_table import closing_table
+from mindseye.commands.configuration import CONFIG_NAME, ConfigurationError, check, check_overrides, config_folder
+from mindseye.commands.progress import JobProgress
+
+if TYPE_CHECKING:
+    from mindseye.facets.discovery import Progress
+    from mindseye.facets.photographs import Photographs
+    from mindseye.facets.targets import FacetTargets
+    from mindseye.networks import Network
+    from mindseye.results.metrics import TransferReference
+
+log = logging.getLogger(__name__)
+
+# Hydra's own flags after which nothing is run, so nothing is to be checked.
+SHOWS_ONLY = {"--help", "-h", "--hydra-help", "--version", "--info", "-i", "--cfg", "-c", "--shell-completion", "-sc"}
+
+
+def visualize(arguments: Sequence[str]) -> None:
+    """Check every override, then hand over to Hydra, which calls `run` for each job."""
+    if not SHOWS_ONLY.intersection(word.split("=")[0] for word in arguments):
+        check_overrides(arguments)
+    sys.argv = ["mindseye", *arguments]
+    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=CONFIG_NAME)(run)()
+
+
+def run(config: DictConfig) -> float:
+    """One job. Returns the measure to compare by: transfer.cosine where a second network is named, else fidelity.
+
+    What the user can mend (ValueError, FileNotFoundError) ends a single run with one line; in a sweep it fails the
+    cell alone. Either way the run folder's run.log has the whole traceback.
+    """
+    try:
+        return _run(config)
+    except (ValueError, FileNotFoundError) as error:
+        logging.getLogger("mindseye.run").info("failed", exc_info=True)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        print(f"mindseye: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _run(config: DictConfig) -> float:
+    check(config)
+    started = time.perf_counter()
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    # Everything cheap is made first: a wrong value in any of it costs no reading of networks or photographs.
+    parts = make_parts(config)
+
+    from mindseye.results.run_folder import start_run
+    from mindseye.results.visualization import visualize as draw
+
+    start_run(folder)
+    network: Network = instantiate(config.network)
+    layer = network.resolve(config.layer, config.depth)
+    network.to(pick_device(config.trainer.accelerator))
+    photographs, factors = find_photographs(config, network, folder)
+    console = Console()
+    measures = 4 if config.transfer._target_ is None else 10
+    with JobProgress(
+        console, photographs=len(photographs), pictures=config.C, steps=config.steps, measures=measures
+    ) as progress:
+        begun = time.perf_counter()
+        targets = discover(config, network, photographs, layer, progress.reading)
+        discovery_s = time.perf_counter() - begun
+        targets.save(folder / "targets")
+        references = judges(config, targets)
+        result = draw(
+            network,
+            targets,
+            steps=config.steps,
+            previous=config.previous,
+            facets_per_batch=config.facets_per_batch,
+            seed=config.seed,
+            accelerator=config.trainer.accelerator,
+            devices=config.trainer.devices,
+            precision=config.trainer.precision,
+            snapshots_every=config.snapshots,
+            report=progress.drawing,
+            references=references,
+            **parts,
+        )
+    complete(result.metrics, targets, factors, discovery_s, time.perf_counter() - started, config)
+    result.save(folder, config=OmegaConf.to_yaml(config, resolve=True))
+    console.print(closing_table(result))
+    for name in ("facets.png", "facets", "metrics.json"):
+        console.print(f"{folder / name}", soft_wrap=True, highlight=False)
+    summary = result.metrics["summary"]
+    return summary["transfer" if references else "fidelity"]["cosine"]
+
+
+def make_parts(config: DictConfig) -> dict[str, Any]:
+    """The method's parts out of their groups, by the names of `visualize`'s arguments."""
+    filters = [instantiate(one) for one in config.filters.values() if one is not None]
+    canvas = config.canvas
+    if "seed" in inspect.signature(get_object(canvas._target_)).parameters:
+        canvas = {**canvas, "seed": config.seed}
+    return {
+        "objective": instantiate(config.objective),
+        "canvas": instantiate(canvas),
+        "schedules": instantiate(config.schedule),
+        "transformations": instantiate(config.transformations),
+        "optimizer": instantiate(config.optimizer),
+        "filters": filters,
+        "logger": None if config.logger._target_ is None else instantiate(config.logger),
+    }
+
+
+def pick_device(accelerator: str) -> str:
+    """Where the photographs are looked at: what Lightning will choose for the fit."""
+    import torch
+
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    if accelerator in ("auto", "cpu"):
+        return "cpu"
+    raise ConfigurationError(f"trainer.accelerator={accelerator}: this machine has none; cpu or auto is right")
+
+
+def find_photographs(
+    config: DictConfig, network: "Network", folder: Path
+) -> tuple["Photographs", dict[str, str] | None]:
+    """The user's photographs, or freshly drawn ones with the facet of each (its file name -> facet)."""
+    from mindseye.facets.photographs import load_photographs
+
+    size = config.images.size or network.size
+    if config.images.root is not None:
+        return load_photographs(config.images.root, size, network.channels), None
+    from mindseye.demo.photographs import KINDS, write_photographs
+
+    if config.images.kind not in KINDS:
+        raise ConfigurationError(f"images.kind={config.images.kind}: {', '.join(KINDS)} are right")
+    root = folder / "photographs"
+    write_photographs(root, config.images.kind, config.images.count, seed=config.seed)
+    factors = json.loads((root / "factors.json").read_text())
+    return load_photographs(root, size, network.channels), {name: said["facet"] for name, said in factors.items()}
+
+
+def discover(
+    config: DictConfig, network: "Network", photographs: "Photographs", layer: str, progress: "Progress"
+) -> "FacetTargets":
+    """Facets by the settings of the group `facets`."""
+    from mindseye.facets.discovery import discover_facets
+
+    return discover_facets(
+        network,
+        photographs,
+        layer,
+        facets=config.C,
+        k=config.k,
+        N=config.facets.N,
+        weighting=config.facets.weighting,
+        selection=config.facets.selection,
+        gamma=config.facets.gamma,
+        components=config.facets.components,
+        perplexity=config.facets.perplexity,
+        batch_size=config.facets.batch_size,
+        seed=config.seed,
+        progress=progress,
+    )
+
+
+def judges(config: DictConfig, targets: "FacetTargets") -> list["TransferReference"]:
+    """The second network of the group `transfer`, if there is one, and what it sees in the photographs."""
+    if config.transfer._target_ is None:
+        return []
+    from mindseye.facets.photographs import Photographs
+    from mindseye.results.metrics import transfer_reference
+
+    other: Network = instantiate({key: value for key, value in config.transfer.items() if key != "layer"})
+    if other.channels != targets.initial.shape[1]:
+        raise ConfigurationError(
+            f"transfer takes {other.channels} channels and the network {targets.initial.shape[1]}: they must agree"
+        )
+    other.to(pick_device(config.trainer.accelerator))
+    photographs = Photographs(Path(targets.root), targets.paths, targets.initial.shape[-1], other.channels)
+    return [transfer_reference(other, other.resolve(config.transfer.layer, "late"), targets, photographs)]
+
+
+def complete(
+    metrics: dict,
+    targets: "FacetTargets",
+    factors: dict[str, str] | None,
+    discovery_s: float,
+    total_s: float,
+    config: DictConfig,
+) -> None:
+    """Add to the measures what only the command knows: the demo's true facets, whole times, the configuration."""
+    from mindseye.results.metrics import adjusted_rand_index
+    from mindseye.results.visualization import sha256
+
+    if factors is not None:
+        ari = adjusted_rand_index(targets.labels, [factors[name] for name in targets.paths])
+        metrics["summary"]["facets"] = {"ari": round(ari, 6)}
+    metrics["timing"].update(discovery_s=round(discovery_s, 3), total_s=round(total_s, 3))
+    metrics["provenance"]["config_sha256"] = sha256(OmegaConf.to_yaml(config, resolve=True))

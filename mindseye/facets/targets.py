@@ -1,0 +1,120 @@
+"""What discovery hands on: per facet a first image, the activation to reach and the channels that count."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from mindseye.facets.photographs import SkippedFile
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FacetTargets:
+    """The facets of one set of photographs at one layer. All tensors are on the CPU.
+
+    C facets, N photographs each, M photographs in all, D channels of an H'×W' map (1×1 where the layer has none),
+    images of ch channels and S×S pixels.
+    """
+
+    layer: str
+    root: str
+    paths: tuple[str, ...]  # M, relative to root
+    skipped: tuple[SkippedFile, ...]
+    initial: Tensor  # [C, ch, S, S] in 0..1: Σ w·img
+    maps: Tensor  # [C, D, H', W'], the target t = Σ w·a
+    channels: Tensor  # [C, k] int64, the top-k channels, strongest first
+    weights: Tensor  # [C, N], Eq. 1; each row sums to 1
+    chosen: Tensor  # [C, N] int64: which of the M photographs
+    distances: Tensor  # [C, N] from the centre, in units of the embedding
+    photographs: Tensor  # [C, N, ch, S, S] uint8
+    embedding: Tensor  # [M, 2]
+    labels: Tensor  # [M] int64: the cluster of each photograph; clusters are numbered by size, largest first
+    centres: Tensor  # [C, 2]
+    mean_activation: Tensor  # [D]: the layer's channel means over all M photographs
+
+    @property
+    def C(self) -> int:
+        """The number of facets."""
+        return self.maps.shape[0]
+
+    @property
+    def k(self) -> int:
+        """How many channels of each facet count."""
+        return self.channels.shape[1]
+
+    def with_k(self, k: int) -> "FacetTargets":
+        """The same facets with the k strongest channels of each. Raises ValueError where there are fewer than k."""
+        return replace(self, channels=top_channels(self.maps, k))
+
+    def nearest(self) -> Tensor:
+        """The photograph with the largest weight of each facet: [C, ch, S, S] in 0..1."""
+        best = self.weights.argmax(dim=1)
+        return self.photographs[torch.arange(self.C), best].float() / 255
+
+    def content_hash(self) -> str:
+        """sha256 over every tensor's bytes and all that is said of them: equal exactly where the targets are equal."""
+        digest = hashlib.sha256(json.dumps(self._description(), sort_keys=True).encode())
+        for name, tensor in sorted(self._tensors().items()):
+            digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write targets.safetensors, then targets.json with its hash: the JSON is there only where both are whole."""
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
+        _write_atomically(place / "targets.safetensors", save_tensors(tensors))
+        description = {"format": FORMAT, "content_hash": self.content_hash(), **self._description()}
+        _write_atomically(place / "targets.json", json.dumps(description, indent=1).encode())
+        return place
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> "FacetTargets":
+        """Read what `save` wrote. Raises ValueError where a file is missing, of another format, or damaged."""
+        place = Path(folder)
+        try:
+            said = json.loads((place / "targets.json").read_text())
+            tensors = load_tensors((place / "targets.safetensors").read_bytes())
+            if said.pop("format") != FORMAT:
+                raise ValueError(f"written in another format than {FORMAT}")
+            expected = said.pop("content_hash")
+            skipped = tuple(SkippedFile(**entry) for entry in said.pop("skipped"))
+            targets = cls(**tensors, skipped=skipped, paths=tuple(said.pop("paths")), **said)
+        except Exception as error:
+            raise ValueError(f"{place} holds no readable facet targets ({error})") from error
+        if targets.content_hash() != expected:
+            raise ValueError(f"{place} is damaged: its content is not what its hash says; delete it and discover again")
+        return targets
+
+    def _tensors(self) -> dict[str, Tensor]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def _description(self) -> dict[str, object]:
+        skipped = [{"path": file.path, "reason": file.reason} for file in self.skipped]
+        return {"layer": self.layer, "root": self.root, "paths": list(self.paths), "skipped": skipped}
+
+
+def top_channels(maps: Tensor, k: int) -> Tensor:
+    """Per facet the k channels of the largest spatial mean, strongest first: maps [C, D, H', W'] -> int64 [C, k]."""
+    D = maps.shape[1]
+    if not 1 <= k <= D:
+        raise ValueError(f"k={k}: the layer has {D} channels, so k is 1 to {D}")
+    means = maps.flatten(2).mean(dim=2)
+    # Stable: of equal channels the first is taken, so that two runs never differ.
+    return means.sort(dim=1, descending=True, stable=True).indices[:, :k].contiguous()
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_bytes(content)
+    os.replace(scratch, path)

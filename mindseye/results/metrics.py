@@ -1,0 +1,218 @@
+"""What can be measured of a visualisation without a person: each figure per facet, and each beside its baselines.
+
+Pictures are [C, ch, S, S] in 0..1, measured as they are (no transformation, float32). v is the activation of facet
+c's picture at the target layer, t its target; both restricted to the facet's top-k channels where "top-k" is said.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mindseye.facets.discovery import as_maps, survey, to_unit
+from mindseye.facets.photographs import Photographs
+from mindseye.facets.targets import FacetTargets
+from mindseye.networks.network import Network
+from mindseye.networks.recording import record
+from mindseye.visualizer.filters import total_variation
+from mindseye.visualizer.objective import cosine, relative_distance, take_channels
+
+Figures = dict[str, object]  # names -> a number, or a group of such
+
+
+def fidelity(v: Tensor, t: Tensor, gain: float = 1.0) -> dict[str, Tensor]:
+    """How nearly a picture's top-k maps v [C, k, H', W'] are the target's t: each figure [C].
+
+    cosine: of the whole maps, 1 is the same pattern, whatever its strength.
+    relative_distance: ‖v − s·t‖/‖s·t‖, s = `gain` the exaggeration that was asked for; 0 is exact.
+    magnitude: mean v / mean t; s is what was asked for, 10 and more is runaway activation.
+    """
+    mean = t.flatten(1).mean(dim=1)
+    return {
+        "cosine": cosine(v, t),
+        "relative_distance": relative_distance(v, gain * t),
+        "magnitude": v.flatten(1).mean(dim=1) / mean,
+    }
+
+
+def selectivity(v: Tensor, top_k: Tensor) -> Tensor:
+    """Share of the layer's total activation Σ|v| that falls in the facet's top-k channels: v [C, D, H', W'] -> [C].
+
+    In 0..1; a larger share is less entanglement.
+    """
+    strength = v.abs().flatten(2).sum(dim=2)
+    return strength.gather(1, top_k).sum(dim=1) / strength.sum(dim=1).clamp(min=1e-12)
+
+
+def centred_cosine(v: Tensor, t: Tensor, mean: Tensor) -> Tensor:
+    """Every picture against every target: cosine of channel means v [C, D], t [C, D] about `mean` [D] -> [C, C]."""
+    v, t = v - mean, t - mean
+    return torch.nn.functional.normalize(v, dim=1) @ torch.nn.functional.normalize(t, dim=1).T
+
+
+def retrieval(similarity: Tensor) -> Tensor:
+    """1 where facet c's own target is the most similar of the C to its picture, else 0: [C, C] -> [C]."""
+    return (similarity.argmax(dim=1) == torch.arange(len(similarity), device=similarity.device)).float()
+
+
+@dataclass(frozen=True)
+class TransferReference:
+    """What another network, which has no part in drawing, sees in the same photographs."""
+
+    name: str
+    network: Network
+    layer: str
+    targets: Tensor  # [C, D2]: weighted channel means of the facet's photographs
+    mean: Tensor  # [D2] over all M photographs
+    classes: Tensor | None  # [C]: the class it sees most in the facet's photographs; None where it has no classes
+
+
+@torch.no_grad()
+def transfer_reference(
+    network: Network, layer: str, targets: FacetTargets, photographs: Photographs, *, batch_size: int = 16
+) -> TransferReference:
+    """Look at the facet's photographs, and at all of them for the mean, through another network."""
+    layer = network.resolve(layer)
+    device = next(network.body.parameters()).device
+    everything = survey(network, photographs, layer, batch_size=batch_size)
+    C, N = targets.chosen.shape
+    images = targets.photographs.flatten(0, 1)
+    means = _batched(lambda x: pooled(network, layer, x), images, batch_size, device).reshape(C, N, -1)
+    probabilities = _probabilities(network, images, batch_size, device)
+    classes = None
+    if probabilities is not None:
+        seen = torch.einsum("cn,cnd->cd", targets.weights, probabilities.reshape(C, N, -1))
+        classes = seen.argmax(dim=1)
+    weighted = torch.einsum("cn,cnd->cd", targets.weights, means)
+    return TransferReference(network.name, network, layer, weighted, everything.means.mean(dim=0), classes)
+
+
+@torch.no_grad()
+def transfer(images: Tensor, reference: TransferReference, *, batch_size: int = 16) -> dict[str, Tensor]:
+    """Does another network see the facet in the picture? Each figure [C].
+
+    cosine: of its channel means about the mean of all photographs, to the facet's own weighted photographs'.
+    retrieval: 1 where no other facet's photographs are nearer.
+    agreement: probability it gives to the class that it sees most in the facet's photographs (no labels needed).
+    """
+    device = next(reference.network.body.parameters()).device
+    v = _batched(lambda x: pooled(reference.network, reference.layer, x), images, batch_size, device)
+    similarity = centred_cosine(v, reference.targets, reference.mean)
+    figures = {"cosine": similarity.diagonal(), "retrieval": retrieval(similarity)}
+    if reference.classes is not None:
+        probabilities = _probabilities(reference.network, images, batch_size, device)
+        figures["agreement"] = probabilities.gather(1, reference.classes[:, None])[:, 0]
+    return figures
+
+
+def pooled(network: Network, layer: str, images: Tensor) -> Tensor:
+    """Channel means of a layer: images [B, ch, S, S] in 0..1 -> [B, D]."""
+    with record(network, layer) as tape:
+        return as_maps(tape(images), layer).float().flatten(2).mean(dim=2)
+
+
+def _probabilities(network: Network, images: Tensor, batch_size: int, device: torch.device) -> Tensor | None:
+    """[n, classes], or None where the network's output is not [B, classes]."""
+    first = network(_unit(images[:1], device))
+    if not isinstance(first, Tensor) or first.ndim != 2 or first.shape[1] < 2:
+        return None
+    return _batched(lambda x: network(x).float().softmax(dim=1), images, batch_size, device)
+
+
+def _unit(images: Tensor, device: torch.device) -> Tensor:
+    return to_unit(images, device) if images.dtype == torch.uint8 else images.to(device)
+
+
+def _batched(run: Callable[[Tensor], Tensor], images: Tensor, batch_size: int, device: torch.device) -> Tensor:
+    return torch.cat([run(_unit(batch, device)).cpu() for batch in images.split(batch_size)])
+
+
+@torch.no_grad()
+def measure(
+    network: Network,
+    targets: FacetTargets,
+    images: Tensor,
+    *,
+    gain: float = 1.0,
+    references: Sequence[TransferReference] = (),
+    batch_size: int = 16,
+) -> list[Figures]:
+    """Every figure of one picture per facet: a nested dictionary for each of the C facets.
+
+    fidelity (with `pooled`, the same on the means over the map), selectivity, retrieval, naturalness.tv (total
+    variation over the mean of the facet's photographs': 1 is as smooth as they are), and transfer where other
+    networks are given (the first one's figures by their plain names, each one's under `networks`).
+    """
+    device = next(network.body.parameters()).device
+    v = _batched(lambda x: _maps(network, targets.layer, x), images, batch_size, device)
+    top, t_top = take_channels(v, targets.channels), take_channels(targets.maps, targets.channels)
+    means, t_means = top.mean(dim=(2, 3), keepdim=True), t_top.mean(dim=(2, 3), keepdim=True)
+    similarity = centred_cosine(v.flatten(2).mean(2), targets.maps.flatten(2).mean(2), targets.mean_activation)
+    natural = torch.stack([total_variation(facet.float() / 255).mean() for facet in targets.photographs])
+    figures: Figures = {
+        "fidelity": {**fidelity(top, t_top, gain), "pooled": fidelity(means, t_means, gain)},
+        "selectivity": selectivity(v, targets.channels),
+        "retrieval": retrieval(similarity),
+        "naturalness": {"tv": total_variation(images.float()) / natural.clamp(min=1e-6)},
+    }
+    if references:
+        each = [transfer(images, reference, batch_size=batch_size) for reference in references]
+        figures["transfer"] = {
+            **each[0],
+            "networks": {reference.name: said for reference, said in zip(references, each, strict=True)},
+        }
+    return [_row(figures, c) for c in range(targets.C)]
+
+
+def _maps(network: Network, layer: str, images: Tensor) -> Tensor:
+    with record(network, layer) as tape:
+        return as_maps(tape(images), layer).float()
+
+
+def _row(figures: Figures, c: int) -> Figures:
+    return {name: _row(x, c) if isinstance(x, dict) else round(float(x[c]), 6) for name, x in figures.items()}
+
+
+def summarise(rows: Sequence[Figures]) -> Figures:
+    """The mean of every figure over the facets, in the same shape."""
+    first = rows[0]
+    return {
+        name: summarise([row[name] for row in rows])
+        if isinstance(value, dict)
+        else round(sum(row[name] for row in rows) / len(rows), 6)
+        for name, value in first.items()
+    }
+
+
+def baselines(
+    network: Network,
+    targets: FacetTargets,
+    *,
+    references: Sequence[TransferReference] = (),
+    seed: int = 0,
+    batch_size: int = 16,
+) -> dict[str, list[Figures]]:
+    """The same figures for three pictures that nobody drew: per facet, to hold the visualisation's against.
+
+    initial: the blend it starts from; nearest: the photograph with the largest weight; noise: independent uniform
+    pixels. Their relative distance is to the target itself (gain 1).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    pictures = {
+        "initial": targets.initial,
+        "nearest": targets.nearest(),
+        "noise": torch.rand(targets.initial.shape, generator=generator),
+    }
+    return {
+        name: measure(network, targets, images, references=references, batch_size=batch_size)
+        for name, images in pictures.items()
+    }
+
+
+def adjusted_rand_index(labels: Tensor, truth: Sequence[object]) -> float:
+    """Agreement of two groupings of the same M things, corrected for chance (Hubert & Arabie 1985): 1 is the same."""
+    from sklearn.metrics import adjusted_rand_score
+
+    names = sorted({str(value) for value in truth})
+    return float(adjusted_rand_score([names.index(str(value)) for value in truth], labels.tolist()))

@@ -1,0 +1,89 @@
+"""Tensors as picture files, and the contact sheet that shows a whole run at a glance."""
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from mindseye.facets.targets import FacetTargets
+
+BACKGROUND, INK, FAINT = (255, 255, 255), (28, 28, 30), (110, 110, 116)
+GAP, MARGIN, LABEL_WIDTH, HEADING = 10, 24, 190, 92
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """[ch, S, S] in 0..1, or uint8, as a picture: 1 channel grey, 3 RGB, 2 their mean, more the first three as RGB."""
+    if image.dtype != torch.uint8:
+        image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
+    if image.shape[0] == 2:
+        image = image.float().mean(dim=0, keepdim=True).round().to(torch.uint8)
+    shown = image[:3] if image.shape[0] >= 3 else image
+    array = shown.permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def contact_sheet(
+    targets: FacetTargets,
+    images: Tensor,
+    labels: Sequence[Sequence[str]],
+    *,
+    title: str,
+    subtitle: str = "",
+    photographs: int = 4,
+    tile: int | None = None,
+) -> Image.Image:
+    """A row per facet: its nearest photographs with their weights, the initial image, the visualisation.
+
+    images [C, ch, S, S] in 0..1; labels: lines of text for each facet's first column. `tile` is the side of every
+    picture; by default its own size, or the whole multiple of it that first reaches 180 pixels. Every column has the
+    same scale.
+    """
+    S = images.shape[-1]
+    tile = tile or S * max(1, -(-180 // S))
+    shown = min(photographs, targets.photographs.shape[1])
+    columns = shown + 2
+    width = 2 * MARGIN + LABEL_WIDTH + columns * tile + (columns - 1) * GAP + 2 * GAP
+    row_height = tile + 22 + GAP
+    height = 2 * MARGIN + HEADING + targets.C * row_height
+    sheet = Image.new("RGB", (width, height), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    large, medium, small = (ImageFont.load_default(size) for size in (24, 15, 13))
+    draw.text((MARGIN, MARGIN), title, fill=INK, font=large)
+    draw.text((MARGIN, MARGIN + 32), subtitle, fill=FAINT, font=medium)
+
+    def left(column: int) -> int:
+        # the two last columns stand a little apart from the photographs
+        return MARGIN + LABEL_WIDTH + column * (tile + GAP) + (GAP if column >= shown else 0)
+
+    heads = ["nearest photographs", *[""] * (shown - 1), "initial image", "visualisation"]
+    for column, head in enumerate(heads):
+        draw.text((left(column), MARGIN + HEADING - 24), head, fill=INK, font=medium)
+    for c in range(targets.C):
+        top = MARGIN + HEADING + c * row_height
+        order = targets.weights[c].argsort(descending=True, stable=True)[:shown]
+        pictures = [*targets.photographs[c, order], targets.initial[c], images[c]]
+        captions = [f"weight {float(targets.weights[c, i]):.2f}" for i in order] + ["", ""]
+        for column, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+            placed = to_picture(picture).convert("RGB").resize((tile, tile), Image.Resampling.LANCZOS)
+            sheet.paste(placed, (left(column), top))
+            draw.text((left(column), top + tile + 3), caption, fill=FAINT, font=small)
+        draw.text((MARGIN, top), f"facet {c}", fill=INK, font=large)
+        for number, text in enumerate(labels[c]):
+            draw.text((MARGIN, top + 36 + 20 * number), text, fill=INK if number else FAINT, font=medium)
+    return sheet
+
+
+def facet_labels(targets: FacetTargets, rows: Sequence[dict]) -> list[list[str]]:
+    """What a facet's first column says: how many photographs it stands for, and its main measures."""
+    sizes = targets.labels.bincount(minlength=targets.C).tolist()
+    labels = []
+    for size, row in zip(sizes, rows, strict=True):
+        lines = [f"{size} photograph{'s' if size != 1 else ''}"]
+        lines.append(f"fidelity {row['fidelity']['cosine']:.2f}")
+        lines.append(f"selectivity {row['selectivity']:.2f}")
+        lines.append(f"TV × {row['naturalness']['tv']:.2f}")
+        if "transfer" in row:
+            lines.append(f"transfer {row['transfer']['cosine']:.2f}")
+        labels.append(lines)
+    return labels

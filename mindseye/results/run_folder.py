@@ -1,0 +1,124 @@
+"""A run on disk: every file written whole or not at all, metrics.json last, so that its presence means completed."""
+
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from mindseye.facets.targets import FacetTargets
+from mindseye.results.pictures import contact_sheet, facet_labels, to_picture
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The file is either as before or all of `content`, whatever happens meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(scratch, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def start_run(folder: Path) -> None:
+    """Make the folder; a run that was completed here before is none any more."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").unlink(missing_ok=True)
+
+
+def write_run(
+    folder: Path,
+    *,
+    targets: FacetTargets,
+    images: Tensor,
+    snapshots: Mapping[int, Tensor],
+    history: Mapping[str, Sequence[float]],
+    metrics: Mapping[str, object],
+    config: str | None = None,
+    title: str = "",
+    subtitle: str = "",
+) -> None:
+    """Everything a run leaves behind. images [C, ch, S, S] in 0..1; snapshots: step -> uint8 of the same shape."""
+    start_run(folder)
+    if config is not None:
+        write_atomically(folder / "config.yaml", config.encode())
+    write_atomically(folder / "images.safetensors", save_tensors({"images": images.contiguous()}))
+    table = io.BytesIO()
+    pq.write_table(pa.table({name: list(values) for name, values in history.items()}), table)
+    write_atomically(folder / "history.parquet", table.getvalue())
+    nearest = targets.nearest()
+    # As many digits as the last step needs, so that names sort in the order of the steps.
+    digits = max(4, *(len(str(step)) for step in snapshots)) if snapshots else 4
+    for c in range(targets.C):
+        place = folder / "facets" / f"{c:02d}"
+        for name, image in (("visualization", images[c]), ("initial", targets.initial[c]), ("nearest", nearest[c])):
+            write_atomically(place / f"{name}.png", _encoded(image, "PNG"))
+        write_atomically(place / "photographs.json", json.dumps(_photographs(targets, c), indent=1).encode())
+        for step, pictures in snapshots.items():
+            write_atomically(place / "steps" / f"{step:0{digits}d}.webp", _encoded(pictures[c], "WEBP"))
+    sheet = contact_sheet(targets, images, facet_labels(targets, metrics["facets"]), title=title, subtitle=subtitle)
+    stored = io.BytesIO()
+    sheet.save(stored, "PNG")
+    write_atomically(folder / "facets.png", stored.getvalue())
+    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1).encode())
+
+
+def _encoded(image: Tensor, form: str) -> bytes:
+    stored = io.BytesIO()
+    picture = to_picture(image)
+    if form == "WEBP":
+        picture.convert("RGB").save(stored, form, quality=90, method=4)
+    else:
+        picture.save(stored, form)
+    return stored.getvalue()
+
+
+def _photographs(targets: FacetTargets, c: int) -> list[dict[str, object]]:
+    """The N photographs of a facet, the one with the largest weight first."""
+    order = targets.weights[c].argsort(descending=True, stable=True).tolist()
+    return [
+        {
+            "path": targets.paths[int(targets.chosen[c, n])],
+            "weight": round(float(targets.weights[c, n]), 6),
+            "distance": round(float(targets.distances[c, n]), 6),
+        }
+        for n in order
+    ]
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A completed run read back."""
+
+    folder: Path
+    metrics: dict
+    images: Tensor  # [C, ch, S, S] in 0..1
+    history: dict[str, list[float]]
+
+
+def read_run(folder: str | os.PathLike[str]) -> StoredRun:
+    """Read a run folder. Raises ValueError, in one line, where it holds no completed run."""
+    place = Path(folder).expanduser()
+    if not (place / "metrics.json").is_file():
+        raise ValueError(f"{place} holds no completed run: metrics.json, which is written last, is missing")
+    try:
+        metrics = json.loads((place / "metrics.json").read_text())
+        images = load_tensors((place / "images.safetensors").read_bytes())["images"]
+        history = pq.read_table(place / "history.parquet").to_pydict()
+    except Exception as error:
+        raise ValueError(f"{place} is damaged ({type(error).__name__}: {' '.join(str(error).split())})") from error
+    if not isinstance(metrics, dict) or images.ndim != 4 or not torch.isfinite(images).all():
+        raise ValueError(f"{place} is damaged: its images or metrics are not what a run writes")
+    return StoredRun(place, metrics, images, history)

@@ -1,0 +1,167 @@
+"""The whole job in one call: draw the facets, measure them, keep everything together."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+import mindseye
+from mindseye.facets.targets import FacetTargets
+from mindseye.networks.network import Network
+from mindseye.results.metrics import TransferReference, baselines, measure, summarise
+from mindseye.results.run_folder import write_run
+from mindseye.visualizer.canvas import FourierCanvas
+from mindseye.visualizer.fitting import Fit, MakeCanvas, Report, calibrated_adam, fit
+from mindseye.visualizer.objective import Objective
+from mindseye.visualizer.schedules import Schedules
+from mindseye.visualizer.transformations import Transformations
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "scikit-learn", "scikit-image", "kornia", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Visualization:
+    """What a run gives: `images` [C, ch, S, S] in 0..1 and everything known of them."""
+
+    images: Tensor
+    metrics: dict
+    targets: FacetTargets
+    fit: Fit
+    title: str
+
+    def save(self, path: str | os.PathLike[str], config: str | None = None) -> Path:
+        """Write the run folder; metrics.json, last, makes it whole. `config` is its config.yaml, if there is one."""
+        folder = Path(path).expanduser()
+        write_run(
+            folder,
+            targets=self.targets,
+            images=self.images,
+            snapshots=self.fit.snapshots,
+            history=self.fit.history,
+            metrics=self.metrics,
+            config=config,
+            title=self.title,
+            subtitle=self.subtitle,
+        )
+        return folder
+
+    @property
+    def subtitle(self) -> str:
+        """One line on what was asked of what."""
+        t = self.targets
+        return f"top {t.k} of {t.maps.shape[1]} channels · {t.C} facets of {len(t.paths)} photographs"
+
+
+def visualize(
+    network: Network,
+    targets: FacetTargets,
+    *,
+    steps: int = 200,
+    objective: Objective | None = None,
+    canvas: MakeCanvas = FourierCanvas,
+    schedules: Schedules | None = None,
+    transformations: Transformations | None = None,
+    optimizer: Callable[[Iterator[nn.Parameter]], Optimizer] = calibrated_adam,
+    filters: Sequence[pl.Callback] | None = None,
+    previous: str | None = None,
+    facets_per_batch: int | None = None,
+    seed: int = 0,
+    accelerator: str = "auto",
+    devices: int = 1,
+    precision: str = "32-true",
+    snapshots_every: int = 50,
+    logger: Logger | None = None,
+    report: Report | None = None,
+    references: Sequence[TransferReference] = (),
+) -> Visualization:
+    """Draw one image per facet of `targets` and measure it beside its baselines.
+
+    `references` (see `transfer_reference`) are further networks to judge the pictures by. The other arguments are
+    those of `mindseye.visualizer.fitting.fit`; the defaults are the calibrated method. ValueError in one line.
+    """
+    objective = objective or Objective()
+    fitted = fit(
+        network,
+        targets,
+        steps=steps,
+        objective=objective,
+        canvas=canvas,
+        schedules=schedules,
+        transformations=transformations,
+        optimizer=optimizer,
+        filters=filters,
+        previous=previous,
+        facets_per_batch=facets_per_batch,
+        seed=seed,
+        accelerator=accelerator,
+        devices=devices,
+        precision=precision,
+        snapshots_every=snapshots_every,
+        logger=logger,
+        report=report,
+    )
+    rows = measure(network, targets, fitted.images, gain=objective.gain, references=references)
+    compared = baselines(network, targets, references=references, seed=seed)
+    metrics = {
+        "facets": [
+            {"facet": c, **row, "baselines": {name: others[c] for name, others in compared.items()}}
+            for c, row in enumerate(rows)
+        ],
+        "summary": summarise(rows),
+        "baselines": {name: summarise(others) for name, others in compared.items()},
+        "photographs": {
+            "used": len(targets.paths),
+            "skipped": len(targets.skipped),
+            "skipped_files": [{"path": file.path, "reason": file.reason} for file in targets.skipped],
+        },
+        "timing": {"fit_s": round(fitted.seconds, 3), "step_ms": round(fitted.step_ms, 3)},
+        "provenance": provenance(network, targets, seed),
+        "status": "completed",
+    }
+    return Visualization(fitted.images, metrics, targets, fitted, f"{network.name} · {targets.layer}")
+
+
+def provenance(network: Network, targets: FacetTargets, seed: int) -> dict:
+    """What is needed to know where a result came from and to make it again."""
+    versions = {"mindseye": mindseye.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        versions[package] = importlib.metadata.version(package)
+    device = next(network.body.parameters()).device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "versions": versions,
+        "git_commit": _git_commit(),
+        "network": {"name": network.name, "sha256": network.fingerprint()},
+        "targets": {"layer": targets.layer, "sha256": targets.content_hash()},
+        "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
+        "seed": seed,
+    }
+
+
+def sha256(text: str) -> str:
+    """Of a text's UTF-8 bytes."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _git_commit() -> str | None:
+    """Of the checkout that this package is run from; None where it is installed."""
+    here = Path(mindseye.__file__).parent.parent
+    if not (here / ".git").exists():
+        return None
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return asked.stdout.strip()

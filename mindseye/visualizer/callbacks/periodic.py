@@ -1,0 +1,46 @@
+"""What every filter that runs each so many steps shares: when it is its turn, and where in the picture it works."""
+
+from abc import abstractmethod
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from mindseye.visualizer.filters import blend, centre_mask
+from mindseye.visualizer.module import FacetVisualizer
+
+Where = Literal["centre", "everywhere"]
+
+
+class PeriodicFilter(pl.Callback):
+    """Applies `filtered` to the pictures after every `every`-th step and encodes them back into the canvas.
+
+    where: `centre` blends the result in by the centre mask, as in the paper (noise may then pile up outside);
+    `everywhere` takes it whole.
+    """
+
+    def __init__(self, every: int = 10, where: Where = "centre") -> None:
+        if every < 1:
+            raise ValueError(f"filters: every={every}: 1 or more steps is right")
+        if where not in ("centre", "everywhere"):
+            raise ValueError(f"filters: where={where}: centre or everywhere is right")
+        self.every = every
+        self.where = where
+
+    @abstractmethod
+    def filtered(self, images: Tensor, now: dict[str, float]) -> Tensor:
+        """Images [C, ch, S, S] in 0..1, and the scheduled values -> filtered images of the same shape."""
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: FacetVisualizer, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After step t = batch_idx + 1, where t is a multiple of `every`."""
+        if (batch_idx + 1) % self.every:
+            return
+        images, now = pl_module.images(), pl_module.now
+        mask = None
+        if self.where == "centre":
+            mask = centre_mask(pl_module.canvas.side, now["mask_sigma"], pl_module.device)
+        pl_module.canvas.encode(blend(images, self.filtered(images, now), mask))

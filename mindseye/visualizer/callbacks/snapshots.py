@@ -1,0 +1,102 @@
+"""The pictures on the way, and the loss terms of every step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from mindseye.visualizer.module import FacetVisualizer
+from mindseye.visualizer.objective import LossTerms
+
+
+class Snapshots(pl.Callback):
+    """Keeps the pictures after every `every`-th step, as uint8 [C, ch, S, S] on the host: `images[step]`."""
+
+    def __init__(self, every: int = 50) -> None:
+        if every < 1:
+            raise ValueError(f"snapshots.every={every}: 1 or more steps is right")
+        self.every = every
+        self.images: dict[int, Tensor] = {}
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: FacetVisualizer, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After step t = batch_idx + 1."""
+        if (batch_idx + 1) % self.every == 0:
+            self.images[batch_idx + 1] = to_bytes(pl_module.images()).cpu()
+            log_pictures(trainer, self.images[batch_idx + 1], batch_idx + 1)
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """0..1 -> uint8, rounded to the nearest of 256 levels."""
+    return (images * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def log_pictures(trainer: pl.Trainer, images: Tensor, step: int) -> None:
+    """uint8 [C, ch, S, S] to every wandb logger, as bytes: floats in 0..1 would become black pictures there."""
+    if not any(type(logger).__name__ == "WandbLogger" for logger in trainer.loggers):
+        return
+    from pytorch_lightning.loggers import WandbLogger
+
+    shown = [image.permute(1, 2, 0).numpy() for image in images if image.shape[0] in (1, 3)]
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            captions = [f"facet {c}" for c in range(len(shown))]
+            logger.log_image("visualization", shown, step=step, caption=captions)
+
+
+class History(pl.Callback):
+    """Loss terms, (r, b) and scheduled values of every step.
+
+    They stay on the device until `flush_every` steps are together, so that the loop waits for the device only then.
+    `report`, if given, is called at each flush with (step, {term: mean over the facets}).
+    """
+
+    def __init__(self, flush_every: int = 10, report: Callable[[int, dict[str, float]], None] | None = None) -> None:
+        self.flush_every = flush_every
+        self.report = report
+        self.rows: list[Tensor] = []  # each [steps, len(COLUMNS), C] on the host
+        self.scheduled: list[dict[str, float]] = []
+        self._waiting: list[Tensor] = []
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: FacetVisualizer, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After step t = batch_idx + 1."""
+        adaptive = pl_module.adaptive
+        self._waiting.append(torch.cat([pl_module.terms, adaptive.r[None], adaptive.b[None]]))
+        self.scheduled.append(dict(pl_module.now))
+        if (batch_idx + 1) % self.flush_every == 0 or batch_idx + 1 == pl_module.steps:
+            self._flush(trainer, batch_idx + 1)
+
+    def _flush(self, trainer: pl.Trainer, step: int) -> None:
+        rows = torch.stack(self._waiting).cpu()
+        self._waiting.clear()
+        self.rows.append(rows)
+        means = dict(zip(COLUMNS, rows[-1].mean(dim=1).tolist(), strict=True))
+        if self.report is not None:
+            self.report(step, means)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"loss/{name}": value for name, value in means.items()}, step=step)
+            logger.log_metrics({f"schedule/{name}": value for name, value in self.scheduled[-1].items()}, step=step)
+
+    def table(self) -> dict[str, list[float]]:
+        """A column each: step, facet, every loss term, r, b and every scheduled value; a row per step and facet."""
+        everything = torch.cat(self.rows) if self.rows else torch.empty(0, len(COLUMNS), 0)
+        T, _, C = everything.shape
+        columns: dict[str, list[float]] = {
+            "step": [t + 1 for t in range(T) for _ in range(C)],
+            "facet": [c for _ in range(T) for c in range(C)],
+        }
+        for index, name in enumerate(COLUMNS):
+            columns[name] = everything[:, index].flatten().tolist()
+        for name in self.scheduled[0] if self.scheduled else ():
+            # λ's schedule and the penalty it multiplies would otherwise share a name
+            columns[f"schedule_{name}"] = [values[name] for values in self.scheduled for _ in range(C)]
+        return columns
+
+
+COLUMNS = (*LossTerms.names(), "r", "b")

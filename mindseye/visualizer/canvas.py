@@ -1,0 +1,223 @@
+"""The trainable images and what is trained in their place: pixels, a spectrum, or phases alone.
+
+Every canvas is two maps and their inverses. The *latent* [C, ch, S, S] is unbounded and is made from the parameters;
+the *image* in 0..1 is the latent squashed. `encode` runs both backwards, so that blur, denoising and the centre mask,
+which work on pictures, work on every canvas.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Init = Literal["facet", "noise"]
+MARGIN = 0.02  # images are kept this far inside 0..1 before the logit, whose slope has no bound at 0 and 1
+
+
+@dataclass(frozen=True)
+class ColourStatistics:
+    """How the logits of photographs' pixels vary: mean [ch] and the symmetric square root of their covariance [ch, ch]."""
+
+    mean: Tensor
+    root: Tensor
+
+    @classmethod
+    def of(cls, images: Tensor) -> "ColourStatistics":
+        """From photographs [n, ch, H, W] in 0..1."""
+        ch = images.shape[1]
+        logits = safe_logit(images.double()).transpose(0, 1).reshape(ch, -1)
+        mean = logits.mean(dim=1)
+        covariance = (logits - mean[:, None]) @ (logits - mean[:, None]).T / logits.shape[1]
+        eigenvalues, vectors = torch.linalg.eigh(covariance)
+        # A floor: photographs of a single colour, or grey ones read as RGB, must still leave every direction trainable.
+        spread = eigenvalues.clamp(min=1e-3 * max(float(eigenvalues[-1]), 1.0)).sqrt()
+        return cls(mean.float(), (vectors * spread @ vectors.T).float())
+
+    @classmethod
+    def plain(cls, channels: int) -> "ColourStatistics":
+        """No decorrelation: every channel for itself."""
+        return cls(torch.zeros(channels), torch.eye(channels))
+
+
+def safe_logit(images: Tensor, margin: float = MARGIN) -> Tensor:
+    """log(x/(1 − x)) of values in 0..1, clamped to margin..1 − margin."""
+    return torch.logit(images.clamp(margin, 1 - margin))
+
+
+def first_images(initial: Tensor, init: Init, seed: int) -> Tensor:
+    """What the canvas starts from: the facet's blended photographs, or mid-grey with seeded noise of σ = 0.01."""
+    if init == "facet":
+        return initial
+    if init == "noise":
+        # One generator per facet, so that a facet starts the same however many others there are.
+        grey = torch.empty_like(initial)
+        for c in range(len(initial)):
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + c)
+            grey[c] = 0.5 + 0.01 * torch.randn(initial.shape[1:], generator=generator)
+        return grey
+    raise ValueError(f"canvas.init={init}: facet or noise is right")
+
+
+class Canvas(nn.Module):
+    """C trainable images of `side` pixels. forward(facets) -> [c, ch, S, S] in 0..1."""
+
+    side: int
+
+    @abstractmethod
+    def latent(self, facets: slice = slice(None)) -> Tensor:
+        """The unbounded picture [c, ch, S, S] that the parameters stand for."""
+
+    @abstractmethod
+    def set_latent_(self, latent: Tensor) -> None:
+        """Change the parameters so that `latent()` gives this (as nearly as this canvas can)."""
+
+    @abstractmethod
+    def squash(self, latent: Tensor) -> Tensor:
+        """Latent -> image in 0..1."""
+
+    @abstractmethod
+    def unsquash(self, images: Tensor) -> Tensor:
+        """Image in 0..1 -> latent."""
+
+    def forward(self, facets: slice = slice(None)) -> Tensor:
+        """The images of `facets`, [c, ch, S, S] in 0..1."""
+        return self.squash(self.latent(facets))
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> None:
+        """Take in pictures [C, ch, S, S] in 0..1: afterwards forward() gives them back."""
+        self.set_latent_(self.unsquash(images))
+
+
+class PixelCanvas(Canvas):
+    """The pixels themselves, in 0..1. Steps that leave the range are brought back to it by `forward`'s clamp.
+
+    The clamp passes gradients straight through, so that a pixel that has left can return.
+    """
+
+    def __init__(self, initial: Tensor, photographs: Tensor, *, init: Init = "facet", seed: int = 0) -> None:
+        """initial [C, ch, S, S] in 0..1; photographs (unused here) as every canvas takes them."""
+        super().__init__()
+        self.side = initial.shape[-1]
+        self.pixels = nn.Parameter(first_images(initial, init, seed).clone())
+
+    def latent(self, facets: slice = slice(None)) -> Tensor:
+        return self.pixels[facets]
+
+    @torch.no_grad()
+    def set_latent_(self, latent: Tensor) -> None:
+        self.pixels.copy_(latent)
+
+    def squash(self, latent: Tensor) -> Tensor:
+        return latent + (latent.clamp(0, 1) - latent).detach()
+
+    def unsquash(self, images: Tensor) -> Tensor:
+        return images.clamp(0, 1)
+
+
+class _SpectralCanvas(Canvas):
+    """What the two spectral canvases share: decorrelated logits, a scaled Fourier transform, a sigmoid."""
+
+    mean: Tensor
+    root: Tensor
+    unroot: Tensor
+    amplitude: Tensor
+
+    def __init__(self, shape: tuple[int, ...], colours: ColourStatistics, decay: float) -> None:
+        super().__init__()
+        self.side = shape[-1]
+        self.register_buffer("mean", colours.mean[:, None, None])
+        self.register_buffer("root", colours.root)
+        self.register_buffer("unroot", torch.linalg.inv(colours.root.double()).float())
+        self.register_buffer("amplitude", spectral_amplitude(self.side, decay))
+
+    def squash(self, latent: Tensor) -> Tensor:
+        return torch.sigmoid(torch.einsum("xy,nyhw->nxhw", self.root, latent) + self.mean)
+
+    def unsquash(self, images: Tensor) -> Tensor:
+        return torch.einsum("xy,nyhw->nxhw", self.unroot, safe_logit(images) - self.mean)
+
+    def to_spectrum(self, latent: Tensor) -> Tensor:
+        """Latent -> complex coefficients [C, ch, S, S//2 + 1] before scaling."""
+        return torch.fft.rfft2(latent, norm="forward")
+
+    def from_spectrum(self, spectrum: Tensor) -> Tensor:
+        return torch.fft.irfft2(spectrum, s=(self.side, self.side), norm="forward")
+
+
+def spectral_amplitude(side: int, decay: float) -> Tensor:
+    """1/f^decay over the half-spectrum [S, S//2 + 1], f in cycles per image (the mean counts as f = 1).
+
+    Scaled so that a spectrum of independent unit normal numbers gives a picture of unit variance: a learning rate then
+    means the same change of picture at every resolution and decay.
+    """
+    fy = torch.fft.fftfreq(side, d=1 / side, dtype=torch.float64)
+    fx = torch.fft.rfftfreq(side, d=1 / side, dtype=torch.float64)
+    amplitude = (fy[:, None] ** 2 + fx[None, :] ** 2).sqrt().clamp(min=1) ** -decay
+    # All columns but the first (and, for an even side, the last) stand for two conjugate coefficients.
+    copies = torch.full_like(fx, 2.0)
+    copies[0] = 1
+    if side % 2 == 0:
+        copies[-1] = 1
+    # real and imaginary part, unit variance each, contribute |amplitude|²·2 (once) or ·4·½·2 for a conjugate pair
+    variance = (amplitude**2 * copies * copies).sum()
+    return (amplitude / variance.sqrt()).float()
+
+
+class FourierCanvas(_SpectralCanvas):
+    """A scaled spectrum of decorrelated logits (Olah et al., Feature Visualization, 2017), colours as photographs have them.
+
+    decay: the power of 1/f that coefficients are scaled by; photographs' own is near 1, a larger one prefers broad
+    forms. decorrelate: mix the channels by the square root of the covariance of the photographs' logits, so that one
+    step changes colours as photographs vary.
+    """
+
+    def __init__(
+        self,
+        initial: Tensor,
+        photographs: Tensor,
+        *,
+        decay: float = 1.3,
+        decorrelate: bool = True,
+        init: Init = "facet",
+        seed: int = 0,
+    ) -> None:
+        """initial [C, ch, S, S] in 0..1; photographs [C, N, ch, S, S] in 0..1, for their colours."""
+        ch = initial.shape[1]
+        colours = ColourStatistics.of(photographs.flatten(0, 1)) if decorrelate else ColourStatistics.plain(ch)
+        super().__init__(tuple(initial.shape), colours, decay)
+        spectrum = self.to_spectrum(self.unsquash(first_images(initial, init, seed)))
+        self.spectrum = nn.Parameter(torch.view_as_real(spectrum / self.amplitude).contiguous())
+
+    def latent(self, facets: slice = slice(None)) -> Tensor:
+        return self.from_spectrum(torch.view_as_complex(self.spectrum[facets]) * self.amplitude)
+
+    @torch.no_grad()
+    def set_latent_(self, latent: Tensor) -> None:
+        self.spectrum.copy_(torch.view_as_real(self.to_spectrum(latent) / self.amplitude))
+
+
+class MacoCanvas(_SpectralCanvas):
+    """Only phases are trained; every magnitude stays the mean magnitude of the facet's photographs.
+
+    MACO (Fel et al., NeurIPS 2023), with decorrelated logits. `encode` keeps a picture's phases and mean colour.
+    """
+
+    magnitude: Tensor
+
+    def __init__(self, initial: Tensor, photographs: Tensor, *, init: Init = "facet", seed: int = 0) -> None:
+        """initial [C, ch, S, S] in 0..1; photographs [C, N, ch, S, S] in 0..1."""
+        super().__init__(tuple(initial.shape), ColourStatistics.of(photographs.flatten(0, 1)), decay=0.0)
+        magnitudes = [self.to_spectrum(self.unsquash(facet)).abs().mean(dim=0) for facet in photographs]
+        self.register_buffer("magnitude", torch.stack(magnitudes))
+        spectrum = self.to_spectrum(self.unsquash(first_images(initial, init, seed)))
+        self.phase = nn.Parameter(spectrum.angle())
+
+    def latent(self, facets: slice = slice(None)) -> Tensor:
+        return self.from_spectrum(torch.polar(self.magnitude[facets], self.phase[facets]))
+
+    @torch.no_grad()
+    def set_latent_(self, latent: Tensor) -> None:
+        self.phase.copy_(self.to_spectrum(latent).angle())

@@ -1,0 +1,52 @@
+"""The precomputed targets, handed to the trainer once per step without being copied to the device each time."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from mindseye.facets.targets import FacetTargets
+
+
+class TargetBatch(NamedTuple):
+    """What one step needs of all C facets."""
+
+    maps: Tensor  # [C, D, H', W']
+    channels: Tensor  # [C, k] int64
+
+
+class Repeated:
+    """One batch, `times` times. Lightning takes any sized iterable for a loader; no worker, no collation."""
+
+    def __init__(self, batch: TargetBatch, times: int) -> None:
+        self.batch = batch
+        self.times = times
+
+    def __len__(self) -> int:
+        return self.times
+
+    def __iter__(self) -> Iterator[TargetBatch]:
+        for _ in range(self.times):
+            yield self.batch
+
+
+class FacetTargetsDataModule(pl.LightningDataModule):
+    """Supplies the targets of all facets as the batch of every one of `steps` steps."""
+
+    def __init__(self, targets: FacetTargets, steps: int) -> None:
+        super().__init__()
+        self.batch = TargetBatch(targets.maps, targets.channels)
+        self.steps = steps
+        self._moved: tuple[torch.device, TargetBatch] | None = None
+
+    def train_dataloader(self) -> Repeated:
+        """The batch, once for each step."""
+        return Repeated(self.batch, self.steps)
+
+    def transfer_batch_to_device(self, batch: TargetBatch, device: torch.device, dataloader_idx: int) -> TargetBatch:
+        """Moved at the first step only: the targets never change."""
+        if self._moved is None or self._moved[0] != device:
+            self._moved = (device, TargetBatch(batch.maps.to(device), batch.channels.to(device)))
+        return self._moved[1]

@@ -1,0 +1,133 @@
+"""Barron's general and adaptive robust loss (CVPR 2019, arXiv:1701.03077), in the paper's symbols: scale r, shape b.
+
+Barron writes c for r and α for b.
+"""
+
+import functools
+import math
+
+import torch
+from torch import Tensor, nn
+
+SHAPE_RANGE = (0.001, 1.999)  # where b is trained: Z(b) exists for b >= 0 and ρ is smooth between the limits 0 and 2
+SMALLEST_SCALE = 0.05  # of a relative distance: below it the logarithm would reward ever finer agreement without end
+_KNOTS = 513
+
+
+def rho(x: Tensor, b: Tensor | float, r: Tensor | float) -> Tensor:
+    """The general robust loss ρ(x, b, r) = |b−2|/b · (((x/r)²/|b−2| + 1)^{b/2} − 1), at any shape, broadcast.
+
+    Its limits, which are taken where b is exactly there or where the formula would lose its digits:
+    b = 2: ½(x/r)²; b = 0: log(½(x/r)² + 1); b = −∞: 1 − exp(−½(x/r)²). `r` > 0.
+    """
+    b = torch.as_tensor(b, dtype=x.dtype, device=x.device)
+    z = (x / r) ** 2
+    # Keep the formula away from its poles in both directions, else the branch not taken would put NaN in the gradient.
+    near_two, near_zero = (b - 2).abs() < 1e-6, b.abs() < 1e-6
+    limit = near_two | near_zero | (b == -math.inf)
+    safe = torch.where(limit, torch.ones_like(b), b)
+    beta = (safe - 2).abs()
+    # expm1 and log1p: near b = 0 the bracket is the small difference of two numbers near 1.
+    general = beta / safe * torch.expm1(safe / 2 * torch.log1p(z / beta))
+    loss = torch.where(near_two, z / 2, general)
+    loss = torch.where(near_zero, torch.log1p(z / 2), loss)
+    return torch.where(b == -math.inf, -torch.expm1(-z / 2), loss)
+
+
+def log_partition(b: Tensor) -> Tensor:
+    """log Z(b), Z(b) = ∫ exp(−ρ(x, b, 1)) dx over the real line, for b in [0, 2]; its derivative is continuous in b.
+
+    Cubic Hermite interpolation of a table of values and slopes; the table is made once by quadrature to better than
+    1e-9. Z(0) = π√2, Z(2) = √(2π).
+    """
+    values, slopes = _partition_table()
+    values, slopes = values.to(b.device), slopes.to(b.device)
+    step = 2 / (_KNOTS - 1)
+    position = (b.clamp(0, 2) / step).double()
+    left = position.detach().floor().clamp(max=_KNOTS - 2).long()
+    t = position - left
+    y0, y1, d0, d1 = values[left], values[left + 1], slopes[left] * step, slopes[left + 1] * step
+    interpolated = (
+        (1 + 2 * t) * (1 - t) ** 2 * y0 + t * (1 - t) ** 2 * d0 + t**2 * (3 - 2 * t) * y1 + t**2 * (t - 1) * d1
+    )
+    return interpolated.to(b.dtype)
+
+
+@functools.lru_cache(maxsize=1)
+def _partition_table() -> tuple[Tensor, Tensor]:
+    """log Z and its slope at evenly spaced b in [0, 2], float64.
+
+    Double-exponential quadrature x = sinh(π/2·sinh u): it takes the algebraic tail at b = 0 (1/x²) and the Gaussian at
+    b = 2 alike, and the trapezoid rule then converges exponentially.
+    """
+    u = torch.linspace(-4, 4, 2001, dtype=torch.float64)
+    x = torch.sinh(math.pi / 2 * torch.sinh(u))
+    weight = torch.cosh(math.pi / 2 * torch.sinh(u)) * math.pi / 2 * torch.cosh(u) * (u[1] - u[0])
+    b = torch.linspace(0, 2, _KNOTS, dtype=torch.float64)[:, None]
+    density = torch.exp(-rho(x, b, 1.0)) * weight
+    Z = density.sum(dim=1)
+    # d log Z/db = −E[∂ρ/∂b] under the density. At b = 0 and 2 ∂ρ/∂b has limits of its own, so take it just inside.
+    inside = b.clamp(1e-4, 2 - 1e-4).requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(torch.log((torch.exp(-rho(x, inside, 1.0)) * weight).sum(dim=1)).sum(), inside)
+    return Z.log(), slope[:, 0].detach()
+
+
+def negative_log_likelihood(x: Tensor, b: Tensor, r: Tensor) -> Tensor:
+    """ρ(x, b, r) + log r + log Z(b), elementwise: what trainable (r, b) need (without the logarithms r → ∞ wins)."""
+    return rho(x, b, r) + torch.log(r) + log_partition(b)
+
+
+class AdaptiveDistance(nn.Module):
+    """Barron's loss with its own scale and shape for each facet.
+
+    `r` [C] > smallest_scale and `b` [C] in SHAPE_RANGE are softplus and sigmoid of free parameters, which start at
+    r = `scale` and b = `shape`. forward(x [c]) -> [c] is the negative log-likelihood; `trainable=False` keeps both
+    where they start.
+    """
+
+    def __init__(
+        self,
+        facets: int,
+        *,
+        scale: float = 1.0,
+        shape: float = 1.0,
+        smallest_scale: float = SMALLEST_SCALE,
+        trainable: bool = True,
+    ) -> None:
+        super().__init__()
+        low, high = SHAPE_RANGE
+        if not scale > smallest_scale > 0:
+            raise ValueError(f"objective.r={scale}: the scale starts above {smallest_scale}")
+        if not low < shape < high:
+            raise ValueError(f"objective.b={shape}: the shape starts inside ({low}, {high})")
+        self.smallest_scale = smallest_scale
+        start_r = math.log(math.expm1(scale - smallest_scale))
+        start_b = math.log((shape - low) / (high - shape))
+        self.start = (start_r, start_b)
+        self.free_r = nn.Parameter(torch.full((facets,), start_r), requires_grad=trainable)
+        self.free_b = nn.Parameter(torch.full((facets,), start_b), requires_grad=trainable)
+
+    @property
+    def r(self) -> Tensor:
+        """The scales [C]."""
+        return self.smallest_scale + nn.functional.softplus(self.free_r)
+
+    @property
+    def b(self) -> Tensor:
+        """The shapes [C]."""
+        low, high = SHAPE_RANGE
+        return low + (high - low) * torch.sigmoid(self.free_b)
+
+    @torch.no_grad()
+    def reset_(self) -> None:
+        """Back to where (r, b) started."""
+        self.free_r.fill_(self.start[0])
+        self.free_b.fill_(self.start[1])
+
+    def forward(self, x: Tensor, facets: slice = slice(None)) -> Tensor:
+        """Distances x [c] or [c, D] of the facets `facets` -> negative log-likelihoods of the same shape."""
+        r, b = self.r[facets], self.b[facets]
+        if x.ndim == 2:
+            r, b = r[:, None], b[:, None]
+        return negative_log_likelihood(x, b, r)

@@ -1,0 +1,145 @@
+"""The LightningModule: trainable images of all facets and Barron's (r, b), optimised as one batch."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mindseye.facets.discovery import as_maps
+from mindseye.networks.network import Network
+from mindseye.networks.recording import record
+from mindseye.visualizer.canvas import Canvas
+from mindseye.visualizer.data import TargetBatch
+from mindseye.visualizer.objective import LossTerms, Objective
+from mindseye.visualizer.schedules import Schedules
+from mindseye.visualizer.transformations import Transformations, view
+
+MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
+
+
+class FacetVisualizer(pl.LightningModule):
+    """One image per facet, changed step by step until the layer answers it as it answers the facet's photographs.
+
+    Facets never mix: each has its own image, target, channels, (r, b) and random views, and the loss is a plain sum.
+    So they may be computed `facets_per_batch` at a time (None: all at once), which bounds memory and changes nothing.
+
+    The image's optimiser is `optimizer(parameters)`, its learning rate set at each step from `schedules.lr`; (r, b)
+    have an Adam of their own at `adaptive_lr`.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        layer: str,
+        canvas: Canvas,
+        objective: Objective,
+        schedules: Schedules,
+        transformations: Transformations,
+        optimizer: MakeOptimizer,
+        *,
+        facets: int,
+        steps: int,
+        previous: str | None = None,
+        facets_per_batch: int | None = None,
+        adaptive_lr: float = 0.02,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.strict_loading = False  # the frozen network is not part of a checkpoint
+        self.network = network
+        self.layer = layer
+        self.previous = previous
+        self.canvas = canvas
+        self.objective = objective
+        self.adaptive = objective.adaptive_distance(facets)
+        self.schedules = schedules
+        self.transformations = transformations
+        self.make_optimizer = optimizer
+        self.adaptive_lr = adaptive_lr
+        self.facets = facets
+        self.steps = steps
+        self.seed = seed
+        self.now = schedules.at(1, steps)  # the scheduled values of the current step, set by callbacks.Schedule
+        self.terms: Tensor | None = None  # the last step's terms, [len(LossTerms.names()), C], on the device
+        size = facets if facets_per_batch is None else max(1, min(facets_per_batch, facets))
+        self.chunks = [slice(first, min(first + size, facets)) for first in range(0, facets, size)]
+        self._generator: torch.Generator | None = None
+        self._generator_state: Tensor | None = None
+        self._views: Tensor | None = None
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """The image's optimiser, and Adam for (r, b)."""
+        # Lightning counts every optimiser's steps; (r, b) step through the plain one, so that one step counts once.
+        return [
+            self.make_optimizer(self.canvas.parameters()),
+            torch.optim.Adam(self.adaptive.parameters(), lr=self.adaptive_lr),
+        ]
+
+    def training_step(self, batch: TargetBatch, batch_idx: int) -> None:
+        """One step of all facets, chunk by chunk."""
+        image_optimizer, adaptive_optimizer = self.optimizers()
+        image_optimizer.zero_grad()
+        adaptive_optimizer.optimizer.zero_grad()
+        views, noise = self._draw(batch_idx)
+        terms = []
+        with record(self.network, self.layer, self.previous) as tape:
+            for facets in self.chunks:
+                images = self.canvas(facets)
+                seen = images if views is None else view(images, views[facets])
+                if noise is not None:
+                    seen = seen + noise[facets]
+                a = as_maps(tape(seen), self.layer)
+                loss = self._loss(a, tape.previous, images, batch, facets)
+                self.manual_backward(loss.total.sum())
+                terms.append(loss.stacked())
+        image_optimizer.step()
+        if self.objective.adaptive == "trained":
+            adaptive_optimizer.optimizer.step()
+        elif self.objective.adaptive == "restarted":
+            self.adaptive.reset_()
+            image_optimizer.optimizer.state.clear()
+        self.terms = torch.cat(terms, dim=1)
+
+    def _loss(self, a: Tensor, previous: Tensor, images: Tensor, batch: TargetBatch, facets: slice) -> LossTerms:
+        # Sums over maps and logarithms want float32, whatever the network ran in.
+        return self.objective(
+            a.float(), previous.float(), images, batch.maps, batch.channels, facets, self.adaptive, self.now["penalty"]
+        )
+
+    def _draw(self, step: int) -> tuple[Tensor | None, Tensor | None]:
+        """This step's views and noise of all C facets, so that chunks see what one batch would."""
+        if self._generator is None:
+            self._generator = torch.Generator(device=self.device).manual_seed(self.seed)
+            if self._generator_state is not None:
+                self._generator.set_state(self._generator_state)
+        asked = self.transformations
+        if asked.moves and (self._views is None or step % asked.every == 0):
+            self._views = asked.draw(self.facets, self._generator)
+        noise = None
+        if asked.noise:
+            shape = (self.facets, self.network.channels, self.canvas.side, self.canvas.side)
+            noise = asked.noise * torch.randn(shape, generator=self._generator, device=self.device)
+        return (self._views if asked.moves else None), noise
+
+    @torch.no_grad()
+    def images(self) -> Tensor:
+        """The pictures as they are now: [C, ch, S, S] in 0..1."""
+        return torch.cat([self.canvas(facets).clamp(0, 1) for facets in self.chunks])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves the frozen network out; keeps the random generator and the view at hand."""
+        checkpoint["state_dict"] = {
+            name: value for name, value in checkpoint["state_dict"].items() if not name.startswith("network.")
+        }
+        if self._generator is not None:
+            checkpoint["generator"] = self._generator.get_state()
+            checkpoint["views"] = self._views
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the random generator back."""
+        self._generator_state = checkpoint.get("generator")
+        self._views = checkpoint.get("views")

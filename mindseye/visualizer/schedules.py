@@ -1,0 +1,54 @@
+"""What changes from the first step to the last, linearly (Eq. 5)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Linear:
+    """From `start` at step t = 1 to `end` at step t = T, exactly at both.
+
+    Eq. 5 as meant: ((end − start)·t + start·T − end)/(T − 1). (As printed it reaches neither.)
+
+    >>> Linear(1.0, 0.1)(1, 10), Linear(1.0, 0.1)(10, 10)
+    (1.0, 0.1)
+    """
+
+    start: float
+    end: float
+
+    def __call__(self, t: int, T: int) -> float:
+        """The value at step t of T, 1 <= t <= T."""
+        if t <= 1 or T <= 1:
+            return self.start
+        if t >= T:
+            return self.end
+        return ((self.end - self.start) * t + self.start * T - self.end) / (T - 1)
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """The five that the paper lets fall. Lengths are fractions of the image's side, so they mean the same at any size.
+
+    lr: learning rate of the image. penalty: λ of Eq. 4. mask_sigma, blur_sigma: standard deviations of the centre mask
+    and of the Gaussian blur. denoise_weight: split Bregman's weight of the image against its total variation (small
+    denoises more).
+    """
+
+    lr: Linear = Linear(0.005, 0.0008)
+    penalty: Linear = Linear(1e-3, 1e-4)
+    mask_sigma: Linear = Linear(0.5, 0.4)
+    blur_sigma: Linear = Linear(0.002, 0.0005)
+    denoise_weight: Linear = Linear(5.0, 20.0)
+
+    def __post_init__(self) -> None:
+        for name, linear in vars(self).items():
+            if linear.start < 0 or linear.end < 0:
+                raise ValueError(f"schedule.{name}: start and end are 0 or more, not {linear.start} and {linear.end}")
+        for name in ("mask_sigma", "blur_sigma", "denoise_weight"):
+            linear = vars(self)[name]
+            if linear.start == 0 or linear.end == 0:
+                raise ValueError(f"schedule.{name}: start and end are above 0; switch the filter off with filters=none")
+
+    def at(self, t: int, T: int) -> dict[str, float]:
+        """Every value at step t of T, by name."""
+        return {name: linear(t, T) for name, linear in vars(self).items()}
