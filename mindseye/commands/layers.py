@@ -1,0 +1,101 @@
+"""`mindseye layers network=resnet50`: a table of a network's layers, to choose one from."""
+
+import argparse
+import math
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from mindseye.networks.layers import LayerRow, layer_table
+from mindseye.networks.network import Network
+
+_WIDTH = 100  # columns; wider is hard to read, and a pipe has no width of its own
+
+
+def layers(arguments: list[str]) -> None:
+    """Print the layers of the network that Hydra's overrides choose: `network=resnet50`, `network.name=densenet121`.
+
+    The weights play no part in the table and are not loaded. Raises ValueError, FileNotFoundError for a network that
+    cannot be built.
+    """
+    parser = argparse.ArgumentParser(
+        prog="mindseye layers",
+        description="A table of a network's layers: name, the paper's name, kind, channels, map size, receptive field.",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="network=NAME", help="as for mindseye itself")
+    parser.add_argument("--filter", default="", metavar="TEXT", help="only layers whose name or kind contains TEXT")
+    parser.add_argument("--all", action="store_true", help="also norms, activations, poolings, layers without a map")
+    parser.add_argument("--size", type=int, default=None, help="side of the image in pixels (the network's own)")
+    options = parser.parse_intermixed_args(arguments)
+    network = _build(options.overrides)
+    rows = layer_table(network, options.size)
+    shown = [row for row in rows if (options.all or _is_choice(row)) and _matches(row, options.filter)]
+    console = Console()
+    if not console.is_terminal or console.width > _WIDTH:
+        console = Console(width=_WIDTH)
+    side = options.size if options.size is not None else network.size
+    console.print(_table(f"{network.name}, image {side}×{side}", shown))
+    console.print(
+        f"{len(shown)} of {len(rows)} layers{'' if options.all else '; --all shows every one'}. "
+        "field: receptive field in pixels, as if the image had no borders; global gates are not counted.",
+        style="dim",
+        highlight=False,
+    )
+
+
+def _build(overrides: list[str]) -> Network:
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from mindseye.commands.configuration import compose
+
+    config = compose(overrides).network
+    if "weights" in config:
+        OmegaConf.set_readonly(config, False)
+        config.weights = None  # a table needs no weights, and none should be downloaded for it
+    return instantiate(config)
+
+
+def _is_choice(row: LayerRow) -> bool:
+    return row.depth is not None or (row.map_size is not None and row.convolutional)
+
+
+def _matches(row: LayerRow, text: str) -> bool:
+    return any(text.lower() in field.lower() for field in (row.name, row.paper or "", row.kind))
+
+
+def _table(title: str, rows: Sequence[LayerRow]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    has_paper = any(row.paper is not None for row in rows)
+    table.add_column("layer", overflow="fold")
+    if has_paper:
+        table.add_column("in the paper", overflow="fold")
+    table.add_column("kind", overflow="ellipsis", no_wrap=True)
+    for heading in ("channels", "map", "field"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("depth", no_wrap=True)
+    for row in rows:
+        paper = [row.paper or ""] if has_paper else []
+        kind = row.kind if row.calls == 1 else f"{row.kind} ×{row.calls}"
+        channels = "" if row.channels is None else str(row.channels)
+        style = "bold" if row.depth else None
+        table.add_row(
+            row.name,
+            *paper,
+            kind,
+            channels,
+            _side(row.map_size),
+            _side(row.receptive_field),
+            row.depth or "",
+            style=style,
+        )
+    return table
+
+
+def _side(size: tuple[float, float] | None) -> str:
+    """24×17, or 24 alone for a square; "all" for the whole image."""
+    if size is None:
+        return ""
+    height, width = ("all" if math.isinf(length) else str(int(length)) for length in size)
+    return height if height == width else f"{height}×{width}"

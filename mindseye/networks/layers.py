@@ -1,0 +1,197 @@
+"""Layer names: exact module paths, the paper's spelling, and the table of all layers of a network."""
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mindseye.networks.receptive_field import FieldTracker, input_field
+
+# A residual network of torchvision's build has its four stages as children 4 to 7 of the body.
+_FIRST_STAGE = 4
+_STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+
+def resolve_layer(body: nn.Module, name: str) -> tuple[str, int | None]:
+    """The module path that `name` means in `body`, and which of the module's calls in one pass.
+
+    An exact path wins. Otherwise, in a residual network, the paper's spelling counts the children of the network as
+    an `nn.Sequential`: `6.5.conv1` and `layer6.5.conv1` are `layer3.5.conv1`. `name@0` is the module's first call in
+    one pass, `name@1` its second; without `@` the call index is None, the last call.
+
+    Raises ValueError for an unknown name, with the nearest names that exist.
+    """
+    path, at, call = name.partition("@")
+    if at and not call.isdecimal():
+        raise ValueError(f"layer {name!r}: after @ stands the number of the call, from 0, as in {path + '@0'!r}")
+    found = path if _has_module(body, path) else _from_paper(body, path)
+    if found is None:
+        raise ValueError(f"there is no layer {path!r}; {_nearest(body, path)}")
+    return found, int(call) if at else None
+
+
+def paper_name(body: nn.Module, path: str) -> str | None:
+    """The paper's spelling of a module path (`layer3.5.conv1` -> `6.5.conv1`), None where it has none."""
+    children = [child for child, _ in body.named_children()]
+    head, dot, rest = path.partition(".")
+    if not _is_residual(children) or head not in children:
+        return None
+    return f"{children.index(head)}{dot}{rest}"
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer of a network, as it answers an image of a certain size."""
+
+    name: str
+    paper: str | None  # the paper's spelling, where the network has one
+    kind: str  # the module's class
+    channels: int | None  # None where the layer gives no tensor
+    map_size: tuple[int, int] | None  # height, width in units; None where it gives no [B,D,H',W'] map
+    receptive_field: tuple[float, float] | None  # height, width in pixels; infinite: the whole image; None: unknown
+    depth: str | None  # early, middle, late, where the network's config names it
+    calls: int  # in one pass; the row describes the last
+    convolutional: bool  # holds a convolution: a layer people choose, unlike a lone norm, activation or pooling
+
+
+class _Described(Protocol):
+    """What `layer_table` needs of a network: see `mindseye.networks.network.Network`."""
+
+    name: str
+    body: nn.Module
+    layers: dict[str, str]
+    channels: int
+    size: int
+
+
+def layer_table(network: _Described, size: int | None = None) -> list[LayerRow]:
+    """All layers that a pass over a `size` x `size` image calls (the network's own size by default), in their order
+    in the network. Receptive fields rest on the assumptions of `mindseye.networks.receptive_field`.
+
+    Raises ValueError where the network cannot read an image of that size.
+    """
+    side = size if size is not None else network.size
+    try:
+        answers = _answers(network, side, "meta")  # shapes alone: nothing is computed
+    except Exception:  # a network that looks at values or makes tensors on a device of its own
+        try:
+            answers = _answers(network, side, None)
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(f"{network.name} cannot read an image of {side}×{side}: {reason}") from error
+    aliases = {resolve_layer(network.body, layer)[0]: depth for depth, layer in network.layers.items()}
+    rows = []
+    for path, module in network.body.named_modules():
+        if path == "" or path not in answers:
+            continue
+        answer = answers[path]
+        rows.append(
+            LayerRow(
+                name=path,
+                paper=paper_name(network.body, path),
+                kind=type(module).__name__,
+                channels=answer.channels,
+                map_size=answer.map_size,
+                receptive_field=answer.field,
+                depth=aliases.get(path),
+                calls=answer.calls,
+                convolutional=any(isinstance(part, _CONVOLUTIONS) for part in module.modules()),
+            )
+        )
+    return rows
+
+
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+
+
+@dataclass
+class _Answer:
+    """What a layer gave at its last call."""
+
+    calls: int = 0
+    channels: int | None = None
+    map_size: tuple[int, int] | None = None
+    field: tuple[float, float] | None = None
+
+    def see(self, output: Any, tracker: FieldTracker) -> None:
+        self.calls += 1
+        self.channels = self.map_size = self.field = None
+        if not isinstance(output, Tensor) or output.ndim < 2:
+            return
+        spans = tracker.spans(output)
+        # where the map could not be followed (attention), a square one is known by its shape: the image is square
+        if set(spans) == {2, 3} or (not spans and output.ndim == 4 and output.shape[2] == output.shape[3]):
+            self.channels, self.map_size = output.shape[1], (output.shape[2], output.shape[3])
+            self.field = input_field(spans)
+        else:
+            # tokens [B,T,D] and maps with their channels last
+            self.channels = output.shape[-1]
+
+
+def _answers(network: _Described, side: int, device: str | None) -> dict[str, _Answer]:
+    """By module path, what each called module gave in one pass over an image on `device` (None: where it lies)."""
+    tensors = {**dict(network.body.named_parameters()), **dict(network.body.named_buffers())}
+    if device is not None:
+        tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+    like = next((tensor for tensor in tensors.values() if tensor.is_floating_point()), torch.zeros((), device=device))
+    answers: dict[str, _Answer] = {}
+    with torch.inference_mode():
+        images = torch.zeros(1, network.channels, side, side, dtype=like.dtype, device=like.device)
+        tracker = FieldTracker(images)
+        with _listening(network.body, answers, tracker), tracker:
+            torch.func.functional_call(network.body, tensors, (images,))
+    return answers
+
+
+@contextmanager
+def _listening(body: nn.Module, answers: dict[str, _Answer], tracker: FieldTracker) -> Iterator[None]:
+    handles = []
+    try:
+        for path, module in body.named_modules():
+
+            def listen(module: nn.Module, arguments: tuple[Any, ...], output: Any, path: str = path) -> None:
+                answers.setdefault(path, _Answer()).see(output, tracker)
+
+            handles.append(module.register_forward_hook(listen))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _has_module(body: nn.Module, path: str) -> bool:
+    try:
+        return path != "" and body.get_submodule(path) is not body
+    except AttributeError:
+        return False
+
+
+def _is_residual(children: list[str]) -> bool:
+    return tuple(children[_FIRST_STAGE : _FIRST_STAGE + len(_STAGES)]) == _STAGES
+
+
+def _from_paper(body: nn.Module, path: str) -> str | None:
+    children = [child for child, _ in body.named_children()]
+    head, dot, rest = path.removeprefix("layer").partition(".")
+    if not _is_residual(children) or not head.isdecimal() or int(head) >= len(children):
+        return None
+    found = children[int(head)] + dot + rest
+    return found if _has_module(body, found) else None
+
+
+def _nearest(body: nn.Module, path: str) -> str:
+    paths = [known for known, _ in body.named_modules() if known]
+    if not paths:
+        return "the network has no named modules"
+    nearest = difflib.get_close_matches(path, paths, n=4, cutoff=0.5)
+    last = path.rpartition(".")[2]
+    # a right last component in a wrong place is a frequent slip
+    alike = [known for known in paths if known.rpartition(".")[2] == last and known not in nearest]
+    nearest += alike[: 6 - len(nearest)]
+    if not nearest:
+        return f"the network's parts are {', '.join(child for child, _ in body.named_children())}"
+    return f"the nearest names are {', '.join(nearest)}"

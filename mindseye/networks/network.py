@@ -1,0 +1,140 @@
+"""The value every other room works with: a frozen network with its own normalisation."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mindseye.networks.layers import resolve_layer
+
+# The layers of the depths early, middle and late; conf/network has the same, and a test compares them.
+# Where the paper shows a layer of the network, it is among them.
+KNOWN_LAYERS = {
+    "resnet18": {"early": "layer2.0", "middle": "layer3.1.conv1", "late": "layer4.1"},
+    "resnet50": {"early": "layer2.0", "middle": "layer3.5.conv1", "late": "layer4.2"},
+    "resnet152": {"early": "layer2.0", "middle": "layer3.18.conv3", "late": "layer4.2"},
+    "wide_resnet101_2": {"early": "layer2.0", "middle": "layer3.12.conv3", "late": "layer4.2"},
+    "resnext101_32x8d": {"early": "layer2.0", "middle": "layer3.12.conv3", "late": "layer4.2"},
+    "mobilenet_v2": {"early": "features.6", "middle": "features.10", "late": "features.18"},
+    "squeezenet1_1": {"early": "features.4", "middle": "features.7", "late": "features.12"},
+    "demo": {"early": "layer2.0", "middle": "layer3.0", "late": "layer4.0"},
+}
+
+
+class Network(nn.Module):
+    """A frozen network in evaluation mode with its own normalisation.
+
+    forward: images [B,ch,H,W] in 0..1 -> body((images - mean) / std).
+
+    Attributes: `name`; `body`, whose module paths are the layer names; `mean` and `std` [ch,1,1]; `channels` ch;
+    `size`, the side in pixels its photographs are best read at; `layers`, the layer names of the depths early,
+    middle, late; `classes`, the names of its outputs where they are known.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        body: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        name: str,
+        size: int = 224,
+        layers: Mapping[str, str] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        """Raises ValueError where mean, std and the first convolution disagree, or a depth names an unknown layer."""
+        super().__init__()
+        _check_normalisation(mean, std)
+        self.name = name
+        self.body = body.requires_grad_(False)
+        device = next((parameter.device for parameter in body.parameters()), None)
+        self.register_buffer("mean", torch.tensor([float(value) for value in mean], device=device)[:, None, None])
+        self.register_buffer("std", torch.tensor([float(value) for value in std], device=device)[:, None, None])
+        self.channels = len(mean)
+        self.size = int(size)
+        given = KNOWN_LAYERS.get(name, {}) if layers is None else layers
+        self.layers = {depth: layer for depth, layer in given.items() if layer is not None}
+        self.classes = None if classes is None else tuple(classes)
+        for layer in self.layers.values():
+            resolve_layer(body, layer)
+        self.eval()
+        _check_channels(self)
+
+    def forward(self, images: Tensor) -> Any:
+        """What the body gives for images [B,ch,H,W] in 0..1. Raises ValueError for another number of channels."""
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            raise ValueError(
+                f"{self.name} takes images [B,{self.channels},H,W]; these are {list(images.shape)}"
+                f" (the length of its mean and std, {self.channels}, is its number of channels)"
+            )
+        return self.body((images - self.mean) / self.std)
+
+    def train(self, mode: bool = True) -> "Network":
+        """Stays in evaluation mode: a trainer calls train() on all it holds, and batch statistics must not move."""
+        return super().train(False)
+
+    def resolve(self, layer: str | None = None, depth: str | None = None) -> str:
+        """The exact name of `layer` (in any spelling), or else of the layer at `depth`: early, middle or late.
+
+        A given `layer` wins over `depth`. Raises ValueError, naming what there is, where neither is known.
+        """
+        if layer is None:
+            if depth is None:
+                raise ValueError("give a layer, or a depth: " + (", ".join(self.layers) or "the network names none"))
+            if depth not in self.layers:
+                known = f"it has {', '.join(self.layers)}" if self.layers else "it has none"
+                raise ValueError(
+                    f"{self.name} names no layer for depth {depth!r} ({known}): "
+                    "give layer=..., or network.layers={early: ..., middle: ..., late: ...}"
+                )
+            layer = self.layers[depth]
+        path, call = resolve_layer(self.body, layer)
+        return path if call is None else f"{path}@{call}"
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) over the name and each weight's name, dtype, shape and bytes: one network, one fingerprint."""
+        digest = hashlib.sha256(self.name.encode())
+        for key, value in self.state_dict().items():
+            digest.update(f"\0{key}\0{value.dtype}\0{list(value.shape)}\0".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+
+def _check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
+    if len(mean) != len(std) or not mean:
+        raise ValueError(f"mean has {len(mean)} numbers and std {len(std)}: give one of each per channel")
+    if not all(value > 0 for value in std):
+        raise ValueError(f"std {[*std]} must be above 0 in every channel")
+
+
+def _check_channels(network: Network) -> None:
+    """Raises ValueError where the first convolution that is called takes another number of channels."""
+    convolutions = [(path, part) for path, part in network.body.named_modules() if isinstance(part, nn.Conv2d)]
+    if not convolutions or convolutions[0][1].in_channels == network.channels:
+        return
+    # The first one registered need not be the first one called: ask a small pass.
+    called: list[str] = []
+    handles = [
+        part.register_forward_pre_hook(lambda module, arguments, path=path: called.append(path))
+        for path, part in convolutions
+    ]
+    weight = convolutions[0][1].weight
+    images = weight.new_zeros(1, network.channels, network.size, network.size)
+    try:
+        with torch.no_grad():
+            network.body(images)
+    except Exception:
+        pass  # refused by the first convolution, as expected, or by something else that is not ours to judge
+    finally:
+        for handle in handles:
+            handle.remove()
+    first = dict(convolutions).get(called[0]) if called else None
+    if first is not None and first.in_channels != network.channels:
+        raise ValueError(
+            f"{network.name}: the length of mean and std is {network.channels}, but the first convolution "
+            f"({called[0]}) takes {first.in_channels} channels: give {first.in_channels} numbers each"
+        )

@@ -1,0 +1,277 @@
+"""What one layer answers: a forward pass that ends at the target layer and keeps gradients."""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, fx, nn
+
+from mindseye.networks.layers import resolve_layer
+
+
+class _HasBody(Protocol):
+    """What `record` needs of a network: see `mindseye.networks.loading.Network`."""
+
+    body: nn.Module
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
+@contextmanager
+def record(network: _HasBody, layer: str, previous: str | None = None) -> Iterator["Tape"]:
+    """Open a tape on one layer: `with record(network, "layer3.5.conv1") as tape: target = tape(images)`.
+
+    `layer` and `previous` are names that `resolve_layer` knows. The previous layer is by default the tensor that
+    enters the target module; named, it is that module's last output before the target (or its call `name@i`).
+
+    Hooks stand on the network only while `tape(images)` runs, so tapes on one network may be open side by side, and
+    none is left behind after an exception. After the `with` the tape still holds its last tensors but runs no more.
+
+    Raises ValueError for an unknown layer.
+    """
+    tape = Tape(network, layer, previous)
+    try:
+        yield tape
+    finally:
+        tape.close()
+
+
+class Tape:
+    """The last pass over a layer: `target` [B,D,H',W'] (or [B,D], [B,T,D]: what the layer gives) and `previous`."""
+
+    target: Tensor | None
+    previous: Tensor | None
+
+    def __init__(self, network: _HasBody, layer: str, previous: str | None) -> None:
+        self.target = None
+        self.previous = None
+        self._network = network
+        self._layer = layer
+        self._previous_layer = previous
+        self._path, self._call = resolve_layer(network.body, layer)
+        self._module = network.body.get_submodule(self._path)
+        self._previous_path, self._previous_call = (
+            (None, None) if previous is None else resolve_layer(network.body, previous)
+        )
+        self._open = True
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Run images [B,ch,H,W] in 0..1 up to the target layer and return its output; nothing after it is computed.
+
+        Raises ValueError where the layer is not reached, gives no tensor, or the previous layer does not come first.
+        """
+        if not self._open:
+            raise ValueError("the tape is closed: call it inside its `with record(...)`")
+        self.target = self.previous = None
+        plan = _plan(self._network.body, self._module, (self._path, self._previous_path, self._previous_call))
+        if self._call is None and plan.calls is None:
+            plan.calls = _count_by_tracing(self._network.body, self._module)
+            plan.calls = plan.calls or _count_by_running(self._network, self._module, images)
+        passing = self._run(images, plan)
+        if self._call is None and not passing.reached and passing.calls not in (0, plan.calls):
+            # the number of calls depends on the images, or the network has changed since it was counted
+            plan.calls = passing.calls
+            passing = self._run(images, plan)
+        if passing.reached and passing.overwritten():
+            # a module writes into the previous layer's tensor: from now on keep a copy of it
+            plan.keep_copy = True
+            passing = self._run(images, plan)
+        self._check(passing)
+        self.target, self.previous = passing.target, passing.previous
+        return self.target
+
+    def close(self) -> None:
+        """No more passes; the last tensors stay readable."""
+        self._open = False
+
+    def _run(self, images: Tensor, plan: "_Plan") -> "_Pass":
+        last = plan.calls - 1 if plan.calls else None
+        passing = _Pass(self._call if self._call is not None else last, self._previous_call, plan.keep_copy)
+        # The target's hook comes first: where both are one module, the target's own call is no previous call.
+        handles = [self._module.register_forward_hook(passing.after_target)]
+        try:
+            if self._previous_path is None:
+                before = self._module.register_forward_pre_hook(passing.before_target, with_kwargs=True)
+                handles.append(before)
+            else:
+                module = self._network.body.get_submodule(self._previous_path)
+                handles.append(module.register_forward_hook(passing.after_previous))
+            self._network(images)
+        except _Reached as stop:
+            if stop.passing is not passing:
+                raise
+        finally:
+            for handle in handles:
+                handle.remove()
+        return passing
+
+    def _check(self, passing: "_Pass") -> None:
+        if not passing.reached:
+            if passing.calls == 0:
+                raise ValueError(f"layer {self._layer!r} takes no part in the forward pass: name one that is called")
+            raise ValueError(
+                f"layer {self._layer!r}: {self._path!r} is called {passing.calls} times in one pass, "
+                f"the last is {self._path}@{passing.calls - 1}"
+            )
+        if not isinstance(passing.target, Tensor):
+            raise ValueError(
+                f"layer {self._layer!r} gives a {type(passing.target).__name__}, not one tensor: name a layer inside it"
+            )
+        if self._previous_layer is None:
+            return
+        if not passing.previous_seen:
+            raise ValueError(
+                f"previous layer {self._previous_layer!r} has not run when {self._layer!r} is reached: "
+                "name a layer before the target"
+            )
+        if passing.previous is None:
+            raise ValueError(f"previous layer {self._previous_layer!r} gives no single tensor: name a layer inside it")
+
+
+class _Reached(BaseException):
+    """Ends the forward pass at the target. Not an Exception, so that no network's own `except` swallows it."""
+
+    def __init__(self, passing: "_Pass") -> None:
+        super().__init__()
+        self.passing = passing
+
+
+class _Pass:
+    """The hooks of one forward pass and what they saw."""
+
+    def __init__(self, stop_at: int | None, previous_at: int | None, keep_copy: bool) -> None:
+        self.calls = 0
+        self.reached = False
+        self.target: Any = None
+        self.previous: Tensor | None = None
+        self.previous_seen = False
+        self._stop_at = stop_at
+        self._previous_at = previous_at
+        self._previous_calls = 0
+        self._keep_copy = keep_copy
+        self._version: int | None = None
+
+    def before_target(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if self.calls == self._stop_at:
+            self._keep(_first_tensor((*arguments, *named.values())))
+
+    def after_target(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        self.calls += 1
+        if self.calls - 1 == self._stop_at:
+            self.target = output
+            self.reached = True
+            raise _Reached(self)
+
+    def after_previous(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        if self._previous_at is None or self._previous_calls == self._previous_at:
+            self.previous_seen = True
+            self._keep(output if isinstance(output, Tensor) else None)
+        self._previous_calls += 1
+
+    def overwritten(self) -> bool:
+        """Has someone written into the previous layer's tensor since it was seen?"""
+        return self._version is not None and self.previous is not None and self.previous._version != self._version
+
+    def _keep(self, tensor: Tensor | None) -> None:
+        self.previous, self._version = tensor, None
+        if tensor is None:
+            return
+        if self._keep_copy or tensor.is_inference():  # an inference tensor does not count its writes
+            self.previous = tensor.clone()
+        else:
+            self._version = tensor._version
+
+
+def _first_tensor(arguments: tuple[Any, ...]) -> Tensor | None:
+    """The first tensor among a module's arguments; a list of maps (DenseNet) is joined along its channels."""
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            return argument
+        if isinstance(argument, list | tuple) and argument and all(isinstance(part, Tensor) for part in argument):
+            same_map = len({(part.shape[0], *part.shape[2:]) for part in argument}) == 1
+            return torch.cat(list(argument), dim=1) if same_map and argument[0].ndim > 1 else argument[0]
+    return None
+
+
+# ---- how often a module is called in one pass -------------------------------------------------------------------
+
+
+@dataclass
+class _Plan:
+    """What is known of a target after its first pass."""
+
+    module: "weakref.ref[nn.Module]"
+    calls: int | None = None  # in one pass; None: not known
+    keep_copy: bool = False  # the previous layer's tensor is written over before the target is there
+
+
+_PLANS: "weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], _Plan]]" = weakref.WeakKeyDictionary()
+
+
+def _plan(body: nn.Module, target: nn.Module, key: tuple[Any, ...]) -> _Plan:
+    plans = _PLANS.setdefault(body, {})
+    plan = plans.get(key)
+    if plan is None or plan.module() is not target:
+        plan = plans[key] = _Plan(weakref.ref(target))
+    return plan
+
+
+class _CallCounter(fx.Tracer):
+    """Counts the calls of one module, running only the forward methods of the modules that contain it."""
+
+    def __init__(self, target: nn.Module) -> None:
+        super().__init__()
+        self.calls = 0
+        self._target = target
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if m is self._target:
+            self.calls += 1
+        elif any(part is self._target for part in m.modules()):
+            return forward(*args, **kwargs)
+        return self.create_proxy("call_function", m.forward, args, kwargs)
+
+
+class _Entry(nn.Module):
+    """Calls the body with its images alone, so that the body's optional arguments keep their defaults."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, images: Tensor) -> Any:
+        return self.body(images)
+
+
+def _count_by_tracing(body: nn.Module, target: nn.Module) -> int | None:
+    """Calls of `target` in one pass, found without computing anything; None where the network cannot be traced."""
+    counter = _CallCounter(target)
+    try:
+        counter.trace(_Entry(body))
+    except Exception:  # data-dependent control flow and much else; the count then comes from a real pass
+        return None
+    return counter.calls or None
+
+
+def _count_by_running(network: _HasBody, target: nn.Module, images: Tensor) -> int | None:
+    """Calls of `target` in one whole pass over a single image."""
+    calls = 0
+
+    def count(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        nonlocal calls
+        calls += 1
+
+    handle = target.register_forward_hook(count)
+    try:
+        with torch.no_grad():
+            network(images[:1])
+    except Exception:
+        # What comes after the target may refuse images of this size; before it, the error is the caller's to see.
+        if calls == 0:
+            raise
+    finally:
+        handle.remove()
+    return calls or None

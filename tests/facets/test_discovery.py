@@ -1,0 +1,254 @@
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from mindseye.facets import FacetTargets, discover_facets, load_photographs
+from mindseye.facets.discovery import choose, cluster, embed, facet_weights
+from mindseye.facets.targets import top_channels
+from mindseye.networks import Network
+
+# ---- Eq. 1 -----------------------------------------------------------------------------------------------------
+
+
+def test_published_weights_by_hand():
+    d = [0.5, 1.0, 2.0]
+    e = [math.exp(1 / (x + 1e-5)) for x in d]
+    weights = facet_weights(torch.tensor([d]), "published")
+    assert weights[0].tolist() == pytest.approx([x / sum(e) for x in e], abs=1e-6)
+
+
+def test_calibrated_weights_by_hand():
+    d = [1.0, 2.0, 6.0]  # their mean is 3
+    e = [math.exp(1 / (x / 3 + 0.1)) for x in d]
+    weights = facet_weights(torch.tensor([d]), "calibrated")
+    assert weights[0].tolist() == pytest.approx([x / sum(e) for x in e], abs=1e-6)
+
+
+@pytest.mark.parametrize("smallest", [1e-3, 1e-6, 0.0])
+def test_published_weights_stay_finite_where_a_plain_exp_overflows(smallest):
+    weights = facet_weights(torch.tensor([[smallest, 1.0, 2.0]]), "published")
+    assert weights.isfinite().all()
+    assert weights.sum().item() == pytest.approx(1)
+    assert weights[0, 0] > 0.999  # 1/d of the nearest outgrows all others: the collapse that calibration is for
+
+
+def test_calibrated_weights_do_not_depend_on_the_scale_of_the_embedding():
+    d = torch.rand(3, 10, generator=torch.Generator().manual_seed(0)) + 0.1
+    assert torch.allclose(facet_weights(d), facet_weights(d * 1000), atol=1e-6)
+    assert not torch.allclose(facet_weights(d, "published"), facet_weights(d * 1000, "published"), atol=1e-2)
+
+
+def test_equal_distances_give_equal_weights():
+    for d in (0.0, 3.0):
+        assert torch.allclose(facet_weights(torch.full((2, 4), d)), torch.full((2, 4), 0.25))
+
+
+def test_an_unknown_weighting_is_refused():
+    with pytest.raises(ValueError, match="calibrated or published"):
+        facet_weights(torch.ones(1, 2), "other")
+
+
+# ---- embedding, clusters, choice -------------------------------------------------------------------------------
+
+
+def blobs(sizes, D=20, apart=20.0, seed=0):
+    """Channel means [M, D] in as many well separated groups, and the group of each row."""
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(len(sizes), D)) * apart
+    rows = [centres[c] + generator.normal(size=(size, D)) for c, size in enumerate(sizes)]
+    return torch.tensor(np.concatenate(rows), dtype=torch.float32), np.repeat(np.arange(len(sizes)), sizes)
+
+
+def test_separate_groups_are_found_and_numbered_by_size():
+    means, truth = blobs([10, 30, 20])
+    labels, centres = cluster(embed(means), 3)
+    assert torch.bincount(labels).tolist() == [30, 20, 10]
+    for group in range(3):
+        assert len(set(labels[truth == group].tolist())) == 1
+    assert centres.shape == (3, 2)
+
+
+def test_the_same_seed_gives_the_same_bytes():
+    means, _ = blobs([12, 12])
+    assert torch.equal(embed(means, seed=4), embed(means, seed=4))
+
+
+@pytest.mark.parametrize("M", [1, 2, 3, 5, 6, 7, 10])
+def test_few_photographs_have_an_embedding_too(M):
+    means, _ = blobs([M])
+    embedding = embed(means)
+    assert embedding.shape == (M, 2)
+    assert embedding.isfinite().all()
+
+
+def test_choice_by_distance():
+    embedding = torch.tensor([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [10.0, 0.0], [3.0, 0.0]])
+    labels = torch.tensor([0, 0, 0, 1, 1])
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0]])
+    nearest, distances = choose(embedding, labels, centres, 3, "nearest")
+    assert nearest.tolist() == [[0, 1, 2], [3, 4, 2]]
+    assert distances.tolist() == [[0, 1, 2], [0, 7, 8]]
+    assert choose(embedding, labels, centres, 2, "farthest")[0].tolist() == [[3, 4], [0, 1]]
+    members, _ = choose(embedding, torch.tensor([1, 0, 0, 1, 1]), centres, 3, "nearest_members")
+    assert members.tolist() == [[1, 2, 0], [3, 4, 0]]  # facet 0 has two members: the nearest other fills up
+
+
+def test_more_facets_than_different_photographs():
+    with pytest.raises(ValueError, match="C=3"):
+        cluster(torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]]), 3)
+
+
+def test_top_channels_by_spatial_mean_with_ties_in_order():
+    maps = torch.zeros(1, 4, 2, 2)
+    maps[0, 2] = 1.0
+    maps[0, 3, 0, 0] = 2.0  # mean 0.5
+    assert top_channels(maps, 4).tolist() == [[2, 3, 0, 1]]
+    with pytest.raises(ValueError, match="1 to 4"):
+        top_channels(maps, 5)
+
+
+# ---- the whole of it -------------------------------------------------------------------------------------------
+
+
+class Colours(nn.Module):
+    """Channels that are the image's own: what a facet must come to can be said beforehand."""
+
+    def __init__(self):
+        super().__init__()
+        self.same = nn.Conv2d(3, 3, 1, bias=False)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flat = nn.Flatten()
+        self.fc = nn.Linear(3, 3, bias=False)
+        with torch.no_grad():
+            self.same.weight.copy_(torch.eye(3)[:, :, None, None])
+            self.fc.weight.copy_(torch.eye(3))
+
+    def forward(self, x):
+        return self.fc(self.flat(self.pool(self.same(x))))
+
+
+def colours():
+    return Network(Colours(), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "colours", 8)
+
+
+@pytest.fixture
+def coloured(tmp_path):
+    """Nine reds, six greens, three blues, each of a slightly different shade."""
+    for name, base, count in (("r", (200, 20, 20), 9), ("g", (20, 200, 20), 6), ("b", (20, 20, 200), 3)):
+        for i in range(count):
+            Image.new("RGB", (8, 8), tuple(value + i for value in base)).save(tmp_path / f"{name}{i}.png")
+    return load_photographs(tmp_path, size=8)
+
+
+def test_targets_are_what_the_chosen_photographs_give(coloured):
+    found = discover_facets(colours(), coloured, "same", facets=3, k=1, N=3)
+    assert found.channels[:, 0].tolist() == [0, 1, 2]  # red, green, blue: by size of the cluster
+    images = found.photographs.float() / 255
+    assert torch.allclose(found.initial, (found.weights[:, :, None, None, None] * images).sum(dim=1), atol=1e-6)
+    assert torch.allclose(found.maps, found.initial, atol=1e-6)  # this network's channels are the colours themselves
+    assert torch.allclose(found.weights.sum(dim=1), torch.ones(3))
+    assert found.mean_activation.shape == (3,)
+
+
+def test_the_same_call_twice_gives_the_same_bytes(network, photographs, targets):
+    again = discover_facets(network, photographs, targets.layer, facets=3, k=8, N=4)
+    assert again.content_hash() == targets.content_hash()
+    other = discover_facets(network, photographs, targets.layer, facets=3, k=9, N=4)
+    assert other.content_hash() != targets.content_hash()
+
+
+def test_batch_size_changes_nothing(network, photographs, targets):
+    again = discover_facets(network, photographs, targets.layer, facets=3, k=8, N=4, batch_size=5)
+    assert torch.equal(again.chosen, targets.chosen)
+    assert torch.allclose(again.maps, targets.maps, atol=1e-5)
+
+
+def test_a_pooled_layer_has_maps_of_one_pixel(coloured):
+    found = discover_facets(colours(), coloured, "fc", facets=3, k=2, N=3)
+    assert found.maps.shape == (3, 3, 1, 1)
+    assert found.channels[:, 0].tolist() == [0, 1, 2]
+
+
+def test_fewer_than_all_facets_need(coloured, caplog):
+    with caplog.at_level(logging.WARNING):
+        found = discover_facets(colours(), coloured, "same", facets=3, k=1, N=10)
+    assert found.chosen.shape == (3, 10)
+    assert "fewer than C·N" in caplog.text
+
+
+def test_one_photograph_is_one_facet(tmp_path):
+    Image.new("RGB", (8, 8), (200, 20, 20)).save(tmp_path / "a.png")
+    found = discover_facets(colours(), load_photographs(tmp_path, 8), "same", facets=1, k=1)
+    assert found.chosen.tolist() == [[0]]
+    assert torch.allclose(found.initial[0, :, 0, 0], torch.tensor([200.0, 20.0, 20.0]) / 255)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"facets": 19}, "C=19 facets need at least as many photographs"),
+        ({"facets": 0}, "at least 1"),
+        ({"k": 4}, "k is 1 to 3"),
+        ({"k": 0}, "k is 1 to 3"),
+        ({"layer": "flat.0"}, "flat"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(coloured, asked, message):
+    arguments = {"layer": "same", "facets": 3, "k": 1, **asked}
+    layer = arguments.pop("layer")
+    with pytest.raises(ValueError, match=message) as caught:
+        discover_facets(colours(), coloured, layer, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_unreadable_files_are_left_out_and_named(coloured, caplog):
+    (coloured.root / "broken.png").write_bytes(b"no picture")
+    with caplog.at_level(logging.INFO):
+        found = discover_facets(colours(), load_photographs(coloured.root, 8), "same", facets=3, k=1, N=3)
+    assert [file.path for file in found.skipped] == ["broken.png"]
+    assert "broken.png" not in found.paths
+    assert "broken.png" in caplog.text
+    for path in coloured.root.iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="none of the 19"):
+        discover_facets(colours(), load_photographs(coloured.root, 8), "same", facets=3, k=1, N=3)
+
+
+def test_activations_that_are_no_numbers(coloured):
+    network = colours()
+    network.body.same.weight.data[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        discover_facets(network, coloured, "same", facets=3, k=1)
+
+
+# ---- kept on disk ----------------------------------------------------------------------------------------------
+
+
+def test_targets_are_read_back_as_they_were(targets, tmp_path):
+    targets.save(tmp_path)
+    read = FacetTargets.load(tmp_path)
+    assert read.content_hash() == targets.content_hash()
+    assert torch.equal(read.maps, targets.maps)
+    assert read.paths == targets.paths
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["targets.json", "targets.safetensors"]
+
+
+def test_damaged_targets_are_refused(targets, tmp_path):
+    targets.save(tmp_path)
+    content = bytearray((tmp_path / "targets.safetensors").read_bytes())
+    content[-5] ^= 1
+    (tmp_path / "targets.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"):
+        FacetTargets.load(tmp_path)
+    (tmp_path / "targets.json").unlink()
+    with pytest.raises(ValueError, match="no readable"):
+        FacetTargets.load(tmp_path)
+
+
+def test_another_k_takes_the_same_facets(targets):
+    assert torch.equal(targets.with_k(4).channels, targets.channels[:, :4])

@@ -1,0 +1,161 @@
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindseye.facets.photographs import UnreadablePhotograph, load_photographs, read_photograph
+
+
+def gradient(width=40, height=30):
+    """RGB whose red grows to the right and whose green grows downwards."""
+    array = np.zeros((height, width, 3), np.uint8)
+    array[..., 0] = np.linspace(0, 255, width)[None, :]
+    array[..., 1] = np.linspace(0, 255, height)[:, None]
+    return Image.fromarray(array)
+
+
+def mean(tensor):
+    return tensor.float().mean().item()
+
+
+def test_a_square_image_of_the_right_size_is_read_as_it_is(tmp_path):
+    gradient(32, 32).save(tmp_path / "a.png")
+    read = read_photograph(tmp_path / "a.png", 32)
+    assert read.dtype.is_floating_point is False
+    assert np.array_equal(read.permute(1, 2, 0).numpy(), np.asarray(gradient(32, 32)))
+
+
+def test_the_central_square_is_taken(tmp_path):
+    image = Image.new("RGB", (90, 30), "black")
+    image.paste((255, 255, 255), (30, 0, 60, 30))
+    image.save(tmp_path / "wide.png")
+    assert mean(read_photograph(tmp_path / "wide.png", 10)) == 255
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
+def test_every_mode_becomes_eight_bit_rgb(tmp_path, mode):
+    """A mid-grey picture stays mid-grey, whatever the file stores it as."""
+    if mode == "I;16":
+        image = Image.fromarray(np.full((20, 20), 128 * 257, np.uint16))
+    elif mode == "I":
+        image = Image.fromarray(np.full((20, 20), 128 * 257, np.int32))
+    elif mode == "F":
+        image = Image.fromarray(np.full((20, 20), 128 / 255, np.float32))
+    elif mode == "1":
+        image = Image.new("1", (20, 20), 1)
+    else:
+        image = Image.new("RGB", (20, 20), (128, 128, 128)).convert(mode)
+    name = tmp_path / ("a.tif" if mode in ("CMYK", "F", "I", "YCbCr", "I;16") else "a.png")
+    image.save(name)
+    read = read_photograph(name, 16)
+    assert read.shape == (3, 16, 16)
+    expected = 255 if mode == "1" else 128
+    assert abs(mean(read) - expected) <= 3
+    grey = read_photograph(name, 16, channels=1)
+    assert grey.shape == (1, 16, 16)
+    assert abs(mean(grey) - expected) <= 3
+
+
+def test_transparency_lies_over_white(tmp_path):
+    Image.new("RGBA", (10, 10), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert mean(read_photograph(tmp_path / "clear.png", 8)) == 255
+    palette = Image.new("P", (10, 10), 0)
+    palette.save(tmp_path / "palette.png", transparency=0)
+    assert mean(read_photograph(tmp_path / "palette.png", 8)) == 255
+
+
+def test_sideways_photographs_are_set_upright(tmp_path):
+    image = Image.new("RGB", (20, 20), "black")
+    image.paste((255, 0, 0), (0, 0, 20, 10))  # red above
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180°
+    image.save(tmp_path / "a.png", exif=exif)
+    read = read_photograph(tmp_path / "a.png", 20)
+    assert mean(read[0, 12:]) > 250
+    assert mean(read[0, :8]) < 5
+
+
+def test_an_animation_gives_its_first_frame(tmp_path):
+    frames = [Image.new("RGB", (10, 10), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    read = read_photograph(tmp_path / "a.gif", 8)
+    assert mean(read[0]) > 250
+    assert mean(read[2]) < 5
+
+
+def test_very_long_and_very_small_images(tmp_path):
+    Image.new("RGB", (30_000, 1), (10, 20, 30)).save(tmp_path / "line.png")
+    Image.new("RGB", (1, 1), (10, 20, 30)).save(tmp_path / "dot.png")
+    for name in ("line.png", "dot.png"):
+        assert read_photograph(tmp_path / name, 64)[:, 5, 5].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize("layout", ["[ch,H,W]", "[H,W,ch]"])
+def test_arrays_of_any_number_of_channels(tmp_path, layout):
+    array = np.random.default_rng(0).integers(0, 256, (6, 16, 16), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", array if layout == "[ch,H,W]" else np.moveaxis(array, 0, -1))
+    assert np.array_equal(read_photograph(tmp_path / "a.npy", 16, channels=6).numpy(), array)
+    np.save(tmp_path / "b.npy", array.astype(np.float64) / 255)
+    assert np.array_equal(read_photograph(tmp_path / "b.npy", 16, channels=6).numpy(), array)
+
+
+def test_unreadable_files_say_why(tmp_path):
+    gradient().save(tmp_path / "whole.jpg")
+    content = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "truncated.jpg").write_bytes(content[: len(content) // 2])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.jpg").write_text("no picture")
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "nan.npy", np.full((3, 4, 4), np.nan))
+    np.save(tmp_path / "shape.npy", np.zeros((5, 4, 4)))
+    for name in ("truncated.jpg", "empty.png", "text.jpg", "objects.npy", "nan.npy", "shape.npy"):
+        with pytest.raises(UnreadablePhotograph) as caught:
+            read_photograph(tmp_path / name, 8)
+        assert str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UnreadablePhotograph, match="4 channels"):
+        read_photograph(tmp_path / "whole.jpg", 8, channels=4)
+
+
+def test_a_folder_is_listed_to_any_depth_in_a_fixed_order(tmp_path):
+    for name in ("b/2.png", "b/1.JPG", "a/x/3.webp", "0.bmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        gradient().save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / ".hidden.png").write_bytes(b"")
+    photographs = load_photographs(tmp_path, 16)
+    assert photographs.paths == ("0.bmp", "a/x/3.webp", "b/1.JPG", "b/2.png")
+    [(indices, images, skipped)] = photographs.batches(8)
+    assert indices == [0, 1, 2, 3]
+    assert images.shape == (4, 3, 16, 16)
+    assert not skipped
+
+
+def test_pipes_broken_links_and_loops_neither_hang_nor_hide(tmp_path):
+    gradient().save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    photographs = load_photographs(tmp_path, 16)
+    assert photographs.paths == ("a.png",)
+    assert {file.path for file in photographs.skipped} == {"pipe.png", "broken.png"}
+
+
+def test_unusable_folders_are_named_in_one_line(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_photographs(tmp_path / "missing", 16)
+    with pytest.raises(FileNotFoundError, match="no images under"):
+        load_photographs(tmp_path, 16)
+    (tmp_path / "file.png").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match="is a file"):
+        load_photographs(tmp_path / "file.png", 16)
+
+
+def test_batches_leave_out_what_cannot_be_read(tmp_path):
+    gradient().save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"broken")
+    gradient().save(tmp_path / "c.png")
+    batches = list(load_photographs(tmp_path, 16).batches(2))
+    assert [indices for indices, _, _ in batches] == [[0], [2]]
+    assert [file.path for _, _, skipped in batches for file in skipped] == ["b.png"]

@@ -1,0 +1,400 @@
+"""Networks by name, file and dotted path: frozen, normalised by themselves, refused in one clear line."""
+
+import copy
+import inspect
+import re
+import sys
+import urllib.error
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision import models
+
+from mindseye import networks
+from mindseye.networks import (
+    Network,
+    callable_network,
+    checkpoint_network,
+    load_network,
+    record,
+    timm_network,
+    torchvision_network,
+)
+from mindseye.networks.network import KNOWN_LAYERS
+
+CONFIGS = Path(__file__).parents[2] / "conf" / "network"
+HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+
+OWN_MODULE = """
+from torch import nn
+
+class Small(nn.Module):
+    def __init__(self, channels=3, width=4):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3)
+        self.conv2 = nn.Conv2d(width, 2, 3)
+
+    def forward(self, images):
+        return self.conv2(self.conv1(images).relu())
+
+def build(channels: int = 3, width: int = 4):
+    return Small(channels, width)
+
+def number():
+    return 3
+"""
+
+
+@pytest.fixture
+def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with a network of one's own, in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_networks_here.py").write_text(OWN_MODULE)
+    monkeypatch.delitem(sys.modules, "own_networks_here", raising=False)
+    return tmp_path / "own_networks_here.py"
+
+
+@pytest.fixture(scope="module")
+def squeezenet() -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return models.squeezenet1_1(weights=None, num_classes=7).state_dict()
+
+
+def same_weights(network: Network, state: Mapping[str, Tensor]) -> bool:
+    own = network.body.state_dict()
+    return own.keys() == state.keys() and all(torch.equal(own[key], state[key]) for key in own)
+
+
+def refused(message: str, build: Callable[[], Network]) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        build()
+    assert "\n" not in str(error.value)
+
+
+# ---- the network itself -----------------------------------------------------------------------------------------
+
+
+def test_frozen_and_in_evaluation_mode_for_ever() -> None:
+    network = torchvision_network("resnet18", None)
+    network.train()
+    nn.ModuleList([network]).train()
+    assert not any(module.training for module in network.modules())
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    statistics = network.body.bn1.running_mean.clone()
+    network(torch.rand(2, 3, 64, 64))
+    assert torch.equal(network.body.bn1.running_mean, statistics)
+
+
+def test_normalisation_is_the_networks_own() -> None:
+    network = Network(nn.Identity(), mean=[0.25, 0.5], std=[0.5, 2.0], name="test")
+    images = torch.rand(2, 2, 5, 5)
+    expected = torch.stack([(images[:, 0] - 0.25) / 0.5, (images[:, 1] - 0.5) / 2.0], 1)
+    assert torch.allclose(network(images), expected)
+    assert network.channels == 2
+
+
+def test_images_of_another_shape_are_refused() -> None:
+    network = torchvision_network("squeezenet1_1", None)
+    for shape in ((2, 1, 64, 64), (3, 64, 64), (2, 4, 64, 64)):
+        with pytest.raises(ValueError, match=r"takes images \[B,3,H,W\]; these are \[" + str(shape[0])):
+            network(torch.rand(shape))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ([0.5], [0.25], r"length of mean and std is 1, but the first convolution \(conv1\) takes 3 channels"),
+        ([0.5] * 4, [0.25] * 4, "give 3 numbers each"),
+        ([0.5] * 3, [0.25] * 2, "mean has 3 numbers and std 2"),
+        ([], [], "mean has 0 numbers"),
+        ([0.5] * 3, [0.25, 0.0, 0.25], "above 0"),
+    ],
+)
+def test_wrong_normalisation(mean: list[float], std: list[float], message: str) -> None:
+    refused(message, lambda: torchvision_network("resnet18", None, mean, std))
+
+
+def test_the_first_convolution_is_the_first_one_called() -> None:
+    class Reversed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.second = nn.Conv2d(8, 2, 1)
+            self.first = nn.Conv2d(1, 8, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.second(self.first(images))
+
+    assert load_network(Reversed(), mean=[0.5], std=[0.5])(torch.rand(1, 1, 4, 4)).shape == (1, 2, 4, 4)
+
+
+def test_resolve_layers_and_depths() -> None:
+    network = torchvision_network("resnet50", None)
+    assert network.resolve(depth="middle") == "layer3.5.conv1"
+    assert network.resolve("layer6.5.conv1", depth="late") == "layer3.5.conv1"
+    assert network.resolve("6.5.relu@1") == "layer3.5.relu@1"
+    refused("names no layer for depth 'deep' .it has early, middle, late", lambda: network.resolve(depth="deep"))
+    refused("give a layer, or a depth: early", network.resolve)
+    refused("nearest names are .*layer3.5.conv1", lambda: network.resolve("layer3.5.conv7"))
+    refused("there is no layer 'nope'", lambda: torchvision_network("resnet18", None, layers={"late": "nope"}))
+
+
+def test_fingerprint_is_the_identity_of_the_weights() -> None:
+    one = torchvision_network("squeezenet1_1", None)
+    same = Network(copy.deepcopy(one.body), one.mean.flatten().tolist(), one.std.flatten().tolist(), one.name)
+    assert one.fingerprint() == same.fingerprint()
+    assert re.fullmatch("[0-9a-f]{64}", one.fingerprint())
+    before = one.fingerprint()
+    assert one.to(memory_format=torch.channels_last).fingerprint() == before
+    assert torchvision_network("squeezenet1_1", None).fingerprint() != before
+    same.body.features[3].squeeze.weight.data[0, 0] += 1e-6
+    assert same.fingerprint() != before
+    one.name = "other"
+    assert one.fingerprint() != before
+
+
+# ---- weights from files -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.module."])
+def test_a_state_dict_comes_back_as_it_was(
+    squeezenet: dict[str, Tensor], tmp_path: Path, suffix: str, prefix: str
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    renamed = {prefix + key: value for key, value in squeezenet.items()}
+    if suffix == ".safetensors":
+        save_file(renamed, path)
+    else:
+        torch.save(renamed, path)
+    network = torchvision_network("squeezenet1_1", path)
+    assert same_weights(network, squeezenet)
+    assert network(torch.rand(1, 3, 64, 64)).shape == (1, 7)  # the number of classes is the file's
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_nested_state_dicts(squeezenet: dict[str, Tensor], tmp_path: Path, key: str) -> None:
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"epoch": 3, key: squeezenet, "optimizer": {"state": {}, "lr": 0.1}}, path)
+    assert same_weights(torchvision_network("squeezenet1_1", str(path)), squeezenet)
+
+
+@pytest.mark.parametrize(("name", "own"), [("googlenet", "aux1.fc2.weight"), ("inception_v3", "AuxLogits.fc.weight")])
+def test_auxiliary_heads_are_left_out(tmp_path: Path, name: str, own: str) -> None:
+    state = models.get_model(name, weights=None, num_classes=5, init_weights=False).state_dict()
+    assert own in state
+    torch.save(state, tmp_path / "weights.pth")
+    network = torchvision_network(name, tmp_path / "weights.pth")
+    assert not any("aux" in key.lower() for key in network.body.state_dict())
+    assert network.body.transform_input  # as with the published weights
+    assert torch.equal(network.body.fc.weight, state["fc.weight"])
+
+
+def test_densenets_old_names(tmp_path: Path) -> None:
+    state = models.densenet121(weights=None).state_dict()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", key): value for key, value in state.items()}
+    assert old.keys() != state.keys()
+    torch.save(old, tmp_path / "weights.pth")
+    assert same_weights(torchvision_network("densenet121", tmp_path / "weights.pth"), state)
+
+
+def test_a_file_that_does_not_fit(squeezenet: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(squeezenet, path)
+    refused(r"conv1.weight, .* and 99 more missing", lambda: torchvision_network("resnet18", path))
+    torch.save({**squeezenet, "features.0.weight": torch.zeros(64, 3, 5, 5)}, path)
+    refused(r"features.0.weight is \[64, 3, 5, 5\] there, \[64, 3, 3, 3\]", lambda: load_network("squeezenet1_1", path))
+    torch.save({**squeezenet, "extra": torch.zeros(1)}, path)
+    refused("does not fit squeezenet1_1: extra unknown", lambda: torchvision_network("squeezenet1_1", path))
+    torch.save([1, 2], path)
+    refused("holds no state dict", lambda: torchvision_network("squeezenet1_1", path))
+    path.write_bytes(b"not a file of tensors")
+    refused("weights.pth", lambda: torchvision_network("squeezenet1_1", path))
+    path.with_suffix(".safetensors").write_bytes(b"short")
+    refused("not a whole .safetensors", lambda: load_network("squeezenet1_1", path.with_suffix(".safetensors")))
+
+
+class Malicious:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.trace,)
+
+
+def test_nothing_in_a_weights_file_is_run(squeezenet: dict[str, Tensor], tmp_path: Path) -> None:
+    path, trace = tmp_path / "weights.pth", tmp_path / "trace"
+    torch.save({**squeezenet, "hook": Malicious(trace)}, path)
+    refused("holds objects besides tensors", lambda: torchvision_network("squeezenet1_1", path))
+    assert not trace.exists()
+
+
+# ---- names ------------------------------------------------------------------------------------------------------
+
+
+def test_wrong_names() -> None:
+    refused("no classification model 'resnet5O'; the nearest names are resnet50", lambda: load_network("resnet5O"))
+    refused("no classification model 'fcn_resnet50'", lambda: torchvision_network("fcn_resnet50", None))
+    refused("no weights 'IMAGENET': give null, IMAGENET1K_V1", lambda: torchvision_network("resnet18", "IMAGENET"))
+    refused("no weights file 'gone.pth'", lambda: torchvision_network("resnet18", "gone.pth"))
+
+
+def test_no_internet_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def unreachable(*arguments: object, **named: object) -> None:
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    refused("cannot download the weights of resnet18.*network.weights=PATH", lambda: load_network("resnet18"))
+
+
+def test_published_weights_bring_their_own_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With mean, std and size null: the crop and the normalisation the weights were evaluated with, and the classes."""
+    state = models.inception_v3(weights=None, init_weights=False).state_dict()
+    monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", lambda entry, *arguments, **named: state)
+    network = load_network("inception_v3")
+    assert network.size == 299
+    assert len(network.classes) == 1000
+    assert network.classes[0] == "tench"
+    assert torch.allclose(network.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
+
+
+# ---- one's own networks -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["own_networks_here.build", "own_networks_here.py:build", "own_networks_here:Small"])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_callables(own_file: Path, target: str, channels: int) -> None:
+    network = callable_network(target, {"channels": channels}, mean=[0.5] * channels, std=[0.2] * channels, size=12)
+    assert network.channels == channels
+    with record(network, "conv1") as tape:
+        assert tape(torch.rand(1, channels, 12, 12)).shape == (1, 4, 10, 10)
+    assert str(own_file.parent) not in sys.path
+
+
+def test_callables_take_weights_and_layers(own_file: Path) -> None:
+    state = callable_network("own_networks_here.build", **HALF).body.state_dict()
+    torch.save({f"net.{key}": value for key, value in state.items()}, own_file.parent / "own.pth")
+    network = callable_network(
+        "own_networks_here.build", weights="own.pth", layers={"late": "conv2"}, name="mine", **HALF
+    )
+    assert same_weights(network, state)
+    assert network.resolve(depth="late") == "conv2"
+    assert network.name == "mine"
+
+
+def test_wrong_callables(own_file: Path) -> None:
+    for target, message in (
+        ("own_networks_here.buidl", "no function 'buidl'; the nearest names are build"),
+        ("own_networks_her.build", "cannot import 'own_networks_her'"),
+        ("build", "names no function"),
+        ("gone.py:build", "there is no file 'gone.py'"),
+        ("own_networks_here.number", "returned a int: it must return a torch.nn.Module"),
+    ):
+        refused(message, lambda target=target: callable_network(target, **HALF))
+    refused(
+        "cannot be called with arguments .*got an unexpected keyword argument 'depth'",
+        lambda: callable_network("own_networks_here.build", {"depth": 3}, **HALF),
+    )
+    refused("give mean and std", lambda: load_network("own_networks_here.build"))
+
+
+def test_a_lightning_checkpoint(own_file: Path, squeezenet: dict[str, Tensor]) -> None:
+    """As Lightning writes it: the network under an attribute of the module, other weights beside it."""
+    import pytorch_lightning as pl
+
+    own = callable_network("own_networks_here.build", {"width": 6}, **HALF).body.requires_grad_(True)
+
+    class Training(pl.LightningModule):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+            self.backbone = own
+            self.head = nn.Linear(2, 3)
+
+        def training_step(self, batch: Tensor) -> Tensor:
+            return self.head(self.backbone(batch).mean((2, 3))).sum()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters())
+
+    trainer = pl.Trainer(
+        max_steps=1, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False
+    )
+    trainer.fit(Training(6), torch.utils.data.DataLoader(torch.rand(2, 3, 8, 8)))
+    trainer.save_checkpoint("last.ckpt")
+    network = checkpoint_network("last.ckpt", "own_networks_here.build", {"width": 6}, **HALF)
+    assert same_weights(network, own.state_dict())
+    torch.save({"state_dict": {f"model.{key}": value for key, value in squeezenet.items()}}, "other.ckpt")
+    network = checkpoint_network("other.ckpt", "squeezenet1_1", layers={"late": "features.12"}, name="mine")
+    assert same_weights(network, squeezenet)
+    assert network.name == "mine"
+    refused("no weights file 'gone.ckpt'", lambda: checkpoint_network("gone.ckpt", "squeezenet1_1"))
+
+
+def test_a_module_itself() -> None:
+    body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+    network = load_network(body, mean=[0.5], std=[0.5], layers={"late": "1"})
+    assert network.body is body
+    assert network.resolve(depth="late") == "1"
+    refused("give mean and std", lambda: load_network(body))
+
+
+# ---- timm -------------------------------------------------------------------------------------------------------
+
+
+def test_timm(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    gray = timm_network("resnet10t", None, mean=[0.5], std=[0.25])
+    assert gray(torch.rand(1, 1, 64, 64)).shape == (1, 1000)
+    inception = timm_network("inception_v3", None)
+    assert inception.size == 299
+    state = {
+        f"module.{key}": value
+        for key, value in timm_network("resnet10t", None, num_classes=4).body.state_dict().items()
+    }
+    torch.save(state, tmp_path / "weights.pth")
+    own = load_network("timm/resnet10t", tmp_path / "weights.pth")
+    assert own.body.num_classes == 4
+    assert own.resolve("layer6.0.conv1") == "layer3.0.conv1"
+    refused("timm has no model 'resnet10x'; the nearest names are resnet10t", lambda: timm_network("resnet10x"))
+
+
+def test_timm_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    refused(r"pip install 'mindseye\[timm\]'", lambda: timm_network("resnet18"))
+
+
+# ---- the configs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_configs_keys_are_arguments_and_its_layers_exist(path: Path) -> None:
+    config = OmegaConf.load(path)
+    assert path.read_text().startswith("# ")
+    package, function = config.pop("_target_").rsplit(".", 1)
+    assert package == "mindseye.networks"
+    config.pop("_convert_", None)
+    build = getattr(networks, function)
+    inspect.signature(build).bind(**dict.fromkeys(config))
+    if OmegaConf.missing_keys(config):
+        return
+    config.weights = None
+    # random weights of a hundred million parameters take seconds to draw, and names need none
+    with torch.device("cpu" if path.stem == "demo" else "meta"):
+        network = build(**config)
+    name = "demo" if path.stem == "demo" else config.name
+    assert network.layers == dict(config.layers) == KNOWN_LAYERS[name]
+    assert list(network.layers) == ["early", "middle", "late"]
+    for depth in network.layers:
+        assert network.resolve(depth=depth) == network.layers[depth]
+
+
+def test_the_demo() -> None:
+    network = load_network("demo", weights=None)
+    assert network.name == "demo"
+    assert network(torch.rand(2, 3, network.size, network.size)).shape == (2, len(network.classes))

@@ -1,0 +1,156 @@
+import math
+
+import pytest
+import torch
+
+from mindseye.visualizer.distance import negative_log_likelihood
+from mindseye.visualizer.objective import (
+    LossTerms,
+    Objective,
+    cosine,
+    dot_product,
+    relative_distance,
+    summed_distance,
+    take_channels,
+)
+
+ALL = slice(None)
+
+
+def case(C=3, D=6, k=2, side=4, seed=0):
+    """Activations, previous layer, images, targets, top-k channels: random, of C facets."""
+    generator = torch.Generator().manual_seed(seed)
+    a, t = torch.rand(2, C, D, side, side, generator=generator)
+    previous = torch.randn(C, 5, side, side, generator=generator)
+    images = torch.rand(C, 3, 8, 8, generator=generator)
+    top_k = torch.stack([torch.randperm(D, generator=generator)[:k] for _ in range(C)])
+    return a, previous, images, t, top_k
+
+
+def evaluate(objective, a, previous, images, t, top_k, facets=ALL, lam=0.01):
+    return objective(a[facets], previous[facets], images[facets], t, top_k, facets, objective.adaptive_distance(len(t)), lam)  # fmt: skip
+
+
+def test_terms_by_hand():
+    a = torch.tensor([[[[1.0, 2.0]], [[0.0, 2.0]]]])  # 1 facet, 2 channels, a map of 1×2
+    t = torch.tensor([[[[3.0, 0.0]], [[4.0, 2.0]]]])
+    assert dot_product(a, t).item() == pytest.approx(1 * 3 + 0 + 0 + 2 * 2)
+    assert cosine(a, t).item() == pytest.approx(7 / (3 * math.sqrt(29)))
+    assert summed_distance(a, t).item() == pytest.approx(math.sqrt(4 + 4) + 4)
+    assert relative_distance(a, t).item() == pytest.approx(math.sqrt(4 + 4 + 16) / math.sqrt(29))
+
+
+def test_published_objective_is_the_papers_sum():
+    """L = AD − DM + λ·Σ|a_{i−1}| with mdist = Σ_j ‖a_j − t_j‖, written out with loops."""
+    a, previous, images, t, top_k = case()
+    published = Objective(tv=0, match="dot_product", distance="summed", gain=1.0, reduction="sum", r=0.5, b=0.7)
+    terms = evaluate(published, a, previous, images, t, top_k)
+    for c in range(3):
+        mdist = sum(float((a[c, j] - t[c, j]).norm()) for j in top_k[c])
+        dm = sum(float((a[c, j] * t[c, j]).sum()) for j in top_k[c])
+        ad = negative_log_likelihood(torch.tensor(mdist), torch.tensor(0.7), torch.tensor(0.5)).item()
+        expected = ad - dm + 0.01 * previous[c].abs().sum().item()
+        assert terms.total[c].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_calibrated_terms_do_not_change_with_the_strength_of_a_layer():
+    """Activations and target a hundred times as strong: the same DM, distance and AD."""
+    a, previous, images, t, top_k = case()
+    weak, strong = (evaluate(Objective(), s * a, previous, images, s * t, top_k) for s in (1, 100))
+    for name in ("dm", "mdist", "ad"):
+        assert torch.allclose(getattr(weak, name), getattr(strong, name), rtol=1e-4)
+
+
+def test_gain_is_where_the_distance_ends():
+    a, previous, images, t, top_k = case()
+    terms = evaluate(Objective(gain=2.5), 2.5 * t, previous, images, t, top_k)
+    assert terms.mdist.max() < 1e-3
+    assert torch.allclose(terms.dm, torch.ones(3), atol=1e-5)
+
+
+def test_released_objective_is_the_programs_double_sum():
+    """Pooled; image c on the channels of every facet f, with its own target; AD and P once for each pair (c, f), as
+    the program's broadcasting makes of their mean over the batch and sum over the batch."""
+    a, previous, images, t, top_k = case()
+    released = Objective(
+        tv=0, match="dot_product", distance="elementwise", gain=1.0, pooled=True, channels="every_facet",
+        reduction="sum", adaptive="restarted",
+    )  # fmt: skip
+    terms = evaluate(released, a, previous, images, t, top_k)
+    C, D = a.shape[:2]
+    av, tv = a.mean((2, 3)), t.mean((2, 3))
+    one = torch.tensor(1.0)
+    mean_ad = negative_log_likelihood(av - tv, one, one).sum() / (C * D)
+    penalty = 0.01 * previous.abs().sum()
+    whole = sum(
+        -(av[c, top_k[f]] * tv[c, top_k[f]]).sum() + mean_ad + penalty for c in range(C) for f in range(C)
+    )
+    assert terms.total.sum().item() == pytest.approx(whole.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("channels", ["own", "every_facet"])
+def test_no_facet_sees_another_s_images_or_target(channels):
+    a, previous, images, t, top_k = case()
+    objective = Objective(channels=channels)
+    before = evaluate(objective, a, previous, images, t, top_k)
+    a2, t2, previous2, images2 = a.clone(), t.clone(), previous.clone(), images.clone()
+    for changed in (a2, t2, previous2, images2):
+        changed[1] += 1
+    after = evaluate(objective, a2, previous2, images2, t2, top_k)
+    for name in LossTerms.names():
+        for c in (0, 2):
+            assert torch.equal(getattr(before, name)[c], getattr(after, name)[c])
+    assert before.total[1] != after.total[1]
+
+
+def test_part_of_the_facets_is_part_of_the_whole():
+    everything = case()
+    whole, part = (evaluate(Objective(), *everything, facets=facets) for facets in (ALL, slice(1, 3)))
+    for name in LossTerms.names():
+        assert torch.allclose(getattr(part, name), getattr(whole, name)[1:])
+
+
+@pytest.mark.parametrize("name", ["dm", "ad", "penalty", "tv"])
+def test_every_term_can_be_switched_off_and_weighted(name):
+    everything = case()
+    totals = [evaluate(Objective(**{name: weight}), *everything).total for weight in (0.0, 1.0, 2.0)]
+    assert not torch.allclose(totals[0], totals[1])
+    assert torch.allclose(totals[2] - totals[1], totals[1] - totals[0], atol=1e-5)
+    assert all(torch.isfinite(total).all() for total in totals)
+
+
+def test_fixed_scale_and_shape_get_no_gradient():
+    a, previous, images, t, top_k = case()
+    for mode, trained in (("trained", True), ("fixed", False), ("restarted", False)):
+        objective = Objective(adaptive=mode)
+        adaptive = objective.adaptive_distance(3)
+        assert adaptive.free_r.requires_grad is trained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dm": -1.0}, "objective.dm"),
+        ({"gain": 0.0}, "objective.gain"),
+        ({"dm": 0.0, "ad": 0.0}, "nothing would be drawn"),
+        ({"distance": "elementwise"}, "objective.pooled"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Objective(**arguments)
+
+
+def test_take_channels():
+    maps = torch.arange(12.0).reshape(2, 3, 1, 2)
+    taken = take_channels(maps, torch.tensor([[2, 0], [1, 1]]))
+    assert taken.tolist() == [[[[4, 5]], [[0, 1]]], [[[8, 9]], [[8, 9]]]]
+
+
+def test_gradients_are_finite_where_picture_and_target_agree_or_are_silent():
+    _, previous, images, t, top_k = case()
+    for objective in (Objective(), Objective(match="dot_product", distance="summed", gain=1.0)):
+        for start in (t, torch.zeros_like(t)):
+            a = start.clone().requires_grad_()
+            evaluate(objective, a, previous, images, t, top_k).total.sum().backward()
+            assert a.grad.isfinite().all()

@@ -1,0 +1,33 @@
+import pytest
+
+from mindseye.visualizer.schedules import Linear, Schedules
+
+
+@pytest.mark.parametrize("T", [2, 3, 7, 200, 2001])
+@pytest.mark.parametrize(("start", "end"), [(1e-3, 1e-4), (0.3, 0.7), (5.0, 5.0)])
+def test_exactly_start_and_exactly_end(T, start, end):
+    linear = Linear(start, end)
+    assert linear(1, T) == start
+    assert linear(T, T) == end
+
+
+def test_equation_five_as_corrected():
+    """((end − start)·t + start·T − end)/(T − 1), by hand at T = 5."""
+    assert [Linear(8.0, 0.0)(t, 5) for t in range(1, 6)] == pytest.approx([8, 6, 4, 2, 0])
+
+
+def test_as_printed_it_would_miss_both_ends():
+    T, start, end = 5, 8.0, 1.0
+    first, last = (((end - start) * t + start * T) / (T - 1) for t in (1, T))
+    assert first != start
+    assert last != end
+
+
+def test_a_single_step_has_the_first_value():
+    assert Linear(3.0, 1.0)(1, 1) == 3.0
+
+
+@pytest.mark.parametrize("name", ["lr", "mask_sigma", "blur_sigma", "denoise_weight", "penalty"])
+def test_negative_values_are_refused(name):
+    with pytest.raises(ValueError, match=name):
+        Schedules(**{name: Linear(1.0, -1.0)})
