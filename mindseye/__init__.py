@@ -1,3 +1,68 @@
-"""mindseye: see what a layer of a CNN responds to."""
+"""mindseye: see what a layer of a CNN responds to.
+
+>>> import mindseye as me
+>>> network = me.load_network("demo")
+>>> network.layers["late"]
+'layer4.0'
+"""
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mindseye.facets.discovery import discover_facets
+    from mindseye.facets.photographs import load_photographs
+    from mindseye.facets.targets import FacetTargets
+    from mindseye.networks import load_network
+    from mindseye.results.metrics import transfer_reference
+    from mindseye.results.run_folder import read_run
+    from mindseye.results.visualization import Visualization, visualize
+    from mindseye.visualizer.objective import Objective
+    from mindseye.visualizer.schedules import Linear, Schedules
+    from mindseye.visualizer.transformations import Transformations
+
+# Where each public name lives; nothing heavy is imported before it is asked for.
+_HOMES = {
+    "FacetTargets": "mindseye.facets.targets",
+    "Linear": "mindseye.visualizer.schedules",
+    "Objective": "mindseye.visualizer.objective",
+    "Schedules": "mindseye.visualizer.schedules",
+    "Transformations": "mindseye.visualizer.transformations",
+    "Visualization": "mindseye.results.visualization",
+    "discover_facets": "mindseye.facets.discovery",
+    "load_network": "mindseye.networks",
+    "load_photographs": "mindseye.facets.photographs",
+    "read_run": "mindseye.results.run_folder",
+    "transfer_reference": "mindseye.results.metrics",
+    "visualize": "mindseye.results.visualization",
+}
+
+__all__ = [
+    "FacetTargets",
+    "Linear",
+    "Objective",
+    "Schedules",
+    "Transformations",
+    "Visualization",
+    "discover_facets",
+    "load_network",
+    "load_photographs",
+    "read_run",
+    "transfer_reference",
+    "visualize",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"mindseye has no {name!r}; it has {', '.join(__all__)}")
+    import importlib
+
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -14,8 +14,8 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from hydra.utils import get_object
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -41,6 +41,8 @@ PLAIN = {
     "images.size": (int, 8, True),
     "images.kind": (str, None, False),
     "images.count": (int, 1, False),
+    "facets.weighting": (str, None, False),
+    "facets.selection": (str, None, False),
     "facets.N": (int, 1, False),
     "facets.gamma": (float, 0, True),
     "facets.components": (int, 1, False),
@@ -50,6 +52,7 @@ PLAIN = {
     "trainer.devices": (int, 1, False),
     "trainer.precision": (str, None, False),
 }
+PLAIN_GROUPS = ("images", "facets", "trainer")
 CHOICES = {
     "depth": ("early", "middle", "late"),
     "facets.weighting": ("calibrated", "published"),
@@ -74,12 +77,16 @@ def config_folder() -> Path:
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The whole configuration for these overrides. Raises ConfigurationError."""
+    try:
+        return _compose(overrides)
+    except (HydraException, OmegaConfBaseException, FileNotFoundError) as error:
+        raise ConfigurationError(_one_line(error)) from error
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        try:
-            return hydra_compose(CONFIG_NAME, list(overrides))
-        except (HydraException, OmegaConfBaseException, FileNotFoundError) as error:
-            raise ConfigurationError(_one_line(error)) from error
+        return hydra_compose(CONFIG_NAME, list(overrides))
 
 
 def _one_line(error: Exception) -> str:
@@ -96,10 +103,18 @@ def _one_line(error: Exception) -> str:
 
 
 def _unknown_key(key: str) -> str:
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        default = OmegaConf.to_container(hydra_compose(CONFIG_NAME), resolve=False)
-    known = [*_keys(default), *_groups()]
+    known = [*_keys(OmegaConf.to_container(_compose([]), resolve=False)), *_groups()]
     return f"{key}: there is no such setting{_nearest(key, known) or '; README.md lists them'}"
+
+
+def make(node: DictConfig) -> Any:
+    """Hydra's instantiate, with the constructor's own one-line complaint in place of Hydra's wrapping of it."""
+    try:
+        return instantiate(node)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError | FileNotFoundError):
+            raise ConfigurationError(str(error.__cause__)) from error
+        raise
 
 
 def _keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -155,7 +170,15 @@ def _choices(override: Override) -> list[str]:
 def check(config: DictConfig) -> None:
     """Refuse missing, mistyped or out-of-range settings and unknown constructor arguments. Loads no network."""
     settings = OmegaConf.to_container(config, resolve=False)
-    for key, (kind, least, optional) in {**ROOT, **PLAIN}.items():
+    known = {**ROOT, **PLAIN}
+    present = [*settings, *(f"{group}.{name}" for group in PLAIN_GROUPS for name in settings.get(group) or ())]
+    for key in present:
+        if key not in known and key not in _groups():
+            raise ConfigurationError(f"{key}: there is no such setting{_nearest(key, [*known, *_groups()])}")
+    for key in (*ROOT, *_groups()):
+        if key not in settings and key != "experiment":
+            raise ConfigurationError(f"{key} must stay in the configuration: it has been deleted (~{key})")
+    for key, (kind, least, optional) in known.items():
         group, _, name = key.rpartition(".")
         within = settings[group] if group else settings
         if name in within:
@@ -253,10 +276,12 @@ def _described(hint: Any) -> str:
     if origin is Literal:
         return " or ".join(str(one) for one in arguments)
     if origin in (Union, types.UnionType):
-        return " or ".join(_described(one) for one in arguments)
+        return " or ".join(dict.fromkeys(said for one in arguments if (said := _described(one))))
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
     if hint in names:
         return names[hint]
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "a mapping {name: value}"
-    return f"a list of {_described(arguments[0])}s" if arguments else str(hint)
+    if arguments and (inner := _described(arguments[0])):
+        return f"a list, each {inner},"
+    return ""  # a type that YAML cannot write

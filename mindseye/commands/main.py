@@ -20,11 +20,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"mindseye {mindseye.__version__}")
         return
     command = getattr(importlib.import_module(f"mindseye.commands.{verb}"), verb)
-    from mindseye.commands.configuration import ConfigurationError
-
     try:
         command(arguments)
-    except ConfigurationError as error:
+    except (ValueError, FileNotFoundError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         print("mindseye: interrupted", file=sys.stderr)

@@ -6,18 +6,19 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import get_object, instantiate
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from mindseye.commands.closing_table import closing_table
-from mindseye.commands.configuration import CONFIG_NAME, ConfigurationError, check, check_overrides, config_folder
+from mindseye.commands.configuration import CONFIG_NAME, ConfigurationError, check, check_overrides, config_folder, make
 from mindseye.commands.progress import JobProgress
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _run(config: DictConfig) -> float:
     from mindseye.results.visualization import visualize as draw
 
     start_run(folder)
-    network: Network = instantiate(config.network)
+    network: Network = make(config.network)
     layer = network.resolve(config.layer, config.depth)
     network.to(pick_device(config.trainer.accelerator))
     photographs, factors = find_photographs(config, network, folder)
@@ -108,18 +109,18 @@ def _run(config: DictConfig) -> float:
 
 def make_parts(config: DictConfig) -> dict[str, Any]:
     """The method's parts out of their groups, by the names of `visualize`'s arguments."""
-    filters = [instantiate(one) for one in config.filters.values() if one is not None]
-    canvas = config.canvas
-    if "seed" in inspect.signature(get_object(canvas._target_)).parameters:
-        canvas = {**canvas, "seed": config.seed}
+    filters = [make(one) for one in config.filters.values() if one is not None]
+    canvas = make(config.canvas)
+    if "seed" in inspect.signature(get_object(config.canvas._target_)).parameters:
+        canvas = partial(canvas, seed=config.seed)
     return {
-        "objective": instantiate(config.objective),
-        "canvas": instantiate(canvas),
-        "schedules": instantiate(config.schedule),
-        "transformations": instantiate(config.transformations),
-        "optimizer": instantiate(config.optimizer),
+        "objective": make(config.objective),
+        "canvas": canvas,
+        "schedules": make(config.schedule),
+        "transformations": make(config.transformations),
+        "optimizer": make(config.optimizer),
         "filters": filters,
-        "logger": None if config.logger._target_ is None else instantiate(config.logger),
+        "logger": None if config.logger._target_ is None else make(config.logger),
     }
 
 
@@ -186,14 +187,17 @@ def judges(config: DictConfig, targets: "FacetTargets") -> list["TransferReferen
     from mindseye.facets.photographs import Photographs
     from mindseye.results.metrics import transfer_reference
 
-    other: Network = instantiate({key: value for key, value in config.transfer.items() if key != "layer"})
+    settings = config.transfer.copy()
+    OmegaConf.set_struct(settings, False)
+    layer = settings.pop("layer")
+    other: Network = make(settings)
     if other.channels != targets.initial.shape[1]:
         raise ConfigurationError(
             f"transfer takes {other.channels} channels and the network {targets.initial.shape[1]}: they must agree"
         )
     other.to(pick_device(config.trainer.accelerator))
     photographs = Photographs(Path(targets.root), targets.paths, targets.initial.shape[-1], other.channels)
-    return [transfer_reference(other, other.resolve(config.transfer.layer, "late"), targets, photographs)]
+    return [transfer_reference(other, other.resolve(layer, "late"), targets, photographs)]
 
 
 def complete(

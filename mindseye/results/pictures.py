@@ -1,7 +1,9 @@
 """Tensors as picture files, and the contact sheet that shows a whole run at a glance."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import matplotlib
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -10,6 +12,11 @@ from mindseye.facets.targets import FacetTargets
 
 BACKGROUND, INK, FAINT = (255, 255, 255), (28, 28, 30), (110, 110, 116)
 GAP, MARGIN, LABEL_WIDTH, HEADING = 10, 24, 190, 92
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans as matplotlib ships it: Pillow's own font lacks ×, Greek letters and most of Unicode."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def to_picture(image: Tensor) -> Image.Image:
@@ -48,7 +55,7 @@ def contact_sheet(
     height = 2 * MARGIN + HEADING + targets.C * row_height
     sheet = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    large, medium, small = (ImageFont.load_default(size) for size in (24, 15, 13))
+    large, medium, small = (_font(size) for size in (22, 14, 12))
     draw.text((MARGIN, MARGIN), title, fill=INK, font=large)
     draw.text((MARGIN, MARGIN + 32), subtitle, fill=FAINT, font=medium)
 

@@ -41,8 +41,8 @@ def centre_mask(size: int, sigma: float, device: torch.device | None = None) -> 
 
     The stretch makes a wide mask still reach 0 in the corners (as in the released program).
     """
-    if size == 1:
-        return torch.ones(1, 1, device=device)
+    if size <= 2:  # every pixel is equally far from the centre
+        return torch.ones(size, size, device=device)
     position = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) / size - 0.5
     squared = position[:, None] ** 2 + position[None, :] ** 2
     # expm1 keeps the digits where σ is so wide that the mask is 1 − a small number everywhere.

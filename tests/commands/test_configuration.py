@@ -1,0 +1,152 @@
+import re
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from mindseye.commands.configuration import ConfigurationError, check, check_overrides, compose, config_folder, fits
+from mindseye.visualizer.objective import Objective
+from mindseye.visualizer.schedules import Schedules
+from mindseye.visualizer.transformations import Transformations
+
+# What an option cannot do without.
+NEEDS = {
+    "network=torchvision": ["network.name=resnet18"],
+    "network=timm": ["network.name=resnet18"],
+    "network=callable": ["network.target=a.b", "network.mean=[0]", "network.std=[1]"],
+    "network=checkpoint": ["network.path=x.ckpt", "network.target=resnet18"],
+    "images=folder": ["images.root=somewhere"],
+}
+
+
+def options():
+    for group in sorted(config_folder().iterdir()):
+        if group.is_dir() and group.name != "hydra":
+            for file in sorted(group.glob("*.yaml")):
+                yield f"{group.name}={file.stem}"
+
+
+@pytest.mark.parametrize("option", list(options()))
+def test_every_option_of_every_group_composes_and_is_checked(option):
+    needs = [need.replace("network.", f"{option.split('=')[0]}.") for need in NEEDS.get(option, [])]
+    if option.startswith("transfer="):
+        needs = [n.replace("network.", "transfer.") for n in NEEDS.get(option.replace("transfer", "network"), [])]
+    check(compose([option, *needs]))
+
+
+@pytest.mark.parametrize("file", sorted(config_folder().rglob("*.yaml")), ids=lambda file: file.stem)
+def test_every_file_says_what_it_is(file):
+    first = [line for line in file.read_text().splitlines() if line != "# @package _global_"][0]
+    assert first.startswith("# ")
+
+
+def test_the_defaults_in_the_files_are_the_defaults_in_python():
+    config = compose([])
+    assert instantiate(config.objective) == Objective()
+    assert instantiate(config.schedule) == Schedules()
+    assert instantiate(config.transformations) == Transformations()
+
+
+@pytest.mark.parametrize(("objective", "canvas"), list(product(["published", "released"], ["pixel", "maco"])))
+def test_presets_bring_their_groups_but_the_command_line_wins(objective, canvas):
+    config = compose([f"objective={objective}", f"canvas={canvas}"])
+    assert config.facets.weighting == "published"
+    assert config.transformations.noise == 0
+    assert config.filters.mask is not None
+    assert config.filters.blur is not None
+    assert config.filters.tv is not None
+    assert config.canvas._target_.lower().endswith(f"{canvas}canvas")
+    assert compose([f"objective={objective}"]).canvas._target_.endswith("PixelCanvas")
+
+
+def test_published_numbers_are_the_papers():
+    config = compose(["objective=published"])
+    assert (config.schedule.penalty.start, config.schedule.penalty.end) == (1e-3, 1e-4)
+    assert config.facets.gamma == 1e-5
+    assert config.facets.N == 10
+    assert config.filters.blur.every == config.filters.tv.every == 10
+
+
+WRONG = {
+    "kk=3": "did you mean k?",
+    "objective.gian=3": "objective.gain",
+    "gain=3": "objective.gain",
+    "objectiv=published": "objective",
+    "objective=pubished": "did you mean published",
+    "network=resnet5": "did you mean resnet50",
+    "k=abc": "a whole number of at least 1",
+    "k=0": "a whole number of at least 1",
+    "k=null": "a whole number of at least 1",
+    "steps=1.5": "a whole number",
+    "steps=true": "a whole number",
+    "seed=-1": "at least 0",
+    "depth=lat": "early, middle, late",
+    "images.size=2": "at least 8",
+    "images=folder": "images.root must be given",
+    "network=callable": "network.target must be given",
+    "objective.match=cos": "cosine or dot_product",
+    "objective.gain=strong": "a number is right",
+    "objective.pooled=3": "true or false",
+    "canvas.init=grey": "facet or noise",
+    "facets.weighting=softmax": "calibrated, published",
+    "trainer.devices=two": "a whole number",
+    "trainer.precision=8": "32-true",
+    "network.layers=3": "a mapping",
+    "optimizer.betas=3": "a list",
+    "optimizer.beta=3": "optimizer.betas",
+    "foo": "write key=value",
+    "k=[1": "write key=value",
+    "k=8,abc": "a whole number",
+    "objective=calibrated,oops": "there is no such objective",
+    "k=range(0,3)": "a whole number of at least 1",
+    "+nonsense=1": "there is no such setting",
+    "~k": "k",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_what_is_wrong_is_refused_in_one_line_that_says_what_is_right(override):
+    with pytest.raises(ConfigurationError) as caught:
+        check_overrides([override])
+    assert re.search(re.escape(WRONG[override]), str(caught.value))
+    assert "\n" not in str(caught.value).strip()
+
+
+def test_right_overrides_pass():
+    check_overrides(
+        ["-m", "network=resnet50,resnet18", "depth=early,middle,late", "k=10,50", "C=range(2,9,2)", "objective.gain=1"]
+    )
+    check_overrides(["objective=published,released", "hydra.run.dir=/tmp/x", "canvas.init=noise", "layer=6.5.conv1"])
+    check_overrides(["filters=published", "filters.blur.every=5", "filters.tv=null"])
+    check_overrides(["transfer=squeezenet1_1", "transfer.layer=features.12", "transfer.weights=null"])
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "right"),
+    [
+        (1, int, True),
+        (True, int, False),
+        (1, float, True),
+        ("1", float, False),
+        (None, int | None, True),
+        ([1, 2.0], list[float], True),
+        (["a"], list[float], False),
+        ([0.9, 0.99], tuple[float, float], True),
+        ({"a": 1}, dict[str, int], True),
+        (3, Path, False),
+    ],
+)
+def test_fits(value, hint, right):
+    assert fits(value, hint) is right
+
+
+def test_the_configuration_needs_no_torch():
+    """The command answers quickly because composing imports nothing heavy."""
+    import subprocess
+    import sys
+
+    script = "import sys, mindseye.commands.configuration as c; c.compose(['k=3']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    assert OmegaConf.is_config(compose([]))

@@ -1,0 +1,167 @@
+"""The real command, in a process of its own, on tiny real inputs."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from mindseye.commands.configuration import config_folder
+from mindseye.results.run_folder import read_run
+
+EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
+
+
+def mindseye(*arguments, cwd, timeout=240):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, "-m", "mindseye.commands.main", *arguments],
+        cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """One run of the smoke experiment, from a directory that is not the project's."""
+    place = tmp_path_factory.mktemp("smoke")
+    done = mindseye("experiment=smoke", "hydra.run.dir=run", cwd=place)
+    assert done.returncode == 0, done.stderr
+    return place / "run", done
+
+
+def test_the_whole_line_runs(smoke):
+    folder, done = smoke
+    metrics = read_run(folder).metrics
+    assert metrics["status"] == "completed"
+    assert set(metrics["timing"]) >= {"discovery_s", "fit_s", "step_ms", "total_s"}
+    assert "ari" in metrics["summary"]["facets"]
+    assert metrics["provenance"]["seed"] == 0
+    assert "facets.png" in done.stdout
+    assert "noise" in done.stdout
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (config["k"], config["C"], config["steps"]) == (8, 3, 4)
+    assert (folder / "run.log").stat().st_size > 0
+    assert "step 4/4" in (folder / "run.log").read_text()
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs(experiment, tmp_path):
+    small = ["images.size=48", "images.count=24", "facets.N=4", "k=8", "C=3", "steps=2", "network=demo"]
+    done = mindseye(f"experiment={experiment}", *small, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_same_command_gives_the_same_bytes(smoke, tmp_path):
+    done = mindseye("experiment=smoke", "hydra.run.dir=again", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, again = smoke[0], tmp_path / "again"
+    for name in ("images.safetensors", "facets.png", "facets/01/visualization.png", "targets/targets.safetensors"):
+        assert (first / name).read_bytes() == (again / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("objective=published",),
+        ("objective=released",),
+        ("canvas=maco", "canvas.init=noise", "facets_per_batch=1", "previous=conv1"),
+        ("logger=csv", "layer=layer2.0.conv1", "optimizer=sgd", "filters=none", "schedule=constant"),
+        ("transfer=demo", "transfer.layer=layer3.0", "facets.selection=nearest_members"),
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_presets_and_options_run(overrides, tmp_path):
+    done = mindseye("experiment=smoke", *overrides, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    metrics = read_run(tmp_path / "run").metrics
+    if "transfer=demo" in overrides:
+        assert set(metrics["summary"]["transfer"]) >= {"cosine", "retrieval", "agreement"}
+        assert "transfer" in metrics["baselines"]["initial"]
+    if "logger=csv" in overrides:
+        assert "loss/total" in next((tmp_path / "run").rglob("metrics.csv")).read_text()
+
+
+def test_wandb_offline_keeps_terms_and_pictures_that_are_not_black(tmp_path):
+    done = mindseye("experiment=smoke", "logger=wandb", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    pictures = list((tmp_path / "run").rglob("media/images/*.png"))
+    assert len(pictures) == 2 * 3  # two snapshots of three facets
+    assert all(30 < np.asarray(Image.open(path)).mean() < 225 for path in pictures)
+
+
+def test_a_sweep_makes_a_run_folder_a_cell(tmp_path):
+    done = mindseye("-m", "experiment=smoke", "k=4,8", "steps=2", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    cells = {cell.name: yaml.safe_load((cell / "config.yaml").read_text())["k"] for cell in (tmp_path / "sweep").glob("[0-9]")}
+    assert cells == {"0": 4, "1": 8}
+    assert all(read_run(tmp_path / "sweep" / cell).metrics["status"] == "completed" for cell in cells)
+
+
+def test_one_s_own_photographs_bad_files_among_them(tmp_path):
+    folder = tmp_path / "mine" / "class <b>a</b>"
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for i in range(9):
+        array = generator.integers(0, 256, (40, 50, 3), dtype=np.uint8) // (1 + i % 3)
+        Image.fromarray(array).convert(["RGB", "L", "CMYK"][i % 3]).save(folder / f"{i}.jpg")
+    (folder / "broken.jpg").write_bytes((folder / "0.jpg").read_bytes()[:300])
+    (folder / "empty.png").touch()
+    done = mindseye("experiment=smoke", "images.root=mine", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    photographs = read_run(tmp_path / "run").metrics["photographs"]
+    assert (photographs["used"], photographs["skipped"]) == (9, 2)
+    assert {file["path"].split("/")[-1] for file in photographs["skipped_files"]} == {"broken.jpg", "empty.png"}
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "broken.jpg" in log
+    assert "empty.png" in log
+    assert "skipped" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["kk=3"], "did you mean k?"),
+        (["images.root=nowhere"], "does not exist"),
+        (["k=1000"], "k is 1 to 160"),
+        (["C=25", "images.count=24"], "C=25 facets need at least as many photographs"),
+        (["layer=layer3.9"], "nearest"),
+        (["network.weights=no.pth"], "no.pth"),
+        (["trainer.devices=2"], "one run uses one device"),
+        (["images.kind=unicorn"], "padlock"),
+        (["objective.r=0.01"], "starts above"),
+        (["previous=layer9"], "nearest"),
+        (["facets_per_batch=0"], "at least 1"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_bad_input_costs_one_clear_line(overrides, message, tmp_path):
+    done = mindseye("experiment=smoke", *overrides, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 1
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("mindseye: ")
+    assert message in lines[0]
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_layers_lists_a_network_s_layers(tmp_path):
+    done = mindseye("layers", "network=demo", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "layer4.0" in done.stdout
+    assert mindseye("layers", "network=nothing", cwd=tmp_path).returncode == 1
+
+
+def test_version_and_help(tmp_path):
+    assert mindseye("--version", cwd=tmp_path).stdout.startswith("mindseye 0.")
+    assert "network" in mindseye("--help", cwd=tmp_path).stdout
+
+
+def test_metrics_are_plain_json_without_nan(smoke):
+    def refuse(name):
+        raise AssertionError(name)
+
+    json.loads((smoke[0] / "metrics.json").read_text(), parse_constant=refuse)

@@ -1,0 +1,111 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import mindseye as me
+from mindseye.results.pictures import contact_sheet, facet_labels, to_picture
+from mindseye.results.run_folder import read_run, write_atomically
+
+
+@pytest.fixture(scope="module")
+def result(network, targets):
+    return me.visualize(network, targets, steps=4, snapshots_every=2, accelerator="cpu")
+
+
+def test_a_run_folder_is_read_back_as_it_was(result, tmp_path):
+    folder = result.save(tmp_path / "run", config="k: 8\n")
+    stored = read_run(folder)
+    assert torch.equal(stored.images, result.images)
+    assert stored.metrics == json.loads(json.dumps(result.metrics))
+    assert stored.history["total"] == pytest.approx(result.fit.history["total"])
+    assert (folder / "config.yaml").read_text() == "k: 8\n"
+
+
+def test_everything_the_folder_promises(result, targets, tmp_path):
+    folder = result.save(tmp_path / "run", config="")
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    facet = {"visualization.png", "initial.png", "nearest.png", "photographs.json", "steps/0002.webp", "steps/0004.webp"}
+    expected = {"config.yaml", "metrics.json", "history.parquet", "images.safetensors", "facets.png"}
+    assert files == expected | {f"facets/{c:02d}/{name}" for c in range(3) for name in facet}
+    shown = np.asarray(Image.open(folder / "facets/01/visualization.png"))
+    assert np.abs(shown / 255 - result.images[1].permute(1, 2, 0).numpy()).max() <= 0.5 / 255 + 1e-6
+    listed = json.loads((folder / "facets/02/photographs.json").read_text())
+    assert sum(entry["weight"] for entry in listed) == pytest.approx(1, abs=1e-4)
+    assert [entry["weight"] for entry in listed] == sorted((entry["weight"] for entry in listed), reverse=True)
+    assert listed[0]["path"] in targets.paths
+
+
+def test_metrics_have_the_names_that_other_tools_rely_on(result):
+    metrics = result.metrics
+    for figures in (metrics["summary"], *metrics["baselines"].values(), *metrics["facets"]):
+        assert set(figures["fidelity"]) >= {"cosine", "relative_distance", "magnitude"}
+        assert "selectivity" in figures
+        assert "tv" in figures["naturalness"]
+    assert set(metrics["baselines"]) == {"initial", "nearest", "noise"}
+    assert set(metrics["timing"]) >= {"fit_s", "step_ms"}
+    assert metrics["status"] == "completed"
+    assert metrics["photographs"] == {"used": 24, "skipped": 0, "skipped_files": []}
+    assert len(metrics["provenance"]["network"]["sha256"]) == 64
+
+
+def test_a_folder_without_metrics_is_no_run(result, tmp_path):
+    folder = result.save(tmp_path / "run")
+    (folder / "metrics.json").unlink()
+    with pytest.raises(ValueError, match="no completed run"):
+        read_run(folder)
+    result.save(folder)
+    (folder / "images.safetensors").write_bytes(b"\x00")
+    with pytest.raises(ValueError, match="damaged"):
+        read_run(folder)
+
+
+def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):
+    """A real process, killed at random moments while it rewrites one file again and again."""
+    path = tmp_path / "file"
+    script = (
+        "from pathlib import Path; from mindseye.results.run_folder import write_atomically as w; import itertools\n"
+        f"for i in itertools.count(): w(Path({str(path)!r}), bytes([i % 256]) * 200_000)"
+    )
+    for delay in (0.05, 0.11, 0.23):
+        writer = subprocess.Popen([sys.executable, "-c", script])
+        while not path.exists():
+            assert writer.poll() is None
+        try:
+            writer.wait(delay)
+        except subprocess.TimeoutExpired:
+            os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+        content = path.read_bytes()
+        assert len(content) == 200_000
+        assert len(set(content)) == 1
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError):  # noqa: PT011 - which one depends on the system
+        write_atomically(tmp_path / "taken", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("ch", [1, 2, 3, 6])
+def test_pictures_of_any_number_of_channels(ch):
+    picture = to_picture(torch.full((ch, 4, 4), 0.5))
+    assert picture.mode == ("RGB" if ch >= 3 else "L")
+    assert set(np.asarray(picture).ravel()) == {128}
+
+
+def test_contact_sheet_shows_every_picture_unscaled_where_it_is_large_enough(targets, result):
+    sheet = contact_sheet(targets, result.images, facet_labels(targets, result.metrics["facets"]), title="a", tile=48)
+    array = np.asarray(sheet).astype(int)
+    for picture in (targets.initial[2], result.images[0], targets.nearest()[1]):
+        wanted = np.asarray(to_picture(picture)).astype(int)
+        windows = np.lib.stride_tricks.sliding_window_view(array[..., 0], (48, 48))
+        nearest = np.abs(windows[:, :, ::6, ::6] - wanted[::6, ::6, 0]).sum(axis=(2, 3)).min()
+        assert nearest == 0

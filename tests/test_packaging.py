@@ -1,0 +1,57 @@
+"""The wheel that users install: with conf/ inside, and working from any directory."""
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    place = tmp_path_factory.mktemp("wheel")
+    built = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(place), str(PROJECT)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stdout + built.stderr
+    return next(place.glob("*.whl"))
+
+
+def test_the_wheel_holds_the_configuration_and_the_weights(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    files = {str(path.relative_to(PROJECT)) for path in (PROJECT / "conf").rglob("*.yaml")}
+    assert {f"mindseye/{name}" for name in files} <= names
+    assert "mindseye/demo/weights.safetensors" in names
+    assert not [name for name in names if name.startswith(("tests", "conf"))]
+
+
+def test_installed_and_run_from_an_empty_directory(wheel, tmp_path):
+    """Into an environment of its own that borrows the heavy packages, so that nothing of the checkout is at hand."""
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env/bin/python"
+    borrowed = subprocess.run(
+        [sys.executable, "-c", "import torch, pathlib; print(pathlib.Path(torch.__file__).parent.parent)"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
+    site = next((tmp_path / "env/lib").glob("python*/site-packages"))
+    (site / "borrowed.pth").write_text(borrowed)  # only packages: the editable checkout is a .pth there, not followed
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = subprocess.run(
+        [tmp_path / "env/bin/mindseye", "experiment=smoke", "hydra.run.dir=run"],
+        cwd=empty, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (empty / "run/metrics.json").exists()
+    where = subprocess.run(
+        [python, "-c", "import mindseye; print(mindseye.__file__)"], cwd=empty, capture_output=True, text=True, check=True
+    ).stdout
+    assert str(tmp_path) in where
