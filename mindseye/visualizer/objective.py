@@ -84,7 +84,7 @@ class Objective:
     dm: float = 1.0
     ad: float = 1.0
     penalty: float = 1.0
-    tv: float = 3.0
+    tv: float = 2.0
     match: Match = "cosine"
     distance: Distance = "relative"
     gain: float = 2.5

@@ -30,15 +30,15 @@ class Schedules:
     """The five that the paper lets fall. Lengths are fractions of the image's side, so they mean the same at any size.
 
     lr: learning rate of the image. penalty: λ of Eq. 4. mask_sigma, blur_sigma: standard deviations of the centre mask
-    and of the Gaussian blur. denoise_weight: split Bregman's weight of the image against its total variation (small
-    denoises more).
+    and of the Gaussian blur. denoise_weight: split Bregman's weight of the image against its total variation, times the
+    side (1024 is a weight of 2 at 512 pixels; a smaller one denoises more).
     """
 
-    lr: Linear = Linear(0.005, 0.0008)
+    lr: Linear = Linear(0.01, 0.0016)
     penalty: Linear = Linear(1e-3, 1e-4)
     mask_sigma: Linear = Linear(0.5, 0.4)
     blur_sigma: Linear = Linear(0.002, 0.0005)
-    denoise_weight: Linear = Linear(5.0, 20.0)
+    denoise_weight: Linear = Linear(10240.0, 40960.0)
 
     def __post_init__(self) -> None:
         for name, linear in vars(self).items():

@@ -17,10 +17,10 @@ class Transformations:
     every: steps for which one view is kept.
     """
 
-    jitter: float = 0.035
-    scale: float = 0.15
-    rotation: float = 8.0
-    noise: float = 0.04
+    jitter: float = 0.05
+    scale: float = 0.2
+    rotation: float = 10.0
+    noise: float = 0.03
     every: int = 1
 
     def __post_init__(self) -> None:
