@@ -7,8 +7,6 @@ Measured with the defaults (seed 0) on 1600 photographs of an unseen seed: 99.94
 kinds with their facets are named right; the file takes 1.14 MB.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from pathlib import Path

@@ -4,8 +4,6 @@ Its modules are named as torchvision names a ResNet's (conv1, bn1, layer1 … la
 addressed the same way: "layer3.0.conv1", "layer4.0".
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,18 +1,20 @@
 """The demo: its photographs are reproducible and show what their factors say; its network knows them."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from mindseye.demo import photographs
+from mindseye.demo.backgrounds import BACKGROUNDS
 from mindseye.demo.network import CLASSES, MEAN, STD, WEIGHTS, demo_network
-from mindseye.demo.photographs import BACKGROUNDS, KINDS, generate, render, sample_factors, write_photographs
+from mindseye.demo.photographs import KINDS, generate, render, sample_factors, write_photographs
+from mindseye.facets import load_photographs
 
 FACETS = [(kind, facet) for kind, facets in KINDS.items() for facet in facets]
 
@@ -54,6 +56,73 @@ def test_the_written_set_is_balanced_shuffled_and_agrees_with_its_factors(tmp_pa
         with Image.open(tmp_path / name) as picture:
             assert picture.size == (64, 64)
             assert np.array_equal(np.asarray(picture), render(each, 64))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file in a folder, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_set_has_exactly_count_photographs_and_leaves_nothing_of_the_one_before(tmp_path, kind):
+    kinds = list(KINDS)
+    other = kinds[kinds.index(kind) - 1]
+    again = tmp_path / "again"
+    # Another kind with more pictures, the same kind with more and of another size, and the wanted set twice.
+    for drawn, count, size, seed in ((other, 7, 24, 1), (kind, 6, 24, 2), (kind, 5, 32, 3), (kind, 5, 32, 3)):
+        assert len(write_photographs(again, drawn, count, size, seed)) == count
+        names = [f"{drawn}_{index:04d}.png" for index in range(count)]
+        assert set(contents(again)) == {"factors.json", *names}
+        assert list(load_photographs(again).paths) == names
+        assert list(json.loads((again / "factors.json").read_text())) == names
+    write_photographs(tmp_path / "fresh", kind, 5, 32, 3)
+    assert contents(again) == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("kind", ["screw", "padlock"])
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_set_cut_short_is_not_taken_for_whole_and_is_replaced(tmp_path, monkeypatch, kind, after):
+    write_photographs(tmp_path, "padlock", 6, 24, seed=1)
+    left = iter(range(after))
+
+    def crashing(factors, size):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return render(factors, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(photographs, "render", crashing)
+        with pytest.raises(KeyboardInterrupt):
+            write_photographs(tmp_path, "screw", 5, 24, seed=2)
+    assert not (tmp_path / "factors.json").exists()
+    assert len(list(tmp_path.glob("*.png"))) == after
+    write_photographs(tmp_path, kind, 2, 24, seed=3)
+    assert sorted(contents(tmp_path)) == ["factors.json", f"{kind}_0000.png", f"{kind}_0001.png"]
+
+
+def test_replacing_a_set_touches_no_file_that_is_not_of_it(tmp_path):
+    folder = tmp_path / "photographs"
+    write_photographs(folder, "mug", 4, 24)
+    mine = [folder / "mug_0009.png", folder / "holiday.png", folder / "notes.txt", tmp_path / "mug_0000.png"]
+    for path in mine:
+        path.write_text("mine")
+    table = json.loads((folder / "factors.json").read_text())
+    for name in ("holiday.png", "notes.txt", "../mug_0000.png", str(mine[3])):
+        table[name] = {}
+    (folder / "factors.json").write_text(json.dumps(table))
+    write_photographs(folder, "leaf", 2, 24)
+    assert all(path.read_text() == "mine" for path in mine)
+    assert sorted(contents(folder)) == [
+        "factors.json", "holiday.png", "leaf_0000.png", "leaf_0001.png", "mug_0009.png", "notes.txt"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["", '{"mug_0000.png": {"ki', "[1, 2]", "\ufffe"])
+def test_a_table_that_cannot_be_read_is_replaced(tmp_path, text):
+    (tmp_path / "factors.json").write_bytes(text.encode("utf-16"))
+    (tmp_path / "factors.json.part").write_text(text, encoding="utf-8")
+    write_photographs(tmp_path, "leaf", 2, 24)
+    assert sorted(contents(tmp_path)) == ["factors.json", "leaf_0000.png", "leaf_0001.png"]
 
 
 def test_an_unknown_kind_is_refused_by_name(tmp_path):
