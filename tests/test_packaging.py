@@ -51,7 +51,6 @@ def test_installed_and_run_from_an_empty_directory(wheel, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (empty / "run/metrics.json").exists()
-    where = subprocess.run(
-        [python, "-c", "import mindseye; print(mindseye.__file__)"], cwd=empty, capture_output=True, text=True, check=True
-    ).stdout
+    asked = [python, "-c", "import mindseye; print(mindseye.__file__)"]
+    where = subprocess.run(asked, cwd=empty, capture_output=True, text=True, check=True).stdout
     assert str(tmp_path) in where

@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from mindseye.results.visualization import Visualization
 
 COLUMNS = {
-    "fidelity\ncosine": ("fidelity", "cosine"),
-    "distance\nto s·t": ("fidelity", "relative_distance"),
-    "mean a /\nmean t": ("fidelity", "magnitude"),
+    "fide-\nlity": ("fidelity", "cosine"),
+    "dis-\ntance": ("fidelity", "relative_distance"),
+    "magni-\ntude": ("fidelity", "magnitude"),
     "selec-\ntivity": ("selectivity",),
     "retrie-\nval": ("retrieval",),
     "TV ×\nphotos": ("naturalness", "tv"),
-    "transfer\ncosine": ("transfer", "cosine"),
+    "trans-\nfer": ("transfer", "cosine"),
     "retrie-\nval ": ("transfer", "retrieval"),
     "agree-\nment": ("transfer", "agreement"),
 }

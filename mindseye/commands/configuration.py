@@ -58,7 +58,7 @@ CHOICES = {
     "facets.weighting": ("calibrated", "published"),
     "facets.selection": ("nearest", "nearest_members", "farthest"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
-    "trainer.precision": ("32-true", "bf16-mixed", "16-mixed", "64-true"),
+    "trainer.precision": ("32-true", "bf16-mixed"),
 }
 
 

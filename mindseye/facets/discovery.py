@@ -44,7 +44,7 @@ def survey(
     A file that cannot be read is left out and named in `photographs.skipped`. Raises ValueError where none is left,
     where the layer's output has no channels (see `as_maps`) or holds NaN or infinite values.
     """
-    device = next(network.body.parameters()).device
+    device = network.mean.device
     means: list[Tensor] = []
     readable: list[int] = []
     skipped: list[SkippedFile] = []
@@ -52,7 +52,17 @@ def survey(
         for indices, images, unreadable in photographs.batches(batch_size):
             skipped += unreadable
             if indices:
-                means.append(as_maps(tape(to_unit(images, device)), layer).flatten(2).mean(dim=2).float().cpu())
+                try:
+                    answer = tape(to_unit(images, device))
+                except RuntimeError as error:
+                    # Chiefly: an image smaller than the network's kernels and strides.
+                    reason = str(error).splitlines()[0]
+                    size = photographs.size
+                    raise ValueError(
+                        f"{network.name} cannot look at {size}×{size} images up to {layer} ({reason}); "
+                        "try another images.size"
+                    ) from error
+                means.append(as_maps(answer, layer).flatten(2).mean(dim=2).float().cpu())
                 readable += indices
             if progress is not None:
                 progress(len(readable) + len(skipped), len(photographs))
@@ -72,8 +82,8 @@ def survey(
     if bad.any():
         first = kept.paths[int(bad.nonzero()[0])]
         raise ValueError(
-            f"layer {layer} gives NaN or infinite activations for {int(bad.sum())} of {len(kept)} photographs, the first "
-            f"{first}; check the network's weights and its mean and std"
+            f"layer {layer} gives NaN or infinite activations for {int(bad.sum())} of {len(kept)} photographs, "
+            f"the first {first}; check the network's weights and its mean and std"
         )
     return Survey(everything, kept)
 
@@ -255,7 +265,7 @@ def discover_facets(
 @torch.no_grad()
 def _blend_activations(network: Network, layer: str, images: Tensor, weights: Tensor) -> Tensor:
     """Σ w·a per facet, the maps of one facet's N photographs at a time: uint8 [C, N, ch, S, S] -> [C, D, H', W']."""
-    device = next(network.body.parameters()).device
+    device = network.mean.device
     blended = []
     with record(network, layer) as tape:
         for photographs, w in zip(images, weights, strict=True):

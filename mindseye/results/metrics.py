@@ -4,6 +4,7 @@ Pictures are [C, ch, S, S] in 0..1, measured as they are (no transformation, flo
 c's picture at the target layer, t its target; both restricted to the facet's top-k channels where "top-k" is said.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -74,7 +75,7 @@ def transfer_reference(
 ) -> TransferReference:
     """Look at the facet's photographs, and at all of them for the mean, through another network."""
     layer = network.resolve(layer)
-    device = next(network.body.parameters()).device
+    device = network.mean.device
     everything = survey(network, photographs, layer, batch_size=batch_size)
     C, N = targets.chosen.shape
     images = targets.photographs.flatten(0, 1)
@@ -96,7 +97,7 @@ def transfer(images: Tensor, reference: TransferReference, *, batch_size: int = 
     retrieval: 1 where no other facet's photographs are nearer.
     agreement: probability it gives to the class that it sees most in the facet's photographs (no labels needed).
     """
-    device = next(reference.network.body.parameters()).device
+    device = reference.network.mean.device
     v = _batched(lambda x: pooled(reference.network, reference.layer, x), images, batch_size, device)
     similarity = centred_cosine(v, reference.targets, reference.mean)
     figures = {"cosine": similarity.diagonal(), "retrieval": retrieval(similarity)}
@@ -144,7 +145,7 @@ def measure(
     variation over the mean of the facet's photographs': 1 is as smooth as they are), and transfer where other
     networks are given (the first one's figures by their plain names, each one's under `networks`).
     """
-    device = next(network.body.parameters()).device
+    device = network.mean.device
     v = _batched(lambda x: _maps(network, targets.layer, x), images, batch_size, device)
     top, t_top = take_channels(v, targets.channels), take_channels(targets.maps, targets.channels)
     means, t_means = top.mean(dim=(2, 3), keepdim=True), t_top.mean(dim=(2, 3), keepdim=True)
@@ -171,18 +172,24 @@ def _maps(network: Network, layer: str, images: Tensor) -> Tensor:
 
 
 def _row(figures: Figures, c: int) -> Figures:
-    return {name: _row(x, c) if isinstance(x, dict) else round(float(x[c]), 6) for name, x in figures.items()}
+    return {name: _row(x, c) if isinstance(x, dict) else rounded(float(x[c])) for name, x in figures.items()}
+
+
+def rounded(value: float) -> float | None:
+    """None where there is no figure (a target of all zeros has no magnitude): JSON has no NaN."""
+    return round(value, 6) if math.isfinite(value) else None
 
 
 def summarise(rows: Sequence[Figures]) -> Figures:
-    """The mean of every figure over the facets, in the same shape."""
-    first = rows[0]
-    return {
-        name: summarise([row[name] for row in rows])
-        if isinstance(value, dict)
-        else round(sum(row[name] for row in rows) / len(rows), 6)
-        for name, value in first.items()
-    }
+    """The mean of every figure over the facets that have it, in the same shape; None where none has."""
+    summary: Figures = {}
+    for name, value in rows[0].items():
+        if isinstance(value, dict):
+            summary[name] = summarise([row[name] for row in rows])
+        else:
+            given = [row[name] for row in rows if row[name] is not None]
+            summary[name] = round(sum(given) / len(given), 6) if given else None
+    return summary
 
 
 def baselines(

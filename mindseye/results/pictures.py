@@ -87,10 +87,12 @@ def facet_labels(targets: FacetTargets, rows: Sequence[dict]) -> list[list[str]]
     labels = []
     for size, row in zip(sizes, rows, strict=True):
         lines = [f"{size} photograph{'s' if size != 1 else ''}"]
-        lines.append(f"fidelity {row['fidelity']['cosine']:.2f}")
-        lines.append(f"selectivity {row['selectivity']:.2f}")
-        lines.append(f"TV × {row['naturalness']['tv']:.2f}")
-        if "transfer" in row:
-            lines.append(f"transfer {row['transfer']['cosine']:.2f}")
+        figures = {
+            "fidelity": row["fidelity"]["cosine"],
+            "selectivity": row["selectivity"],
+            "TV ×": row["naturalness"]["tv"],
+            "transfer": row.get("transfer", {}).get("cosine"),
+        }
+        lines += [f"{name} {value:.2f}" for name, value in figures.items() if value is not None]
         labels.append(lines)
     return labels

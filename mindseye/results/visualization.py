@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 import mindseye
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
-from mindseye.results.metrics import TransferReference, baselines, measure, summarise
+from mindseye.results.metrics import TransferReference, baselines, measure, rounded, summarise
 from mindseye.results.run_folder import write_run
 from mindseye.visualizer.canvas import FourierCanvas
 from mindseye.visualizer.fitting import Fit, MakeCanvas, Report, calibrated_adam, fit
@@ -72,7 +72,7 @@ def visualize(
     schedules: Schedules | None = None,
     transformations: Transformations | None = None,
     optimizer: Callable[[Iterator[nn.Parameter]], Optimizer] = calibrated_adam,
-    filters: Sequence[pl.Callback] | None = None,
+    filters: Sequence[pl.Callback] = (),
     previous: str | None = None,
     facets_per_batch: int | None = None,
     seed: int = 0,
@@ -124,7 +124,7 @@ def visualize(
             "skipped": len(targets.skipped),
             "skipped_files": [{"path": file.path, "reason": file.reason} for file in targets.skipped],
         },
-        "timing": {"fit_s": round(fitted.seconds, 3), "step_ms": round(fitted.step_ms, 3)},
+        "timing": {"fit_s": round(fitted.seconds, 3), "step_ms": rounded(fitted.step_ms)},
         "provenance": provenance(network, targets, seed),
         "status": "completed",
     }
@@ -136,7 +136,7 @@ def provenance(network: Network, targets: FacetTargets, seed: int) -> dict:
     versions = {"mindseye": mindseye.__version__, "python": platform.python_version()}
     for package in PACKAGES:
         versions[package] = importlib.metadata.version(package)
-    device = next(network.body.parameters()).device
+    device = network.mean.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "versions": versions,

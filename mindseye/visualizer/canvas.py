@@ -18,7 +18,7 @@ MARGIN = 0.02  # images are kept this far inside 0..1 before the logit, whose sl
 
 @dataclass(frozen=True)
 class ColourStatistics:
-    """How the logits of photographs' pixels vary: mean [ch] and the symmetric square root of their covariance [ch, ch]."""
+    """How the logits of photographs' pixels vary: mean [ch], and the symmetric root [ch, ch] of their covariance."""
 
     mean: Tensor
     root: Tensor
@@ -167,7 +167,7 @@ def spectral_amplitude(side: int, decay: float) -> Tensor:
 
 
 class FourierCanvas(_SpectralCanvas):
-    """A scaled spectrum of decorrelated logits (Olah et al., Feature Visualization, 2017), colours as photographs have them.
+    """A scaled spectrum of decorrelated logits (Olah et al., Feature Visualization, 2017), in the photographs' colours.
 
     decay: the power of 1/f that coefficients are scaled by; photographs' own is near 1, a larger one prefers broad
     forms. decorrelate: mix the channels by the square root of the covariance of the photographs' logits, so that one
@@ -179,7 +179,7 @@ class FourierCanvas(_SpectralCanvas):
         initial: Tensor,
         photographs: Tensor,
         *,
-        decay: float = 1.3,
+        decay: float = 1.4,
         decorrelate: bool = True,
         init: Init = "facet",
         seed: int = 0,

@@ -15,7 +15,7 @@ from torch.optim import Adam, Optimizer
 
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
-from mindseye.visualizer.callbacks import GradientMask, History, Schedule, Snapshots
+from mindseye.visualizer.callbacks import History, Schedule, Snapshots
 from mindseye.visualizer.canvas import Canvas, FourierCanvas
 from mindseye.visualizer.data import FacetTargetsDataModule
 from mindseye.visualizer.module import FacetVisualizer
@@ -70,7 +70,7 @@ def fit(
     transformations: Transformations | None = None,
     optimizer: Callable[[Iterator[nn.Parameter]], Optimizer] = calibrated_adam,
     adaptive_lr: float = 0.02,
-    filters: Sequence[pl.Callback] | None = None,
+    filters: Sequence[pl.Callback] = (),
     previous: str | None = None,
     facets_per_batch: int | None = None,
     seed: int = 0,
@@ -85,7 +85,7 @@ def fit(
     """Draw every facet of `targets`.
 
     canvas(initial [C, ch, S, S], photographs [C, N, ch, S, S]) makes the trainable images. filters: callbacks that run
-    after each step, in order; None is the calibrated set. previous: the layer that the penalty P is on, by default the
+    after each step, in order; none by default. previous: the layer that the penalty P is on, by default the
     tensor entering the target. report(step, terms) is called every `log_every` steps with means over the facets.
     The other arguments are those of FacetVisualizer and of Lightning's Trainer. Raises ValueError in one line.
     """
@@ -95,6 +95,7 @@ def fit(
         raise ValueError(f"facets_per_batch={facets_per_batch}: 1 or more is right, null for all at once")
     if devices != 1:
         raise ValueError(f"trainer.devices={devices}: one run uses one device; 1 is right")
+    device = network.mean.device
     trainable = canvas(targets.initial, targets.photographs.float() / 255)
     module = FacetVisualizer(
         network,
@@ -113,7 +114,7 @@ def fit(
     )
     history, snapshots, clock = History(log_every, report), Snapshots(snapshots_every), _StepClock()
     callbacks = [
-        Schedule(), *(calibrated_filters() if filters is None else filters), history, snapshots, clock
+        Schedule(), *filters, history, snapshots, clock
     ]  # fmt: skip
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mindseye-") as scratch, _quiet_lightning():
@@ -129,21 +130,24 @@ def fit(
             enable_model_summary=False,
             default_root_dir=scratch,
         )
-        trainer.fit(module, datamodule=FacetTargetsDataModule(targets, steps))
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(module, datamodule=FacetTargetsDataModule(targets, steps))
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            if trainer.interrupted:
+                raise KeyboardInterrupt from None
+            raise
+    images = module.images().cpu().float()
+    network.to(device)  # Lightning leaves everything on the CPU
+    lost = [c for c in range(targets.C) if not images[c].isfinite().all()]
+    if lost:
+        raise ValueError(f"the picture of facet {lost[0]} is no longer finite: try a smaller schedule.lr.start")
     return Fit(
-        images=module.images().cpu().float(),
+        images=images,
         snapshots=snapshots.images,
         history=history.table(),
         seconds=time.perf_counter() - started,
         step_ms=clock.median_ms(),
     )
-
-
-def calibrated_filters() -> list[pl.Callback]:
-    """The filters that are on by default (conf/filters/default.yaml)."""
-    return [GradientMask()]
 
 
 class _quiet_lightning:

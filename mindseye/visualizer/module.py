@@ -88,12 +88,15 @@ class FacetVisualizer(pl.LightningModule):
         terms = []
         with record(self.network, self.layer, self.previous) as tape:
             for facets in self.chunks:
-                images = self.canvas(facets)
-                seen = images if views is None else view(images, views[facets])
-                if noise is not None:
-                    seen = seen + noise[facets]
+                # Only the network runs in the trainer's precision: pictures and sums stay in float32.
+                with torch.autocast(self.device.type, enabled=False):
+                    images = self.canvas(facets)
+                    seen = images if views is None else view(images, views[facets])
+                    if noise is not None:
+                        seen = seen + noise[facets]
                 a = as_maps(tape(seen), self.layer)
-                loss = self._loss(a, tape.previous, images, batch, facets)
+                with torch.autocast(self.device.type, enabled=False):
+                    loss = self._loss(a.float(), tape.previous.float(), images, batch, facets)
                 self.manual_backward(loss.total.sum())
                 terms.append(loss.stacked())
         image_optimizer.step()
@@ -105,9 +108,8 @@ class FacetVisualizer(pl.LightningModule):
         self.terms = torch.cat(terms, dim=1)
 
     def _loss(self, a: Tensor, previous: Tensor, images: Tensor, batch: TargetBatch, facets: slice) -> LossTerms:
-        # Sums over maps and logarithms want float32, whatever the network ran in.
         return self.objective(
-            a.float(), previous.float(), images, batch.maps, batch.channels, facets, self.adaptive, self.now["penalty"]
+            a, previous, images, batch.maps, batch.channels, facets, self.adaptive, self.now["penalty"]
         )
 
     def _draw(self, step: int) -> tuple[Tensor | None, Tensor | None]:
@@ -118,11 +120,11 @@ class FacetVisualizer(pl.LightningModule):
                 self._generator.set_state(self._generator_state)
         asked = self.transformations
         if asked.moves and (self._views is None or step % asked.every == 0):
-            self._views = asked.draw(self.facets, self._generator)
+            self._views = asked.draw(self.facets, self._generator, self.now["views"])
         noise = None
         if asked.noise:
             shape = (self.facets, self.network.channels, self.canvas.side, self.canvas.side)
-            noise = asked.noise * torch.randn(shape, generator=self._generator, device=self.device)
+            noise = self.now["views"] * asked.noise * torch.randn(shape, generator=self._generator, device=self.device)
         return (self._views if asked.moves else None), noise
 
     @torch.no_grad()

@@ -81,10 +81,10 @@ class Objective:
     r, b: where Barron's scale and shape start.
     """
 
-    dm: float = 1.0
+    dm: float = 8.0
     ad: float = 1.0
     penalty: float = 1.0
-    tv: float = 2.0
+    tv: float = 3.0
     match: Match = "cosine"
     distance: Distance = "relative"
     gain: float = 2.5

@@ -27,23 +27,29 @@ class Linear:
 
 @dataclass(frozen=True)
 class Schedules:
-    """The five that the paper lets fall. Lengths are fractions of the image's side, so they mean the same at any size.
+    """The five that the paper lets fall, and the strength of the random views.
+
+    Lengths are fractions of the image's side, so they mean the same at any size.
 
     lr: learning rate of the image. penalty: λ of Eq. 4. mask_sigma, blur_sigma: standard deviations of the centre mask
     and of the Gaussian blur. denoise_weight: split Bregman's weight of the image against its total variation, times the
-    side (1024 is a weight of 2 at 512 pixels; a smaller one denoises more).
+    side (1024 is a weight of 2 at 512 pixels; a smaller one denoises more). views: how much of the ranges in
+    Transformations, and of its noise, is used, 0 to 1.
     """
 
-    lr: Linear = Linear(0.01, 0.0016)
+    lr: Linear = Linear(0.015, 0.0025)
     penalty: Linear = Linear(1e-3, 1e-4)
     mask_sigma: Linear = Linear(0.5, 0.4)
     blur_sigma: Linear = Linear(0.002, 0.0005)
     denoise_weight: Linear = Linear(10240.0, 40960.0)
+    views: Linear = Linear(1.0, 0.0)
 
     def __post_init__(self) -> None:
         for name, linear in vars(self).items():
             if linear.start < 0 or linear.end < 0:
                 raise ValueError(f"schedule.{name}: start and end are 0 or more, not {linear.start} and {linear.end}")
+        if max(self.views.start, self.views.end) > 1:
+            raise ValueError("schedule.views: start and end are 0 to 1, shares of the ranges in transformations")
         for name in ("mask_sigma", "blur_sigma", "denoise_weight"):
             linear = vars(self)[name]
             if linear.start == 0 or linear.end == 0:

@@ -20,7 +20,7 @@ class Transformations:
     jitter: float = 0.05
     scale: float = 0.2
     rotation: float = 10.0
-    noise: float = 0.03
+    noise: float = 0.04
     every: int = 1
 
     def __post_init__(self) -> None:
@@ -36,12 +36,14 @@ class Transformations:
         """Whether any view differs from the image itself (noise apart)."""
         return bool(self.jitter or self.scale or self.rotation)
 
-    def draw(self, facets: int, generator: torch.Generator) -> Tensor:
+    def draw(self, facets: int, generator: torch.Generator, strength: float = 1.0) -> Tensor:
         """One view for each facet: affine matrices [facets, 2, 3] in the coordinates of `affine_grid` (−1 to 1).
 
-        Always the same number of random numbers, whatever the ranges: switching one off leaves the others' draws.
+        Every range is taken `strength` (0 to 1) times. Always the same number of random numbers, whatever the ranges:
+        switching one off leaves the others' draws.
         """
         u = torch.rand(facets, 4, generator=generator, device=generator.device) * 2 - 1
+        u = strength * u
         angle = u[:, 0] * math.radians(self.rotation)
         zoom = 1 / (1 + u[:, 1] * self.scale)
         cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom

@@ -38,7 +38,7 @@ def test_every_option_of_every_group_composes_and_is_checked(option):
 
 @pytest.mark.parametrize("file", sorted(config_folder().rglob("*.yaml")), ids=lambda file: file.stem)
 def test_every_file_says_what_it_is(file):
-    first = [line for line in file.read_text().splitlines() if line != "# @package _global_"][0]
+    first = next(line for line in file.read_text().splitlines() if line != "# @package _global_")
     assert first.startswith("# ")
 
 

@@ -96,7 +96,8 @@ def test_wandb_offline_keeps_terms_and_pictures_that_are_not_black(tmp_path):
 def test_a_sweep_makes_a_run_folder_a_cell(tmp_path):
     done = mindseye("-m", "experiment=smoke", "k=4,8", "steps=2", "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    cells = {cell.name: yaml.safe_load((cell / "config.yaml").read_text())["k"] for cell in (tmp_path / "sweep").glob("[0-9]")}
+    folders = (tmp_path / "sweep").glob("[0-9]")
+    cells = {folder.name: yaml.safe_load((folder / "config.yaml").read_text())["k"] for folder in folders}
     assert cells == {"0": 4, "1": 8}
     assert all(read_run(tmp_path / "sweep" / cell).metrics["status"] == "completed" for cell in cells)
 

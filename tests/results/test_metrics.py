@@ -102,7 +102,7 @@ def test_transfer_in_a_network_whose_answer_is_known(targets, photographs):
     expected = (targets.weights[:, :, None] * means[targets.chosen]).sum(dim=1)
     assert torch.allclose(reference.targets, expected, atol=1e-5)
     own = targets.photographs.float().div(255)
-    blends = (targets.weights[:, :, None, None, None] * own).sum(dim=1)  # a linear network answers the blend by the blend
+    blends = (targets.weights[:, :, None, None, None] * own).sum(dim=1)  # a linear network's answer is a blend too
     figures = transfer(blends, reference)
     assert torch.allclose(figures["cosine"], torch.ones(3), atol=1e-4)
     assert figures["retrieval"].tolist() == [1, 1, 1]

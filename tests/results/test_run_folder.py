@@ -31,7 +31,8 @@ def test_a_run_folder_is_read_back_as_it_was(result, tmp_path):
 def test_everything_the_folder_promises(result, targets, tmp_path):
     folder = result.save(tmp_path / "run", config="")
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    facet = {"visualization.png", "initial.png", "nearest.png", "photographs.json", "steps/0002.webp", "steps/0004.webp"}
+    steps = {"steps/0002.webp", "steps/0004.webp"}
+    facet = {"visualization.png", "initial.png", "nearest.png", "photographs.json", *steps}
     expected = {"config.yaml", "metrics.json", "history.parquet", "images.safetensors", "facets.png"}
     assert files == expected | {f"facets/{c:02d}/{name}" for c in range(3) for name in facet}
     shown = np.asarray(Image.open(folder / "facets/01/visualization.png"))

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch.optim import SGD
 
@@ -62,6 +63,31 @@ def test_chunks_give_what_one_batch_gives(network, targets, short, facets_per_ba
     assert torch.allclose(chunked.images, short.images, atol=1e-5)
 
 
+def test_half_precision_of_the_network_changes_little(network, targets, short):
+    """bfloat16 is the network's alone: pictures and sums stay in float32."""
+    mixed = drawn(network, targets, filters=EVERYTHING, precision="bf16-mixed")
+    assert mixed.images.dtype == torch.float32
+    assert not torch.equal(mixed.images, short.images)
+    assert (mixed.images - short.images).abs().mean() < 0.01
+
+
+def test_a_checkpoint_holds_what_a_run_goes_on_from_and_not_the_network(network, targets):
+    """Pictures, (r, b) and the random generator; the frozen network is loaded anew."""
+    kept = {}
+
+    class Keep(pl.Callback):
+        def on_train_end(self, trainer, pl_module):
+            kept["checkpoint"] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+
+    made = drawn(network, targets, filters=[Keep()])
+    state = kept["checkpoint"]["state_dict"]
+    assert {name.split(".")[0] for name in state} == {"canvas", "adaptive"}
+    assert "generator" in kept["checkpoint"]
+    canvas = FourierCanvas(targets.initial, targets.photographs.float() / 255)
+    canvas.load_state_dict({name.removeprefix("canvas."): value for name, value in state.items() if "canvas" in name})
+    assert torch.allclose(canvas(), made.images, atol=1e-6)
+
+
 def test_the_network_is_left_as_it_was(network, targets):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     drawn(network, targets)
@@ -108,9 +134,9 @@ def test_optimising_a_term_improves_that_term(network, targets, objective, falls
 @pytest.mark.parametrize("canvas", [PixelCanvas, FourierCanvas], ids=["pixel", "fourier"])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_the_mask_holds_the_corners_under_adam_too(network, targets, canvas, optimizer):
-    """Adam divides a constant factor of the gradient out again: a masked gradient would change corners like the centre."""
+    """Adam divides a constant factor of the gradient out again: a masked gradient would change the corners too."""
     sgd = partial(SGD, momentum=0.9, nesterov=True)
-    extra = {"optimizer": sgd, "schedules": Schedules(lr=Linear(3.0, 3.0), mask_sigma=Linear(0.2, 0.2))}
+    extra = {"optimizer": sgd, "schedules": Schedules(lr=Linear(0.3, 0.3), mask_sigma=Linear(0.2, 0.2))}
     adam = {"schedules": Schedules(lr=Linear(0.02, 0.02), mask_sigma=Linear(0.2, 0.2))}
     made = drawn(
         network, targets, steps=6, canvas=canvas, filters=[GradientMask()], transformations=STILL,
@@ -140,7 +166,8 @@ def test_released_habits(network, targets):
 
 def test_snapshots_and_reports(network, targets):
     said = []
-    made = drawn(network, targets, snapshots_every=2, report=lambda step, terms: said.append((step, terms)), log_every=3)
+    report = lambda step, terms: said.append((step, terms))  # noqa: E731
+    made = drawn(network, targets, snapshots_every=2, report=report, log_every=3)
     assert sorted(made.snapshots) == [2, 4]
     assert made.snapshots[4].dtype == torch.uint8
     assert torch.equal(made.snapshots[4], (made.images * 255).round().to(torch.uint8))

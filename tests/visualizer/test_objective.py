@@ -28,7 +28,8 @@ def case(C=3, D=6, k=2, side=4, seed=0):
 
 
 def evaluate(objective, a, previous, images, t, top_k, facets=ALL, lam=0.01):
-    return objective(a[facets], previous[facets], images[facets], t, top_k, facets, objective.adaptive_distance(len(t)), lam)  # fmt: skip
+    adaptive = objective.adaptive_distance(len(t))
+    return objective(a[facets], previous[facets], images[facets], t, top_k, facets, adaptive, lam)
 
 
 def test_terms_by_hand():
@@ -62,7 +63,7 @@ def test_calibrated_terms_do_not_change_with_the_strength_of_a_layer():
 
 
 def test_gain_is_where_the_distance_ends():
-    a, previous, images, t, top_k = case()
+    _, previous, images, t, top_k = case()
     terms = evaluate(Objective(gain=2.5), 2.5 * t, previous, images, t, top_k)
     assert terms.mdist.max() < 1e-3
     assert torch.allclose(terms.dm, torch.ones(3), atol=1e-5)
@@ -120,10 +121,8 @@ def test_every_term_can_be_switched_off_and_weighted(name):
 
 
 def test_fixed_scale_and_shape_get_no_gradient():
-    a, previous, images, t, top_k = case()
     for mode, trained in (("trained", True), ("fixed", False), ("restarted", False)):
-        objective = Objective(adaptive=mode)
-        adaptive = objective.adaptive_distance(3)
+        adaptive = Objective(adaptive=mode).adaptive_distance(3)
         assert adaptive.free_r.requires_grad is trained
 
 

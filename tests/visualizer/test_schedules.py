@@ -31,3 +31,8 @@ def test_a_single_step_has_the_first_value():
 def test_negative_values_are_refused(name):
     with pytest.raises(ValueError, match=name):
         Schedules(**{name: Linear(1.0, -1.0)})
+
+
+def test_views_are_a_share():
+    with pytest.raises(ValueError, match="views"):
+        Schedules(views=Linear(1.5, 0.0))

@@ -61,3 +61,12 @@ def test_gradients_pass_through():
 def test_ranges_are_checked(name, value):
     with pytest.raises(ValueError, match=f"transformations.{name}"):
         Transformations(**{name: value})
+
+
+def test_strength_shrinks_every_range_and_keeps_the_draw():
+    asked = Transformations(0.1, 0.0, 20, 0)
+    whole, half = (asked.draw(50, generator(), strength) for strength in (1.0, 0.5))
+    assert torch.allclose(half[:, :, 2], whole[:, :, 2] / 2)
+    angles = [torch.atan2(drawn[:, 1, 0], drawn[:, 0, 0]) for drawn in (whole, half)]
+    assert torch.allclose(angles[1], angles[0] / 2, atol=1e-6)
+    assert torch.allclose(asked.draw(3, generator(), 0.0), torch.eye(2, 3).expand(3, 2, 3), atol=1e-6)
