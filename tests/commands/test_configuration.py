@@ -67,6 +67,9 @@ def test_published_numbers_are_the_papers():
     assert config.facets.gamma == 1e-5
     assert config.facets.N == 10
     assert config.filters.blur.every == config.filters.tv.every == 10
+    assert instantiate(config.objective) == Objective(
+        dm=1, ad=1, penalty=1, tv=0, match="dot_product", distance="summed", gain=1, reduction="sum"
+    )
 
 
 WRONG = {

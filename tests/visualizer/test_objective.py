@@ -44,7 +44,7 @@ def test_terms_by_hand():
 def test_published_objective_is_the_papers_sum():
     """L = AD − DM + λ·Σ|a_{i−1}| with mdist = Σ_j ‖a_j − t_j‖, written out with loops."""
     a, previous, images, t, top_k = case()
-    published = Objective(tv=0, match="dot_product", distance="summed", gain=1.0, reduction="sum", r=0.5, b=0.7)
+    published = Objective(dm=1, tv=0, match="dot_product", distance="summed", gain=1.0, reduction="sum", r=0.5, b=0.7)
     terms = evaluate(published, a, previous, images, t, top_k)
     for c in range(3):
         mdist = sum(float((a[c, j] - t[c, j]).norm()) for j in top_k[c])
@@ -74,7 +74,7 @@ def test_released_objective_is_the_programs_double_sum():
     the program's broadcasting makes of their mean over the batch and sum over the batch."""
     a, previous, images, t, top_k = case()
     released = Objective(
-        tv=0, match="dot_product", distance="elementwise", gain=1.0, pooled=True, channels="every_facet",
+        dm=1, tv=0, match="dot_product", distance="elementwise", gain=1.0, pooled=True, channels="every_facet",
         reduction="sum", adaptive="restarted",
     )  # fmt: skip
     terms = evaluate(released, a, previous, images, t, top_k)
