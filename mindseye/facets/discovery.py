@@ -19,6 +19,7 @@ Selection = Literal["nearest", "nearest_members", "farthest"]
 Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
 
+ONE_PHOTOGRAPH = 0.9  # a weight above which a facet is hardly a blend any more
 FEWEST_FOR_TSNE = 6  # below this t-SNE has no neighbourhoods to keep: the principal components are the embedding
 
 
@@ -241,6 +242,12 @@ def discover_facets(
             "%d photographs are fewer than C·N = %d·%d: some stand in several facets",
             len(seen.photographs), facets, chosen.shape[1],
         )  # fmt: skip
+    for c, weight in enumerate(weights.max(dim=1).values.tolist()):
+        if weight > ONE_PHOTOGRAPH and weights.shape[1] > 1:
+            log.info(
+                "facet %d is %.0f %% one photograph, which lies at its centre; a larger facets.gamma spreads the weights",
+                c, 100 * weight,
+            )  # fmt: skip
     images = torch.stack([torch.stack([seen.photographs.read(int(i)) for i in row]) for row in chosen])
     maps = _blend_activations(network, layer, images, weights)
     return FacetTargets(
