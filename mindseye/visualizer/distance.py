@@ -41,9 +41,9 @@ def log_partition(b: Tensor) -> Tensor:
     The table is even in w, b = 2 − 2w⁴, since log Z behaves as (2−b)·log(2−b) near b = 2, where no polynomial in b
     follows it.
     """
-    values, slopes = _partition_table()
-    values, slopes = values.to(b.device), slopes.to(b.device)
-    w = ((2 - b.double()).clamp(1e-12, 2) / 2) ** 0.25  # the clamp keeps the slope finite at b = 2
+    wide = torch.float32 if b.device.type == "mps" else torch.float64  # Metal has no float64
+    values, slopes = _partition_table_on(b.device, wide)
+    w = ((2 - b.to(wide)).clamp(1e-12, 2) / 2) ** 0.25  # the clamp keeps the slope finite at b = 2
     position = w * (_KNOTS - 1)
     left = position.detach().floor().clamp(max=_KNOTS - 2).long()
     t = position - left
@@ -73,6 +73,13 @@ def _partition_table() -> tuple[Tensor, Tensor]:
         logs = (torch.exp(-rho(x, inside, 1.0)) * weight).sum(dim=1).log()
         (slope,) = torch.autograd.grad(logs.sum(), inside)
     return values, slope[:, 0].detach() * (-8 * w**3) / (_KNOTS - 1)
+
+
+@functools.lru_cache(maxsize=8)
+def _partition_table_on(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The table where it is needed, copied there once and not at every step."""
+    values, slopes = _partition_table()
+    return values.to(device, dtype), slopes.to(device, dtype)
 
 
 def negative_log_likelihood(x: Tensor, b: Tensor, r: Tensor) -> Tensor:
