@@ -245,7 +245,7 @@ def discover_facets(
     for c, weight in enumerate(weights.max(dim=1).values.tolist()):
         if weight > ONE_PHOTOGRAPH and weights.shape[1] > 1:
             log.info(
-                "facet %d is %.0f %% one photograph, which lies at its centre; a larger facets.gamma spreads the weights",
+                "facet %d is %.0f %% one photograph, right at its centre; a larger facets.gamma spreads the weights",
                 c, 100 * weight,
             )  # fmt: skip
     images = torch.stack([torch.stack([seen.photographs.read(int(i)) for i in row]) for row in chosen])
