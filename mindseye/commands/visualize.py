@@ -70,7 +70,8 @@ def _run(config: DictConfig) -> float:
 
     start_run(folder)
     network: Network = make(config.network)
-    layer = network.resolve(config.layer, config.depth)
+    # A layer of an nn.Sequential is called 2, which YAML reads as a number.
+    layer = network.resolve(_text(config.layer), config.depth)
     network.to(pick_device(config.trainer.accelerator))
     photographs, factors = find_photographs(config, network, folder)
     console = Console()
@@ -87,7 +88,7 @@ def _run(config: DictConfig) -> float:
             network,
             targets,
             steps=config.steps,
-            previous=config.previous,
+            previous=_text(config.previous),
             facets_per_batch=config.facets_per_batch,
             seed=config.seed,
             accelerator=config.trainer.accelerator,
@@ -105,6 +106,10 @@ def _run(config: DictConfig) -> float:
         console.print(f"{folder / name}", soft_wrap=True, highlight=False)
     summary = result.metrics["summary"]
     return summary["transfer" if references else "fidelity"]["cosine"]
+
+
+def _text(name: object) -> str | None:
+    return None if name is None else str(name)
 
 
 def make_parts(config: DictConfig) -> dict[str, Any]:
@@ -189,7 +194,7 @@ def judges(config: DictConfig, targets: "FacetTargets") -> list["TransferReferen
 
     settings = config.transfer.copy()
     OmegaConf.set_struct(settings, False)
-    layer = settings.pop("layer")
+    layer = _text(settings.pop("layer"))
     other: Network = make(settings)
     if other.channels != targets.initial.shape[1]:
         raise ConfigurationError(

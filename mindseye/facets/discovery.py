@@ -55,9 +55,9 @@ def survey(
             if indices:
                 try:
                     answer = tape(to_unit(images, device))
-                except RuntimeError as error:
-                    # Chiefly: an image smaller than the network's kernels and strides.
-                    reason = str(error).splitlines()[0]
+                except (RuntimeError, AssertionError) as error:
+                    # An image smaller than the network's kernels and strides, or not of its one size.
+                    reason = (str(error).splitlines() or [type(error).__name__])[0]
                     size = photographs.size
                     raise ValueError(
                         f"{network.name} cannot look at {size}×{size} images up to {layer} ({reason}); "
@@ -119,21 +119,22 @@ def embed(means: Tensor, *, components: int = 50, perplexity: float = 30.0, seed
     """Channel means [M, D] -> two-dimensional embeddings [M, 2]: PCA to min(components, M, D), then t-SNE.
 
     `perplexity` is lowered to (M − 1)/3 where there are too few photographs for it. With fewer than
-    FEWEST_FOR_TSNE the first two principal components are the embedding. One thread, so that the sums inside are
-    always taken in the same order: the same input and seed give the same bytes.
+    FEWEST_FOR_TSNE different ones the first two principal components are the embedding. One thread, so that the sums
+    inside are always taken in the same order: the same input and seed give the same bytes.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     M, D = means.shape
-    if M == 1:
-        return torch.zeros(1, 2)
+    different = len(torch.unique(means, dim=0))  # copies of one photograph count once
+    if different == 1:
+        return torch.zeros(M, 2)
     with threadpool_limits(limits=1):
         reduced = PCA(min(components, M, D), svd_solver="full", random_state=seed).fit_transform(
             means.numpy().astype(np.float64)
         )
-        if M < FEWEST_FOR_TSNE:
+        if different < FEWEST_FOR_TSNE:
             flat = np.zeros((M, 2))
             flat[:, : min(2, reduced.shape[1])] = reduced[:, :2]
             return torch.from_numpy(flat).float()

@@ -142,8 +142,8 @@ def measure(
     """Every figure of one picture per facet: a nested dictionary for each of the C facets.
 
     fidelity (with `pooled`, the same on the means over the map), selectivity, retrieval, naturalness.tv (total
-    variation over the mean of the facet's photographs': 1 is as smooth as they are), and transfer where other
-    networks are given (the first one's figures by their plain names, each one's under `networks`).
+    variation over the mean of the facet's photographs': 1 is as smooth as they are; None where they are flat), and
+    transfer where other networks are given (the first one's figures by their plain names, each one's under `networks`).
     """
     device = network.mean.device
     v = _batched(lambda x: _maps(network, targets.layer, x), images, batch_size, device)
@@ -155,7 +155,7 @@ def measure(
         "fidelity": {**fidelity(top, t_top, gain), "pooled": fidelity(means, t_means, gain)},
         "selectivity": selectivity(v, targets.channels),
         "retrieval": retrieval(similarity),
-        "naturalness": {"tv": total_variation(images.float()) / natural.clamp(min=1e-6)},
+        "naturalness": {"tv": total_variation(images.float()) / natural},
     }
     if references:
         each = [transfer(images, reference, batch_size=batch_size) for reference in references]

@@ -122,6 +122,30 @@ def test_one_s_own_photographs_bad_files_among_them(tmp_path):
     assert "skipped" in done.stderr
 
 
+NETWORK = """
+import torch
+from torch import nn
+
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, 2), nn.BatchNorm2d(16))
+"""
+
+
+def test_one_s_own_network_of_six_channels_with_layers_that_are_numbers(tmp_path):
+    (tmp_path / "my_network.py").write_text(NETWORK)
+    (tmp_path / "scans").mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(9):
+        np.save(tmp_path / "scans" / f"{i}.npy", generator.integers(0, 256, (6, 40, 40), dtype=np.uint8))
+    overrides = ["network=callable", "network.target=my_network.py:build", "layer=2", "previous=0", "images.root=scans"]
+    normalised = [f"network.{name}=[{','.join(['0.5'] * 6)}]" for name in ("mean", "std")]
+    done = mindseye("experiment=smoke", *overrides, *normalised, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read_run(tmp_path / "run").images.shape == (3, 6, 48, 48)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -188,6 +188,35 @@ def test_one_photograph_is_one_facet(tmp_path):
     assert torch.allclose(found.initial[0, :, 0, 0], torch.tensor([200.0, 20.0, 20.0]) / 255)
 
 
+@pytest.mark.parametrize("copies", [2, 5, 8, 40])
+def test_copies_of_one_photograph_are_one_facet_and_no_more(tmp_path, copies):
+    for i in range(copies):
+        Image.new("RGB", (8, 8), (90, 80, 70)).save(tmp_path / f"{i:02d}.png")
+    photographs = load_photographs(tmp_path, 8)
+    found = discover_facets(colours(), photographs, "same", facets=1, k=1)
+    assert torch.allclose(found.weights, torch.full_like(found.weights, 1 / found.weights.shape[1]))
+    with pytest.raises(ValueError, match="tells 1 apart"):
+        discover_facets(colours(), photographs, "same", facets=2, k=1)
+
+
+class NeedsItsSize(Colours):
+    """As many networks do: refuses every size but its own, or one smaller than its kernels."""
+
+    def forward(self, x):
+        assert x.shape[-1] == 16, "Wrong image height! Expected 16"
+        return super().forward(x)
+
+
+def test_a_size_that_the_network_does_not_take(coloured):
+    picky = Network(NeedsItsSize(), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "picky", 16)
+    with pytest.raises(ValueError, match=r"cannot look at 8×8 images.*images.size"):
+        discover_facets(picky, coloured, "same", facets=3, k=1)
+    body = nn.Sequential(nn.Conv2d(3, 4, 11))
+    large = Network(body, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "large kernels", 16)
+    with pytest.raises(ValueError, match=r"cannot look at 8×8 images.*images.size"):
+        discover_facets(large, coloured, "0", facets=3, k=1)
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
