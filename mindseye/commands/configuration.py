@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 import re
 import types
 import typing
@@ -44,7 +45,7 @@ PLAIN = {
     "facets.weighting": (str, None, False),
     "facets.selection": (str, None, False),
     "facets.N": (int, 1, False),
-    "facets.gamma": (float, 0, True),
+    "facets.gamma": (float, 1e-9, True),
     "facets.components": (int, 1, False),
     "facets.perplexity": (float, 0, False),
     "facets.batch_size": (int, 1, False),
@@ -136,6 +137,15 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(near[:3])}?" if near else ""
 
 
+def quoted(word: str) -> str:
+    """An override with number-like layer names in quotes: a layer may be called 6.20, which YAML reads as 6.2."""
+    found = re.fullmatch(r"(\+{0,2}(?:layer|previous|transfer\.layer)=)(.+)", word)
+    if not found:
+        return word
+    names = found[2].split(",")
+    return found[1] + ",".join(f"'{name}'" if re.fullmatch(r"[\d._e]+", name) else name for name in names)
+
+
 def check_overrides(arguments: Sequence[str]) -> None:
     """Refuse wrong command-line overrides, every swept value among them, before Hydra starts any job."""
     words = [word for word in arguments if not word.startswith("-")]
@@ -200,6 +210,7 @@ def _check_plain(key: str, value: Any, kind: type, least: float | None, optional
             raise ConfigurationError(f"{key}=null: {_said(kind, least)} is right")
         return
     right = isinstance(value, kind) or (kind is float and isinstance(value, int))
+    right = right and (kind is str or math.isfinite(value))
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         right = True  # a folder may be called 2012
     if isinstance(value, bool) or not right or (least is not None and value < least):
@@ -260,7 +271,8 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is bool:
         return isinstance(value, bool)
     if hint in (int, float):
-        return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
+        number = isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
+        return number and math.isfinite(value)
     if hint is str or hint is Path:
         return isinstance(value, str)
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):

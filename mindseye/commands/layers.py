@@ -45,16 +45,15 @@ def layers(arguments: list[str]) -> None:
 
 
 def _build(overrides: list[str]) -> Network:
-    from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from mindseye.commands.configuration import compose
+    from mindseye.commands.configuration import compose, make
 
     config = compose(overrides).network
     if "weights" in config:
         OmegaConf.set_readonly(config, False)
         config.weights = None  # a table needs no weights, and none should be downloaded for it
-    return instantiate(config)
+    return make(config)
 
 
 def _is_choice(row: LayerRow) -> bool:

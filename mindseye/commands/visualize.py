@@ -18,7 +18,15 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from mindseye.commands.closing_table import closing_table
-from mindseye.commands.configuration import CONFIG_NAME, ConfigurationError, check, check_overrides, config_folder, make
+from mindseye.commands.configuration import (
+    CONFIG_NAME,
+    ConfigurationError,
+    check,
+    check_overrides,
+    config_folder,
+    make,
+    quoted,
+)
 from mindseye.commands.progress import JobProgress
 
 if TYPE_CHECKING:
@@ -36,6 +44,7 @@ SHOWS_ONLY = {"--help", "-h", "--hydra-help", "--version", "--info", "-i", "--cf
 
 def visualize(arguments: Sequence[str]) -> None:
     """Check every override, then hand over to Hydra, which calls `run` for each job."""
+    arguments = [quoted(word) for word in arguments]
     if not SHOWS_ONLY.intersection(word.split("=")[0] for word in arguments):
         check_overrides(arguments)
     sys.argv = ["mindseye", *arguments]
@@ -45,12 +54,12 @@ def visualize(arguments: Sequence[str]) -> None:
 def run(config: DictConfig) -> float:
     """One job. Returns the measure to compare by: transfer.cosine where a second network is named, else fidelity.
 
-    What the user can mend (ValueError, FileNotFoundError) ends a single run with one line; in a sweep it fails the
-    cell alone. Either way the run folder's run.log has the whole traceback.
+    What the user can mend (ValueError, OSError, and RuntimeError, which networks raise) ends a single run with one
+    line; in a sweep it fails the cell alone. Either way the run folder's run.log has the whole traceback.
     """
     try:
         return _run(config)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         logging.getLogger("mindseye.run").info("failed", exc_info=True)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 def start_run(folder: Path) -> None:
     """Make the folder; a run that was completed here before is none any more."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").unlink(missing_ok=True)
+    if (folder / "metrics.json").is_file():
+        (folder / "metrics.json").unlink()
+        shutil.rmtree(folder / "facets", ignore_errors=True)  # it may have had more facets or steps
 
 
 def write_run(

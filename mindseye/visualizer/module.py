@@ -95,6 +95,8 @@ class FacetVisualizer(pl.LightningModule):
                     if noise is not None:
                         seen = seen + noise[facets]
                 a = as_maps(tape(seen), self.layer)
+                if not a.requires_grad:
+                    raise ValueError(f"no gradient reaches the image from {self.layer}: its network runs without them")
                 with torch.autocast(self.device.type, enabled=False):
                     loss = self._loss(a.float(), tape.previous.float(), images, batch, facets)
                 self.manual_backward(loss.total.sum())

@@ -6,7 +6,15 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from mindseye.commands.configuration import ConfigurationError, check, check_overrides, compose, config_folder, fits
+from mindseye.commands.configuration import (
+    ConfigurationError,
+    check,
+    check_overrides,
+    compose,
+    config_folder,
+    fits,
+    quoted,
+)
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
@@ -80,6 +88,9 @@ WRONG = {
     "objective=pubished": "did you mean published",
     "network=resnet5": "did you mean resnet50",
     "k=abc": "a whole number of at least 1",
+    "facets.gamma=0": "a number of at least",
+    "objective.gain=inf": "a number is right",
+    "schedule.lr.start=nan": "a number is right",
     "k=0": "a whole number of at least 1",
     "k=null": "a whole number of at least 1",
     "steps=1.5": "a whole number",
@@ -115,6 +126,25 @@ def test_what_is_wrong_is_refused_in_one_line_that_says_what_is_right(override):
         check_overrides([override])
     assert re.search(re.escape(WRONG[override]), str(caught.value))
     assert "\n" not in str(caught.value).strip()
+
+
+@pytest.mark.parametrize(
+    ("word", "names"),
+    [
+        ("layer=6.20", ["6.20"]),
+        ("layer=0.10", ["0.10"]),
+        ("previous=2", ["2"]),
+        ("transfer.layer=7.2", ["7.2"]),
+        ("layer=6.2,6.20,layer4.1", ["6.2", "6.20", "layer4.1"]),
+        ("layer=null", [None]),
+    ],
+)
+def test_a_layer_s_name_is_no_number(word, names):
+    """6.20 is the paper's name of layer3.20; as a number it would be 6.2, another layer."""
+    key, _, value = quoted(word).partition("=")
+    read = [OmegaConf.select(compose(["transfer=demo", f"{key}={one}"]), key) for one in value.split(",")]
+    assert read == names
+    assert quoted("k=6.20") == "k=6.20"
 
 
 def test_right_overrides_pass():
