@@ -296,7 +296,7 @@ def _configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             return hydra.compose("only", overrides=overrides)
 
     module = ModuleType("mindseye.commands.configuration")
-    module.compose = compose
+    module.compose, module.make = compose, hydra.utils.instantiate
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
