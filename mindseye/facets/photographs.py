@@ -170,7 +170,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
             raise UnreadablePhotograph("floating-point pixels must lie in 0..1")
         values = values * 255
     else:
-        values = values / 257 if values.max() > 255 else values
+        values = values / 257 if image.mode.startswith("I;16") or values.max() > 255 else values
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
