@@ -72,9 +72,9 @@ class FacetTargets:
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
-        _write_atomically(place / "targets.safetensors", save_tensors(tensors))
+        write_atomically(place / "targets.safetensors", save_tensors(tensors))
         description = {"format": FORMAT, "content_hash": self.content_hash(), **self._description()}
-        _write_atomically(place / "targets.json", json.dumps(description, indent=1).encode())
+        write_atomically(place / "targets.json", json.dumps(description, indent=1).encode())
         return place
 
     @classmethod
@@ -114,7 +114,15 @@ def top_channels(maps: Tensor, k: int) -> Tensor:
     return means.sort(dim=1, descending=True, stable=True).indices[:, :k].contiguous()
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """The file is either as before or all of `content`, whatever happens meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_bytes(content)
-    os.replace(scratch, path)
+    try:
+        with open(scratch, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)

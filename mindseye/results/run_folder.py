@@ -15,22 +15,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from mindseye.facets.targets import FacetTargets
+from mindseye.facets.targets import FacetTargets, write_atomically
 from mindseye.results.pictures import contact_sheet, facet_labels, to_picture
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The file is either as before or all of `content`, whatever happens meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(scratch, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def start_run(folder: Path) -> None:

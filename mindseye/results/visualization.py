@@ -15,7 +15,6 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-import mindseye
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
 from mindseye.results.metrics import TransferReference, baselines, measure, rounded, summarise
@@ -133,7 +132,7 @@ def visualize(
 
 def provenance(network: Network, targets: FacetTargets, seed: int) -> dict:
     """What is needed to know where a result came from and to make it again."""
-    versions = {"mindseye": mindseye.__version__, "python": platform.python_version()}
+    versions = {"mindseye": importlib.metadata.version("mindseye"), "python": platform.python_version()}
     for package in PACKAGES:
         versions[package] = importlib.metadata.version(package)
     device = network.mean.device
@@ -155,7 +154,7 @@ def sha256(text: str) -> str:
 
 def _git_commit() -> str | None:
     """Of the checkout that this package is run from; None where it is installed."""
-    here = Path(mindseye.__file__).parent.parent
+    here = Path(__file__).resolve().parent.parent.parent
     if not (here / ".git").exists():
         return None
     try:
