@@ -30,8 +30,8 @@ from mindseye.commands.configuration import (
 from mindseye.commands.progress import JobProgress
 
 if TYPE_CHECKING:
-    from mindseye.facets.discovery import Progress
     from mindseye.facets.photographs import Photographs
+    from mindseye.facets.survey import Progress
     from mindseye.facets.targets import FacetTargets
     from mindseye.networks import Network
     from mindseye.results.metrics import TransferReference

@@ -1,168 +1,23 @@
 """Which kinds of stimuli a layer sees: activations -> PCA -> t-SNE -> k-means -> weights (the paper's section 3.1)."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mindseye.facets.photographs import Photographs, SkippedFile
+from mindseye.facets.embedding import cluster, embed
+from mindseye.facets.photographs import Photographs
+from mindseye.facets.survey import Progress, as_maps, survey, to_unit
 from mindseye.facets.targets import FacetTargets, top_channels
 from mindseye.networks.network import Network
 from mindseye.networks.recording import record
 
 Weighting = Literal["calibrated", "published"]
 Selection = Literal["nearest", "nearest_members", "farthest"]
-Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
 
 ONE_PHOTOGRAPH = 0.9  # a weight above which a facet is hardly a blend any more
-FEWEST_FOR_TSNE = 6  # below this t-SNE has no neighbourhoods to keep: the principal components are the embedding
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What the layer says of each readable photograph: its channel means, not its maps, so memory is M·D numbers."""
-
-    means: Tensor  # [M, D]
-    photographs: Photographs  # the M readable ones, `skipped` complete
-
-
-@torch.no_grad()
-def survey(
-    network: Network,
-    photographs: Photographs,
-    layer: str,
-    *,
-    batch_size: int = 16,
-    progress: Progress | None = None,
-) -> Survey:
-    """Run every photograph up to `layer`, never past it, and keep the spatial mean of each channel.
-
-    A file that cannot be read is left out and named in `photographs.skipped`. Raises ValueError where none is left,
-    where the layer's output has no channels (see `as_maps`) or holds NaN or infinite values.
-    """
-    device = network.mean.device
-    means: list[Tensor] = []
-    readable: list[int] = []
-    skipped: list[SkippedFile] = []
-    with record(network, layer) as tape:
-        for indices, images, unreadable in photographs.batches(batch_size):
-            skipped += unreadable
-            if indices:
-                try:
-                    answer = tape(to_unit(images, device))
-                except (RuntimeError, AssertionError) as error:
-                    # An image smaller than the network's kernels and strides, or not of its one size.
-                    reason = (str(error).splitlines() or [type(error).__name__])[0]
-                    size = photographs.size
-                    raise ValueError(
-                        f"{network.name} cannot look at {size}×{size} images up to {layer} ({reason}); "
-                        "try another images.size"
-                    ) from error
-                means.append(as_maps(answer, layer).flatten(2).mean(dim=2).float().cpu())
-                readable += indices
-            if progress is not None:
-                progress(len(readable) + len(skipped), len(photographs))
-    _say_skipped([*photographs.skipped, *skipped])
-    if not readable:
-        reason = f"{skipped[0].path}: {skipped[0].reason}" if skipped else "there are none"
-        raise ValueError(f"none of the {len(photographs)} photographs under {photographs.root} is readable ({reason})")
-    kept = Photographs(
-        root=photographs.root,
-        paths=tuple(photographs.paths[index] for index in readable),
-        size=photographs.size,
-        channels=photographs.channels,
-        skipped=(*photographs.skipped, *skipped),
-    )
-    everything = torch.cat(means)
-    bad = ~everything.isfinite().all(dim=1)
-    if bad.any():
-        first = kept.paths[int(bad.nonzero()[0])]
-        raise ValueError(
-            f"layer {layer} gives NaN or infinite activations for {int(bad.sum())} of {len(kept)} photographs, "
-            f"the first {first}; check the network's weights and its mean and std"
-        )
-    return Survey(everything, kept)
-
-
-def _say_skipped(skipped: Sequence[SkippedFile]) -> None:
-    """Every file in the log; on the terminal, which shows warnings, the first of them and how many there are."""
-    for file in skipped:
-        log.info("skipped %s: %s", file.path, file.reason)
-    if skipped:
-        more = f" and {len(skipped) - 1} more (named in the log)" if len(skipped) > 1 else ""
-        log.warning("skipped %s: %s%s", skipped[0].path, skipped[0].reason, more)
-
-
-def to_unit(images: Tensor, device: torch.device) -> Tensor:
-    """uint8 images on any device -> float32 in 0..1 on `device`."""
-    return images.to(device, non_blocking=True).float() / 255
-
-
-def as_maps(activation: Tensor, layer: str) -> Tensor:
-    """A layer's output as maps [B, D, H', W']; a pooled one [B, D] has maps of one pixel. ValueError for the rest."""
-    if activation.ndim == 4:
-        return activation
-    if activation.ndim == 2:
-        return activation[:, :, None, None]
-    raise ValueError(
-        f"layer {layer} gives a tensor of shape {list(activation.shape)}; a visualisation needs maps [B, D, H, W] or "
-        "pooled channels [B, D]: `mindseye layers` lists the layers that have them"
-    )
-
-
-def embed(means: Tensor, *, components: int = 50, perplexity: float = 30.0, seed: int = 0) -> Tensor:
-    """Channel means [M, D] -> two-dimensional embeddings [M, 2]: PCA to min(components, M, D), then t-SNE.
-
-    `perplexity` is lowered to (M − 1)/3 where there are too few photographs for it. With fewer than
-    FEWEST_FOR_TSNE different ones the first two principal components are the embedding. One thread, so that the sums
-    inside are always taken in the same order: the same input and seed give the same bytes.
-    """
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
-
-    M, D = means.shape
-    different = len(torch.unique(means, dim=0))  # copies of one photograph count once
-    if different == 1:
-        return torch.zeros(M, 2)
-    with threadpool_limits(limits=1):
-        reduced = PCA(min(components, M, D), svd_solver="full", random_state=seed).fit_transform(
-            means.numpy().astype(np.float64)
-        )
-        if different < FEWEST_FOR_TSNE:
-            flat = np.zeros((M, 2))
-            flat[:, : min(2, reduced.shape[1])] = reduced[:, :2]
-            return torch.from_numpy(flat).float()
-        tsne = TSNE(2, perplexity=min(perplexity, (M - 1) / 3), init="pca", random_state=seed, n_jobs=1)
-        if reduced.shape[1] == 1:  # its PCA start needs two columns
-            reduced = np.hstack([reduced, np.zeros_like(reduced)])
-        return torch.from_numpy(tsne.fit_transform(reduced)).float()
-
-
-def cluster(embedding: Tensor, facets: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """k-means over embeddings [M, 2] -> (labels [M], centres [C, 2]); cluster 0 is the largest, C−1 the smallest."""
-    from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits
-
-    distinct = len(torch.unique(embedding, dim=0))
-    if facets > distinct:
-        raise ValueError(
-            f"C={facets} facets need at least as many different photographs; the layer tells {distinct} apart: "
-            f"take C={distinct} or fewer, or more photographs"
-        )
-    with threadpool_limits(limits=1):
-        fitted = KMeans(facets, n_init=10, random_state=seed).fit(embedding.numpy().astype(np.float64))
-    sizes = np.bincount(fitted.labels_, minlength=facets)
-    order = np.argsort(-sizes, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(facets)
-    labels = torch.from_numpy(rank[fitted.labels_].astype(np.int64))
-    return labels, torch.from_numpy(fitted.cluster_centers_[order]).float()
 
 
 def choose(embedding: Tensor, labels: Tensor, centres: Tensor, N: int, selection: Selection) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mindseye.facets.discovery import as_maps, survey, to_unit
 from mindseye.facets.photographs import Photographs
+from mindseye.facets.survey import as_maps, survey, to_unit
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
 from mindseye.networks.recording import record

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mindseye.facets.discovery import as_maps
+from mindseye.facets.survey import as_maps
 from mindseye.networks.network import Network
 from mindseye.networks.recording import record
 from mindseye.visualizer.canvas import Canvas

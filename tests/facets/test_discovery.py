@@ -8,7 +8,8 @@ from PIL import Image
 from torch import nn
 
 from mindseye.facets import FacetTargets, discover_facets, load_photographs
-from mindseye.facets.discovery import choose, cluster, embed, facet_weights
+from mindseye.facets.discovery import choose, facet_weights
+from mindseye.facets.embedding import cluster, embed
 from mindseye.facets.targets import top_channels
 from mindseye.networks import Network
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mindseye.facets.discovery import survey
+from mindseye.facets.survey import survey
 from mindseye.networks import Network
 from mindseye.results.metrics import (
     adjusted_rand_index,
