@@ -11,6 +11,9 @@ demo: .venv/installed  ## install and draw the facets of the generated demo (abo
 test: .venv/tested lint  ## install the test extra, run the whole test suite
 	$(BIN)/python -m pytest
 
+bench: .venv/benched  ## measure what mindseye costs beside the bare network and other tools (half an hour)
+	$(BIN)/python scripts/benchmark.py
+
 lint: .venv/tested  ## check style and imports
 	$(BIN)/ruff check .
 
@@ -28,4 +31,10 @@ clean:  ## remove the environment and what runs left behind
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@ .venv/installed
 
-.PHONY: help demo test lint clean
+# lucent asks for a kornia of 2020 and torch-dreams for a display and 200 MB of MKL; both run without.
+.venv/benched: pyproject.toml .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-lucent torch-dreams
+	@touch $@ .venv/installed
+
+.PHONY: help demo test bench lint clean

@@ -17,6 +17,14 @@ warnings.filterwarnings("ignore", module="pytorch_lightning")
 torch.set_num_threads(2)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_its_own(tmp_path_factory):
+    """The suite, and the commands it starts, never touch the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINDSEYE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def photograph_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")

@@ -35,6 +35,8 @@ ROOT = {
     "seed": (int, 0, False),
     "facets_per_batch": (int, 1, True),
     "snapshots": (int, 1, False),
+    "precision": (str, None, False),
+    "compile": (bool, None, False),
 }
 # Groups without a constructor: their keys, in the same form.
 PLAIN = {
@@ -48,18 +50,23 @@ PLAIN = {
     "facets.gamma": (float, 1e-9, True),
     "facets.components": (int, 1, False),
     "facets.perplexity": (float, 0, False),
+    "facets.tsne": (str, None, False),
+    "facets.subsample": (int, 100, False),
     "facets.batch_size": (int, 1, False),
+    "facets.workers": (int, 0, True),
+    "cache.folder": (str, None, True),
+    "cache.limit_gb": (float, 0, False),
     "trainer.accelerator": (str, None, False),
     "trainer.devices": (int, 1, False),
-    "trainer.precision": (str, None, False),
 }
-PLAIN_GROUPS = ("images", "facets", "trainer")
+PLAIN_GROUPS = ("images", "facets", "cache", "trainer")
 CHOICES = {
     "depth": ("early", "middle", "late"),
     "facets.weighting": ("calibrated", "published"),
     "facets.selection": ("nearest", "nearest_members", "farthest"),
+    "facets.tsne": ("auto", "barnes_hut", "fft", "subsample"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
-    "trainer.precision": ("32-true", "bf16-mixed"),
+    "precision": ("float32", "bfloat16", "float16"),
 }
 
 
@@ -186,7 +193,7 @@ def check(config: DictConfig) -> None:
         if key not in known and key not in _groups():
             raise ConfigurationError(f"{key}: there is no such setting{_nearest(key, [*known, *_groups()])}")
     for key in (*ROOT, *_groups()):
-        if key not in settings and key != "experiment":
+        if key not in settings and key not in ("experiment", "length"):  # these two set keys of the root
             raise ConfigurationError(f"{key} must stay in the configuration: it has been deleted (~{key})")
     for key, (kind, least, optional) in known.items():
         group, _, name = key.rpartition(".")
@@ -213,12 +220,12 @@ def _check_plain(key: str, value: Any, kind: type, least: float | None, optional
     right = right and (kind is str or math.isfinite(value))
     if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
         right = True  # a folder may be called 2012
-    if isinstance(value, bool) or not right or (least is not None and value < least):
+    if (isinstance(value, bool) and kind is not bool) or not right or (least is not None and value < least):
         raise ConfigurationError(f"{key}={value}: {_said(kind, least)}{' or null' if optional else ''} is right")
 
 
 def _said(kind: type, least: float | None) -> str:
-    names = {int: "a whole number", float: "a number", str: "a text"}
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     return names[kind] + (f" of at least {least}" if least is not None else "")
 
 

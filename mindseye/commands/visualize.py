@@ -30,8 +30,8 @@ from mindseye.commands.configuration import (
 from mindseye.commands.progress import JobProgress
 
 if TYPE_CHECKING:
+    from mindseye.facets.cache import Cache
     from mindseye.facets.photographs import Photographs
-    from mindseye.facets.survey import Progress
     from mindseye.facets.targets import FacetTargets
     from mindseye.networks import Network
     from mindseye.results.metrics import TransferReference
@@ -74,6 +74,7 @@ def _run(config: DictConfig) -> float:
     # Everything cheap is made first: a wrong value in any of it costs no reading of networks or photographs.
     parts = make_parts(config)
 
+    from mindseye.networks.preparing import prepare
     from mindseye.results.run_folder import start_run
     from mindseye.results.visualization import visualize as draw
 
@@ -82,17 +83,21 @@ def _run(config: DictConfig) -> float:
     # A layer of an nn.Sequential is called 2, which YAML reads as a number.
     layer = network.resolve(_text(config.layer), config.depth)
     network.to(pick_device(config.trainer.accelerator))
+    # From here on only the way to the layer is kept.
+    network = prepare(network, layer, _text(config.previous))
     photographs, factors = find_photographs(config, network, folder)
+    cache = open_cache(config)
     console = Console()
     measures = 4 if config.transfer._target_ is None else 10
     with JobProgress(
         console, photographs=len(photographs), pictures=config.C, steps=config.steps, measures=measures
     ) as progress:
         begun = time.perf_counter()
-        targets = discover(config, network, photographs, layer, progress.reading)
+        targets = discover(config, network, photographs, layer, cache, progress)
         discovery_s = time.perf_counter() - begun
         targets.save(folder / "targets")
-        references = judges(config, targets)
+        references = judges(config, targets, cache)
+        progress.stage("drawing")
         result = draw(
             network,
             targets,
@@ -102,9 +107,11 @@ def _run(config: DictConfig) -> float:
             seed=config.seed,
             accelerator=config.trainer.accelerator,
             devices=config.trainer.devices,
-            precision=config.trainer.precision,
+            precision=config.precision,
+            compile=config.compile,
             snapshots_every=config.snapshots,
             report=progress.drawing,
+            announce=progress.stage,
             references=references,
             **parts,
         )
@@ -170,8 +177,23 @@ def find_photographs(
     return load_photographs(root, size, network.channels), {name: said["facet"] for name, said in factors.items()}
 
 
+def open_cache(config: DictConfig) -> "Cache | None":
+    """What runs share, by the settings of the group `cache`; None where its limit is 0."""
+    from mindseye.facets.cache import Cache, default_folder
+
+    if config.cache.limit_gb == 0:
+        return None
+    folder = default_folder() if config.cache.folder is None else Path(str(config.cache.folder))
+    return Cache(folder, round(config.cache.limit_gb * 1e9))
+
+
 def discover(
-    config: DictConfig, network: "Network", photographs: "Photographs", layer: str, progress: "Progress"
+    config: DictConfig,
+    network: "Network",
+    photographs: "Photographs",
+    layer: str,
+    cache: "Cache | None",
+    progress: JobProgress,
 ) -> "FacetTargets":
     """Facets by the settings of the group `facets`."""
     from mindseye.facets.discovery import discover_facets
@@ -188,13 +210,18 @@ def discover(
         gamma=config.facets.gamma,
         components=config.facets.components,
         perplexity=config.facets.perplexity,
+        tsne=config.facets.tsne,
+        subsample=config.facets.subsample,
         batch_size=config.facets.batch_size,
+        workers=config.facets.workers,
         seed=config.seed,
-        progress=progress,
+        cache=cache,
+        progress=progress.reading,
+        stage=progress.stage,
     )
 
 
-def judges(config: DictConfig, targets: "FacetTargets") -> list["TransferReference"]:
+def judges(config: DictConfig, targets: "FacetTargets", cache: "Cache | None") -> list["TransferReference"]:
     """The second network of the group `transfer`, if there is one, and what it sees in the photographs."""
     if config.transfer._target_ is None:
         return []
@@ -211,7 +238,7 @@ def judges(config: DictConfig, targets: "FacetTargets") -> list["TransferReferen
         )
     other.to(pick_device(config.trainer.accelerator))
     photographs = Photographs(Path(targets.root), targets.paths, targets.initial.shape[-1], other.channels)
-    return [transfer_reference(other, other.resolve(layer, "late"), targets, photographs)]
+    return [transfer_reference(other, other.resolve(layer, "late"), targets, photographs, cache=cache)]
 
 
 def complete(

@@ -1,17 +1,21 @@
 """Which kinds of stimuli a layer sees: activations -> PCA -> t-SNE -> k-means -> weights (the paper's section 3.1)."""
 
+import hashlib
 import logging
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mindseye.facets.embedding import cluster, embed
+import mindseye.facets.embedding
+from mindseye.facets.cache import Cache
+from mindseye.facets.embedding import Method, Stage, cluster, embed, pick_method
 from mindseye.facets.photographs import Photographs
-from mindseye.facets.survey import Progress, as_maps, survey, to_unit
+from mindseye.facets.survey import Progress, Survey, as_maps, code_of, survey, to_unit, versions
 from mindseye.facets.targets import FacetTargets, top_channels
 from mindseye.networks.network import Network
-from mindseye.networks.recording import record
+from mindseye.networks.preparing import PreparedNetwork, prepare
 
 Weighting = Literal["calibrated", "published"]
 Selection = Literal["nearest", "nearest_members", "farthest"]
@@ -57,7 +61,7 @@ def facet_weights(distances: Tensor, weighting: Weighting = "calibrated", gamma:
 
 
 def discover_facets(
-    network: Network,
+    network: Network | PreparedNetwork,
     photographs: Photographs,
     layer: str,
     *,
@@ -69,15 +73,22 @@ def discover_facets(
     gamma: float | None = None,
     components: int = 50,
     perplexity: float = 30.0,
+    tsne: Method = "auto",
+    subsample: int = 5000,
     batch_size: int = 16,
     seed: int = 0,
+    workers: int | None = None,
+    cache: Cache | None = None,
     progress: Progress | None = None,
+    stage: Stage | None = None,
 ) -> FacetTargets:
     """Find `facets` kinds of stimuli among the photographs and make each one's target (METHOD: Eq. 1).
 
     Per k-means centre `N` photographs are blended by `facet_weights` into a first image and a target activation; the
     `k` channels with the largest mean in the target are its top-k. Fewer than N photographs: all of them. The same
-    arguments give the same bytes. Raises ValueError, in one line, for what cannot be done.
+    arguments give the same bytes, with a `cache` (of what the network says of the photographs, and of the embedding)
+    or without. `workers`: see `Photographs.batches`; `tsne` and `subsample`: see `embed`. `progress` is told how many
+    photographs are read, `stage` what comes then. Raises ValueError, in one line, for what cannot be done.
     """
     layer = network.resolve(layer)
     if facets < 1 or N < 1:
@@ -86,10 +97,24 @@ def discover_facets(
         raise ValueError(
             f"C={facets} facets need at least as many photographs; {photographs.root} holds {len(photographs)}"
         )
-    seen = survey(network, photographs, layer, batch_size=batch_size, progress=progress)
+    network = prepare(network, layer)
+    pick_method(len(photographs), tsne, subsample)  # refuses what cannot be done before the photographs are read
+    seen = survey(network, photographs, layer, batch_size=batch_size, workers=workers, cache=cache, progress=progress)
     if not 1 <= k <= seen.means.shape[1]:
         raise ValueError(f"k={k}: layer {layer} has {seen.means.shape[1]} channels, so k is 1 to {seen.means.shape[1]}")
-    embedding = embed(seen.means, components=components, perplexity=perplexity, seed=seed)
+    # All that `embed` is told, so that the cache's key can leave nothing out.
+    settings = {
+        "components": components, "perplexity": perplexity, "tsne": tsne, "subsample": subsample, "seed": seed,
+    }  # fmt: skip
+    key = {
+        "survey": seen.key,
+        "settings": settings,
+        "code": code_of(mindseye.facets.embedding.__file__),
+        "versions": versions("scikit-learn", "numpy", "scipy", "openTSNE"),
+    }
+    embedding, embedding_recalled = _recall(cache, "embedding", key, lambda: embed(seen.means, **settings, stage=stage))
+    if stage is not None:
+        stage(f"clustering {len(embedding):,} photographs", None)
     labels, centres = cluster(embedding, facets, seed=seed)
     chosen, distances = choose(embedding, labels, centres, N, selection)
     weights = facet_weights(distances, weighting, gamma)
@@ -105,7 +130,13 @@ def discover_facets(
                 c, 100 * weight,
             )  # fmt: skip
     images = torch.stack([torch.stack([seen.photographs.read(int(i)) for i in row]) for row in chosen])
-    maps = _blend_activations(network, layer, images, weights)
+    maps, maps_recalled = _target_maps(network, seen, images, chosen, weights, cache)
+    channels = top_channels(maps, k)
+    _refuse_silence(maps, channels, layer)
+    recalled = {"survey": seen.recalled, "embedding": embedding_recalled, "targets": maps_recalled}
+    if cache is not None and any(recalled.values()):
+        what = ", ".join(name for name, from_cache in recalled.items() if from_cache)
+        log.info("from the cache %s: %s of %d photographs", cache.folder, what, len(seen.photographs))
     return FacetTargets(
         layer=layer,
         root=str(seen.photographs.root),
@@ -113,7 +144,7 @@ def discover_facets(
         skipped=seen.photographs.skipped,
         initial=torch.einsum("cn,cnxyz->cxyz", weights, images.float() / 255).clamp(0, 1),
         maps=maps,
-        channels=top_channels(maps, k),
+        channels=channels,
         weights=weights,
         chosen=chosen,
         distances=distances,
@@ -125,13 +156,56 @@ def discover_facets(
     )
 
 
+def _recall(
+    cache: Cache | None, kind: str, key: Mapping[str, object], make: Callable[[], Tensor]
+) -> tuple[Tensor, bool]:
+    """One tensor out of the cache, or made and kept there: (tensor, whether it was there)."""
+    if cache is None:
+        return make(), False
+    fetched = cache.fetch(kind, key, lambda: {kind: make()})
+    return fetched.tensors[kind], not fetched.made
+
+
+def _target_maps(
+    network: PreparedNetwork,
+    seen: Survey,
+    images: Tensor,
+    chosen: Tensor,
+    weights: Tensor,
+    cache: Cache | None,
+) -> tuple[Tensor, bool]:
+    """Σ w·a per facet, [C, D, H', W'], out of the survey's maps where it has them: (maps, whether from the cache).
+
+    Else the chosen photographs go through the network again, as they lie in `images` [C, N, ch, S, S].
+    """
+    if seen.maps is not None:
+        blended = [torch.einsum("n,ndhw->dhw", w, seen.maps[row]) for w, row in zip(weights, chosen, strict=True)]
+        return torch.stack(blended), False
+    key = {
+        "survey": seen.key,
+        "chosen": chosen.tolist(),
+        "weights": hashlib.sha256(weights.contiguous().numpy().tobytes()).hexdigest(),
+        "code": code_of(__file__),
+    }
+    return _recall(cache, "targets", key, lambda: _blend_activations(network, images, weights))
+
+
+def _refuse_silence(maps: Tensor, channels: Tensor, layer: str) -> None:
+    """A target of zeros cannot be reached or missed: there is nothing to draw."""
+    for c in range(len(maps)):
+        if not maps[c, channels[c]].any():
+            raise ValueError(
+                f"layer {layer} answers none of the photographs of facet {c} (its top-k channels are 0 everywhere); "
+                "take another layer"
+            )
+
+
 @torch.no_grad()
-def _blend_activations(network: Network, layer: str, images: Tensor, weights: Tensor) -> Tensor:
+def _blend_activations(network: PreparedNetwork, images: Tensor, weights: Tensor) -> Tensor:
     """Σ w·a per facet, the maps of one facet's N photographs at a time: uint8 [C, N, ch, S, S] -> [C, D, H', W']."""
     device = network.mean.device
     blended = []
-    with record(network, layer) as tape:
-        for photographs, w in zip(images, weights, strict=True):
-            maps = as_maps(tape(to_unit(photographs, device)), layer).float()
-            blended.append(torch.einsum("n,ndhw->dhw", w.to(device), maps).cpu())
+    for photographs, w in zip(images, weights, strict=True):
+        maps = as_maps(network(to_unit(photographs, device))[0], network.layer).float()
+        blended.append(torch.einsum("n,ndhw->dhw", w.to(device), maps).cpu())
     return torch.stack(blended)

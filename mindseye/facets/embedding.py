@@ -1,39 +1,198 @@
 """From channel means to two dimensions (PCA, t-SNE), and from there to clusters (k-means)."""
 
+import importlib.util
+import logging
+from collections.abc import Callable
+from typing import Literal, get_args
+
 import numpy as np
 import torch
 from torch import Tensor
 
+Method = Literal["auto", "barnes_hut", "fft", "subsample"]
+Stage = Callable[[str, float | None], None]  # what is going on; how much of it is done, 0..1, where that is known
+log = logging.getLogger(__name__)
+
 FEWEST_FOR_TSNE = 6  # below this t-SNE has no neighbourhoods to keep: the principal components are the embedding
+# Rows that become float64 at a time, 64 MiB of 2,048 channels; so many photographs or fewer go to scikit-learn's PCA.
+CHUNK = 4096
+NEIGHBOURS = 5  # embedded ones between which a photograph outside the subsample is placed
+EXAGGERATED, PLAIN, STRIDE = 250, 500, 10  # openTSNE's iterations, its defaults; every so many are told of
 
 
-def embed(means: Tensor, *, components: int = 50, perplexity: float = 30.0, seed: int = 0) -> Tensor:
+def embed(
+    means: Tensor,
+    *,
+    components: int = 50,
+    perplexity: float = 30.0,
+    tsne: Method = "auto",
+    subsample: int = 5000,
+    seed: int = 0,
+    stage: Stage | None = None,
+) -> Tensor:
     """Channel means [M, D] -> two-dimensional embeddings [M, 2]: PCA to min(components, M, D), then t-SNE.
+
+    `tsne` says how: `barnes_hut` is scikit-learn's (van der Maaten 2014), the cost growing with M·log M; `fft` is
+    openTSNE's (Linderman et al. 2019; Poličar et al. 2024), which needs the extra `tsne` and grows with M;
+    `subsample` embeds so many photographs, drawn by `seed`, by `barnes_hut` and places the others by `place`. `auto`
+    is `barnes_hut` for `subsample` photographs or fewer, else `fft` where openTSNE is installed, else `subsample`.
 
     `perplexity` is lowered to (M − 1)/3 where there are too few photographs for it. With fewer than
     FEWEST_FOR_TSNE different ones the first two principal components are the embedding. One thread, so that the sums
-    inside are always taken in the same order: the same input and seed give the same bytes.
+    inside are always taken in the same order: the same input and seed give the same bytes. Beside `means` it takes
+    some 100 MB, 30 bytes per D² and 5 kB per photograph. `stage` is told what is going on. Raises ValueError, in one
+    line, for wrong values.
     """
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    M, D = means.shape
-    different = len(torch.unique(means, dim=0))  # copies of one photograph count once
+    M = len(means)
+    method = pick_method(M, tsne, subsample)
+    told = stage or (lambda what, done: None)
+    different = count_different(means, FEWEST_FOR_TSNE)
     if different == 1:
         return torch.zeros(M, 2)
     with threadpool_limits(limits=1):
-        reduced = PCA(min(components, M, D), svd_solver="full", random_state=seed).fit_transform(
-            means.numpy().astype(np.float64)
-        )
+        told(f"embedding {M:,} photographs (PCA)", None)
+        reduced = principal_components(means, components, seed=seed)
         if different < FEWEST_FOR_TSNE:
-            flat = np.zeros((M, 2))
-            flat[:, : min(2, reduced.shape[1])] = reduced[:, :2]
-            return torch.from_numpy(flat).float()
-        tsne = TSNE(2, perplexity=min(perplexity, (M - 1) / 3), init="pca", random_state=seed, n_jobs=1)
-        if reduced.shape[1] == 1:  # its PCA start needs two columns
-            reduced = np.hstack([reduced, np.zeros_like(reduced)])
-        return torch.from_numpy(tsne.fit_transform(reduced)).float()
+            return _first_two(reduced)
+        what = f"embedding {M:,} photographs (t-SNE)"
+        if method == "fft":
+            log.info("%s by openTSNE's FFT", what)
+            return torch.from_numpy(_fft(reduced, perplexity, seed, lambda done: told(what, done))).float()
+        if method == "barnes_hut":
+            log.info("%s by scikit-learn's Barnes-Hut", what)
+            told(what, None)
+            return torch.from_numpy(_barnes_hut(reduced, perplexity, seed)).float()
+        log.info("%s by scikit-learn's Barnes-Hut of %d, the others placed between these", what, subsample)
+        drawn = np.sort(np.random.default_rng(seed).choice(M, subsample, replace=False))
+        if count_different(torch.from_numpy(reduced[drawn]), FEWEST_FOR_TSNE) < FEWEST_FOR_TSNE:
+            return _first_two(reduced)  # all but copies of very few
+        told(f"embedding {subsample:,} of {M:,} photographs (t-SNE)", None)
+        embedded = _barnes_hut(reduced[drawn], perplexity, seed)
+        told(f"placing {M - subsample:,} photographs", None)
+        flat = place(reduced, reduced[drawn], embedded)
+        flat[drawn] = embedded
+        return torch.from_numpy(flat).float()
+
+
+def pick_method(M: int, tsne: Method, subsample: int) -> Literal["barnes_hut", "fft", "subsample"]:
+    """What `tsne` comes to for M photographs on this machine. Raises ValueError where it cannot be done."""
+    if tsne not in get_args(Method):
+        raise ValueError(f"facets.tsne={tsne}: {', '.join(get_args(Method))} are right")
+    if subsample < FEWEST_FOR_TSNE:
+        raise ValueError(f"facets.subsample={subsample}: a whole number of at least {FEWEST_FOR_TSNE} is right")
+    installed = importlib.util.find_spec("openTSNE") is not None
+    if tsne == "fft" and not installed:
+        raise ValueError(
+            "facets.tsne=fft needs openTSNE: pip install 'mindseye[tsne]'; auto, barnes_hut and subsample do without"
+        )
+    if tsne in ("auto", "subsample") and subsample >= M:
+        return "barnes_hut"
+    if tsne == "auto":
+        return "fft" if installed else "subsample"
+    return tsne
+
+
+def count_different(rows: Tensor, enough: int) -> int:
+    """How many different rows [M, D] there are, copies counted once, `enough` at most: it reads no further then."""
+    seen: set[bytes] = set()
+    for row in rows:
+        seen.add((row + 0.0).numpy().tobytes())  # −0 + 0 is 0
+        if len(seen) == enough:
+            break
+    return len(seen)
+
+
+def principal_components(means: Tensor, components: int, *, seed: int = 0) -> np.ndarray:
+    """Exact PCA, without randomness or updates: [M, D] -> float64 [M, min(components, M, D)], variances falling.
+
+    Up to CHUNK photographs, or no more than channels, scikit-learn's, by SVD. Above, by the eigenvectors of the D × D
+    covariance, summed in float64 over chunks of centred rows, so the [M, D] are never copied as a whole. (Its
+    IncrementalPCA is bounded too, but merges truncated bases: its later components are approximate and depend on the
+    chunks.) Each component's largest loading is positive, so that signs are settled.
+    """
+    from scipy.linalg import eigh
+    from scipy.linalg.blas import dsyrk
+    from sklearn.decomposition import PCA
+
+    M, D = means.shape
+    kept = min(components, M, D)
+    if max(CHUNK, D) >= M:
+        return PCA(kept, svd_solver="full", random_state=seed).fit_transform(means.numpy().astype(np.float64))
+    chunks = [slice(first, first + CHUNK) for first in range(0, M, CHUNK)]
+    mean = sum(means[chunk].numpy().sum(axis=0, dtype=np.float64) for chunk in chunks) / M
+    scatter = np.zeros((D, D), order="F")
+    for chunk in chunks:
+        centred = means[chunk].numpy() - mean  # float64, as the mean is
+        # The upper triangle alone: half the work of a whole product. Transposed, rows are columns, as BLAS wants them.
+        scatter = dsyrk(1.0, centred.T, beta=1.0, c=scatter, overwrite_c=True)
+    _, vectors = eigh(scatter, lower=False, overwrite_a=True, subset_by_index=[D - kept, D - 1], driver="evr")
+    vectors = vectors[:, ::-1]
+    largest = np.abs(vectors).argmax(axis=0)
+    vectors = vectors * np.where(vectors[largest, np.arange(kept)] < 0, -1.0, 1.0)
+    reduced = np.empty((M, kept))
+    for chunk in chunks:
+        reduced[chunk] = (means[chunk].numpy() - mean) @ vectors
+    return reduced
+
+
+def place(rows: np.ndarray, known: np.ndarray, embedded: np.ndarray) -> np.ndarray:
+    """Points outside an embedding into it: rows [M, P], known [S, P] with embedded [S, 2] -> [M, 2].
+
+    Each is the mean of its NEIGHBOURS nearest known rows' embeddings, weighted by 1/distance, as openTSNE starts when
+    it adds points; a copy of a known row comes to lie on it. Few neighbours, so that hardly any lie in two clusters.
+    """
+    from sklearn.neighbors import KNeighborsRegressor
+
+    fitted = KNeighborsRegressor(min(NEIGHBOURS, len(known)), weights="distance", n_jobs=1).fit(known, embedded)
+    placed = np.empty((len(rows), embedded.shape[1]))
+    for first in range(0, len(rows), CHUNK):
+        placed[first : first + CHUNK] = fitted.predict(rows[first : first + CHUNK])
+    return placed
+
+
+def _first_two(reduced: np.ndarray) -> Tensor:
+    flat = np.zeros((len(reduced), 2))
+    flat[:, : min(2, reduced.shape[1])] = reduced[:, :2]
+    return torch.from_numpy(flat).float()
+
+
+def _barnes_hut(reduced: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
+    from sklearn.manifold import TSNE
+
+    tsne = TSNE(2, perplexity=min(perplexity, (len(reduced) - 1) / 3), init="pca", random_state=seed, n_jobs=1)
+    return tsne.fit_transform(_at_least_two_columns(reduced))
+
+
+def _fft(reduced: np.ndarray, perplexity: float, seed: int, told: Callable[[float | None], None]) -> np.ndarray:
+    from openTSNE import TSNE
+
+    told(None)  # looking for neighbours
+    iterations = [0]
+
+    def count(iteration: int, error: float, embedding: np.ndarray) -> None:
+        iterations[0] += STRIDE
+        told(iterations[0] / (EXAGGERATED + PLAIN))
+
+    tsne = TSNE(
+        2,
+        perplexity=min(perplexity, (len(reduced) - 1) / 3),
+        early_exaggeration_iter=EXAGGERATED,
+        n_iter=PLAIN,
+        negative_gradient_method="fft",
+        initialization="pca",
+        random_state=seed,
+        n_jobs=1,
+        callbacks=count,
+        callbacks_every_iters=STRIDE,
+    )
+    return np.asarray(tsne.fit(_at_least_two_columns(reduced)))
+
+
+def _at_least_two_columns(reduced: np.ndarray) -> np.ndarray:
+    """t-SNE's PCA start needs as many."""
+    return reduced if reduced.shape[1] > 1 else np.hstack([reduced, np.zeros_like(reduced)])
 
 
 def cluster(embedding: Tensor, facets: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:

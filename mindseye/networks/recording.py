@@ -44,10 +44,12 @@ class Tape:
 
     target: Tensor | None
     previous: Tensor | None
+    call: int | None  # which of the module's calls `target` is, counted from 0
 
     def __init__(self, network: _HasBody, layer: str, previous: str | None) -> None:
         self.target = None
         self.previous = None
+        self.call = None
         self._network = network
         self._layer = layer
         self._previous_layer = previous
@@ -81,6 +83,7 @@ class Tape:
             passing = self._run(images, plan)
         self._check(passing)
         self.target, self.previous = passing.target, passing.previous
+        self.call = passing.calls - 1
         return self.target
 
     def close(self) -> None:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mindseye.facets.cache import Cache
 from mindseye.facets.photographs import Photographs
 from mindseye.facets.survey import as_maps, survey, to_unit
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
+from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.recording import record
 from mindseye.visualizer.filters import total_variation
 from mindseye.visualizer.objective import cosine, relative_distance, take_channels
@@ -71,12 +73,23 @@ class TransferReference:
 
 @torch.no_grad()
 def transfer_reference(
-    network: Network, layer: str, targets: FacetTargets, photographs: Photographs, *, batch_size: int = 16
+    network: Network,
+    layer: str,
+    targets: FacetTargets,
+    photographs: Photographs,
+    *,
+    batch_size: int = 16,
+    workers: int | None = None,
+    cache: Cache | None = None,
 ) -> TransferReference:
-    """Look at the facet's photographs, and at all of them for the mean, through another network."""
+    """Look at the facet's photographs, and at all of them for the mean, through another network.
+
+    The mean is the same for every cell of a sweep: out of the `cache`, where there is one.
+    """
     layer = network.resolve(layer)
     device = network.mean.device
-    everything = survey(network, photographs, layer, batch_size=batch_size)
+    # Of the maps only the means are needed: none is kept.
+    everything = survey(network, photographs, layer, batch_size=batch_size, keep_maps=0, workers=workers, cache=cache)
     C, N = targets.chosen.shape
     images = targets.photographs.flatten(0, 1)
     means = _batched(lambda x: pooled(network, layer, x), images, batch_size, device).reshape(C, N, -1)
@@ -131,7 +144,7 @@ def _batched(run: Callable[[Tensor], Tensor], images: Tensor, batch_size: int, d
 
 @torch.no_grad()
 def measure(
-    network: Network,
+    network: Network | PreparedNetwork,
     targets: FacetTargets,
     images: Tensor,
     *,
@@ -145,8 +158,8 @@ def measure(
     variation over the mean of the facet's photographs': 1 is as smooth as they are; None where they are flat), and
     transfer where other networks are given (the first one's figures by their plain names, each one's under `networks`).
     """
-    device = network.mean.device
-    v = _batched(lambda x: _maps(network, targets.layer, x), images, batch_size, device)
+    prepared = prepare(network, targets.layer)
+    v = _batched(lambda x: as_maps(prepared(x)[0], targets.layer).float(), images, batch_size, prepared.mean.device)
     top, t_top = take_channels(v, targets.channels), take_channels(targets.maps, targets.channels)
     means, t_means = top.mean(dim=(2, 3), keepdim=True), t_top.mean(dim=(2, 3), keepdim=True)
     similarity = centred_cosine(v.flatten(2).mean(2), targets.maps.flatten(2).mean(2), targets.mean_activation)
@@ -164,11 +177,6 @@ def measure(
             "networks": {reference.name: said for reference, said in zip(references, each, strict=True)},
         }
     return [_row(figures, c) for c in range(targets.C)]
-
-
-def _maps(network: Network, layer: str, images: Tensor) -> Tensor:
-    with record(network, layer) as tape:
-        return as_maps(tape(images), layer).float()
 
 
 def _row(figures: Figures, c: int) -> Figures:
@@ -193,9 +201,10 @@ def summarise(rows: Sequence[Figures]) -> Figures:
 
 
 def baselines(
-    network: Network,
+    network: Network | PreparedNetwork,
     targets: FacetTargets,
     *,
+    gain: float = 1.0,
     references: Sequence[TransferReference] = (),
     seed: int = 0,
     batch_size: int = 16,
@@ -203,7 +212,7 @@ def baselines(
     """The same figures for three pictures that nobody drew: per facet, to hold the visualisation's against.
 
     initial: the blend it starts from; nearest: the photograph with the largest weight; noise: independent uniform
-    pixels. Their relative distance is to the target itself (gain 1).
+    pixels. `gain`: s as in `measure`, so that the distances stand beside the visualisation's.
     """
     generator = torch.Generator().manual_seed(seed)
     pictures = {
@@ -212,7 +221,7 @@ def baselines(
         "noise": torch.rand(targets.initial.shape, generator=generator),
     }
     return {
-        name: measure(network, targets, images, references=references, batch_size=batch_size)
+        name: measure(network, targets, images, gain=gain, references=references, batch_size=batch_size)
         for name, images in pictures.items()
     }
 

@@ -17,10 +17,11 @@ from torch.optim import Optimizer
 
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
+from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
 from mindseye.results.metrics import TransferReference, baselines, measure, rounded, summarise
 from mindseye.results.run_folder import write_run
 from mindseye.visualizer.canvas import FourierCanvas
-from mindseye.visualizer.fitting import Fit, MakeCanvas, Report, calibrated_adam, fit
+from mindseye.visualizer.fitting import Announce, Fit, MakeCanvas, Report, calibrated_adam, fit
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
@@ -62,10 +63,10 @@ class Visualization:
 
 
 def visualize(
-    network: Network,
+    network: Network | PreparedNetwork,
     targets: FacetTargets,
     *,
-    steps: int = 200,
+    steps: int = 80,
     objective: Objective | None = None,
     canvas: MakeCanvas = FourierCanvas,
     schedules: Schedules | None = None,
@@ -77,10 +78,12 @@ def visualize(
     seed: int = 0,
     accelerator: str = "auto",
     devices: int = 1,
-    precision: str = "32-true",
-    snapshots_every: int = 50,
+    precision: Precision = "float32",
+    compile: bool = False,
+    snapshots_every: int = 20,
     logger: Logger | None = None,
     report: Report | None = None,
+    announce: Announce | None = None,
     references: Sequence[TransferReference] = (),
 ) -> Visualization:
     """Draw one image per facet of `targets` and measure it beside its baselines.
@@ -89,8 +92,9 @@ def visualize(
     those of `mindseye.visualizer.fitting.fit`; the defaults are the calibrated method. ValueError in one line.
     """
     objective = objective or Objective()
+    prepared = prepare(network, targets.layer, previous)
     fitted = fit(
-        network,
+        prepared,
         targets,
         steps=steps,
         objective=objective,
@@ -105,12 +109,14 @@ def visualize(
         accelerator=accelerator,
         devices=devices,
         precision=precision,
+        compile=compile,
         snapshots_every=snapshots_every,
         logger=logger,
         report=report,
+        announce=announce,
     )
-    rows = measure(network, targets, fitted.images, gain=objective.gain, references=references)
-    compared = baselines(network, targets, references=references, seed=seed)
+    rows = measure(prepared, targets, fitted.images, gain=objective.gain, references=references)
+    compared = baselines(prepared, targets, gain=objective.gain, references=references, seed=seed)
     metrics = {
         "facets": [
             {"facet": c, **row, "baselines": {name: others[c] for name, others in compared.items()}}
@@ -124,13 +130,15 @@ def visualize(
             "skipped_files": [{"path": file.path, "reason": file.reason} for file in targets.skipped],
         },
         "timing": {"fit_s": round(fitted.seconds, 3), "step_ms": rounded(fitted.step_ms)},
-        "provenance": provenance(network, targets, seed),
+        "provenance": provenance(prepared, targets, seed, precision, compile),
         "status": "completed",
     }
     return Visualization(fitted.images, metrics, targets, fitted, f"{network.name} · {targets.layer}")
 
 
-def provenance(network: Network, targets: FacetTargets, seed: int) -> dict:
+def provenance(
+    network: PreparedNetwork, targets: FacetTargets, seed: int, precision: Precision, compile: bool
+) -> dict:
     """What is needed to know where a result came from and to make it again."""
     versions = {"mindseye": importlib.metadata.version("mindseye"), "python": platform.python_version()}
     for package in PACKAGES:
@@ -140,7 +148,13 @@ def provenance(network: Network, targets: FacetTargets, seed: int) -> dict:
     return {
         "versions": versions,
         "git_commit": _git_commit(),
-        "network": {"name": network.name, "sha256": network.fingerprint()},
+        "network": {
+            "name": network.name,
+            "sha256": network.fingerprint(),
+            "prepared": {"traced": network.traced, "folded": network.folded},
+            "precision": precision,
+            "compiled": compile,
+        },
         "targets": {"layer": targets.layer, "sha256": targets.content_hash()},
         "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
         "seed": seed,

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mindseye.facets.survey import as_maps
-from mindseye.networks.network import Network
-from mindseye.networks.recording import record
+from mindseye.networks.preparing import PreparedNetwork
 from mindseye.visualizer.canvas import Canvas
 from mindseye.visualizer.data import TargetBatch
 from mindseye.visualizer.objective import LossTerms, Objective
@@ -32,8 +31,7 @@ class FacetVisualizer(pl.LightningModule):
 
     def __init__(
         self,
-        network: Network,
-        layer: str,
+        network: PreparedNetwork,
         canvas: Canvas,
         objective: Objective,
         schedules: Schedules,
@@ -42,7 +40,6 @@ class FacetVisualizer(pl.LightningModule):
         *,
         facets: int,
         steps: int,
-        previous: str | None = None,
         facets_per_batch: int | None = None,
         adaptive_lr: float = 0.02,
         seed: int = 0,
@@ -51,8 +48,6 @@ class FacetVisualizer(pl.LightningModule):
         self.automatic_optimization = False
         self.strict_loading = False  # the frozen network is not part of a checkpoint
         self.network = network
-        self.layer = layer
-        self.previous = previous
         self.canvas = canvas
         self.objective = objective
         self.adaptive = objective.adaptive_distance(facets)
@@ -86,21 +81,23 @@ class FacetVisualizer(pl.LightningModule):
         adaptive_optimizer.optimizer.zero_grad()
         views, noise = self._draw(batch_idx)
         terms = []
-        with record(self.network, self.layer, self.previous) as tape:
-            for facets in self.chunks:
-                # Only the network runs in the trainer's precision: pictures and sums stay in float32.
-                with torch.autocast(self.device.type, enabled=False):
-                    images = self.canvas(facets)
-                    seen = images if views is None else view(images, views[facets])
-                    if noise is not None:
-                        seen = seen + noise[facets]
-                a = as_maps(tape(seen), self.layer)
-                if not a.requires_grad:
-                    raise ValueError(f"no gradient reaches the image from {self.layer}: its network runs without them")
-                with torch.autocast(self.device.type, enabled=False):
-                    loss = self._loss(a.float(), tape.previous.float(), images, batch, facets)
-                self.manual_backward(loss.total.sum())
-                terms.append(loss.stacked())
+        if self.network.compiled and self.device.type == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()  # last step's outputs may be written over
+        for facets in self.chunks:
+            images = self.canvas(facets)
+            seen = images if views is None else view(images, views[facets])
+            if noise is not None:
+                seen = seen + noise[facets]
+            a, previous = self.network(seen)
+            a = as_maps(a, self.network.layer)
+            if not a.requires_grad:
+                raise ValueError(f"no gradient reaches the image from {self.network.layer}: it runs without them")
+            if previous is None:
+                raise ValueError(f"no image enters {self.network.layer}: name the layer before it, previous=…")
+            # Only the network runs in another precision: pictures and sums stay in float32.
+            loss = self._loss(a.float(), previous.float(), images, batch, facets)
+            self.manual_backward(loss.total.sum())
+            terms.append(loss.stacked())
         image_optimizer.step()
         if self.objective.adaptive == "trained":
             adaptive_optimizer.optimizer.step()
@@ -108,6 +105,15 @@ class FacetVisualizer(pl.LightningModule):
             self.adaptive.reset_()
             image_optimizer.optimizer.state.clear()
         self.terms = torch.cat(terms, dim=1)
+
+    def warm_up(self) -> None:
+        """One pass of each batch size forward and back, so that a compiled network is ready before the first step."""
+        for size in sorted({chunk.stop - chunk.start for chunk in self.chunks}):
+            images = torch.rand(
+                size, self.network.channels, self.canvas.side, self.canvas.side, device=self.device, requires_grad=True
+            )
+            a, previous = self.network(images)
+            (a.float().sum() + previous.float().sum()).backward()
 
     def _loss(self, a: Tensor, previous: Tensor, images: Tensor, batch: TargetBatch, facets: slice) -> LossTerms:
         return self.objective(

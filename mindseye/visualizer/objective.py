@@ -148,8 +148,9 @@ class Objective:
             mdist = difference.abs().mean(dim=1)
             # The released program divides by the number of images too: its mean runs over facets and channels.
             ad = adaptive(difference, facets).mean(dim=1) / len(targets)
-        p = previous.flatten(1).abs()
-        penalty = p.mean(dim=1) if self.reduction == "mean" else p.sum(dim=1)
+        everywhere = tuple(range(1, previous.ndim))  # no flattening: it would copy maps that lie channels last
+        p = previous.abs()
+        penalty = p.mean(dim=everywhere) if self.reduction == "mean" else p.sum(dim=everywhere)
         tv = total_variation(images)
         total = times * (self.ad * ad + self.penalty * lam * penalty) - self.dm * dm
         if self.tv:

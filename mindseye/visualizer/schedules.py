@@ -8,21 +8,30 @@ class Linear:
     """From `start` at step t = 1 to `end` at step t = T, exactly at both.
 
     Eq. 5 as meant: ((end − start)·t + start·T − end)/(T − 1). (As printed it reaches neither.)
+    until: the share of the way at which `end` is reached, and kept; 1 is the paper's.
 
     >>> Linear(1.0, 0.1)(1, 10), Linear(1.0, 0.1)(10, 10)
     (1.0, 0.1)
+    >>> [Linear(8.0, 0.0, until=0.5)(t, 5) for t in range(1, 6)]
+    [8.0, 4.0, 0.0, 0.0, 0.0]
     """
 
     start: float
     end: float
+    until: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.until <= 1:
+            raise ValueError(f"schedule: until={self.until}: above 0 and at most 1 is right, a share of the steps")
 
     def __call__(self, t: int, T: int) -> float:
         """The value at step t of T, 1 <= t <= T."""
         if t <= 1 or T <= 1:
             return self.start
-        if t >= T:
+        last = 1 + self.until * (T - 1)
+        if t >= last:
             return self.end
-        return ((self.end - self.start) * t + self.start * T - self.end) / (T - 1)
+        return ((self.end - self.start) * t + self.start * last - self.end) / (last - 1)
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,12 @@ class Schedules:
     Transformations, and of its noise, is used, 0 to 1.
     """
 
-    lr: Linear = Linear(0.015, 0.0025)
+    lr: Linear = Linear(0.025, 0.005)
     penalty: Linear = Linear(1e-3, 1e-4)
     mask_sigma: Linear = Linear(0.5, 0.4)
     blur_sigma: Linear = Linear(0.002, 0.0005)
     denoise_weight: Linear = Linear(10240.0, 40960.0)
-    views: Linear = Linear(1.0, 0.0)
+    views: Linear = Linear(1.0, 0.0, until=0.9)
 
     def __post_init__(self) -> None:
         for name, linear in vars(self).items():

@@ -1,8 +1,10 @@
 import re
+from inspect import signature
 from itertools import product
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -15,6 +17,8 @@ from mindseye.commands.configuration import (
     fits,
     quoted,
 )
+from mindseye.results.visualization import visualize
+from mindseye.visualizer.fitting import calibrated_adam, fit
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
@@ -55,6 +59,18 @@ def test_the_defaults_in_the_files_are_the_defaults_in_python():
     assert instantiate(config.objective) == Objective()
     assert instantiate(config.schedule) == Schedules()
     assert instantiate(config.transformations) == Transformations()
+    weight = torch.nn.Parameter(torch.zeros(1))
+    assert instantiate(config.optimizer)([weight]).defaults["betas"] == calibrated_adam([weight]).defaults["betas"]
+    for call in (fit, visualize):
+        assert signature(call).parameters["steps"].default == config.steps
+
+
+@pytest.mark.parametrize(("objective", "betas"), [("published", [0.9, 0.99]), ("released", None)])
+def test_presets_keep_their_own_optimiser_and_length(objective, betas):
+    config = compose([f"objective={objective}"])
+    assert config.optimizer.get("betas") == betas
+    assert config.steps == 200
+    assert compose([f"objective={objective}", "steps=7"]).steps == 7
 
 
 @pytest.mark.parametrize(("objective", "canvas"), list(product(["published", "released"], ["pixel", "maco"])))
@@ -106,7 +122,9 @@ WRONG = {
     "canvas.init=grey": "facet or noise",
     "facets.weighting=softmax": "calibrated, published",
     "trainer.devices=two": "a whole number",
-    "trainer.precision=8": "32-true",
+    "precision=8": "float32, bfloat16, float16",
+    "compile=maybe": "compile=maybe: true or false",
+    "trainer.precision=bfloat16": "did you mean precision",
     "network.layers=3": "a mapping",
     "optimizer.betas=3": "a list",
     "optimizer.beta=3": "optimizer.betas",

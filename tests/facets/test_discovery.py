@@ -10,6 +10,7 @@ from torch import nn
 from mindseye.facets import FacetTargets, discover_facets, load_photographs
 from mindseye.facets.discovery import choose, facet_weights
 from mindseye.facets.embedding import cluster, embed
+from mindseye.facets.survey import as_maps
 from mindseye.facets.targets import top_channels
 from mindseye.networks import Network
 
@@ -254,6 +255,46 @@ def test_activations_that_are_no_numbers(coloured):
     network.body.same.weight.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="NaN"):
         discover_facets(network, coloured, "same", facets=3, k=1)
+
+
+def test_a_facet_that_the_layer_is_silent_about_is_refused(coloured):
+    network = colours()
+    network.body.same.weight.data[1:] = 0  # green and blue photographs get no answer beside a little red
+    network.body.same.bias = nn.Parameter(torch.tensor([-30 / 255, 0.0, 0.0]), requires_grad=False)
+    network.body.same.register_forward_hook(lambda layer, images, maps: maps.relu())
+    for facets in (2, 3):
+        with pytest.raises(ValueError, match=r"layer same answers none of the photographs of facet \d.*another layer"):
+            discover_facets(network, coloured, "same", facets=facets, k=1, N=3)
+
+
+class ChannelsLast(nn.Module):
+    """As the stages of a Swin transformer: maps [B, H', W', D]."""
+
+    def forward(self, maps):
+        return maps.permute(0, 2, 3, 1)
+
+
+def test_a_layer_that_gives_its_channels_last(coloured):
+    body = nn.Sequential(Colours().same, ChannelsLast())
+    network = Network(body, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "channels last", 8)
+    first, last = (discover_facets(network, coloured, layer, facets=3, k=1, N=3) for layer in ("0", "1"))
+    assert last.maps.shape == (3, 3, 8, 8)
+    assert torch.equal(last.maps, first.maps)
+
+
+@pytest.mark.parametrize(
+    ("given", "maps"),
+    [
+        ((2, 7, 7, 96), (2, 96, 7, 7)),
+        ((2, 96, 7, 7), (2, 96, 7, 7)),
+        ((2, 1, 1, 5), (2, 5, 1, 1)),
+        ((2, 5, 1, 1), (2, 5, 1, 1)),
+        ((2, 7, 7, 7), (2, 7, 7, 7)),
+        ((2, 5), (2, 5, 1, 1)),
+    ],
+)
+def test_which_dimension_the_channels_are(given, maps):
+    assert as_maps(torch.zeros(given), "layer").shape == maps
 
 
 # ---- kept on disk ----------------------------------------------------------------------------------------------

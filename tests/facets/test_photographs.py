@@ -1,10 +1,25 @@
+import faulthandler
+import multiprocessing
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from mindseye.facets.photographs import UnreadablePhotograph, load_photographs, read_photograph
+import mindseye.facets.photographs
+from mindseye.facets.photographs import (
+    FEWEST_FOR_WORKERS,
+    UnreadablePhotograph,
+    automatic_workers,
+    load_photographs,
+    read_photograph,
+)
 
 
 def gradient(width=40, height=30):
@@ -159,3 +174,146 @@ def test_batches_leave_out_what_cannot_be_read(tmp_path):
     batches = list(load_photographs(tmp_path, 16).batches(2))
     assert [indices for indices, _, _ in batches] == [[0], [2]]
     assert [file.path for _, _, skipped in batches for file in skipped] == ["b.png"]
+
+
+def test_large_jpegs_are_decoded_smaller_and_look_the_same(tmp_path, monkeypatch):
+    generator = np.random.default_rng(0)
+    array = generator.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(array).resize((1280, 960), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", quality=90)
+    reduced = read_photograph(tmp_path / "a.jpg", 64).float()
+    assert torch.equal(reduced, read_photograph(tmp_path / "a.jpg", 64).float())
+    monkeypatch.setattr(mindseye.facets.photographs, "REDUCING_GAP", 1000.0)
+    whole = read_photograph(tmp_path / "a.jpg", 64).float()
+    assert not torch.equal(reduced, whole)
+    assert (reduced - whole).square().mean().sqrt() < 2.5
+
+
+# ---- worker processes ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Sixty files, three of them unreadable; a batch of eight is more than a pipe holds, so that workers wait."""
+    generator = np.random.default_rng(0)
+    for i in range(60):
+        name = tmp_path / f"{i:02d}.png"
+        if i in (3, 40, 41):
+            name.write_bytes(b"no picture")
+        else:
+            Image.fromarray(generator.integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(name)
+    return load_photographs(tmp_path, 72)
+
+
+def whole(batches):
+    return [(indices, images.numpy().tobytes(), tuple(images.shape), skipped) for indices, images, skipped in batches]
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 100])
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_any_number_of_workers_gives_the_same_bytes(many, workers, batch_size):
+    torch.randn(300, 300) @ torch.randn(300, 300)  # threads are running when the workers are forked
+    expected = whole(many.batches(batch_size, workers=0))
+    assert whole(many.batches(batch_size, workers=workers)) == expected
+    assert whole(many.batches(batch_size)) == expected
+    assert [file.path for *_, skipped in expected for file in skipped] == ["03.png", "40.png", "41.png"]
+    assert not multiprocessing.active_children()
+
+
+def test_random_numbers_are_left_as_they_are(many):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    list(many.batches(8, workers=2))
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_few_photographs_are_read_without_workers(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(mindseye.facets.photographs, "START", "fork")
+    assert automatic_workers(FEWEST_FOR_WORKERS - 1) == 0
+    assert automatic_workers(FEWEST_FOR_WORKERS) == 7
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(200)), raising=False)
+    assert automatic_workers(100_000) == 16
+    monkeypatch.setattr(mindseye.facets.photographs, "START", "spawn")
+    assert automatic_workers(100_000) == 0
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(0, None), (8, -1)])
+def test_impossible_batches_are_refused(many, batch_size, workers):
+    with pytest.raises(ValueError, match="at least"):
+        next(many.batches(batch_size, workers=workers))
+
+
+def test_a_killed_worker_is_one_line(many):
+    batches = many.batches(8, workers=2)
+    next(batches)
+    victim = multiprocessing.active_children()[0]
+    os.kill(victim.pid, signal.SIGKILL)
+    with pytest.raises(ChildProcessError, match=r"was killed \(SIGKILL\) while it read \d\d.png to \d\d.png") as caught:
+        list(batches)
+    assert "\n" not in str(caught.value)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(mindseye.facets.photographs.START != "fork", reason="a spawned worker does not see the patch")
+def test_a_decoder_that_crashes_is_one_line_with_the_files(many, monkeypatch):
+    def crash(path, size, channels):
+        if path.name == "13.png":
+            faulthandler.disable()  # pytest's, which would write a page
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return read_photograph(path, size, channels)
+
+    monkeypatch.setattr(mindseye.facets.photographs, "read_photograph", crash)
+    with pytest.raises(ChildProcessError, match=r"SIGSEGV\) while it read 08.png to 15.png") as caught:
+        list(many.batches(8, workers=3))
+    assert "\n" not in str(caught.value)
+
+
+def test_nobody_is_left_when_the_caller_stops_early(many):
+    batches = many.batches(8, workers=3)
+    next(batches)
+    assert len(multiprocessing.active_children()) == 3
+    batches.close()
+    assert not multiprocessing.active_children()
+
+
+# As people write it, without `if __name__ == "__main__"`.
+SCRIPT = """
+import multiprocessing, sys, time
+from mindseye.facets.photographs import load_photographs
+batches = load_photographs(sys.argv[1], 72).batches(8, workers=2)
+next(batches)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+time.sleep(60)
+"""
+
+
+def running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_orphans_whatever_ends_the_program(many, how):
+    program = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(many.root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    workers = [int(pid) for pid in program.stdout.readline().split()]
+    assert len(workers) == 2
+    if how == signal.SIGINT:
+        os.killpg(program.pid, how)  # as a terminal does: every process of the group
+    else:
+        program.send_signal(how)
+    assert program.wait(timeout=30) != 0
+    assert program.stderr.read().count("Traceback") == (how == signal.SIGINT)  # its own, none from a worker
+    deadline = time.monotonic() + 30
+    while any(running(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(running(pid) for pid in workers)

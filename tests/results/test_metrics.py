@@ -70,11 +70,12 @@ def test_naturalness_of_the_photographs_themselves_is_one(network, targets):
 def test_a_single_photograph_s_facet_is_met_by_that_photograph(network, targets):
     """Weights all on one photograph: it is the target, so every figure of fidelity is perfect."""
     from mindseye.facets.discovery import _blend_activations
+    from mindseye.networks.preparing import prepare
 
     weights = torch.zeros_like(targets.weights)
     weights[:, 2] = 1
     alone = replace(
-        targets, weights=weights, maps=_blend_activations(network, targets.layer, targets.photographs, weights)
+        targets, weights=weights, maps=_blend_activations(prepare(network, targets.layer), targets.photographs, weights)
     )
     for row in measure(network, alone, alone.nearest()):
         assert row["fidelity"]["cosine"] == pytest.approx(1, abs=1e-5)

@@ -1,9 +1,16 @@
+import math
+import re
+
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from skimage.restoration import denoise_tv_bregman
 
-from mindseye.visualizer.filters import blend, centre_mask, gaussian_blur, total_variation, tv_denoise
+from mindseye.demo.photographs import generate
+from mindseye.visualizer import filters
+from mindseye.visualizer.callbacks import TVDenoise
+from mindseye.visualizer.filters import blend, centre_mask, gaussian_blur, rof_energy, total_variation, tv_denoise
 
 
 def noisy(ch=3, side=32, seed=0):
@@ -39,33 +46,178 @@ def test_blur_means_the_same_at_every_resolution():
     assert torch.allclose(gaussian_blur(small, 0.05), halved, atol=0.03)
 
 
-def rof_energy(image, noisy_image, weight):
-    """Total variation (isotropic) + weight/2 · squared difference, of one channel-first image."""
-    dx = np.diff(image, axis=2, append=image[:, :, -1:])
-    dy = np.diff(image, axis=1, append=image[:, -1:, :])
-    return np.sqrt(dx**2 + dy**2).sum() + weight / 2 * ((image - noisy_image) ** 2).sum()
+def real(name, side=64):
+    """A photograph that comes with scikit-image, shrunk: [1, ch, side, side] in 0..1."""
+    image = torch.from_numpy(np.atleast_3d(getattr(skimage.data, name)())).permute(2, 0, 1)[None] / 255
+    shorter = min(image.shape[2:])
+    return torch.nn.functional.interpolate(image[..., :shorter, :shorter], (side, side), mode="area")
 
 
-@pytest.mark.parametrize("weight", [2.0, 8.0])
-def test_denoising_lowers_the_rudin_osher_fatemi_energy(weight):
-    images = noisy()
-    denoised = tv_denoise(images, weight)
-    for before, after in zip(images.numpy(), denoised.numpy(), strict=True):
-        assert rof_energy(after, before, weight) < 0.8 * rof_energy(before, before, weight)
-    assert (total_variation(denoised) < total_variation(images)).all()
-    assert torch.allclose(denoised.mean(dim=(2, 3)), images.mean(dim=(2, 3)), atol=1e-2)
+def drawn(side=64):
+    """Photographs drawn by the demo, [4, 3, side, side] in 0..1."""
+    images, _ = generate(["padlock"], 4, size=side)
+    return torch.from_numpy(images) / 255
+
+
+def test_rof_energy_by_hand():
+    image = torch.tensor([[0.0, 0.3], [0.4, 1.0]])[None, None].repeat(2, 3, 1, 1)
+    variation = 0.5 + 0.7 + 0.6  # the corner's is 5 tenths: 3 to the right, 4 down
+    assert rof_energy(image, image, 7.0).tolist() == pytest.approx([3 * variation] * 2)
+    assert rof_energy(image, image + 0.1, 7.0).tolist() == pytest.approx([3 * (variation + 3.5 * 4 * 0.01)] * 2)
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.0, 8.0, 20.0, 31.9, 32.0, 45.0, 90.0, 180.0, 200.0])
+def test_denoising_comes_nearer_the_minimum_than_scikit_image(weight):
+    images = [real(name) for name in ("astronaut", "camera", "coffee", "rocket", "brick", "coins")]
+    for noisy_images in (*images, real("chelsea", 97), drawn()):
+        own = rof_energy(tv_denoise(noisy_images, weight), noisy_images, weight)
+        theirs = rof_energy(tv_denoise(noisy_images, weight, backend="skimage"), noisy_images, weight)
+        assert (own <= theirs).all()
+        assert (own < rof_energy(noisy_images, noisy_images, weight)).all()
+
+
+@pytest.mark.parametrize("weight", [4.0, 60.0])
+def test_tolerance_bounds_how_far_above_the_minimum(weight):
+    """No image has less energy than the true minimum, so none may lie further below than the tolerance allows."""
+    images = real("astronaut").double()
+    best = rof_energy(tv_denoise(images, weight, iterations=2000, tolerance=1e-6), images, weight)
+    variation = rof_energy(images, images, weight)
+    for tolerance in (0.1, 0.02, 0.001):
+        energy = rof_energy(tv_denoise(images, weight, iterations=500, tolerance=tolerance), images, weight)
+        assert (energy <= best + tolerance * variation).all()
+        assert (energy >= best - 1e-6 * variation).all()
+
+
+@pytest.mark.parametrize("vertical", [False, True])
+@pytest.mark.parametrize("weight", [2.0, 3.0, 50.0])
+def test_denoising_a_step_moves_its_sides_together_by_one_over_weight_and_width(weight, vertical):
+    """Per row the energy is |b − a| + weight/2 · (m (a − a₀)² + n (b − b₀)²), least at a₀ + 1/(weight·m)."""
+    m, n = 5, 11
+    step = torch.cat([torch.full((1, 1, 16, m), 0.2), torch.full((1, 1, 16, n), 0.9)], dim=3)
+    low, high = 0.2 + 1 / (weight * m), 0.9 - 1 / (weight * n)
+    expected = torch.cat([torch.full((1, 1, 16, m), low), torch.full((1, 1, 16, n), high)], dim=3)
+    if vertical:
+        step, expected = step.mT, expected.mT
+    denoised = tv_denoise(step.double(), weight, iterations=2000, tolerance=1e-8)
+    assert torch.allclose(denoised, expected.double(), atol=1e-3)
+    assert torch.allclose(tv_denoise(step, weight), expected, atol=0.05)
+
+
+def test_denoising_tends_to_the_image_and_to_its_mean():
+    images = real("coffee")
+    assert torch.allclose(tv_denoise(images, 1e6), images, atol=1e-5)
+    mean = images.mean(dim=(2, 3), keepdim=True)
+    assert torch.allclose(tv_denoise(images, 1e-3, iterations=500, tolerance=1e-6), mean.expand_as(images), atol=0.01)
+
+
+def test_denoising_keeps_constants_means_and_the_range():
+    constant = torch.full((1, 3, 33, 33), 0.3)
+    assert torch.allclose(tv_denoise(constant, 3.0), constant, atol=1e-6)
+    for images in (noisy(), real("camera")):
+        for weight in (0.1, 5.0, 100.0):
+            denoised = tv_denoise(images, weight)
+            assert (denoised.amin((2, 3)) >= images.amin((2, 3))).all()
+            assert (denoised.amax((2, 3)) <= images.amax((2, 3))).all()
+            assert torch.allclose(denoised.mean((2, 3)), images.mean((2, 3)), atol=5e-3)
 
 
 def test_denoising_a_larger_weight_stays_nearer():
     images = noisy()
     assert (tv_denoise(images, 2.0) - images).norm() > (tv_denoise(images, 20.0) - images).norm()
+    assert (total_variation(tv_denoise(images, 2.0)) < total_variation(images)).all()
 
 
-def test_denoising_treats_every_image_and_channel_for_itself():
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (3, 3), (1, 9), (9, 1), (2, 7), (31, 31), (37, 70)])
+@pytest.mark.parametrize("weight", [0.5, 40.0])
+@pytest.mark.parametrize("backend", ["primal_dual", "skimage"])
+def test_denoising_takes_every_size(shape, weight, backend):
+    if backend == "skimage" and 1 in shape:
+        pytest.skip("scikit-image reads beyond a side of one")
+    images = torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(0))
+    denoised = tv_denoise(images, weight, backend=backend)
+    assert denoised.shape == images.shape
+    assert denoised.isfinite().all()
+    assert tv_denoise(images[:0], weight, backend=backend).shape == (0, 3, *shape)
+
+
+@pytest.mark.parametrize("weight", [2.0, 60.0])
+@pytest.mark.parametrize("side", [33, 200])  # 200² pixels are more than one band
+def test_denoising_in_a_batch_is_denoising_alone_to_the_bit(weight, side):
+    images = torch.cat([real(name, side) for name in ("astronaut", "coffee", "rocket")])
+    images[1] = images[1] / 10  # takes other numbers of iterations
+    together = tv_denoise(images, weight)
+    assert torch.equal(tv_denoise(images, weight), together)
+    for index in range(3):
+        assert torch.equal(tv_denoise(images[index : index + 1], weight)[0], together[index])
+        for channel in range(3):
+            alone = tv_denoise(images[index : index + 1, channel : channel + 1], weight)
+            assert torch.equal(alone[0, 0], together[index, channel])
+
+
+@pytest.mark.parametrize("weight", [2.0, 60.0])
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+def test_denoising_in_bands_is_denoising_in_one_go(weight, rows, monkeypatch):
+    images = real("astronaut", 50)
+    expected = tv_denoise(images, weight)
+    monkeypatch.setattr(filters, "BAND", 50 * rows)
+    assert torch.allclose(tv_denoise(images, weight), expected, atol=1e-5)
+
+
+def test_denoising_keeps_the_type_passes_no_gradient_and_ignores_autocast():
+    images = real("astronaut").requires_grad_()
+    expected = tv_denoise(images, 5.0)
+    assert not expected.requires_grad
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(tv_denoise(images, 5.0), expected)
+    with torch.inference_mode():
+        assert torch.equal(tv_denoise(images.detach() * 1, 5.0), expected)
+    assert torch.equal(tv_denoise(images.detach().to(memory_format=torch.channels_last), 5.0), expected)
+    for dtype, atol in ((torch.float64, 1e-3), (torch.bfloat16, 2e-2)):
+        converted = tv_denoise(images.to(dtype), 5.0)
+        assert converted.dtype == dtype
+        assert torch.allclose(converted.float(), expected, atol=atol)
+
+
+def test_denoising_by_scikit_image_is_scikit_images():
     images = noisy()
-    alone = denoise_tv_bregman(images[1, 2].double().numpy(), weight=5.0, max_num_iter=1000, eps=1e-8)
-    together = tv_denoise(images, 5.0, max_iterations=1000, tolerance=1e-8)[1, 2]
-    assert np.allclose(together.numpy(), alone, atol=1e-5)
+    expected = denoise_tv_bregman(images[1].double().numpy(), weight=5.0, max_num_iter=7, eps=1e-8, channel_axis=0)
+    own = tv_denoise(images, 5.0, iterations=7, tolerance=1e-8, backend="skimage")[1]
+    assert np.allclose(own.numpy(), expected, atol=1e-6)
+    expected = denoise_tv_bregman(images[0].double().numpy(), weight=5.0, channel_axis=0)
+    assert np.allclose(tv_denoise(images, 5.0, backend="skimage")[0].numpy(), expected, atol=1e-6)
+
+
+WRONG = [
+    ({"iterations": 0}, "iterations=0: 1 or more is right"),
+    ({"tolerance": -0.1}, "tolerance=-0.1: 0 or more is right"),
+    ({"tolerance": math.nan}, "tolerance=nan: 0 or more is right"),
+    ({"backend": "bregman"}, "backend=bregman: primal_dual or skimage is right"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "said"), WRONG)
+def test_a_wrong_denoising_is_refused_in_one_line(wrong, said):
+    for place, call in (
+        ("filters.tv.", TVDenoise),
+        ("tv_denoise: ", lambda **wrong: tv_denoise(noisy(), 5.0, **wrong)),
+    ):
+        with pytest.raises(ValueError, match=re.escape(place + said)) as error:
+            call(**wrong)
+        assert str(error.value).startswith(place)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf])
+def test_a_wrong_weight_is_refused_in_one_line(weight):
+    with pytest.raises(ValueError, match=f"^tv_denoise: weight={weight}: a number above 0 is right$"):
+        tv_denoise(noisy(), weight)
+
+
+def test_the_callback_denoises_as_it_is_told():
+    images, now = real("camera"), {"denoise_weight": 320.0}
+    assert torch.equal(TVDenoise().filtered(images, now), tv_denoise(images, 5.0))
+    told = TVDenoise(iterations=3, tolerance=0.0, backend="skimage").filtered(images, now)
+    assert torch.equal(told, tv_denoise(images, 5.0, iterations=3, tolerance=0.0, backend="skimage"))
 
 
 @pytest.mark.parametrize("side", [1, 2, 31, 32])

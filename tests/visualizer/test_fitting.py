@@ -65,7 +65,7 @@ def test_chunks_give_what_one_batch_gives(network, targets, short, facets_per_ba
 
 def test_half_precision_of_the_network_changes_little(network, targets, short):
     """bfloat16 is the network's alone: pictures and sums stay in float32."""
-    mixed = drawn(network, targets, filters=EVERYTHING, precision="bf16-mixed")
+    mixed = drawn(network, targets, filters=EVERYTHING, precision="bfloat16")
     assert mixed.images.dtype == torch.float32
     assert not torch.equal(mixed.images, short.images)
     assert (mixed.images - short.images).abs().mean() < 0.01

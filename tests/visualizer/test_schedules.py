@@ -36,3 +36,22 @@ def test_negative_values_are_refused(name):
 def test_views_are_a_share():
     with pytest.raises(ValueError, match="views"):
         Schedules(views=Linear(1.5, 0.0))
+
+
+@pytest.mark.parametrize("T", [2, 3, 7, 80, 2001])
+@pytest.mark.parametrize("until", [0.1, 0.5, 0.9, 1.0])
+def test_until_reaches_the_end_early_and_keeps_it(T, until):
+    linear = Linear(1.0, 0.2, until=until)
+    values = [linear(t, T) for t in range(1, T + 1)]
+    assert values[0] == 1.0
+    for t, value in enumerate(values, start=1):
+        way = (t - 1) / (T - 1) / until
+        assert value == pytest.approx(1.0 - 0.8 * min(way, 1.0))
+        if way >= 1:
+            assert value == 0.2
+
+
+@pytest.mark.parametrize("until", [0.0, -0.5, 1.01, float("nan")])
+def test_until_is_a_share_of_the_steps(until):
+    with pytest.raises(ValueError, match="until"):
+        Linear(1.0, 0.0, until=until)

@@ -76,6 +76,13 @@ class History(pl.Callback):
         rows = torch.stack(self._waiting).cpu()
         self._waiting.clear()
         self.rows.append(rows)
+        lost = (~rows[:, COLUMNS.index("total")].isfinite()).nonzero()
+        if len(lost):
+            t, c = lost[0].tolist()
+            raise ValueError(
+                f"the loss of facet {c} is no longer finite at step {step - len(rows) + 1 + t}: "
+                "try a smaller schedule.lr.start, or precision=float32"
+            )
         means = dict(zip(COLUMNS, rows[-1].mean(dim=1).tolist(), strict=True))
         if self.report is not None:
             self.report(step, means)

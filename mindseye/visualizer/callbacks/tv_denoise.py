@@ -1,9 +1,9 @@
-"""Split-Bregman total-variation denoising of the pictures."""
+"""Total-variation denoising of the pictures."""
 
 from torch import Tensor
 
-from mindseye.visualizer.callbacks.periodic import PeriodicFilter
-from mindseye.visualizer.filters import tv_denoise
+from mindseye.visualizer.callbacks.periodic import PeriodicFilter, Where
+from mindseye.visualizer.filters import TVBackend, check_tv_options, tv_denoise
 
 
 class TVDenoise(PeriodicFilter):
@@ -11,8 +11,26 @@ class TVDenoise(PeriodicFilter):
 
     A weight is one over a length: of two sizes of the same picture the larger needs the smaller weight per pixel for
     the same effect.
+
+    iterations, at most, and tolerance: as in `tv_denoise`, None is the backend's own. backend: `primal_dual`, on the
+    pictures' device; `skimage`, scikit-image's split Bregman on the host. Wrong values raise a ValueError.
     """
+
+    def __init__(
+        self,
+        every: int = 10,
+        where: Where = "centre",
+        iterations: int | None = None,
+        tolerance: float | None = None,
+        backend: TVBackend = "primal_dual",
+    ) -> None:
+        super().__init__(every, where)
+        check_tv_options(iterations, tolerance, backend, place="filters.tv.")
+        self.iterations = iterations
+        self.tolerance = tolerance
+        self.backend = backend
 
     def filtered(self, images: Tensor, now: dict[str, float]) -> Tensor:
         """[C, ch, S, S] in 0..1 -> the same, denoised."""
-        return tv_denoise(images, now["denoise_weight"] / images.shape[-1])
+        weight = now["denoise_weight"] / images.shape[-1]
+        return tv_denoise(images, weight, iterations=self.iterations, tolerance=self.tolerance, backend=self.backend)

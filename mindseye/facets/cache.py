@@ -1,0 +1,351 @@
+"""Tensors that many runs need and one has made: kept on disk under an address that says all they depend on.
+
+The address of an entry is the sha256 of its kind and key, so nothing is ever out of date: what differs in anything
+that matters has another address. Entries are safetensors files whose metadata hold a sha256 of the content, checked at
+every reading. Several processes, also on several hosts that share the folder, may ask at once: one makes the entry,
+the others wait for it. That one alone does is economy, not a promise: files appear by a rename, whole, and whoever
+makes an entry makes the same one, so even two owners of one lock do no harm.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # of the files: part of every address, so entries of another are not found
+LEASE_S = 20.0  # without a sign of life for so long the maker of an entry counts as dead, also on another host
+BEATS = 10  # signs of life in that time
+POLL_S = 0.2  # how often those who wait look
+IN_USE_S = 10.0  # an entry read or made so recently is not evicted: others may be about to read it
+LEFT_BEHIND_S = 3600.0  # scratch files and locks untouched for so long belong to nobody
+
+_STEM = r"mindseye-[0-9a-f]{64}"
+_ENTRY = re.compile(_STEM + r"\.safetensors")
+_SCRATCH = re.compile(_STEM + r"\.[0-9a-f]{16}\.part")
+_LOCK = re.compile(_STEM + r"\.lock(\.[\w.]+)?")  # and what lies beside a lock while it is taken over
+
+
+def default_folder() -> Path:
+    """$MINDSEYE_CACHE, else `mindseye` in the user's cache folder ($XDG_CACHE_HOME, ~/.cache; the system's own)."""
+    import platformdirs
+
+    named = os.environ.get("MINDSEYE_CACHE")
+    return Path(named).expanduser() if named else platformdirs.user_cache_path("mindseye", appauthor=False)
+
+
+def address(kind: str, key: Mapping[str, object]) -> str:
+    """sha256 (64 hex digits) of kind and key, whatever the order of its names. TypeError where the key is no JSON."""
+    return hashlib.sha256(f"{FORMAT}\0{kind}\0{_canonical(key)}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What `Cache.fetch` gives."""
+
+    tensors: dict[str, Tensor]
+    made: bool  # by this call; False: it was there
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry as it lies in the folder; `kind` and `key` are empty where its file is damaged."""
+
+    path: Path
+    size: int  # bytes
+    used: float  # seconds since the epoch: when it was last read or made
+    kind: str
+    key: Mapping[str, object]
+
+
+@dataclass
+class Cache:
+    """Named tensors in `folder`, at most `limit_bytes` of them: what was used last stays.
+
+    A folder that cannot be read or written costs one warning and nothing else. `lease_s`: see LEASE_S; all processes
+    that share a folder must have the same.
+    """
+
+    folder: Path
+    limit_bytes: int
+    lease_s: float = LEASE_S
+    _warned: bool = field(default=False, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.folder = Path(self.folder).expanduser().absolute()
+
+    def fetch(self, kind: str, key: Mapping[str, object], make: Callable[[], dict[str, Tensor]]) -> Fetched:
+        """The tensors that `make` makes of what `key` says: read where they are kept, else made and kept.
+
+        `kind` and `key` must say everything that the tensors depend on; `key` is JSON. The tensors lie on the CPU and
+        share no memory. Whatever `make` raises goes through, and nothing is kept.
+        """
+        path = self.folder / f"mindseye-{address(kind, key)}.safetensors"
+        kept = self._read(path)
+        if kept is not None:
+            return Fetched(kept, made=False)
+        with self._turn(path):
+            kept = self._read(path)  # made by another process meanwhile
+            if kept is not None:
+                return Fetched(kept, made=False)
+            tensors = make()
+            self._write(path, kind, key, tensors)
+        return Fetched(tensors, made=True)
+
+    def discard(self, kind: str, key: Mapping[str, object]) -> None:
+        """Throw one entry away, if it is there."""
+        with suppress(OSError):
+            (self.folder / f"mindseye-{address(kind, key)}.safetensors").unlink()
+
+    def entries(self) -> list[Entry]:
+        """All entries, the one used last first. Raises OSError where the folder cannot be read."""
+        found = []
+        for path, status in self._files(_ENTRY):
+            kind, key = _described(path)
+            found.append(Entry(path, status.st_size, status.st_mtime, kind, key))
+        return sorted(found, key=lambda entry: entry.used, reverse=True)
+
+    def clear(self) -> tuple[int, int]:
+        """Delete every entry and what killed processes left: (entries, bytes) freed. Other files stay as they are.
+
+        Raises OSError where the folder cannot be read or an entry not be deleted.
+        """
+        count = freed = 0
+        for path, status in self._files(_ENTRY):
+            path.unlink(missing_ok=True)
+            count, freed = count + 1, freed + status.st_size
+        for path, status in self._files(_SCRATCH):
+            path.unlink(missing_ok=True)
+            freed += status.st_size
+        for path, status in self._files(_LOCK):
+            if time.time() - status.st_mtime > 3 * self.lease_s:  # else somebody is at work under it
+                path.unlink(missing_ok=True)
+        return count, freed
+
+    # ---- one entry ---------------------------------------------------------------------------------------------
+
+    def _read(self, path: Path) -> dict[str, Tensor] | None:
+        """The tensors, if they are there and whole. The whole file is read at once: another host may delete it."""
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._complain(error)
+            return None
+        try:
+            tensors = load_tensors(content)
+            said = _metadata(content)
+            if said["sha256"] != _digest(said["kind"], said["key"], tensors):
+                raise ValueError("its content is not what its hash says")
+            if path.name != f"mindseye-{address(said['kind'], json.loads(said['key']))}.safetensors":
+                raise ValueError("it belongs to another address")
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a damaged file makes a parser raise
+            log.warning("cache entry %s is damaged (%s): made again", path.name, " ".join(str(error).split()))
+            with suppress(OSError):
+                path.unlink()
+            return None
+        with suppress(OSError):  # a folder that may only be read serves as well
+            os.utime(path)
+        return tensors
+
+    def _write(self, path: Path, kind: str, key: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        if size > self.limit_bytes:
+            log.info(
+                "cache: %s of %s is larger than the limit of %s and not kept",
+                kind, readable_size(size), readable_size(self.limit_bytes),
+            )  # fmt: skip
+            return
+        whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        said = {"kind": kind, "key": _canonical(key)}
+        said["sha256"] = _digest(kind, said["key"], whole)
+        scratch = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.part")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Not safetensors' save_file: its scratch file has a name of its own and is the owner's alone to read.
+            with open(scratch, "xb") as file:
+                file.write(save_tensors(whole, said))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(scratch, path)
+            self._make_room(path)
+        except OSError as error:
+            self._complain(error)
+        finally:
+            with suppress(OSError):
+                scratch.unlink()
+
+    # ---- one at a time -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _turn(self, path: Path) -> Iterator[None]:
+        """Wait until nobody else makes this entry, or until it is there.
+
+        filelock's lease does it: a file created exclusively (which NFS does atomically, unlike flock) that names its
+        owner, whose modification time a thread of the owner's moves; it is taken over at once where the owner was a
+        process of this host that is dead, and after `lease_s` without a beat wherever it was.
+        """
+        beat_s = self.lease_s / BEATS
+        lock = SoftFileLease(path.with_suffix(".lock"), lease_duration=self.lease_s, heartbeat_interval=beat_s)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._acquire(lock, path)
+        except (OSError, LeaseSettingsMismatch) as error:  # no locks here: everyone computes alone
+            self._complain(error)
+        try:
+            if lock.is_locked:
+                self._sweep(path.stem)
+            yield
+        finally:
+            try:
+                lock.release()
+            except OSError as error:
+                self._complain(error)
+
+    def _acquire(self, lock: SoftFileLease, path: Path) -> None:
+        try:
+            # Not at once: a lock that was created this moment does not say yet whose it is.
+            lock.acquire(timeout=POLL_S, poll_interval=POLL_S / 4, cancel_check=path.exists)
+            return
+        except Timeout:
+            if path.exists():
+                return
+            owner = lock.owner
+            who = f" (pid {owner.pid}, {owner.hostname.partition('?')[0]})" if owner else ""
+            log.warning("waiting for another process%s that computes the same", who)
+        while not lock.is_locked:
+            last = _signs_of_life(lock.lock_file)
+            try:
+                lock.acquire(timeout=1.5 * self.lease_s, poll_interval=POLL_S, cancel_check=path.exists)
+            except Timeout:
+                if path.exists():
+                    return
+                if last is not None and _signs_of_life(lock.lock_file) == last:
+                    _put_aside(Path(lock.lock_file), last)
+                    if _signs_of_life(lock.lock_file) == last:
+                        raise OSError(f"{lock.lock_file} is left by a dead process and cannot be removed") from None
+
+    # ---- the folder --------------------------------------------------------------------------------------------
+
+    def _files(self, names: re.Pattern[str]) -> list[tuple[Path, os.stat_result]]:
+        """The cache's own files of one sort. Anything else in the folder, and links, are not ours."""
+        found = []
+        with suppress(FileNotFoundError), os.scandir(self.folder) as listing:
+            for one in listing:
+                if names.fullmatch(one.name) and one.is_file(follow_symlinks=False):
+                    with suppress(FileNotFoundError):  # deleted meanwhile
+                        found.append((Path(one.path), one.stat(follow_symlinks=False)))
+        return found
+
+    def _make_room(self, newest: Path) -> None:
+        """Delete what was not used for longest until the limit is kept; never `newest` nor what is in use."""
+        files = sorted(self._files(_ENTRY), key=lambda found: found[1].st_mtime)
+        # The file server's clock, by the file it has just stamped: this host's own may differ.
+        now = max((status.st_mtime for path, status in files if path == newest), default=time.time())
+        total = sum(status.st_size for _, status in files)
+        for path, status in files:
+            if total <= self.limit_bytes:
+                break
+            if path != newest and now - status.st_mtime >= IN_USE_S:
+                path.unlink(missing_ok=True)
+                total -= status.st_size
+                log.info("cache: %s deleted, unused for longest", path.name)
+        for pattern in (_SCRATCH, _LOCK):
+            for path, status in self._files(pattern):
+                if now - status.st_mtime > LEFT_BEHIND_S:
+                    path.unlink(missing_ok=True)
+
+    def _sweep(self, stem: str) -> None:
+        """Under the lock nobody else writes this entry: its scratch files are dead processes'."""
+        for path, _ in self._files(_SCRATCH):
+            if path.name.startswith(stem):
+                with suppress(OSError):
+                    path.unlink()
+
+    def _complain(self, error: Exception) -> None:
+        """Once: a run without a cache is a slower run, no worse."""
+        if not self._warned:
+            reason = " ".join(str(error).split())
+            log.warning("the cache folder %s cannot be used (%s): going on without it", self.folder, reason)
+        self._warned = True
+
+
+def _signs_of_life(lock: str) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = os.lstat(lock)
+        return status.st_ino, status.st_mtime_ns
+    return None
+
+
+def _put_aside(lock: Path, judged: tuple[int, int]) -> None:
+    """Remove a dead owner's lock where filelock cannot: it swaps two names in one step, which NFS and others refuse.
+
+    A rename instead: of several takers one gets the file. Who gets another than was `judged`, because somebody was
+    quicker and holds a new lock, puts it back; the short absence does not disturb its owner.
+    """
+    aside = lock.with_name(f"{lock.name}.dead.{secrets.token_hex(8)}")
+    with suppress(OSError):
+        os.rename(lock, aside)
+        if _signs_of_life(os.fspath(aside)) != judged:
+            with suppress(FileExistsError):
+                os.link(aside, lock)
+        aside.unlink()
+
+
+# ---- the file format ---------------------------------------------------------------------------------------------
+
+
+def _canonical(key: Mapping[str, object]) -> str:
+    return json.dumps(key, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _digest(kind: str, key: str, tensors: Mapping[str, Tensor]) -> str:
+    """Over the kind, the key and every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(f"{kind}\0{key}".encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """A safetensors file begins with the length of its header (8 bytes) and the header, JSON."""
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length])["__metadata__"]
+
+
+def _described(path: Path) -> tuple[str, Mapping[str, object]]:
+    """The kind and key of an entry, without reading its tensors."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(8)
+            said = _metadata(start + file.read(min(int.from_bytes(start, "little"), 1 << 24)))
+        return said["kind"], json.loads(said["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", {}
+
+
+def readable_size(size: float) -> str:
+    """Bytes as people say them: 1.4 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError

@@ -1,0 +1,390 @@
+"""A network made ready to be run thousands of times: only what leads to the target layer, and that as fast as it goes.
+
+What is done, and what each costs or gains, is measured in docs/performance.md. None of it changes what the target
+layer means: the prepared network is compared with the network itself before it is handed out.
+"""
+
+import contextlib
+import copy
+import logging
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from mindseye.networks.layers import resolve_layer
+from mindseye.networks.network import Network
+from mindseye.networks.recording import Tape, record
+
+Precision = Literal["float32", "bfloat16", "float16"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+GRADIENT_SCALE = 2.0**14  # float16 reaches down to 6e-8; gradients of a map of thousands of positions lie below that
+TOLERANCE = 1e-4  # relative, of the prepared network's answers to the network's own
+_FOLDS = {
+    (nn.Conv1d, nn.BatchNorm1d): fuse_conv_bn_eval,
+    (nn.Conv2d, nn.BatchNorm2d): fuse_conv_bn_eval,
+    (nn.Conv3d, nn.BatchNorm3d): fuse_conv_bn_eval,
+    (nn.Linear, nn.BatchNorm1d): fuse_linear_bn_eval,
+}
+log = logging.getLogger(__name__)
+
+
+class PreparedNetwork(nn.Module):
+    """A network cut off after one layer: images [B,ch,H,W] in 0..1 -> (target, previous), both as the layers give them.
+
+    It has what the rooms ask of a `Network`: `name`, `channels`, `size`, `layers`, `classes`, `mean`, `std`,
+    `resolve`, `fingerprint`. `layer` and `previous` are the exact names it was prepared for; `folded`, the number of
+    BatchNorms folded; `traced`, whether it runs as one straight program (else by hooks on the whole network).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: Network,
+        straight: fx.GraphModule | None,
+        layer: str,
+        previous: str | None,
+        *,
+        channels_last: bool,
+        folded: int,
+    ) -> None:
+        """Use `prepare`."""
+        super().__init__()
+        self.name, self.channels, self.size = network.name, network.channels, network.size
+        self.layers, self.classes = network.layers, network.classes
+        self.register_buffer("mean", network.mean.clone())
+        self.register_buffer("std", network.std.clone())
+        self.layer, self.previous = layer, previous
+        self.traced = straight is not None
+        self.folded = folded
+        self.precision: Precision = "float32"
+        self.compiled = False
+        self._channels_last = channels_last
+        self._fingerprint = network.fingerprint()
+        # Without a straight program the whole network stays, and hooks end the pass at the layer.
+        self.body = network if straight is None else straight
+        self._run: Any = None
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(target, previous) for images [B,ch,H,W] in 0..1, in float32 whatever the network computes in.
+
+        Raises ValueError for another number of channels.
+        """
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            raise ValueError(f"{self.name} takes images [B,{self.channels},H,W]; these are {list(images.shape)}")
+        count = len(images)
+        if images.requires_grad and images.device.type == "cpu" and count % 2:
+            # oneDNN takes other kernels for odd batches, with other last digits. Even ones agree to the bit, so that
+            # facets come out the same however many of them are drawn together.
+            images = torch.cat([images, images[-1:]])
+        target, previous = self._in_precision(images)
+        return target[:count], None if previous is None else previous[:count]
+
+    def _in_precision(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.precision == "float32":
+            with torch.autocast(images.device.type, enabled=False):
+                return self._through(images)
+        scale = GRADIENT_SCALE if self.precision == "float16" else 1.0
+        with torch.autocast(images.device.type, DTYPES[self.precision]):
+            target, previous = self._through(_ScaledGradient.apply(images, 1 / scale))
+        # In float32 before the gradient is scaled, so that on its way back it is scaled before it is rounded.
+        return tuple(
+            None if answer is None else _ScaledGradient.apply(answer.float(), scale) for answer in (target, previous)
+        )
+
+    def _through(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        if not self.traced:
+            with record(self.body, self.layer, self.previous) as tape:
+                return tape(images), tape.previous
+        images = (images - self.mean) / self.std
+        if self._channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return (self.body if self._run is None else self._run)(images)
+
+    def train(self, mode: bool = True) -> "PreparedNetwork":
+        """Stays in evaluation mode."""
+        return super().train(False)
+
+    def resolve(self, layer: str | None = None, depth: str | None = None) -> str:
+        """The layer it is prepared for. Raises ValueError where another one is asked for."""
+        asked = layer if layer is not None else self.layers.get(depth or "")
+        if asked not in (self.layer, self.layer.partition("@")[0], self.previous):
+            raise ValueError(f"{self.name} is prepared for layer {self.layer}, not {asked}: prepare the network again")
+        return self.layer if asked != self.previous else asked
+
+    def fingerprint(self) -> str:
+        """The original network's: what is seen does not depend on how it is computed."""
+        return self._fingerprint
+
+    def in_precision(self, precision: Precision) -> "PreparedNetwork":
+        """The same network, computing in `precision`; itself where it does already.
+
+        Convolutions and matrix products take their weights in that precision once; everything else runs under
+        autocast, which keeps sums and normalisations in float32. float16 has the gradient scaled inside, so that
+        callers need no gradient scaler.
+        """
+        if precision not in DTYPES:
+            raise ValueError(f"precision={precision}: {', '.join(DTYPES)} are right")
+        if precision == self.precision:
+            return self
+        if self.precision != "float32":
+            raise ValueError(f"the network is in {self.precision} already: prepare it again for {precision}")
+        other = copy.deepcopy(self) if self.traced else copy.copy(self)
+        if self.traced:
+            for module in other.body.modules():
+                if type(module) in {kind for pair in _FOLDS for kind in pair[:1]}:
+                    module.to(DTYPES[precision])
+        other.precision = precision
+        return other
+
+    def compile(self) -> "PreparedNetwork":
+        """Have torch.compile write the network's program (CUDA graphs on a GPU); the first pass then takes a minute.
+
+        Raises ValueError where the network could not be traced.
+        """
+        if not self.traced:
+            raise ValueError(f"compile=true: {self.name} cannot be traced up to {self.layer}; compile=false is right")
+        if not self.compiled:
+            mode = "reduce-overhead" if self.mean.device.type == "cuda" else "default"
+            self._run = torch.compile(self.body, mode=mode, dynamic=False)
+            self.compiled = True
+        return self
+
+
+def prepare(
+    network: Network | PreparedNetwork,
+    layer: str,
+    previous: str | None = None,
+    *,
+    fold: bool = True,
+    channels_last: bool = True,
+) -> PreparedNetwork:
+    """Cut the network off after `layer`, fold its BatchNorms into convolutions and lay its weights out channels last.
+
+    Names are as in `record`. A BatchNorm whose convolution's own output is the target or the previous layer stays, as
+    does one whose convolution is used twice or feeds something else too. The network itself is left as it is; the
+    prepared one shares nothing with it, so that the parts past the layer can be let go.
+
+    A network whose program depends on its images' values cannot be traced; it is then run as it stands, by hooks. So
+    is one whose prepared answer to a probe image is off by more than TOLERANCE. A prepared network comes back as it
+    is if it is for these layers. Raises ValueError for an unknown layer.
+    """
+    if isinstance(network, PreparedNetwork):
+        asked = network.resolve(layer)
+        if previous is not None and previous != network.previous:
+            raise ValueError(f"{asked} is prepared without the previous layer {previous}: prepare the network again")
+        return network
+    layer = network.resolve(layer)
+    previous = None if previous is None else network.resolve(previous)
+    probe = _probe(network)
+    try:
+        with torch.no_grad(), record(network, layer, previous) as tape:
+            target = tape(probe)
+    except (RuntimeError, AssertionError, TypeError):
+        # It cannot look at images of its own size, so nothing could be compared; who runs it says what is wrong.
+        return PreparedNetwork(network, None, layer, previous, channels_last=False, folded=0)
+    straight, folded, reason = None, 0, "its program depends on what is in the images"
+    for keep_copy in (False, True):
+        try:
+            straight = _straight(network.body, layer, previous, tape, keep_copy)
+            folded = _fold(straight) if fold else 0
+        except Exception as error:  # a tracer meets anything a forward method may do
+            log.debug("tracing %s", network.name, exc_info=True)
+            straight, reason = None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            break
+        if channels_last:
+            straight = straight.to(memory_format=torch.channels_last)
+        made = PreparedNetwork(network, straight, layer, previous, channels_last=channels_last, folded=folded)
+        off = _difference(made, probe, target, tape.previous)
+        if off <= TOLERANCE:
+            return made
+        straight, reason = None, f"its answer would be off by {off:.1g}"
+    log.info("%s runs as it stands, by hooks: %s", network.name, reason)
+    return PreparedNetwork(network, straight, layer, previous, channels_last=False, folded=0)
+
+
+class _ScaledGradient(torch.autograd.Function):
+    """The same values forward; the gradient times a factor backward."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None
+
+
+class _Reached(BaseException):
+    """Ends tracing at the target."""
+
+
+class _PathTracer(fx.Tracer):
+    """Traces a body up to one call of one module and remembers what enters it, or what another module gave before."""
+
+    def __init__(self, target: nn.Module, call: int, previous: nn.Module | None, previous_call: int | None) -> None:
+        super().__init__()
+        self.reached: fx.Proxy | None = None
+        self.before: fx.Proxy | None = None
+        self._target, self._call = target, call
+        self._previous, self._previous_call = previous, previous_call
+        self._calls = self._previous_calls = 0
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        # Both named layers must be seen from outside, and what holds them from inside.
+        if any(inner in (self._target, self._previous) for inner in m.modules() if inner is not m):
+            return False
+        return _is_normalisation(m) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        entering = self._calls if m is self._target else None
+        if entering is not None:
+            self._calls += 1
+            if entering == self._call and self._previous is None:
+                self.before = _entering((*args, *kwargs.values()))
+        out = super().call_module(m, forward, args, kwargs)
+        if entering is not None and entering == self._call:
+            self.reached = out
+            raise _Reached
+        if m is self._previous:
+            if self._previous_call in (None, self._previous_calls):
+                self.before = out
+            self._previous_calls += 1
+        return out
+
+
+def _entering(arguments: tuple[Any, ...]) -> fx.Proxy | None:
+    """What enters a module, as the tape sees it: its first tensor, a list of maps (DenseNet) joined along channels."""
+    for argument in arguments:
+        if isinstance(argument, fx.Proxy):
+            return argument
+        if isinstance(argument, list | tuple) and argument and all(isinstance(part, fx.Proxy) for part in argument):
+            return torch.cat(list(argument), dim=1)
+    return None
+
+
+def _is_normalisation(module: nn.Module) -> bool:
+    """A frozen BatchNorm, or timm's with an activation of its own: one step of the program, to be folded as one."""
+    kind = type(module).__name__
+    return kind == "FrozenBatchNorm2d" or (kind == "BatchNormAct2d" and isinstance(module, nn.BatchNorm2d))
+
+
+def _straight(body: nn.Module, layer: str, previous: str | None, tape: Tape, keep_copy: bool) -> fx.GraphModule:
+    """The program from the body's images to (target, previous), with weights of its own."""
+    path, _ = resolve_layer(body, layer)
+    before, before_call = (None, None) if previous is None else resolve_layer(body, previous)
+    tracer = _PathTracer(
+        body.get_submodule(path), tape.call, None if before is None else body.get_submodule(before), before_call
+    )
+    with contextlib.suppress(_Reached):
+        tracer.trace(_Images(body))
+    if not isinstance(tracer.reached, fx.Proxy) or (tape.previous is not None) != isinstance(tracer.before, fx.Proxy):
+        raise ValueError("the layer gives no single tensor")
+    graph = tracer.graph
+    kept = None if tape.previous is None else tracer.before.node
+    if keep_copy and kept is not None:
+        with graph.inserting_after(kept):  # a later module writes over it
+            kept = graph.call_function(torch.clone, (kept,))
+    graph.output((tracer.reached.node, kept))
+    graph.lint()
+    # The copy holds the modules on the way alone: fx takes over what the program names.
+    return copy.deepcopy(fx.GraphModule(tracer.root, graph))
+
+
+class _Images(nn.Module):
+    """Calls the body with its images alone, so that the body's optional arguments keep their defaults."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, images: Tensor) -> Any:
+        return self.body(images)
+
+
+def _fold(straight: fx.GraphModule) -> int:
+    """Folds each BatchNorm that is the only reader of a convolution (or linear layer); returns how many."""
+    modules = dict(straight.named_modules(remove_duplicate=False))
+    called = [id(modules[node.target]) for node in straight.graph.nodes if node.op == "call_module"]
+    folded = 0
+    for node in list(straight.graph.nodes):
+        if node.op != "call_module" or not node.args or not isinstance(node.args[0], fx.Node):
+            continue
+        source = node.args[0]
+        if source.op != "call_module" or len(source.users) != 1 or node.kwargs or len(node.args) != 1:
+            continue
+        convolution, norm = modules[source.target], modules[node.target]
+        if called.count(id(convolution)) != 1:
+            continue
+        merged = _folded(convolution, norm)
+        if merged is None:
+            continue
+        straight.set_submodule(source.target, merged)
+        modules[source.target] = merged
+        after = source
+        if type(norm).__name__ == "BatchNormAct2d":  # timm's, whose activation (and dropout) stay
+            straight.set_submodule(node.target, nn.Sequential(norm.drop, norm.act))
+        else:
+            node.replace_all_uses_with(after)
+            straight.graph.erase_node(node)
+        folded += 1
+    straight.delete_all_unused_submodules()
+    straight.recompile()
+    return folded
+
+
+def _folded(convolution: nn.Module, norm: nn.Module) -> nn.Module | None:
+    """Both in one; None where they do not fit: other classes (a subclass may compute anything), batch statistics."""
+    fuse = _FOLDS.get((type(convolution), type(norm)))
+    if fuse is not None:
+        usable = norm.running_mean is not None and not norm.training
+        return fuse(convolution, _affine(norm)) if usable else None
+    if type(convolution) is nn.Conv2d and _is_normalisation(norm) and norm.running_mean is not None:
+        plain = nn.BatchNorm2d(len(norm.running_mean), eps=norm.eps).to(norm.running_mean.device).eval()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            value = getattr(norm, name)
+            if value is not None:
+                getattr(plain, name).data = value.detach().clone()
+        return fuse_conv_bn_eval(convolution, plain.requires_grad_(False))
+    return None
+
+
+def _affine(norm: nn.Module) -> nn.Module:
+    """torch's folding wants a weight and a bias; a BatchNorm without has 1 and 0."""
+    if norm.weight is not None:
+        return norm
+    other = copy.deepcopy(norm)
+    other.weight = nn.Parameter(torch.ones_like(norm.running_mean), requires_grad=False)
+    other.bias = nn.Parameter(torch.zeros_like(norm.running_mean), requires_grad=False)
+    return other
+
+
+def _probe(network: Network) -> Tensor:
+    """One image [1,ch,S,S] of uniform noise, the same every time."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(1, network.channels, network.size, network.size, generator=generator).to(network.mean.device)
+
+
+@torch.no_grad()
+def _difference(made: PreparedNetwork, probe: Tensor, target: Tensor, previous: Tensor | None) -> float:
+    """The larger of both tensors' relative differences; infinite where they cannot be compared."""
+    try:
+        answers = made(probe)
+    except Exception:
+        log.debug("running %s prepared", made.name, exc_info=True)
+        return float("inf")
+    worst = 0.0
+    for answer, right in zip(answers, (target, previous), strict=True):
+        if right is None and answer is None:
+            continue
+        if right is None or answer is None or answer.shape != right.shape:
+            return float("inf")
+        difference = (answer.double() - right.double()).norm() / right.double().norm().clamp(min=1e-12)
+        worst = max(worst, float(difference.nan_to_num(float("inf"))))
+    return worst

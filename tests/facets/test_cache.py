@@ -1,0 +1,601 @@
+import importlib.util
+import json
+import logging
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from filelock import SoftFileLease
+from PIL import Image
+from torch import nn
+
+from mindseye.facets import discover_facets, discovery, load_photographs, photographs
+from mindseye.facets import survey as survey_module
+from mindseye.facets.cache import Cache, _put_aside, _signs_of_life, address, default_folder
+from mindseye.facets.survey import architecture, survey
+from mindseye.networks import Network
+from mindseye.networks.preparing import prepare
+
+KEY = {"n": 1, "name": "ä"}
+
+
+def make(value=1.0):
+    return {"x": torch.full((100,), value), "i": torch.arange(6).reshape(2, 3)}
+
+
+def forbidden():
+    raise AssertionError("made although it is kept")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Cache(tmp_path / "cache", 10**6)
+
+
+def files(cache):
+    return sorted(path.name for path in cache.folder.iterdir())
+
+
+def entry(cache, key=KEY):
+    return cache.folder / f"mindseye-{address('test', key)}.safetensors"
+
+
+# ---- the store -------------------------------------------------------------------------------------------------
+
+
+def test_made_once_and_read_back_as_it_was(cache):
+    first = cache.fetch("test", KEY, make)
+    again = Cache(cache.folder, 10**6).fetch("test", dict(reversed(KEY.items())), forbidden)
+    assert (first.made, again.made) == (True, False)
+    assert again.tensors.keys() == first.tensors.keys()
+    for name, tensor in first.tensors.items():
+        assert torch.equal(again.tensors[name], tensor)
+        assert again.tensors[name].dtype == tensor.dtype
+    assert files(cache) == [entry(cache).name]  # neither lock nor scratch file is left
+    (cache.folder / "any").touch()
+    assert entry(cache).stat().st_mode == (cache.folder / "any").stat().st_mode  # a group may share it, or may not
+
+
+def test_another_kind_or_key_is_another_entry(cache):
+    for kind, key in (("test", KEY), ("other", KEY), ("test", {"n": 2}), ("test", {}), ("", {})):
+        assert cache.fetch(kind, key, make).made
+    with pytest.raises(TypeError):
+        cache.fetch("test", {"x": object()}, make)
+    with pytest.raises(ValueError, match="JSON"):
+        cache.fetch("test", {"x": float("nan")}, make)
+
+
+def test_names_cannot_leave_the_folder(cache, tmp_path):
+    for hostile in ("../../etc/passwd", "/etc/passwd", "a\0b", "..", "x" * 5000):
+        assert cache.fetch(hostile, {hostile: hostile}, make).made
+        assert not cache.fetch(hostile, {hostile: hostile}, forbidden).made
+    assert all(re.fullmatch(r"mindseye-[0-9a-f]{64}\.safetensors", name) for name in files(cache))
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_what_make_raises_goes_through_and_nothing_is_kept(cache):
+    def fail():
+        raise OSError("the photographs' disk, not the cache's")
+
+    with pytest.raises(OSError, match="photographs"):
+        cache.fetch("test", KEY, fail)
+    assert files(cache) == []
+    assert cache.fetch("test", KEY, make).made
+
+
+def test_every_flipped_bit_is_seen_and_the_entry_made_again(cache, caplog):
+    cache.fetch("test", KEY, make)
+    whole = entry(cache).read_bytes()
+    for place in [*range(0, len(whole), 7), len(whole) - 1]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        entry(cache).write_bytes(damaged)
+        assert cache.fetch("test", KEY, make).made, place
+        assert not cache.fetch("test", KEY, forbidden).made
+    assert "is damaged" in caplog.text
+    for torn in (b"", whole[:5], whole[:300], whole[:-1], whole + b"x"):
+        entry(cache).write_bytes(torn)
+        assert cache.fetch("test", KEY, make).made
+    entry(cache).rename(entry(cache, {"n": 2}))  # whole, but at another address
+    assert cache.fetch("test", {"n": 2}, make).made
+
+
+def test_what_was_used_last_stays(cache):
+    for n in range(4):
+        cache.fetch("test", {"n": n}, make)
+    size = entry(cache, {"n": 0}).stat().st_size
+    now = time.time()
+    for n in range(4):
+        os.utime(entry(cache, {"n": n}), (now - 100 + n, now - 100 + n))
+    cache.fetch("test", {"n": 0}, forbidden)  # now it is the one used last
+    cache.limit_bytes = 3 * size
+    cache.fetch("test", {"n": 4}, make)
+    assert [n for n in range(5) if entry(cache, {"n": n}).exists()] == [0, 3, 4]
+
+
+def test_what_was_just_made_or_read_is_not_evicted(cache):
+    cache.limit_bytes = 1000  # one entry
+    for n in range(3):
+        cache.fetch("test", {"n": n}, make)
+    assert all(entry(cache, {"n": n}).exists() for n in range(3))
+
+
+def test_an_entry_larger_than_the_limit_is_not_kept(cache, caplog):
+    cache.limit_bytes = 100
+    with caplog.at_level(logging.INFO):
+        assert cache.fetch("test", KEY, make).made
+    assert "larger than the limit" in caplog.text
+    assert files(cache) == []
+
+
+@pytest.mark.parametrize("folder", ["a file", "below a file", "/proc/no/such"])
+def test_a_folder_that_cannot_be_written_costs_one_warning(folder, tmp_path, caplog):
+    (tmp_path / "file").write_text("not a folder")
+    place = {"a file": tmp_path / "file", "below a file": tmp_path / "file" / "cache"}.get(folder, folder)
+    cache = Cache(place, 10**6)
+    for n in range(3):
+        assert torch.equal(cache.fetch("test", {"n": n}, make).tensors["x"], make()["x"])
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
+    assert "going on without it" in caplog.text
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+FULL = """
+import resource, sys, logging, torch
+from mindseye.facets.cache import Cache
+logging.basicConfig(format="%(message)s")
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # as on a full disk, a write ends in the middle
+cache = Cache(sys.argv[1], 10**9)
+for n in range(2):
+    print(cache.fetch("test", {"n": n}, lambda: {"x": torch.ones(100_000)}).tensors["x"].sum().item())
+"""
+
+
+def test_a_full_disk_costs_one_warning(tmp_path):
+    done = python(FULL, tmp_path / "cache")
+    out, err = done.communicate(timeout=120)
+    assert out.split() == ["100000.0"] * 2, err
+    assert len(err.strip().splitlines()) == 1
+    assert "going on without it" in err
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_clear_deletes_what_the_cache_has_written_and_nothing_else(cache):
+    cache.fetch("test", KEY, make)
+    name = entry(cache).stem
+    (cache.folder / f"{name}.0123456789abcdef.part").write_bytes(b"x" * 10)  # left by a killed process
+    (cache.folder / f"{name}.lock").write_text("left by a killed process")
+    os.utime(cache.folder / f"{name}.lock", (0, 0))
+    size = entry(cache).stat().st_size
+    mine = ["notes.txt", "model.safetensors", f"{'a' * 64}.safetensors", "mindseye-1.safetensors"]
+    for other in mine:
+        (cache.folder / other).write_text("mine")
+    (cache.folder / f"mindseye-{'b' * 64}.safetensors").symlink_to(cache.folder / "notes.txt")
+    assert cache.clear() == (1, size + 10)
+    assert files(cache) == sorted([*mine, f"mindseye-{'b' * 64}.safetensors"])
+    assert cache.clear() == (0, 0)
+
+
+def test_the_folder_is_named_by_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("MINDSEYE_CACHE", str(tmp_path))
+    assert default_folder() == tmp_path
+    monkeypatch.setenv("MINDSEYE_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    if sys.platform == "linux":
+        assert default_folder() == tmp_path / "xdg" / "mindseye"
+
+
+# ---- many processes --------------------------------------------------------------------------------------------
+
+ASK = """
+import logging, os, sys, time
+import torch
+from mindseye.facets.cache import Cache
+logging.basicConfig(format="%(message)s")
+folder, record, gate, slow = sys.argv[1:]
+
+def make():
+    with open(record, "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    with open(record) as file:
+        time.sleep(120 if len(file.readlines()) <= int(slow) else 2)
+    return {"x": torch.arange(100_000)}
+
+print("ready", flush=True)
+while not os.path.exists(gate):
+    time.sleep(0.01)
+found = Cache(folder, 10**9).fetch("test", {}, make)
+print(int(found.made), found.tensors["x"].sum().item())
+"""
+
+
+def python(script, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@contextmanager
+def asking(tmp_path, count, slow=0):
+    """So many processes that ask for one entry at the same moment; the first `slow` who make it take two minutes."""
+    record, gate = tmp_path / "record", tmp_path / "gate"
+    record.touch()
+    processes = [python(ASK, tmp_path / "cache", record, gate, slow) for _ in range(count)]
+    try:
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        gate.touch()
+        yield processes, record
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_of_eight_processes_one_computes_and_the_others_wait(tmp_path):
+    with asking(tmp_path, 8) as (processes, record):
+        said = [process.communicate(timeout=120) for process in processes]
+    answers = [out.split() for out, _ in said]
+    assert sorted(made for made, _ in answers) == ["0"] * 7 + ["1"]
+    assert {total for _, total in answers} == {str(sum(range(100_000)))}
+    [maker] = record.read_text().split()
+    waiting = [err for _, err in said if err]
+    assert waiting  # all of them, but where the machine is so busy that one comes when the entry is there
+    assert all(re.fullmatch(rf"waiting for another process \(pid {maker}, .+\) .*\n", err) for err in waiting)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".safetensors"]
+
+
+def test_killed_in_the_middle_they_hold_nobody_up_and_leave_nothing_torn(tmp_path):
+    with asking(tmp_path, 6, slow=3) as (processes, record):
+        begun = time.monotonic()
+        for killed in range(3):
+            wait_for(lambda killed=killed: len(record.read_text().splitlines()) == killed + 1)
+            [maker] = [one for one in processes if one.pid == int(record.read_text().split()[-1])]
+            maker.send_signal(signal.SIGKILL)
+            maker.wait()  # until its parent has heard of it, a dead process looks alive
+        alive = [process for process in processes if str(process.pid) not in record.read_text().split()[:3]]
+        said = [process.communicate(timeout=60)[0].split() for process in alive]
+        assert time.monotonic() - begun < 20  # a dead process of this host is found out at once
+    assert sorted(made for made, _ in said) == ["0", "0", "1"]
+    assert len(record.read_text().split()) == 4
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".safetensors"]
+
+
+def left_by_another_host(cache):
+    """A lock as a process on another host leaves it that was killed: nobody here can ask whether that one lives."""
+    lock = cache.folder / f"{entry(cache).stem}.lock"
+    cache.folder.mkdir()
+    holder = SoftFileLease(lock, lease_duration=cache.lease_s)
+    holder.acquire()
+    record = re.sub(r"(host\w*[=: ]*)\S+", r"\1elsewhere", lock.read_text())
+    assert "elsewhere" in record
+    holder.release()
+    lock.write_text(record)
+    return lock
+
+
+@pytest.mark.parametrize("swaps", [True, False], ids=["names can be swapped", "as on NFS"])
+def test_a_lock_left_by_another_host_is_taken_over_after_the_lease(swaps, tmp_path, monkeypatch):
+    if not swaps:  # there filelock leaves the lock alone
+        monkeypatch.setattr(SoftFileLease, "_try_break_stale_lock", lambda lock: None)
+    cache = Cache(tmp_path / "cache", 10**6, lease_s=1.0)
+    lock = left_by_another_host(cache)
+    begun = time.monotonic()
+    assert cache.fetch("test", KEY, make).made
+    assert 0.9 < time.monotonic() - begun < 10
+    assert not lock.exists()
+
+
+def test_a_lock_that_was_killed_before_it_was_written(tmp_path):
+    cache = Cache(tmp_path / "cache", 10**6, lease_s=0.5)
+    cache.folder.mkdir()
+    (cache.folder / f"{entry(cache).stem}.lock").touch()
+    assert cache.fetch("test", KEY, make).made
+
+
+def test_a_lock_that_beats_is_waited_for(tmp_path):
+    cache = Cache(tmp_path / "cache", 10**6, lease_s=0.5)
+    lock = left_by_another_host(cache)
+    done = threading.Event()
+
+    def beat():
+        while not done.wait(0.05):
+            os.utime(lock)
+        lock.unlink()
+
+    threading.Timer(3, done.set).start()  # six leases
+    beating = threading.Thread(target=beat)
+    beating.start()
+    begun = time.monotonic()
+    assert cache.fetch("test", KEY, make).made
+    assert time.monotonic() - begun > 2.5
+    beating.join()
+
+
+def test_of_two_who_take_over_the_second_puts_the_first_one_s_lock_back(tmp_path):
+    lock = tmp_path / "x.lock"
+    lock.write_text("dead")
+    judged = _signs_of_life(str(lock))
+    pinned = lock.open()  # so that the number of its inode is not given to the next file
+    lock.unlink()
+    lock.write_text("the first one's")
+    _put_aside(lock, judged)
+    pinned.close()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["the first one's"]
+    _put_aside(lock, _signs_of_life(str(lock)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scratch_files_of_killed_processes_are_swept(cache):
+    cache.folder.mkdir()
+    scratch = cache.folder / f"{entry(cache).stem}.0123456789abcdef.part"
+    old = cache.folder / f"{entry(cache, {}).stem}.0123456789abcdef.part"
+    scratch.write_bytes(b"torn")
+    old.write_bytes(b"torn")
+    os.utime(old, (0, 0))
+    cache.fetch("test", KEY, make)
+    assert files(cache) == [entry(cache).name]
+
+
+# ---- what is cached --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def counting(network):
+    """How many images enter the body of a prepared network, which is not prepared again by those who get it."""
+    batches = []
+
+    def enter(body, arguments):
+        if isinstance(arguments[0], torch.Tensor):  # else it is torch.fx that looks at the network
+            batches.append(len(arguments[0]))
+
+    handle = network.body.register_forward_pre_hook(enter)
+    try:
+        yield lambda: sum(batches)
+    finally:
+        handle.remove()
+
+
+@pytest.fixture(params=["maps kept", "maps too large"])
+def kept(request, monkeypatch):
+    """Whether the survey keeps the maps."""
+    if request.param == "maps too large":
+        monkeypatch.setattr(discovery, "survey", partial(survey, keep_maps=0))
+    return request.param == "maps kept"
+
+
+SETTINGS = {"facets": 3, "k": 8, "N": 4}
+
+
+def test_with_a_cache_and_without_the_same_bytes(kept, cache, network, photographs):
+    without = discover_facets(network, photographs, "layer3.0", **SETTINGS)
+    for _ in range(2):
+        found = discover_facets(network, photographs, "layer3.0", **SETTINGS, cache=cache)
+        assert found.content_hash() == without.content_hash()
+
+
+def test_the_photographs_go_through_the_network_once_in_a_sweep(kept, cache, network, photographs, caplog):
+    M, chosen = len(photographs), 3 * 4
+    network = prepare(network, "layer3.0")
+    with counting(network) as entered:
+        discover_facets(network, photographs, "layer3.0", **SETTINGS, cache=cache)
+        assert entered() == (M if kept else M + chosen)
+        for k in (5, 20):  # another k: nothing at all
+            with caplog.at_level(logging.INFO):
+                discover_facets(network, photographs, "layer3.0", **{**SETTINGS, "k": k}, cache=cache)
+        assert entered() == (M if kept else M + chosen)
+        assert "from the cache" in caplog.text
+        assert f"of {M} photographs" in caplog.text
+        discover_facets(network, photographs, "layer3.0", **{**SETTINGS, "facets": 2}, cache=cache)
+        assert entered() == (M if kept else M + chosen + 2 * 4)
+
+
+def test_the_maps_are_kept_by_their_size(network, photographs):
+    D, H, W = 96, 6, 6
+    size = 4 * len(photographs) * D * H * W
+    kept = survey(network, photographs, "layer3.0", keep_maps=size)
+    assert kept.maps.shape == (len(photographs), D, H, W)
+    assert torch.allclose(kept.maps.flatten(2).mean(dim=2), kept.means, atol=1e-6)
+    other = survey(network, photographs, "layer3.0", keep_maps=size - 1)
+    assert other.maps is None
+    assert torch.equal(other.means, kept.means)
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 4, 3)
+        self.second = nn.Conv2d(4, 4, 3)
+
+    def forward(self, x):
+        return self.second(self.first(x).relu())
+
+
+@pytest.fixture
+def noise(tmp_path):
+    folder = tmp_path / "noise"
+    (folder / "sub").mkdir(parents=True)
+    for i in range(8):
+        array = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(array).save(folder / "sub" / f"{i}.png")
+    return folder
+
+
+def small():
+    return Network(Small(), (0.0,) * 3, (1.0,) * 3, "small", 16)
+
+
+def look(cache, folder, network=None, layer="second", size=16, **settings):
+    network = prepare(network or small(), layer)
+    with counting(network) as entered:
+        seen = survey(network, load_photographs(folder, size), layer, cache=cache, **settings)
+        return entered(), seen
+
+
+def test_what_changes_is_looked_at_anew(cache, noise):
+    assert look(cache, noise)[0] == 8
+    assert look(cache, noise)[0] == 0
+    other = small()
+    other.body.first.bias.data[0] += 1e-3
+    assert look(cache, noise, other)[0] == 8
+    assert look(cache, noise, Network(Small(), (0.1,) * 3, (1.0,) * 3, "small", 16))[0] == 8
+    assert look(cache, noise, layer="first")[0] == 8
+    assert look(cache, noise, size=12)[0] == 8
+    assert look(cache, noise, batch_size=3)[0] == 8
+    assert look(cache, noise, keep_maps=0)[0] == 8
+    content = (noise / "sub" / "3.png").read_bytes()
+    Image.new("RGB", (16, 16)).save(noise / "sub" / "3.png")
+    assert look(cache, noise)[0] == 8
+    (noise / "sub" / "3.png").write_bytes(content)
+    assert look(cache, noise)[0] == 0
+    (noise / "sub" / "8.png").write_bytes(content)
+    assert look(cache, noise)[0] == 9
+    (noise / "sub" / "3.png").rename(noise / "sub" / "9.png")  # the order changes
+    assert look(cache, noise)[0] == 9
+
+
+def test_other_names_and_folders_of_the_same_files_are_named_rightly(cache, noise, tmp_path):
+    look(cache, noise)
+    (noise / "sub").rename(noise / "renamed")
+    noise.rename(tmp_path / "elsewhere")
+    entered, seen = look(cache, tmp_path / "elsewhere")
+    assert entered == 0
+    assert seen.photographs.root == tmp_path / "elsewhere"
+    assert seen.photographs.paths == tuple(f"renamed/{i}.png" for i in range(8))
+
+
+def test_unreadable_files_are_named_by_a_recalled_survey_too(cache, noise, tmp_path, caplog):
+    (noise / "sub" / "4a.png").write_bytes(b"no picture")
+    first = look(cache, noise)[1]
+    noise.rename(tmp_path / "elsewhere")
+    caplog.clear()
+    entered, again = look(cache, tmp_path / "elsewhere")
+    assert entered == 0
+    assert again.recalled
+    assert again.photographs.paths == first.photographs.paths
+    [skipped] = again.photographs.skipped
+    assert skipped.path == "sub/4a.png"
+    assert str(noise) not in skipped.reason
+    assert "4a.png" in caplog.text
+
+
+def test_a_file_that_could_not_be_read_for_once_is_not_lost_for_ever(cache, noise, monkeypatch):
+    read = photographs.read_photograph
+
+    def fails(path, size, channels=3):
+        if path.name == "2.png":
+            raise photographs.UnreadablePhotograph("OSError: [Errno 5] Input/output error")
+        return read(path, size, channels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(photographs, "read_photograph", fails)
+        assert len(look(cache, noise)[1].means) == 7
+    entered, seen = look(cache, noise)
+    assert entered == len(seen.means) == 8
+
+
+BODY = """
+from torch import nn
+
+class Body(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return {}
+"""
+
+
+def test_a_network_that_computes_otherwise_with_the_same_weights(tmp_path):
+    said = []
+    for code in ("self.conv(x)", "self.conv(x)", "self.conv(x).relu()"):
+        (tmp_path / "body.py").write_text(BODY.format(code))
+        spec = importlib.util.spec_from_file_location("body", tmp_path / "body.py")
+        sys.modules["body"] = module = importlib.util.module_from_spec(spec)
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        spec.loader.exec_module(module)
+        sys.dont_write_bytecode = before
+        said.append(architecture(module.Body()))
+    del sys.modules["body"]
+    assert said[0] == said[1] != said[2]
+    assert architecture(nn.Sequential(nn.Conv2d(3, 4, 3))) != architecture(nn.Sequential(nn.Conv2d(3, 4, 3, 2)))
+    assert architecture(torch.fx.symbolic_trace(Small())) != architecture(Small())
+    assert architecture(Small().to(memory_format=torch.channels_last)) != architecture(Small())
+    assert architecture(Small().double()) != architecture(Small())
+
+
+def test_another_way_to_read_files_is_another_key(cache, noise, monkeypatch, tmp_path):
+    look(cache, noise)
+    changed = tmp_path / "photographs.py"
+    changed.write_text("# reads otherwise")
+    monkeypatch.setattr(photographs, "__file__", str(changed))
+    assert look(cache, noise)[0] == 8
+
+
+def test_the_embedding_is_kept_by_its_settings(cache, network, photographs, monkeypatch):
+    calls = []
+    real = discovery.embed
+    monkeypatch.setattr(discovery, "embed", lambda *a, **settings: calls.append(settings) or real(*a, **settings))
+    settings = {**SETTINGS, "cache": cache}
+    for other in ({}, {"facets": 2}, {"N": 3}, {"k": 3}, {"weighting": "published"}, {"selection": "farthest"}):
+        discover_facets(network, photographs, "layer3.0", **{**settings, **other})
+    assert len(calls) == 1
+    for other in ({"perplexity": 3.0}, {"components": 3}, {"seed": 1}, {"batch_size": 5}):
+        discover_facets(network, photographs, "layer3.0", **{**settings, **other})
+    assert len(calls) == 5
+
+
+def test_nothing_wrong_is_kept(cache, noise):
+    broken = small()
+    broken.body.first.weight.data[0] = float("nan")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="NaN"):
+            look(cache, noise, broken)
+    assert files(cache) == []
+
+
+def test_progress_ends_where_the_photographs_do(cache, noise):
+    for _ in range(2):
+        said = []
+        tell = lambda done, total, said=said: said.append((done, total))  # noqa: E731
+        survey(small(), load_photographs(noise, 16), "second", cache=cache, progress=tell)
+        assert said[-1] == (8, 8)
+
+
+def test_an_entry_says_what_it_is_of(cache, network, photographs):
+    discover_facets(network, photographs, "layer3.0", **SETTINGS, cache=cache)
+    of = {entry.kind: entry.key for entry in cache.entries()}
+    assert set(of) == {"survey", "embedding"}
+    for key in (of["survey"], of["embedding"]["survey"]):
+        assert (key["network"]["name"], key["layer"], key["photographs"]["count"]) == ("demo", "layer3.0", 24)
+    json.dumps(of)
+
+
+def test_many_files_are_hashed_in_bounded_memory(cache, noise, monkeypatch):
+    """Never more than a small piece of a file at once: 4 threads hash 64 MB in much less."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for i in range(4):
+        with open(noise / f"{i}.png", "wb") as file:
+            file.truncate(16 * 2**20)
+    survey_module._content(load_photographs(noise, 16))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024
