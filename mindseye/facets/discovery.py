@@ -1,6 +1,7 @@
 """Which kinds of stimuli a layer sees: activations -> PCA -> t-SNE -> k-means -> weights (the paper's section 3.1)."""
 
 import hashlib
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -8,7 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-import mindseye.facets.embedding
 from mindseye.facets.cache import Cache
 from mindseye.facets.embedding import Method, Stage, cluster, embed, pick_method
 from mindseye.facets.photographs import Photographs
@@ -20,6 +20,10 @@ from mindseye.networks.preparing import PreparedNetwork, prepare
 Weighting = Literal["calibrated", "published"]
 Selection = Literal["nearest", "nearest_members", "farthest"]
 log = logging.getLogger(__name__)
+
+# What the cache's keys say of the program.
+EMBEDDING_CODE = code_of(inspect.getfile(embed))
+BLENDING_CODE = code_of(__file__)
 
 ONE_PHOTOGRAPH = 0.9  # a weight above which a facet is hardly a blend any more
 
@@ -109,7 +113,7 @@ def discover_facets(
     key = {
         "survey": seen.key,
         "settings": settings,
-        "code": code_of(mindseye.facets.embedding.__file__),
+        "code": EMBEDDING_CODE,
         "versions": versions("scikit-learn", "numpy", "scipy", "openTSNE"),
     }
     embedding, embedding_recalled = _recall(cache, "embedding", key, lambda: embed(seen.means, **settings, stage=stage))
@@ -185,7 +189,7 @@ def _target_maps(
         "survey": seen.key,
         "chosen": chosen.tolist(),
         "weights": hashlib.sha256(weights.contiguous().numpy().tobytes()).hexdigest(),
-        "code": code_of(__file__),
+        "code": BLENDING_CODE,
     }
     return _recall(cache, "targets", key, lambda: _blend_activations(network, images, weights))
 

@@ -1,5 +1,6 @@
 """What a layer says of every photograph: one pass up to the layer, kept for whoever asks the same again."""
 
+import functools
 import hashlib
 import importlib.metadata
 import inspect
@@ -15,13 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import mindseye.facets.photographs
-import mindseye.networks.preparing
-import mindseye.networks.recording
 from mindseye.facets.cache import Cache
 from mindseye.facets.photographs import Photographs, SkippedFile, UnreadablePhotograph
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import PreparedNetwork, prepare
+from mindseye.networks.recording import Tape
 
 Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
@@ -232,12 +231,7 @@ def survey_key(
         "keep_maps": keep_maps,
         "device": network.mean.device.type,
         "precision": torch.get_float32_matmul_precision(),
-        "code": code_of(
-            mindseye.facets.photographs.__file__,
-            mindseye.networks.preparing.__file__,
-            mindseye.networks.recording.__file__,
-            __file__,
-        ),
+        "code": _CODE,
         "versions": versions("torch", "pillow", "numpy"),
     }
 
@@ -252,27 +246,31 @@ def architecture(body: nn.Module) -> str:
     digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(body)).encode())
     for name, weight in body.state_dict().items():
         digest.update(f"{name} {weight.dtype} {weight.stride()}\n".encode())
-    sources: set[str | bytes] = set()
+    sources: set[str] = set()
     for module in body.modules():
         generated = None
         with suppress(Exception):  # a property of other people's classes
             generated = getattr(module, "code", None)  # torch.fx's and torch.jit's modules are their own source
         if isinstance(generated, str):
             digest.update(generated.encode())
-        try:
-            sources.add(inspect.getfile(type(module)))
-        except (TypeError, OSError):  # a class written in a notebook
-            sources.add(marshal.dumps(type(module).forward.__code__))
-    digest.update(code_of(*(source for source in sources if isinstance(source, str))).encode())
-    for source in sorted(source for source in sources if isinstance(source, bytes)):
-        digest.update(source)
+        sources.add(_source_sha256(type(module)))
+    digest.update("".join(sorted(sources)).encode())
     return digest.hexdigest()
+
+
+@functools.cache  # what runs is the class as it was when it was read, whatever becomes of its file meanwhile
+def _source_sha256(kind: type[nn.Module]) -> str:
+    try:
+        return _file_sha256(inspect.getfile(kind))
+    except (TypeError, OSError):  # a class written in a notebook
+        return hashlib.sha256(marshal.dumps(kind.forward.__code__)).hexdigest()
 
 
 def code_of(*files: str) -> str:
     """sha256 over the content of source files, whatever their order and place: another program may compute otherwise.
 
-    Nobody has to remember to raise a version when a computation changes. A file that cannot be read counts by name.
+    Nobody has to remember to raise a version when a computation changes. To be asked when the files are imported: who
+    edits them during a sweep does not change what runs. A file that cannot be read counts by name.
     """
     return hashlib.sha256("".join(sorted(_file_sha256(file) for file in files)).encode()).hexdigest()
 
@@ -306,3 +304,6 @@ def _file_sha256(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         return f"{Path(path).name}: {type(error).__name__}"
+
+
+_CODE = code_of(*map(inspect.getfile, (Photographs, PreparedNetwork, Tape, Survey)))

@@ -41,7 +41,7 @@ class Schedules:
     Lengths are fractions of the image's side, so they mean the same at any size.
 
     lr: learning rate of the image. penalty: λ of Eq. 4. mask_sigma, blur_sigma: standard deviations of the centre mask
-    and of the Gaussian blur. denoise_weight: split Bregman's weight of the image against its total variation, times the
+    and of the Gaussian blur. denoise_weight: the weight of the image against its total variation, times the
     side (1024 is a weight of 2 at 512 pixels; a smaller one denoises more). views: how much of the ranges in
     Transformations, and of its noise, is used, 0 to 1.
     """

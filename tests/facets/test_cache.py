@@ -22,8 +22,8 @@ from torch import nn
 from mindseye.facets import discover_facets, discovery, load_photographs, photographs
 from mindseye.facets import survey as survey_module
 from mindseye.facets.cache import Cache, _put_aside, _signs_of_life, address, default_folder
-from mindseye.facets.survey import architecture, survey
-from mindseye.networks import Network
+from mindseye.facets.survey import architecture, code_of, survey
+from mindseye.networks import Network, callable_network
 from mindseye.networks.preparing import prepare
 
 KEY = {"n": 1, "name": "ä"}
@@ -545,11 +545,22 @@ def test_a_network_that_computes_otherwise_with_the_same_weights(tmp_path):
 
 
 def test_another_way_to_read_files_is_another_key(cache, noise, monkeypatch, tmp_path):
-    look(cache, noise)
     changed = tmp_path / "photographs.py"
     changed.write_text("# reads otherwise")
-    monkeypatch.setattr(photographs, "__file__", str(changed))
+    assert code_of(photographs.__file__) == code_of(photographs.__file__) != code_of(str(changed))
+    look(cache, noise)
+    monkeypatch.setattr(survey_module, "_CODE", code_of(str(changed)))
     assert look(cache, noise)[0] == 8
+
+
+def test_a_file_edited_after_it_was_imported_changes_nothing(tmp_path):
+    (tmp_path / "body.py").write_text(BODY.format("self.conv(x)"))
+    network = callable_network(f"{tmp_path}/body.py:Body", mean=[0] * 3, std=[1] * 3, size=16)
+    before = architecture(network.body)
+    (tmp_path / "body.py").write_text(BODY.format("self.conv(x).relu()"))
+    assert architecture(network.body) == before
+    again = callable_network(f"{tmp_path}/body.py:Body", mean=[0] * 3, std=[1] * 3, size=16)
+    assert architecture(again.body) != before
 
 
 def test_the_embedding_is_kept_by_its_settings(cache, network, photographs, monkeypatch):
