@@ -11,6 +11,7 @@ forward to the target layer and backward to the input, the same batch, nothing e
 
 import argparse
 import contextlib
+import copy
 import datetime
 import importlib.metadata
 import io
@@ -249,12 +250,10 @@ def steps(case: Case, device: torch.device, blocks: int, variants: Sequence[str]
 
 
 def peers(case: Case, device: torch.device, rounds: int) -> Iterator[Row]:
-    """Other tools' step per image beside ours and the bare one: same network, layer and size, one image at a time."""
+    """Other tools' step per image that enters the network, beside ours and the bare one: same network, layer, size."""
     network = random_network(case.network, device)
     targets = case_targets(case, network)
     prepared = prepare(network, case.layer)
-    body = torchvision_network(case.network, weights=None).body.eval().to(device)
-    body.load_state_dict(network.body.state_dict())
     n = 3
 
     def ours() -> None:
@@ -271,14 +270,14 @@ def peers(case: Case, device: torch.device, rounds: int) -> Iterator[Row]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                run, notes[name] = make(body, case, n, device)
+                run, images[name], notes[name] = make(copy.deepcopy(network.body), case, n, device)
         except ImportError as error:
             yield Row(f"peer, {case}: {name}", None, "", note=f"not installed ({error})")
             continue
         except Exception as error:  # whatever another tool's version does under ours of torch and kornia
             yield Row(f"peer, {case}: {name}", None, "", note=f"cannot run: {type(error).__name__}: {error}"[:200])
             continue
-        rivals[name], images[name] = run, 1
+        rivals[name] = run
     seconds = alternate(rivals, rounds, device)
     for name in rivals:
         per_image = [spent / n / images[name] for spent in seconds[name]]
@@ -294,7 +293,7 @@ def _version(package: str) -> str:
     return f"{package} {importlib.metadata.version(package)}"
 
 
-def _lucent(body: nn.Module, case: Case, n: int, device: torch.device) -> tuple[Callable[[], None], str]:
+def _lucent(body: nn.Module, case: Case, n: int, device: torch.device) -> tuple[Callable[[], None], int, str]:
     from lucent.modelzoo.util import get_model_layers
     from lucent.optvis import objectives, param, render
 
@@ -314,10 +313,10 @@ def _lucent(body: nn.Module, case: Case, n: int, device: torch.device) -> tuple[
         )
         draw = partial(draw, transforms=[])
         draw()
-    return lambda: draw() and None, note
+    return lambda: draw() and None, 1, note
 
 
-def _horama(body: nn.Module, case: Case, n: int, device: torch.device) -> tuple[Callable[[], None], str]:
+def _horama(body: nn.Module, case: Case, n: int, device: torch.device) -> tuple[Callable[[], None], int, str]:
     import horama
 
     bare = Bare(body, case.layer, torch.empty(0))  # ends the pass at the layer, as its users would not: in its favour
@@ -326,14 +325,14 @@ def _horama(body: nn.Module, case: Case, n: int, device: torch.device) -> tuple[
         with contextlib.redirect_stderr(io.StringIO()):
             horama.fourier(
                 lambda images: bare.forward(images)[:, 0].mean(), total_steps=n, image_size=case.size,
-                model_input_size=case.size, crops_per_iteration=1, device=str(device),
+                model_input_size=case.size, crops_per_iteration=case.facets, device=str(device),
             )  # fmt: skip
 
     draw()
-    return draw, f"{_version('horama')}, one crop a step (6 as shipped)"
+    return draw, case.facets, f"{_version('horama')}, {case.facets} crops of one picture a step (6 as shipped)"
 
 
-def _torch_dreams(body: nn.Module, case: Case, n: int, device: torch.device) -> tuple[Callable[[], None], str]:
+def _torch_dreams(body: nn.Module, case: Case, n: int, device: torch.device) -> tuple[Callable[[], None], int, str]:
     from torch_dreams import Dreamer
 
     dreamer = Dreamer(body, quiet=True, device=str(device))
@@ -342,7 +341,7 @@ def _torch_dreams(body: nn.Module, case: Case, n: int, device: torch.device) -> 
         dreamer.render(layers=[body.get_submodule(case.layer)], width=case.size, height=case.size, iters=n)
 
     draw()
-    return draw, f"{_version('torch-dreams')}, as shipped"
+    return draw, 1, f"{_version('torch-dreams')}, as shipped"
 
 
 def lightning(device: torch.device, blocks: int) -> Iterator[Row]:

@@ -83,9 +83,11 @@ def _run(config: DictConfig) -> float:
     # A layer of an nn.Sequential is called 2, which YAML reads as a number.
     layer = network.resolve(_text(config.layer), config.depth)
     network.to(pick_device(config.trainer.accelerator))
-    # From here on only the way to the layer is kept.
-    network = prepare(network, layer, _text(config.previous))
-    photographs, factors = find_photographs(config, network, folder)
+    # From here on only the way to the layer is kept. Discovery knows no previous layer, so that all cells share it.
+    looking = prepare(network, layer)
+    drawing = looking if config.previous is None else prepare(network, layer, _text(config.previous))
+    del network
+    photographs, factors = find_photographs(config, looking, folder)
     cache = open_cache(config)
     console = Console()
     measures = 4 if config.transfer._target_ is None else 10
@@ -93,16 +95,16 @@ def _run(config: DictConfig) -> float:
         console, photographs=len(photographs), pictures=config.C, steps=config.steps, measures=measures
     ) as progress:
         begun = time.perf_counter()
-        targets = discover(config, network, photographs, layer, cache, progress)
+        targets = discover(config, looking, photographs, layer, cache, progress)
         discovery_s = time.perf_counter() - begun
         targets.save(folder / "targets")
         references = judges(config, targets, cache)
         progress.stage("drawing")
         result = draw(
-            network,
+            drawing,
             targets,
             steps=config.steps,
-            previous=_text(config.previous),
+            previous=drawing.previous,
             facets_per_batch=config.facets_per_batch,
             seed=config.seed,
             accelerator=config.trainer.accelerator,

@@ -46,7 +46,7 @@ class Schedules:
     Transformations, and of its noise, is used, 0 to 1.
     """
 
-    lr: Linear = Linear(0.025, 0.005)
+    lr: Linear = Linear(0.015, 0.005)
     penalty: Linear = Linear(1e-3, 1e-4)
     mask_sigma: Linear = Linear(0.5, 0.4)
     blur_sigma: Linear = Linear(0.002, 0.0005)
