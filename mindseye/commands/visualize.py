@@ -104,7 +104,6 @@ def _run(config: DictConfig) -> float:
             drawing,
             targets,
             steps=config.steps,
-            previous=drawing.previous,
             facets_per_batch=config.facets_per_batch,
             seed=config.seed,
             accelerator=config.trainer.accelerator,

@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.network import Network
-from mindseye.networks.recording import Tape, record
+from mindseye.networks.recording import ImagesOnly, Tape, record
 
 Precision = Literal["float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -27,11 +27,12 @@ _FOLDS = {
     (nn.Conv3d, nn.BatchNorm3d): fuse_conv_bn_eval,
     (nn.Linear, nn.BatchNorm1d): fuse_linear_bn_eval,
 }
+_WEIGHTED = {weighted for weighted, _ in _FOLDS}  # what takes its weights in another precision
 log = logging.getLogger(__name__)
 
 
 class PreparedNetwork(nn.Module):
-    """A network cut off after one layer: images [B,ch,H,W] in 0..1 -> (target, previous), both as the layers give them.
+    """A network cut off after one layer: images [B,ch,H,W] in 0..1 -> (target, previous).
 
     It has what the rooms ask of a `Network`: `name`, `channels`, `size`, `layers`, `classes`, `mean`, `std`,
     `resolve`, `fingerprint`. `layer` and `previous` are the exact names it was prepared for; `folded`, the number of
@@ -78,24 +79,22 @@ class PreparedNetwork(nn.Module):
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise ValueError(f"{self.name} takes images [B,{self.channels},H,W]; these are {list(images.shape)}")
         count = len(images)
-        if images.requires_grad and images.device.type == "cpu" and count % 2:
-            # oneDNN takes other kernels for odd batches, with other last digits. Even ones agree to the bit, so that
-            # facets come out the same however many of them are drawn together.
-            images = torch.cat([images, images[-1:]])
-        target, previous = self._in_precision(images)
+        if not (images.requires_grad and images.device.type == "cpu" and count % 2):
+            return self._computed(images)
+        # oneDNN takes other kernels for odd batches, with other last digits. Even ones agree to the bit, so that
+        # facets come out the same however many of them are drawn together.
+        target, previous = self._computed(torch.cat([images, images[-1:]]))
         return target[:count], None if previous is None else previous[:count]
 
-    def _in_precision(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _computed(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.precision == "float32":
             with torch.autocast(images.device.type, enabled=False):
                 return self._through(images)
         scale = GRADIENT_SCALE if self.precision == "float16" else 1.0
         with torch.autocast(images.device.type, DTYPES[self.precision]):
-            target, previous = self._through(_ScaledGradient.apply(images, 1 / scale))
+            answers = self._through(_ScaledGradient.apply(images, 1 / scale))
         # In float32 before the gradient is scaled, so that on its way back it is scaled before it is rounded.
-        return tuple(
-            None if answer is None else _ScaledGradient.apply(answer.float(), scale) for answer in (target, previous)
-        )
+        return tuple(None if answer is None else _ScaledGradient.apply(answer.float(), scale) for answer in answers)
 
     def _through(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         if not self.traced:
@@ -137,7 +136,7 @@ class PreparedNetwork(nn.Module):
         other = copy.deepcopy(self) if self.traced else copy.copy(self)
         if self.traced:
             for module in other.body.modules():
-                if type(module) in {kind for pair in _FOLDS for kind in pair[:1]}:
+                if type(module) in _WEIGHTED:
                     module.to(DTYPES[precision])
         other.precision = precision
         return other
@@ -168,9 +167,9 @@ def prepare(
 
     Names are as in `record`. A BatchNorm whose convolution's own output is the target or the previous layer stays, as
     does one whose convolution is used twice or feeds something else too. The network itself is left as it is; the
-    prepared one shares nothing with it, so that the parts past the layer can be let go.
+    traced one shares nothing with it, so that the parts past the layer can be let go.
 
-    A network whose program depends on its images' values cannot be traced; it is then run as it stands, by hooks. So
+    A network whose program depends on its images' values cannot be traced; it is then kept and run by hooks. So
     is one whose prepared answer to a probe image is off by more than TOLERANCE. A prepared network comes back as it
     is if it is for these layers. Raises ValueError for an unknown layer.
     """
@@ -283,7 +282,7 @@ def _straight(body: nn.Module, layer: str, previous: str | None, tape: Tape, kee
         body.get_submodule(path), tape.call, None if before is None else body.get_submodule(before), before_call
     )
     with contextlib.suppress(_Reached):
-        tracer.trace(_Images(body))
+        tracer.trace(ImagesOnly(body))
     if not isinstance(tracer.reached, fx.Proxy) or (tape.previous is not None) != isinstance(tracer.before, fx.Proxy):
         raise ValueError("the layer gives no single tensor")
     graph = tracer.graph
@@ -295,17 +294,6 @@ def _straight(body: nn.Module, layer: str, previous: str | None, tape: Tape, kee
     graph.lint()
     # The copy holds the modules on the way alone: fx takes over what the program names.
     return copy.deepcopy(fx.GraphModule(tracer.root, graph))
-
-
-class _Images(nn.Module):
-    """Calls the body with its images alone, so that the body's optional arguments keep their defaults."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, images: Tensor) -> Any:
-        return self.body(images)
 
 
 def _fold(straight: fx.GraphModule) -> int:
@@ -327,11 +315,10 @@ def _fold(straight: fx.GraphModule) -> int:
             continue
         straight.set_submodule(source.target, merged)
         modules[source.target] = merged
-        after = source
         if type(norm).__name__ == "BatchNormAct2d":  # timm's, whose activation (and dropout) stay
             straight.set_submodule(node.target, nn.Sequential(norm.drop, norm.act))
         else:
-            node.replace_all_uses_with(after)
+            node.replace_all_uses_with(source)
             straight.graph.erase_node(node)
         folded += 1
     straight.delete_all_unused_submodules()
@@ -342,27 +329,11 @@ def _fold(straight: fx.GraphModule) -> int:
 def _folded(convolution: nn.Module, norm: nn.Module) -> nn.Module | None:
     """Both in one; None where they do not fit: other classes (a subclass may compute anything), batch statistics."""
     fuse = _FOLDS.get((type(convolution), type(norm)))
-    if fuse is not None:
-        usable = norm.running_mean is not None and not norm.training
-        return fuse(convolution, _affine(norm)) if usable else None
-    if type(convolution) is nn.Conv2d and _is_normalisation(norm) and norm.running_mean is not None:
-        plain = nn.BatchNorm2d(len(norm.running_mean), eps=norm.eps).to(norm.running_mean.device).eval()
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            value = getattr(norm, name)
-            if value is not None:
-                getattr(plain, name).data = value.detach().clone()
-        return fuse_conv_bn_eval(convolution, plain.requires_grad_(False))
-    return None
-
-
-def _affine(norm: nn.Module) -> nn.Module:
-    """torch's folding wants a weight and a bias; a BatchNorm without has 1 and 0."""
-    if norm.weight is not None:
-        return norm
-    other = copy.deepcopy(norm)
-    other.weight = nn.Parameter(torch.ones_like(norm.running_mean), requires_grad=False)
-    other.bias = nn.Parameter(torch.zeros_like(norm.running_mean), requires_grad=False)
-    return other
+    if fuse is None and type(convolution) is nn.Conv2d and _is_normalisation(norm):
+        fuse = fuse_conv_bn_eval
+    if fuse is None or norm.running_mean is None:
+        return None
+    return fuse(convolution, norm)
 
 
 def _probe(network: Network) -> Tensor:

@@ -238,7 +238,7 @@ class _CallCounter(fx.Tracer):
         return self.create_proxy("call_function", m.forward, args, kwargs)
 
 
-class _Entry(nn.Module):
+class ImagesOnly(nn.Module):
     """Calls the body with its images alone, so that the body's optional arguments keep their defaults."""
 
     def __init__(self, body: nn.Module) -> None:
@@ -253,7 +253,7 @@ def _count_by_tracing(body: nn.Module, target: nn.Module) -> int | None:
     """Calls of `target` in one pass, found without computing anything; None where the network cannot be traced."""
     counter = _CallCounter(target)
     try:
-        counter.trace(_Entry(body))
+        counter.trace(ImagesOnly(body))
     except Exception:  # data-dependent control flow and much else; the count then comes from a real pass
         return None
     return counter.calls or None

@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mindseye.facets.survey import versions
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
@@ -26,7 +27,10 @@ from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
 
-PACKAGES = ("torch", "torchvision", "pytorch-lightning", "scikit-learn", "scikit-image", "kornia", "numpy", "pillow")
+PACKAGES = (
+    "torch", "torchvision", "pytorch-lightning", "scikit-learn", "openTSNE", "scikit-image", "kornia", "numpy",
+    "pillow",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,6 @@ def visualize(
         transformations=transformations,
         optimizer=optimizer,
         filters=filters,
-        previous=previous,
         facets_per_batch=facets_per_batch,
         seed=seed,
         accelerator=accelerator,
@@ -140,13 +143,12 @@ def provenance(
     network: PreparedNetwork, targets: FacetTargets, seed: int, precision: Precision, compile: bool
 ) -> dict:
     """What is needed to know where a result came from and to make it again."""
-    versions = {"mindseye": importlib.metadata.version("mindseye"), "python": platform.python_version()}
-    for package in PACKAGES:
-        versions[package] = importlib.metadata.version(package)
+    said = {"mindseye": importlib.metadata.version("mindseye"), "python": platform.python_version()}
+    said.update(versions(*PACKAGES))
     device = network.mean.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
-        "versions": versions,
+        "versions": said,
         "git_commit": _git_commit(),
         "network": {
             "name": network.name,

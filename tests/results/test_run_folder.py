@@ -56,6 +56,16 @@ def test_metrics_have_the_names_that_other_tools_rely_on(result):
     assert len(metrics["provenance"]["network"]["sha256"]) == 64
 
 
+def test_the_previous_layer_may_be_named_as_in_the_paper(photographs):
+    resnet = me.load_network("resnet18", weights=None, size=48)
+    found = me.discover_facets(resnet, photographs, "layer2.0", facets=2, k=5, N=3)
+    penalties = [
+        me.visualize(resnet, found, steps=1, previous=previous, accelerator="cpu").fit.history["penalty"]
+        for previous in ("4.0", "layer1.0", None)
+    ]
+    assert penalties[0] == penalties[1] != penalties[2]
+
+
 def test_a_folder_without_metrics_is_no_run(result, tmp_path):
     folder = result.save(tmp_path / "run")
     (folder / "metrics.json").unlink()
