@@ -27,11 +27,17 @@ class MergedNetwork(nn.Module):
     def __init__(self, first: PreparedNetwork, body: fx.GraphModule, layers: Sequence[str]) -> None:
         """Use `merge`."""
         super().__init__()
-        self.first = first  # whose name, normalisation and layout are those of all
+        self.name = first.name
+        self.first = first  # whose normalisation and layout are those of all
         self.body = body
         self.layers = tuple(layers)
         self.requires_grad_(False)
         self.eval()
+
+    @property
+    def mean(self) -> Tensor:
+        """[ch,1,1], on the network's device."""
+        return self.first.mean
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -84,6 +90,17 @@ def merge(networks: Sequence[PreparedNetwork], size: int) -> MergedNetwork | Non
         if not same:
             _leave_out(network, "its answer would not be the same to the last bit")
     return merge([network for network, same in zip(followed, equal, strict=True) if same], size)
+
+
+def share_weights(network: PreparedNetwork, known: dict[str, Tensor]) -> None:
+    """Have a traced network use the weights in `known` (by name in its program) where they equal its own to the bit.
+
+    What is not yet in `known` is put there. Many prepared networks of one network then need little more memory than
+    one.
+    """
+    for name, weight in (*network.body.named_parameters(), *network.body.named_buffers()):
+        if _same(weight, known.setdefault(name, weight)):
+            weight.data = known[name].data
 
 
 def _leave_out(network: PreparedNetwork, reason: str) -> None:
