@@ -115,6 +115,10 @@ class PreparedNetwork(nn.Module):
         """Stays in evaluation mode."""
         return super().train(False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What torch.compile wrote is this process's own: whoever gets the network compiles it anew.
+        return {**self.__dict__, "_run": None, "compiled": False}
+
     def resolve(self, layer: str | None = None, depth: str | None = None) -> str:
         """The layer it is prepared for. Raises ValueError where another one is asked for."""
         asked = layer if layer is not None else self.layers.get(depth or "")
@@ -297,9 +301,12 @@ def _straight(body: nn.Module, layer: str, previous: str | None, tape: Tape, kee
         with graph.inserting_after(kept):  # a later module writes over it
             kept = graph.call_function(torch.clone, (kept,))
     graph.output((tracer.reached.node, kept))
-    graph.lint()
+    # Without the tracer, which knows one network: a program is pickled together with what traced it.
+    plain = fx.Graph()
+    plain.output(plain.graph_copy(graph, {}))
+    plain.lint()
     # The copy holds the modules on the way alone: fx takes over what the program names.
-    return copy.deepcopy(fx.GraphModule(tracer.root, graph))
+    return copy.deepcopy(fx.GraphModule(tracer.root, plain))
 
 
 def _fold(straight: fx.GraphModule) -> int:
