@@ -184,8 +184,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
     for one in overrides:
         if one.is_delete():
             raise ConfigurationError(
-                f"{one.input_line}: settings stay in the configuration; give {one.key_or_group} another value: 0 or null "
-                "switches most things off"
+                f"{one.input_line}: settings stay in the configuration; give {one.key_or_group} another value "
+                "(0 or null switches most things off)"
             )
     composed = compose([*(one.input_line for one in given if one not in overrides), *first.values()], with_hydra=True)
     params = OmegaConf.select(composed, "hydra.sweeper.params") or {}

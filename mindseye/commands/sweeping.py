@@ -23,7 +23,7 @@ from mindseye.results.run_status import RunStatus, one_line, read_status, write_
 from mindseye.sweeps.manifest import Cell, Manifest, add_cells, as_written
 from mindseye.sweeps.status import DONE, SweepStatus, read_sweep, varying_overrides
 from mindseye.sweeps.summary import MEASURES, ranked, read_rows, write_summary
-from mindseye.visualizer.interruption import TO_BE_CONTINUED
+from mindseye.visualizer.interruptions import TO_BE_CONTINUED
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 from filelock import SoftFileLease, Timeout
 
 from mindseye.files import write_atomically
-from mindseye.visualizer.interruption import Interrupted
+from mindseye.visualizer.interruptions import Interrupted
 
 State = Literal["waiting", "running", "completed", "failed", "to be continued"]
 STATUS, LOCK = "status.json", "running.lock"
