@@ -45,7 +45,7 @@ def run_sweep(
     words: the task's overrides, swept ones among them; or, with `known_cells`, whatever began the sweep.
     """
     folder = Path(str(config.hydra.sweep.dir)).absolute()
-    command = [*OmegaConf.to_container(config.hydra.overrides.hydra), *words]
+    command = [*_own_folders(config), *OmegaConf.to_container(config.hydra.overrides.hydra), *words]
     cells = _known(folder) if known_cells else _asked(folder, words, command)
     write_atomically(folder / "multirun.yaml", OmegaConf.to_yaml(config).encode())
     if (begun_with := Manifest.read(folder).config_sha256) != configuration_sha256():
@@ -71,6 +71,12 @@ def configuration_sha256() -> str:
     for file in sorted(root.rglob("*.yaml")):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
+
+
+def _own_folders(config: DictConfig) -> list[str]:
+    """The user's folder of configuration files (--config-dir) as an override, so that `resume` finds it again."""
+    sources = config.hydra.runtime.config_sources
+    return [f"hydra.searchpath=[{escaped('file://' + one.path)}]" for one in sources if one.provider == "command-line"]
 
 
 def _known(folder: Path) -> list[Cell]:
