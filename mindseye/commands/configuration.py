@@ -6,6 +6,7 @@ import math
 import re
 import types
 import typing
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -22,6 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 CONFIG_NAME = "visualize"
 MISSING = "???"
+# conf/hydra/launcher/ has files of the names that the launchers' packages give to their own: those are replaced, and
+# stay what ours are validated against, which Hydra warns of.
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/(ray|joblib)' is validated against ConfigStore")
 SPECIAL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 # What the root's own keys may be: type, least value, whether null is allowed.
@@ -83,18 +87,18 @@ def config_folder() -> Path:
     raise ConfigurationError(f"{package} was installed without its configuration (conf/{CONFIG_NAME}.yaml)")
 
 
-def compose(overrides: Sequence[str]) -> DictConfig:
-    """The whole configuration for these overrides. Raises ConfigurationError."""
+def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+    """The whole configuration for these overrides, Hydra's own part with it if asked. Raises ConfigurationError."""
     try:
-        return _compose(overrides)
+        return _compose(overrides, with_hydra)
     except (HydraException, OmegaConfBaseException, FileNotFoundError) as error:
         raise ConfigurationError(_one_line(error)) from error
 
 
-def _compose(overrides: Sequence[str]) -> DictConfig:
+def _compose(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return hydra_compose(CONFIG_NAME, list(overrides))
+        return hydra_compose(CONFIG_NAME, list(overrides), return_hydra_config=with_hydra)
 
 
 def _one_line(error: Exception) -> str:
@@ -107,6 +111,8 @@ def _one_line(error: Exception) -> str:
         group, name, options = missing.groups()
         names = [option.strip() for option in options.split("\n") if option.strip()]
         return f"{group}={name}: there is no such {group}{_nearest(name, names)}; there are {', '.join(names)}"
+    if "Could not load 'hydra/launcher/submitit_slurm'" in text:
+        return "hydra/launcher=slurm needs a package that is not installed: pip install 'mindseye[slurm]'"
     return text.split("\nSee https")[0]
 
 

@@ -27,6 +27,7 @@ from mindseye.commands.configuration import (
     make,
     quoted,
 )
+from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ SHOWS_ONLY = {"--help", "-h", "--hydra-help", "--version", "--info", "-i", "--cf
 
 def visualize(arguments: Sequence[str]) -> None:
     """Check every override, then hand over to Hydra, which calls `run` for each job."""
-    arguments = [quoted(word) for word in arguments]
+    arguments = [anchored(quoted(word)) for word in arguments]
     if not SHOWS_ONLY.intersection(word.split("=")[0] for word in arguments):
         check_overrides(arguments)
+        check_launcher(arguments)
     sys.argv = ["mindseye", *arguments]
     hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=CONFIG_NAME)(run)()
 
@@ -57,11 +59,14 @@ def run(config: DictConfig) -> float:
     What the user can mend (ValueError, OSError, and RuntimeError, which networks raise) ends a single run with one
     line; in a sweep it fails the cell alone. Either way the run folder's run.log has the whole traceback.
     """
+    hydra_config = HydraConfig.get()
     try:
+        if not hydra_config.job.chdir:
+            enter(hydra_config.runtime.cwd)
         return _run(config)
     except (ValueError, OSError, RuntimeError) as error:
         logging.getLogger("mindseye.run").info("failed", exc_info=True)
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if hydra_config.mode == RunMode.MULTIRUN:
             raise
         print(f"mindseye: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None
