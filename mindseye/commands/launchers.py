@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from hydra.utils import get_object
 
 from mindseye.commands.configuration import ConfigurationError, compose
 
-EXTRAS = {"hydra_ray_launcher": "ray", "hydra_submitit_launcher": "slurm"}  # what brings a launcher's package
+EXTRAS = {"RayLauncher": "ray", "SlurmLauncher": "slurm"}  # what brings the package under a launcher
 
 
 def anchored(word: str) -> str:
@@ -49,7 +50,7 @@ def enter(folder: str) -> None:
 
 
 def check_launcher(arguments: Sequence[str]) -> None:
-    """Refuse a launcher that is not installed, and jobs that would wait for a GPU for ever."""
+    """Refuse a launcher that is not installed, Slurm's away from a cluster, and jobs that wait for GPUs in vain."""
     words = [word for word in arguments if word.lstrip("+").startswith(("hydra/launcher=", "hydra.launcher."))]
     if not words:
         return
@@ -57,9 +58,11 @@ def check_launcher(arguments: Sequence[str]) -> None:
     try:
         get_object(launcher._target_)
     except Exception as error:
-        package = launcher._target_.removeprefix("hydra_plugins.").split(".")[0]
-        mend = f"pip install 'mindseye[{EXTRAS[package]}]'" if package in EXTRAS else str(error)
+        extra = EXTRAS.get(launcher._target_.split(".")[-1])
+        mend = f"pip install 'mindseye[{extra}]'" if extra else str(error)
         raise ConfigurationError(f"{words[0]} needs a package that is not installed: {mend}") from None
+    if launcher._target_.endswith(".SlurmLauncher") and not shutil.which("sbatch"):
+        raise ConfigurationError("hydra/launcher=slurm: there is no sbatch here; start the sweep on a Slurm cluster")
     gpus = ((launcher.get("ray") or {}).get("remote") or {}).get("num_gpus")
     if gpus and launcher.ray.init.get("address") is None and not os.environ.get("RAY_ADDRESS"):
         import torch
