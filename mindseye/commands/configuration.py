@@ -21,6 +21,9 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mindseye.sweeps.manifest import cell_folder
+from mindseye.sweeps.summary import MEASURES
+
 CONFIG_NAME = "visualize"
 MISSING = "???"
 # conf/hydra/launcher/ has files of the names that the launchers' packages give to their own: those are replaced, and
@@ -39,8 +42,10 @@ ROOT = {
     "seed": (int, 0, False),
     "facets_per_batch": (int, 1, True),
     "snapshots": (int, 1, False),
+    "checkpoint": (float, 1, False),
     "precision": (str, None, False),
     "compile": (bool, None, False),
+    "measure": (str, None, True),
 }
 # Groups without a constructor: their keys, in the same form.
 PLAIN = {
@@ -71,7 +76,11 @@ CHOICES = {
     "facets.tsne": ("auto", "barnes_hut", "fft", "subsample"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
     "precision": ("float32", "bfloat16", "float16"),
+    "measure": tuple(MEASURES),
 }
+
+# Where each cell of a sweep goes. Hydra's workers import this file with the task, before they need it.
+OmegaConf.register_new_resolver("cell_folder", lambda overrides: cell_folder(list(overrides)), replace=True)
 
 
 class ConfigurationError(ValueError):
@@ -159,9 +168,43 @@ def quoted(word: str) -> str:
     return found[1] + ",".join(f"'{name}'" if re.fullmatch(r"[\d._e]+", name) else name for name in names)
 
 
+def escaped(text: str) -> str:
+    """A text as a value in Hydra's grammar, whatever characters it has.
+
+    >>> print(escaped("a b,c='d'"))
+    'a b,c=\\'d\\''
+    """
+    # Backslashes are taken literally but in front of a quote, where each must be doubled.
+    doubled = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", text)
+    return "'" + re.sub(r"(\\+)$", lambda found: found[1] * 2, doubled) + "'"
+
+
 def check_overrides(arguments: Sequence[str]) -> None:
-    """Refuse wrong command-line overrides, every swept value among them, before Hydra starts any job."""
-    words = [word for word in arguments if not word.startswith("-")]
+    """Refuse wrong command-line overrides, every swept value among them, before Hydra starts any job.
+
+    What an experiment sweeps over (`hydra.sweeper.params`) is looked at too.
+    """
+    given = _parsed([word for word in arguments if not word.startswith("-")])
+    overrides = [one for one in given if not one.key_or_group.startswith("hydra")]
+    first = {one.key_or_group: _choices(one)[0] for one in overrides}
+    for one in overrides:
+        if one.is_delete():
+            raise ConfigurationError(
+                f"{one.input_line}: settings stay in the configuration; give {one.key_or_group} another value: 0 or null "
+                "switches most things off"
+            )
+    composed = compose([*(one.input_line for one in given if one not in overrides), *first.values()], with_hydra=True)
+    params = OmegaConf.select(composed, "hydra.sweeper.params") or {}
+    swept = _parsed([f"{key}={values}" for key, values in params.items()])
+    overrides = [*(one for one in swept if one.key_or_group not in first), *overrides]
+    first = {one.key_or_group: _choices(one)[0] for one in overrides}
+    check(compose(list(first.values())))
+    for one in overrides:
+        for other in _choices(one)[1:]:
+            check(compose([other if key == one.key_or_group else value for key, value in first.items()]))
+
+
+def _parsed(words: Sequence[str]) -> list[Override]:
     overrides: list[Override] = []
     for word in words:
         try:
@@ -169,12 +212,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
         except HydraException as error:
             reason = str(error).split("\nSee https")[0].split("\n")[-1]
             raise ConfigurationError(f"{word}: write key=value, or a command first ({reason})") from error
-    overrides = [one for one in overrides if not one.key_or_group.startswith("hydra")]
-    first = {one.key_or_group: _choices(one)[0] for one in overrides}
-    check(compose(list(first.values())))
-    for one in overrides:
-        for other in _choices(one)[1:]:
-            check(compose([other if key == one.key_or_group else value for key, value in first.items()]))
+    return overrides
 
 
 def _choices(override: Override) -> list[str]:
@@ -212,6 +250,10 @@ def check(config: DictConfig) -> None:
                 choices = CHOICES[key]
                 near = _nearest(str(within[name]), choices)
                 raise ConfigurationError(f"{key}={within[name]}: {', '.join(choices)} are right{near}")
+    if str(settings["measure"]).startswith("transfer.") and not (settings["transfer"] or {}).get("_target_"):
+        raise ConfigurationError(f"measure={settings['measure']}: needs a network that judges, transfer=NETWORK")
+    if "lr" in (settings["optimizer"] or {}):
+        raise ConfigurationError("optimizer.lr: the learning rate is schedule.lr.start and schedule.lr.end")
     for name, group in settings.items():
         if isinstance(group, dict):
             _check_constructors(group, name)

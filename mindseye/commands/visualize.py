@@ -1,16 +1,22 @@
 """`mindseye`: one run from photographs and a network to pictures, by Hydra's grammar."""
 
+import hashlib
 import inspect
 import json
 import logging
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_object
@@ -29,6 +35,9 @@ from mindseye.commands.configuration import (
 )
 from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
+from mindseye.results.run_status import RunRecord, read_status
+from mindseye.sweeps.manifest import Manifest, layers_beside
+from mindseye.visualizer.interruption import SIGNALS, TO_BE_CONTINUED, Interrupted
 
 if TYPE_CHECKING:
     from mindseye.facets.cache import Cache
@@ -37,51 +46,105 @@ if TYPE_CHECKING:
     from mindseye.networks import Network
     from mindseye.results.metrics import TransferReference
 
+CTRL_C = 130  # the exit code of what a person stopped, as shells count it
 log = logging.getLogger(__name__)
-
-# Hydra's own flags after which nothing is run, so nothing is to be checked.
-SHOWS_ONLY = {"--help", "-h", "--hydra-help", "--version", "--info", "-i", "--cfg", "-c", "--shell-completion", "-sc"}
 
 
 def visualize(arguments: Sequence[str]) -> None:
     """Check every override, then hand over to Hydra, which calls `run` for each job."""
     arguments = [anchored(quoted(word)) for word in arguments]
-    if not SHOWS_ONLY.intersection(word.split("=")[0] for word in arguments):
-        check_overrides(arguments)
-        check_launcher(arguments)
+    asked = get_args_parser().parse_args(arguments)
+    shows_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
+    if not shows_only:
+        where = [f"hydra.searchpath=[file://{Path(asked.config_dir).absolute()}]"] if asked.config_dir else []
+        check_overrides([*where, *asked.overrides])
+        check_launcher(asked.overrides)
+    hand_over(arguments)
+
+
+def hand_over(arguments: Sequence[str]) -> None:
+    """Let Hydra run the job or the sweep of jobs, without looking at the overrides first."""
     sys.argv = ["mindseye", *arguments]
     hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=CONFIG_NAME)(run)()
 
 
-def run(config: DictConfig) -> float:
-    """One job. Returns the measure to compare by: transfer.cosine where a second network is named, else fidelity.
+def run(config: DictConfig) -> float | None:
+    """One job. Returns the measure to compare by, see `measure` in conf/visualize.yaml.
 
-    What the user can mend (ValueError, OSError, and RuntimeError, which networks raise) ends a single run with one
-    line; in a sweep it fails the cell alone. Either way the run folder's run.log has the whole traceback.
+    How it is doing stands in the run folder's status.json. In a sweep, a cell that is completed already comes back at
+    once. What was interrupted goes on where it was. A signal (SIGTERM, SIGUSR1, SIGUSR2) ends the run with exit code
+    TO_BE_CONTINUED, after whatever handler the scheduler's own library had set for it, which puts the job back into
+    the queue. What the user can mend (ValueError, OSError, and RuntimeError, which networks raise) ends a single run
+    with one line; in a sweep it fails the cell alone. Either way the run folder's run.log has the whole traceback.
     """
     hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    in_sweep = hydra_config.mode == RunMode.MULTIRUN
+    # Unresolved: the same wherever the run folder lies.
+    key = hashlib.sha256(OmegaConf.to_yaml(config).encode()).hexdigest()
+    before = read_status(folder)
+    if in_sweep and before.status == "completed" and before.config_sha256 == key:
+        log.info("completed already: %s", folder)
+        return before.measure
+    with interruptible() as earlier_handlers:
+        try:
+            with RunRecord(folder, list(hydra_config.overrides.task), key) as record:
+                measure = _run(config, folder, key, record)
+                record.complete(measure)
+                return measure
+        except (Interrupted, KeyboardInterrupt) as stop:
+            by_hand = isinstance(stop, KeyboardInterrupt)
+            again = f"the same command with hydra.run.dir={folder}"
+            if in_sweep:
+                again = f"mindseye sweep resume {Path(hydra_config.sweep.dir).absolute()}"
+            print(f"mindseye: {'interrupted' if by_hand else stop}; {again} goes on", file=sys.stderr)
+            if by_hand:
+                raise SystemExit(CTRL_C) from None
+            handler = earlier_handlers.get(stop.signum)
+            if callable(handler):  # submitit's, say: it asks the scheduler for another turn, and ends the process
+                handler(stop.signum, None)
+            raise SystemExit(TO_BE_CONTINUED) from None
+        except Exception as error:
+            logging.getLogger("mindseye.run").info("failed", exc_info=True)
+            if in_sweep or not isinstance(error, ValueError | OSError | RuntimeError):
+                raise
+            print(f"mindseye: {' '.join(str(error).split())}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+
+@contextmanager
+def interruptible() -> Iterator[dict[int, Any]]:
+    """SIGTERM, SIGUSR1 and SIGUSR2 raise Interrupted meanwhile, where this is the main thread of its process.
+
+    Gives the handlers that were there before, by signal.
+    """
+    before: dict[int, Any] = {}
+
+    def stop(signum: int, frame: object) -> None:
+        raise Interrupted(signum)
+
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, stop) for number in SIGNALS if number != signal.SIGINT}
     try:
-        if not hydra_config.job.chdir:
-            enter(hydra_config.runtime.cwd)
-        return _run(config)
-    except (ValueError, OSError, RuntimeError) as error:
-        logging.getLogger("mindseye.run").info("failed", exc_info=True)
-        if hydra_config.mode == RunMode.MULTIRUN:
-            raise
-        print(f"mindseye: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(1) from None
+        yield before
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _run(config: DictConfig) -> float:
+def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float | None:
+    hydra_config = HydraConfig.get()
+    if not hydra_config.job.chdir:
+        enter(hydra_config.runtime.cwd)
     check(config)
     started = time.perf_counter()
-    folder = Path(HydraConfig.get().runtime.output_dir)
     # Everything cheap is made first: a wrong value in any of it costs no reading of networks or photographs.
     parts = make_parts(config)
 
     from mindseye.networks.preparing import prepare
     from mindseye.results.run_folder import start_run
     from mindseye.results.visualization import visualize as draw
+    from mindseye.visualizer.checkpoints import Checkpoint
 
     start_run(folder)
     network: Network = make(config.network)
@@ -91,18 +154,28 @@ def _run(config: DictConfig) -> float:
     # From here on only the way to the layer is kept. Discovery knows no previous layer, so that all cells share it.
     looking = prepare(network, layer)
     drawing = looking if config.previous is None else prepare(network, layer, _text(config.previous))
-    del network
     photographs, factors = find_photographs(config, looking, folder)
     cache = open_cache(config)
+    others = layers_of_the_sweep(config, network, layer) if cache is not None else []
     console = Console()
     measures = 4 if config.transfer._target_ is None else 10
     with JobProgress(
         console, photographs=len(photographs), pictures=config.C, steps=config.steps, measures=measures
     ) as progress:
+
+        def report(step: int, terms: dict[str, float]) -> None:
+            record.progress(step, config.steps)
+            progress.drawing(step, terms)
+
         begun = time.perf_counter()
+        if others:
+            survey_together(config, network, photographs, [layer, *others], cache, progress)
+        del network
         targets = discover(config, looking, photographs, layer, cache, progress)
         discovery_s = time.perf_counter() - begun
         targets.save(folder / "targets")
+        found = replace(targets, root="").content_hash()  # the same wherever the photographs lie
+        checkpoint = Checkpoint(folder / "checkpoint", f"{key} {found}", config.checkpoint)
         references = judges(config, targets, cache)
         progress.stage("drawing")
         result = draw(
@@ -116,18 +189,65 @@ def _run(config: DictConfig) -> float:
             precision=config.precision,
             compile=config.compile,
             snapshots_every=config.snapshots,
-            report=progress.drawing,
+            report=report,
             announce=progress.stage,
             references=references,
+            checkpoint=checkpoint,
             **parts,
         )
     complete(result.metrics, targets, factors, discovery_s, time.perf_counter() - started, config)
     result.save(folder, config=OmegaConf.to_yaml(config, resolve=True))
+    checkpoint.discard()
     console.print(closing_table(result))
     for name in ("facets.png", "facets", "metrics.json"):
         console.print(f"{folder / name}", soft_wrap=True, highlight=False)
-    summary = result.metrics["summary"]
-    return summary["transfer" if references else "fidelity"]["cosine"]
+    usual = "transfer.cosine" if references else "fidelity.cosine"
+    return measure_of(result.metrics["summary"], config.measure or usual)
+
+
+def measure_of(summary: Mapping[str, Any], name: str) -> float | None:
+    """A figure of `metrics.json`'s summary by its dotted name; None, with a warning, where the run has none such."""
+    value: Any = summary
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    if value is None:
+        log.warning("measure=%s: this run has no such figure", name)
+    return value
+
+
+def layers_of_the_sweep(config: DictConfig, network: "Network", layer: str) -> list[str]:
+    """Further layers at which cells of the same sweep look at the same photographs through the same network."""
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN:
+        return []
+    manifest = Manifest.read(Path(hydra_config.sweep.dir))
+    found: dict[str, None] = {}
+    for name, depth in layers_beside(manifest, list(hydra_config.overrides.task)):
+        with suppress(ValueError):  # that cell will say itself that there is no such layer
+            found[network.resolve(name, depth or config.depth)] = None
+    return [other for other in found if other != layer]
+
+
+def survey_together(
+    config: DictConfig,
+    network: "Network",
+    photographs: "Photographs",
+    layers: Sequence[str],
+    cache: "Cache",
+    progress: JobProgress,
+) -> None:
+    """What the layers say of the photographs, in one pass, into the cache."""
+    from mindseye.facets.survey import survey_together as survey
+
+    survey(
+        network,
+        photographs,
+        layers,
+        batch_size=config.facets.batch_size,
+        workers=config.facets.workers,
+        cache=cache,
+        progress=progress.reading,
+    )
 
 
 def _text(name: object) -> str | None:

@@ -8,16 +8,18 @@ makes an entry makes the same one, so even two owners of one lock do no harm.
 """
 
 import hashlib
+import io
 import json
 import logging
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
@@ -94,7 +96,7 @@ class Cache:
         `kind` and `key` must say everything that the tensors depend on; `key` is JSON. The tensors lie on the CPU and
         share no memory. Whatever `make` raises goes through, and nothing is kept.
         """
-        path = self.folder / f"mindseye-{address(kind, key)}.safetensors"
+        path = self._path(kind, key)
         kept = self._read(path)
         if kept is not None:
             return Fetched(kept, made=False)
@@ -106,10 +108,43 @@ class Cache:
             self._write(path, kind, key, tensors)
         return Fetched(tensors, made=True)
 
+    def fill(
+        self,
+        kind: str,
+        keys: Mapping[str, Mapping[str, object]],
+        make: Callable[[list[str]], Iterable[tuple[str, dict[str, Tensor]]]],
+    ) -> None:
+        """See to it that all these entries are kept, by one `make` of those that are not.
+
+        `keys` are the entries' keys by any names. `make` is told the names that are missing and gives each one's
+        tensors, one after the other, so that all need not be held at once; what it does not give is not kept. Whatever
+        it raises goes through, and what it gave before is kept. Who asks for one of these entries meanwhile, by `fetch`
+        or among others here, waits for it. In a folder that cannot be used nothing is made.
+
+        Of what is there only the outside is looked at: who sees to many entries wants few of them himself. `fetch`
+        reads them, and makes again what is damaged within.
+        """
+        paths = {name: self._path(kind, key) for name, key in keys.items()}
+        with ExitStack() as turns:
+            held: dict[Path, ExitStack] = {}
+            # All take their turns in one order, so that no two can wait for each other.
+            for path in sorted({path for path in paths.values() if not self._is_whole(path)}):
+                held[path] = turns.enter_context(ExitStack())
+                held[path].enter_context(self._turn(path))
+            missing = [name for name, path in paths.items() if not self._is_whole(path)]
+            if not missing or self._warned:
+                return
+            for name, tensors in make(missing):
+                self._write(paths[name], kind, keys[name], tensors)
+                if self._warned:
+                    return
+                if paths[name] in held:  # else it was there a moment ago
+                    held[paths[name]].close()
+
     def discard(self, kind: str, key: Mapping[str, object]) -> None:
         """Throw one entry away, if it is there."""
         with suppress(OSError):
-            (self.folder / f"mindseye-{address(kind, key)}.safetensors").unlink()
+            self._path(kind, key).unlink()
 
     def entries(self) -> list[Entry]:
         """All entries, the one used last first. Raises OSError where the folder cannot be read."""
@@ -138,6 +173,37 @@ class Cache:
 
     # ---- one entry ---------------------------------------------------------------------------------------------
 
+    def _path(self, kind: str, key: Mapping[str, object]) -> Path:
+        return self.folder / f"mindseye-{address(kind, key)}.safetensors"
+
+    def _is_whole(self, path: Path) -> bool:
+        """Whether an entry of this address lies there, as long as it says; it then counts as used, else is deleted."""
+        try:
+            with open(path, "rb") as file:
+                length, said = _header(file)
+                size = os.fstat(file.fileno()).st_size
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self._complain(error)
+            return False
+        except ValueError:  # no JSON
+            length, said, size = 0, {}, 0
+        try:
+            about = said.pop("__metadata__")
+            ends = [tensor["data_offsets"][1] for tensor in said.values()]
+            whole = size == 8 + length + max(ends, default=0)
+            whole = whole and path == self._path(about["kind"], json.loads(about["key"]))
+        except Exception:  # whatever a damaged file makes a parser raise
+            whole = False
+        with suppress(OSError):
+            if whole:
+                os.utime(path)
+            else:
+                log.warning("cache entry %s is damaged (it is not whole): made again", path.name)
+                path.unlink()
+        return whole
+
     def _read(self, path: Path) -> dict[str, Tensor] | None:
         """The tensors, if they are there and whole. The whole file is read at once: another host may delete it."""
         try:
@@ -149,7 +215,7 @@ class Cache:
             return None
         try:
             tensors = load_tensors(content)
-            said = _metadata(content)
+            said = _header(io.BytesIO(content))[1]["__metadata__"]
             if said["sha256"] != _digest(said["kind"], said["key"], tensors):
                 raise ValueError("its content is not what its hash says")
             if path.name != f"mindseye-{address(said['kind'], json.loads(said['key']))}.safetensors":
@@ -325,18 +391,17 @@ def _digest(kind: str, key: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _metadata(content: bytes) -> dict[str, str]:
-    """A safetensors file begins with the length of its header (8 bytes) and the header, JSON."""
-    length = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + length])["__metadata__"]
+def _header(file: BinaryIO) -> tuple[int, dict[str, Any]]:
+    """A safetensors file begins with the length of its header in bytes (8 of them) and the header, JSON."""
+    length = int.from_bytes(file.read(8), "little")
+    return length, json.loads(file.read(min(length, 1 << 24)))  # no more, whatever a damaged file says
 
 
 def _described(path: Path) -> tuple[str, Mapping[str, object]]:
     """The kind and key of an entry, without reading its tensors."""
     try:
         with open(path, "rb") as file:
-            start = file.read(8)
-            said = _metadata(start + file.read(min(int.from_bytes(start, "little"), 1 << 24)))
+            said = _header(file)[1]["__metadata__"]
         return said["kind"], json.loads(said["key"])
     except (OSError, ValueError, KeyError, TypeError):
         return "", {}

@@ -7,7 +7,7 @@ import inspect
 import logging
 import marshal
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mindseye.facets.cache import Cache
 from mindseye.facets.photographs import Photographs, SkippedFile, UnreadablePhotograph
+from mindseye.networks.merging import MergedNetwork, merge, share_weights
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.recording import Tape
@@ -26,6 +27,9 @@ Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
 
 KEEP_MAPS = 512 * 2**20  # bytes; up to here the maps of all photographs are kept, beyond only their means
+# bytes that one pass over several layers may keep: the largest four layers' maps. Reading photographs once more costs
+# less than a machine that runs out of memory.
+TOGETHER = 4 * KEEP_MAPS
 HASHERS = 4  # threads that read files to hash them
 
 
@@ -65,9 +69,9 @@ def survey(
     unreadable: list[SkippedFile] = []
 
     def look() -> dict[str, Tensor]:
-        tensors, skipped = _look(network, photographs, layer, batch_size, keep_maps, workers, progress)
+        [table], readable, skipped = _look(network, photographs, batch_size, keep_maps, workers, progress)
         unreadable[:] = skipped
-        return tensors
+        return table.seen(photographs, readable)
 
     key, recalled = None, False
     if cache is None:
@@ -95,35 +99,169 @@ def survey(
     return Survey(seen["means"], seen.get("maps"), kept, key, recalled)
 
 
+def survey_together(
+    network: Network,
+    photographs: Photographs,
+    layers: Sequence[str],
+    *,
+    batch_size: int = 16,
+    keep_maps: int = KEEP_MAPS,
+    workers: int | None = None,
+    cache: Cache | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Put into the cache what `survey` would put there for each of `layers`, to the same byte, in one pass.
+
+    Only what the cache does not hold is looked at; who asks for one of the layers meanwhile waits. Layers that together
+    keep more than TOGETHER bytes need several passes. This is economy alone: without a cache nothing is done, and a
+    layer whose `survey` would fail, or that has no program to merge with others (see `merge`), is left to that, with a
+    line in the log. The arguments are those of `survey`; its own `layer` is the exact name, as `Network.resolve` gives
+    it. Raises ValueError for an unknown layer, ChildProcessError where a process that reads photographs dies.
+    """
+    if cache is None:
+        return
+    prepared: dict[str, PreparedNetwork] = {}
+    weights: dict[str, Tensor] = {}
+    for layer in dict.fromkeys(map(network.resolve, layers)):
+        try:
+            one = prepare(network, layer)
+        except ValueError as error:
+            _leave_out(layer, error)
+            continue
+        if one.traced:
+            share_weights(one, weights)
+            prepared[layer] = one
+        else:
+            _leave_out(layer, f"{one.name} runs by hooks")
+    content = content_of(photographs)
+    keys = {
+        layer: survey_key(one, photographs, layer, batch_size=batch_size, keep_maps=keep_maps, content=content)
+        for layer, one in prepared.items()
+    }
+
+    def look(missing: list[str]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        sizes: dict[str, int] = {}
+        for layer in missing:
+            try:
+                size = _kept_bytes(prepared[layer], photographs, keep_maps)
+            except ValueError as error:
+                _leave_out(layer, error)
+                continue
+            if size > cache.limit_bytes:
+                _leave_out(layer, "what it says is larger than the limit of the cache")
+            else:
+                sizes[layer] = size
+        passes = _passes(sizes)
+        for number, together in enumerate(passes):
+            merged = merge([prepared.pop(layer) for layer in together], photographs.size)
+            if merged is None:
+                continue
+            log.info("looking at %d photographs up to %s", len(photographs), ", ".join(merged.layers))
+            tell = None if progress is None else _share_of(progress, number, len(passes))
+            tables, readable, _ = _look(merged, photographs, batch_size, keep_maps, workers, tell)
+            while tables:
+                table = tables.pop(0)  # so that none is held longer than it takes to keep it
+                try:
+                    yield table.layer, table.seen(photographs, readable)
+                except ValueError as error:
+                    _leave_out(table.layer, error)
+
+    try:
+        cache.fill("survey", keys, look)
+    except ValueError as error:  # no photograph is readable, say
+        _leave_out(", ".join(keys), error)
+
+
+def _kept_bytes(network: PreparedNetwork, photographs: Photographs, keep_maps: int) -> int:
+    """What a survey keeps. Raises ValueError where the network cannot look at such images or the layer has no maps."""
+    side = photographs.size
+    image = torch.zeros(1, photographs.channels, side, side, device=network.mean.device)
+    with torch.no_grad():
+        shape = as_maps(_answers(network, image, side)[0], network.layer).shape
+    maps = _map_bytes(len(photographs), shape)
+    return 4 * len(photographs) * shape[1] + (maps if maps <= keep_maps else 0)
+
+
+def _share_of(progress: Progress, number: int, passes: int) -> Progress:
+    """The progress of one of several passes, told as that of all."""
+    return lambda done, count: progress(number * count + done, passes * count)
+
+
+def _passes(sizes: Mapping[str, int]) -> list[list[str]]:
+    """The layers by passes, each of at most TOGETHER bytes, or of one layer."""
+    passes: list[list[str]] = []
+    held = 0
+    for layer, size in sizes.items():
+        if not passes or held + size > TOGETHER:
+            passes.append([])
+            held = 0
+        passes[-1].append(layer)
+        held += size
+    return passes
+
+
+def _leave_out(layer: str, reason: object) -> None:
+    log.info("layer %s is not looked at together with others: %s", layer, reason)
+
+
+class _Table:
+    """What one layer says of the photographs, a row for each readable one: means, and maps where they are small."""
+
+    def __init__(self, layer: str, count: int, keep_maps: int) -> None:
+        self.layer = layer
+        self._count, self._keep_maps = count, keep_maps
+        self._means = self._maps = torch.empty(0)
+        self._keeping = False
+        self._filled = 0
+
+    def add(self, answer: Tensor) -> None:
+        """The layer's output for the next photographs. Raises ValueError where it has no channels."""
+        answer = as_maps(answer, self.layer).float()
+        if not self._filled:  # the first batch says how large everything will be
+            shape = torch.Size((self._count, *answer.shape[1:]))
+            self._keeping = _map_bytes(self._count, shape) <= self._keep_maps
+            self._means = torch.empty(shape[:2])
+            self._maps = torch.empty(shape) if self._keeping else self._maps
+        rows = slice(self._filled, self._filled + len(answer))
+        self._means[rows] = answer.flatten(2).mean(dim=2).cpu()
+        if self._keeping:
+            self._maps[rows] = answer.cpu()
+        self._filled = rows.stop
+
+    def seen(self, photographs: Photographs, readable: list[int]) -> dict[str, Tensor]:
+        """All of it, as it is kept. Raises ValueError for NaN and infinite values."""
+        means = self._means[: self._filled]
+        bad = ~means.isfinite().all(dim=1)
+        if bad.any():
+            first = photographs.paths[readable[int(bad.nonzero()[0])]]
+            raise ValueError(
+                f"layer {self.layer} gives NaN or infinite activations for {int(bad.sum())} of {len(readable)} "
+                f"photographs, the first {first}; check the network's weights and its mean and std"
+            )
+        seen = {"means": means, "readable": torch.tensor(readable)}
+        return seen | {"maps": self._maps[: self._filled]} if self._keeping else seen
+
+
 @torch.no_grad()
 def _look(
-    network: PreparedNetwork,
+    network: PreparedNetwork | MergedNetwork,
     photographs: Photographs,
-    layer: str,
     batch_size: int,
     keep_maps: int,
     workers: int | None,
     progress: Progress | None,
-) -> tuple[dict[str, Tensor], list[SkippedFile]]:
-    """One pass over the photographs: means [M, D], readable [M] (their indices) and, where small, maps."""
-    device = network.mean.device
-    means = maps = torch.empty(0)
-    keeping = False
+) -> tuple[list[_Table], list[int], list[SkippedFile]]:
+    """One pass over the photographs: a table for each layer, the indices [M] of the readable files, the others."""
+    layers = network.layers if isinstance(network, MergedNetwork) else (network.layer,)
+    tables = [_Table(layer, len(photographs), keep_maps) for layer in layers]
     readable: list[int] = []
     skipped: list[SkippedFile] = []
     for indices, images, unreadable in photographs.batches(batch_size, workers=workers):
         skipped += unreadable
         if indices:
-            answer = _answer(network, to_unit(images, device), photographs.size)
-            answer = as_maps(answer, layer).float()
-            if not readable:  # the first batch says how large everything will be
-                shape = (len(photographs), *answer.shape[1:])
-                means, keeping = torch.empty(shape[:2]), 4 * torch.Size(shape).numel() <= keep_maps
-                maps = torch.empty(shape) if keeping else maps
-            rows = slice(len(readable), len(readable) + len(indices))
-            means[rows] = answer.flatten(2).mean(dim=2).cpu()
-            if keeping:
-                maps[rows] = answer.cpu()
+            answers = _answers(network, to_unit(images, network.mean.device), photographs.size)
+            for table, answer in zip(tables, answers, strict=True):
+                table.add(answer)
             readable += indices
         if progress is not None:
             progress(len(readable) + len(skipped), len(photographs))
@@ -131,28 +269,25 @@ def _look(
     if not readable:
         reason = f"{skipped[0].path}: {skipped[0].reason}" if skipped else "there are none"
         raise ValueError(f"none of the {len(photographs)} photographs under {photographs.root} is readable ({reason})")
-    means = means[: len(readable)]
-    bad = ~means.isfinite().all(dim=1)
-    if bad.any():
-        first = photographs.paths[readable[int(bad.nonzero()[0])]]
-        raise ValueError(
-            f"layer {layer} gives NaN or infinite activations for {int(bad.sum())} of {len(readable)} photographs, "
-            f"the first {first}; check the network's weights and its mean and std"
-        )
-    seen = {"means": means, "readable": torch.tensor(readable)}
-    return (seen | {"maps": maps[: len(readable)]} if keeping else seen), skipped
+    return tables, readable, skipped
 
 
-def _answer(network: PreparedNetwork, images: Tensor, size: int) -> Tensor:
+def _answers(network: PreparedNetwork | MergedNetwork, images: Tensor, size: int) -> tuple[Tensor, ...]:
+    """What each layer gives for the images [B,ch,H,W]."""
     try:
-        return network(images)[0]
+        return network(images) if isinstance(network, MergedNetwork) else network(images)[:1]
     except (RuntimeError, AssertionError) as error:
         # An image smaller than the network's kernels and strides, or not of its one size.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        last = network.layers[-1] if isinstance(network, MergedNetwork) else network.layer
         raise ValueError(
-            f"{network.name} cannot look at {size}×{size} images up to {network.layer} ({reason}); "
-            "try another images.size"
+            f"{network.name} cannot look at {size}×{size} images up to {last} ({reason}); try another images.size"
         ) from error
+
+
+def _map_bytes(count: int, shape: torch.Size) -> int:
+    """What `count` maps [_, D, H', W'] take in float32."""
+    return 4 * count * shape[1:].numel()
 
 
 def _skipped_again(photographs: Photographs, readable: Tensor) -> list[SkippedFile] | None:
@@ -206,13 +341,19 @@ def as_maps(activation: Tensor, layer: str) -> Tensor:
 
 
 def survey_key(
-    network: PreparedNetwork, photographs: Photographs, layer: str, *, batch_size: int, keep_maps: int
+    network: PreparedNetwork,
+    photographs: Photographs,
+    layer: str,
+    *,
+    batch_size: int,
+    keep_maps: int,
+    content: str | None = None,
 ) -> dict[str, object]:
     """What must be the same for a survey to be the same, as JSON: the bytes of all files and weights among it.
 
     File names are not: identical files in the same order give the same survey in any folder. Nor are the number of
     threads and the model of the accelerator, which change last digits alone: the cells of a sweep share what the first
-    of them saw.
+    of them saw. `content`: see `content_of`, where it is known already.
     """
     return {
         "network": {
@@ -223,7 +364,7 @@ def survey_key(
         "layer": layer,
         "photographs": {
             "count": len(photographs),
-            "sha256": _content(photographs),
+            "sha256": content_of(photographs) if content is None else content,
             "size": photographs.size,
             "channels": photographs.channels,
         },
@@ -286,7 +427,7 @@ def versions(*packages: str) -> dict[str, str | None]:
     return found
 
 
-def _content(photographs: Photographs) -> str:
+def content_of(photographs: Photographs) -> str:
     """sha256 over the bytes of all files in order, and their suffixes, which tell arrays from pictures."""
     digest = hashlib.sha256()
     with ThreadPoolExecutor(HASHERS) as pool:  # hashlib lets other threads run meanwhile
@@ -306,4 +447,4 @@ def _file_sha256(path: str | Path) -> str:
         return f"{Path(path).name}: {type(error).__name__}"
 
 
-_CODE = code_of(*map(inspect.getfile, (Photographs, PreparedNetwork, Tape, Survey)))
+_CODE = code_of(*map(inspect.getfile, (Photographs, PreparedNetwork, MergedNetwork, Tape, Survey)))

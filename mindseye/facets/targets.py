@@ -12,6 +12,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from mindseye.facets.photographs import SkippedFile
+from mindseye.files import write_atomically
 
 FORMAT = 1
 
@@ -112,17 +113,3 @@ def top_channels(maps: Tensor, k: int) -> Tensor:
     means = maps.flatten(2).mean(dim=2)
     # Stable: of equal channels the first is taken, so that two runs never differ.
     return means.sort(dim=1, descending=True, stable=True).indices[:, :k].contiguous()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The file is either as before or all of `content`, whatever happens meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(scratch, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -76,8 +76,7 @@ class PreparedNetwork(nn.Module):
 
         Raises ValueError for another number of channels.
         """
-        if images.ndim != 4 or images.shape[1] != self.channels:
-            raise ValueError(f"{self.name} takes images [B,{self.channels},H,W]; these are {list(images.shape)}")
+        self.check(images)
         count = len(images)
         if not (images.requires_grad and images.device.type == "cpu" and count % 2):
             return self._computed(images)
@@ -85,6 +84,16 @@ class PreparedNetwork(nn.Module):
         # facets come out the same however many of them are drawn together.
         target, previous = self._computed(torch.cat([images, images[-1:]]))
         return target[:count], None if previous is None else previous[:count]
+
+    def check(self, images: Tensor) -> None:
+        """Raises ValueError where these are not images [B,ch,H,W] of the network's channels."""
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            raise ValueError(f"{self.name} takes images [B,{self.channels},H,W]; these are {list(images.shape)}")
+
+    def entering(self, images: Tensor) -> Tensor:
+        """What enters the traced program for images [B,ch,H,W] in 0..1: normalised, laid out as its weights are."""
+        images = (images - self.mean) / self.std
+        return images.contiguous(memory_format=torch.channels_last) if self._channels_last else images
 
     def _computed(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.precision == "float32":
@@ -100,14 +109,15 @@ class PreparedNetwork(nn.Module):
         if not self.traced:
             with record(self.body, self.layer, self.previous) as tape:
                 return tape(images), tape.previous
-        images = (images - self.mean) / self.std
-        if self._channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return (self.body if self._run is None else self._run)(images)
+        return (self.body if self._run is None else self._run)(self.entering(images))
 
     def train(self, mode: bool = True) -> "PreparedNetwork":
         """Stays in evaluation mode."""
         return super().train(False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What torch.compile wrote is this process's own: whoever gets the network compiles it anew.
+        return {**self.__dict__, "_run": None, "compiled": False}
 
     def resolve(self, layer: str | None = None, depth: str | None = None) -> str:
         """The layer it is prepared for. Raises ValueError where another one is asked for."""
@@ -291,9 +301,12 @@ def _straight(body: nn.Module, layer: str, previous: str | None, tape: Tape, kee
         with graph.inserting_after(kept):  # a later module writes over it
             kept = graph.call_function(torch.clone, (kept,))
     graph.output((tracer.reached.node, kept))
-    graph.lint()
+    # Without the tracer, which knows one network: a program is pickled together with what traced it.
+    plain = fx.Graph()
+    plain.output(plain.graph_copy(graph, {}))
+    plain.lint()
     # The copy holds the modules on the way alone: fx takes over what the program names.
-    return copy.deepcopy(fx.GraphModule(tracer.root, graph))
+    return copy.deepcopy(fx.GraphModule(tracer.root, plain))
 
 
 def _fold(straight: fx.GraphModule) -> int:

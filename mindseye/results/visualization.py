@@ -22,6 +22,7 @@ from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
 from mindseye.results.metrics import TransferReference, baselines, measure, rounded, summarise
 from mindseye.results.run_folder import write_run
 from mindseye.visualizer.canvas import FourierCanvas
+from mindseye.visualizer.checkpoints import Checkpoint
 from mindseye.visualizer.fitting import Announce, Fit, MakeCanvas, Report, calibrated_adam, fit
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.schedules import Schedules
@@ -89,6 +90,7 @@ def visualize(
     report: Report | None = None,
     announce: Announce | None = None,
     references: Sequence[TransferReference] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> Visualization:
     """Draw one image per facet of `targets` and measure it beside its baselines.
 
@@ -117,6 +119,7 @@ def visualize(
         logger=logger,
         report=report,
         announce=announce,
+        checkpoint=checkpoint,
     )
     rows = measure(prepared, targets, fitted.images, gain=objective.gain, references=references)
     compared = baselines(prepared, targets, gain=objective.gain, references=references, seed=seed)

@@ -64,6 +64,7 @@ class Canvas(nn.Module):
     """C trainable images of `side` pixels. forward(facets) -> [c, ch, S, S] in 0..1."""
 
     side: int
+    per_facet: tuple[str, ...]  # the parameters and buffers whose first dimension is the facets
 
     @abstractmethod
     def latent(self, facets: slice = slice(None)) -> Tensor:
@@ -90,12 +91,21 @@ class Canvas(nn.Module):
         """Take in pictures [C, ch, S, S] in 0..1: afterwards forward() gives them back."""
         self.set_latent_(self.unsquash(images))
 
+    def keep(self, facets: slice) -> None:
+        """Let all facets but these go. What was made from the photographs of all stays as it is."""
+        for name in self.per_facet:
+            value = getattr(self, name)
+            kept = value.detach()[facets].clone()
+            setattr(self, name, nn.Parameter(kept) if isinstance(value, nn.Parameter) else kept)
+
 
 class PixelCanvas(Canvas):
     """The pixels themselves, in 0..1. Steps that leave the range are brought back to it by `forward`'s clamp.
 
     The clamp passes gradients straight through, so that a pixel that has left can return.
     """
+
+    per_facet = ("pixels",)
 
     def __init__(self, initial: Tensor, photographs: Tensor, *, init: Init = "facet", seed: int = 0) -> None:
         """initial [C, ch, S, S] in 0..1; photographs (unused here) as every canvas takes them."""
@@ -174,6 +184,8 @@ class FourierCanvas(_SpectralCanvas):
     step changes colours as photographs vary.
     """
 
+    per_facet = ("spectrum",)
+
     def __init__(
         self,
         initial: Tensor,
@@ -204,6 +216,8 @@ class MacoCanvas(_SpectralCanvas):
 
     MACO (Fel et al., NeurIPS 2023), with decorrelated logits. `encode` keeps a picture's phases and mean colour.
     """
+
+    per_facet = ("magnitude", "phase")
 
     magnitude: Tensor
 

@@ -1,28 +1,33 @@
 """One call that draws all facets: canvas, module, callbacks and Lightning's trainer put together."""
 
-import itertools
 import logging
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
-from mindseye.visualizer.callbacks import History, Schedule, Snapshots
+from mindseye.visualizer.callbacks import Checkpointing, History, Schedule, Snapshots
 from mindseye.visualizer.canvas import Canvas, FourierCanvas
+from mindseye.visualizer.checkpoints import Checkpoint, SafetensorsIO, read_state
 from mindseye.visualizer.data import FacetTargetsDataModule
+from mindseye.visualizer.facet_sharding import RESULT, FacetSharding, SharedOut, Voice
+from mindseye.visualizer.interruptions import SignalWatch
 from mindseye.visualizer.module import FacetVisualizer
 from mindseye.visualizer.objective import Objective
+from mindseye.visualizer.quiet import quiet_lightning
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
 
@@ -56,32 +61,39 @@ class _StepClock(pl.Callback):
 
     def __init__(self, every: int) -> None:
         self.every = every
-        self.read: list[tuple[int, float]] = []  # (steps done, seconds)
+        self.gaps: list[float] = []  # milliseconds a step, one number between two readings
+        self._last = (0, 0.0)  # (steps done, seconds)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.read.append((0, time.perf_counter()))
+        self._last = (trainer.global_step, time.perf_counter())
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: FacetVisualizer, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if (batch_idx + 1) % self.every == 0 or batch_idx + 1 == pl_module.steps:
-            self.read.append((batch_idx + 1, time.perf_counter()))
+            (n0, t0), self._last = self._last, (batch_idx + 1, time.perf_counter())
+            self.gaps.append(1000 * (self._last[1] - t0) / (self._last[0] - n0))
 
-    def median_ms(self) -> float:
-        gaps = [1000 * (t1 - t0) / (n1 - n0) for (n0, t0), (n1, t1) in itertools.pairwise(self.read)]
-        return statistics.median(gaps[1:] or gaps)  # the first steps choose kernels and fill caches
+    def state_dict(self) -> dict[str, Any]:
+        return {"gaps": list(self.gaps)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.gaps = list(state_dict["gaps"])
 
 
 class _WarmUp(pl.Callback):
-    """Says that the network is being compiled, and has it done before the first step."""
+    """Has the network compiled before the first step, and says so."""
 
     def __init__(self, announce: Announce | None) -> None:
         self.announce = announce
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: FacetVisualizer) -> None:
+        if trainer.global_step == pl_module.steps:  # a finished fit, read back
+            return
         if self.announce is not None:
             self.announce("compiling the network (about a minute, once)")
         began = time.perf_counter()
+        pl_module.network.compile()
         pl_module.warm_up()
         log.info("compiled in %.0f s", time.perf_counter() - began)
 
@@ -110,30 +122,37 @@ def fit(
     report: Report | None = None,
     announce: Announce | None = None,
     log_every: int = 10,
+    checkpoint: Checkpoint | None = None,
 ) -> Fit:
     """Draw every facet of `targets`.
 
     canvas(initial [C, ch, S, S], photographs [C, N, ch, S, S]) makes the trainable images. filters: callbacks that run
     after each step, in order; none by default. previous: the layer that the penalty P is on, by default the
-    tensor entering the target. precision and compile: how the network runs, see `mindseye.networks.preparing`; pictures
-    and sums stay in float32. report(step, terms) is called every `log_every` steps with means over the facets,
-    announce(what) when something begins that has no steps. The other arguments are those of FacetVisualizer and of
-    Lightning's Trainer. Raises ValueError in one line.
+    tensor entering the target. devices: processes, each with a device of its own, that share the facets out among
+    them; on a CPU they also share out the threads. precision and compile: how the network runs, see
+    `mindseye.networks.preparing`; pictures and sums stay in float32. report(step, terms) is called every `log_every`
+    steps with means over the facets (with several devices, over those of the first), announce(what) when something
+    begins that has no steps. The other arguments are those of FacetVisualizer and of Lightning's Trainer.
+
+    checkpoint: where the fit is kept while it runs, and gone on from. While the steps run SIGTERM, SIGINT, SIGUSR1 and
+    SIGUSR2 then wait for the end of their step: the checkpoint is written and the handler that stood before is called.
+    Where there was none, `Interrupted` is raised; where it returns, the fit goes on. The same signal once more goes to
+    that handler at once.
+
+    Raises ValueError in one line.
     """
     if steps < 1:
         raise ValueError(f"steps={steps}: 1 or more is right")
     if facets_per_batch is not None and facets_per_batch < 1:
         raise ValueError(f"facets_per_batch={facets_per_batch}: 1 or more is right, null for all at once")
-    if devices != 1:
-        raise ValueError(f"trainer.devices={devices}: one run uses one device; 1 is right")
+    processes = _processes(devices, targets.C, accelerator)
     device = network.mean.device
     prepared = prepare(network, targets.layer, previous).in_precision(precision)
-    if compile:
-        prepared.compile()
-    trainable = canvas(targets.initial, targets.photographs.float() / 255)
+    if compile and not prepared.traced:
+        prepared.compile()  # says why it cannot be
     module = FacetVisualizer(
         prepared,
-        trainable,
+        canvas(targets.initial, targets.photographs.float() / 255),
         objective or Objective(),
         schedules or Schedules(),
         Transformations() if transformations is None else transformations,
@@ -144,54 +163,153 @@ def fit(
         adaptive_lr=adaptive_lr,
         seed=seed,
     )
-    history, snapshots, clock = History(log_every, report), Snapshots(snapshots_every), _StepClock(log_every)
-    callbacks = [Schedule(), *filters, history, snapshots, clock]
+    voice = Voice()
+    if processes > 1:
+        prepared.to("cpu")
+        heard = (report and voice.report, announce and voice.announce)
+    else:
+        heard = (report, announce)
+    callbacks = _callbacks(filters, heard, compile, snapshots_every, log_every, checkpoint)
+    data = FacetTargetsDataModule(targets, steps)
+    started = time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory(prefix="mindseye-") as scratch, quiet_lightning():
+            if checkpoint is not None:
+                checkpoint.check(processes)
+            files = checkpoint or Checkpoint(Path(scratch), "")
+            settings = {
+                "accelerator": accelerator,
+                "devices": processes,
+                "logger": logger or False,
+                "callbacks": callbacks,
+                "plugins": [LightningEnvironment(), SafetensorsIO(files.key)],
+                "default_root_dir": scratch,
+            }
+            if processes == 1:
+                parts = [_draw(settings, module, data, checkpoint)]
+            else:
+                launcher = SharedOut(processes, voice, _part, files, checkpoint, report, announce)
+                parts = _draw_shares(settings, module, data, launcher)
+    finally:
+        network.to(device)  # Lightning leaves everything on the CPU
+    return _whole(parts, started)
+
+
+def _processes(devices: int, facets: int, accelerator: str) -> int:
+    """How many processes draw so many facets. Raises ValueError where there are not as many devices."""
+    if devices < 1:
+        raise ValueError(f"trainer.devices={devices}: 1 or more is right")
+    processes = min(devices, facets)
+    if processes < devices:
+        log.info("%d facets are shared out among %d devices, not %d", facets, processes, devices)
+    if processes > 1 and accelerator != "cpu":
+        gpus = torch.cuda.device_count()
+        if gpus == 0 and torch.backends.mps.is_available():
+            gpus = 1
+        if processes > gpus and (gpus or accelerator != "auto"):
+            raise ValueError(
+                f"trainer.devices={devices}: this machine has {gpus} GPU{'s' * (gpus != 1)}; "
+                f"{max(gpus, 1)} is right, or trainer.accelerator=cpu"
+            )
+    return processes
+
+
+def _callbacks(
+    filters: Sequence[pl.Callback],
+    heard: tuple[Report | None, Announce | None],
+    compile: bool,
+    snapshots_every: int,
+    log_every: int,
+    checkpoint: Checkpoint | None,
+) -> list[pl.Callback]:
+    """All callbacks in the order in which they must run."""
+    report, announce = heard
+    snapshots = Snapshots(snapshots_every)
+    callbacks = [Schedule(), *filters, History(log_every, report), snapshots, _StepClock(log_every)]
     if compile:
         callbacks.insert(0, _WarmUp(announce))
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="mindseye-") as scratch, _quiet_lightning():
-        trainer = pl.Trainer(
-            accelerator=accelerator,
-            devices=devices,
-            max_epochs=1,
-            logger=logger or False,
-            callbacks=callbacks,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=scratch,
-        )
-        try:
-            trainer.fit(module, datamodule=FacetTargetsDataModule(targets, steps))
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            if trainer.interrupted:
-                raise KeyboardInterrupt from None
-            raise
-    images = module.images().cpu().float()
-    network.to(device)  # Lightning leaves everything on the CPU
-    lost = [c for c in range(targets.C) if not images[c].isfinite().all()]
-    if lost:
-        raise ValueError(f"the picture of facet {lost[0]} is no longer finite: try a smaller schedule.lr.start")
-    return Fit(
-        images=images,
-        snapshots=snapshots.images,
-        history=history.table(),
-        seconds=time.perf_counter() - started,
-        step_ms=clock.median_ms(),
+    if checkpoint is not None:
+        callbacks.append(Checkpointing(checkpoint, snapshots, log_every))
+    return callbacks
+
+
+def _trainer(settings: dict[str, Any], strategy: FacetSharding | str) -> pl.Trainer:
+    return pl.Trainer(
+        **settings,
+        strategy=strategy,
+        max_epochs=1,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
 
 
-class _quiet_lightning:
-    """Lightning's notes on hardware and loaders are for its own users; ours get a progress bar and a table."""
+def _draw(
+    settings: dict[str, Any], module: FacetVisualizer, data: FacetTargetsDataModule, checkpoint: Checkpoint | None
+) -> dict[str, Any]:
+    """In this process, on one device."""
+    trainer = _trainer(settings, "auto")
+    if checkpoint is None:
+        _fit(trainer, module, data)
+        return _part(trainer)
+    if checkpoint.file().exists():
+        trainer.ckpt_path = str(checkpoint.file())
+    signals = SignalWatch()
+    trainer.callbacks[-1].signals = signals
+    try:
+        _fit(trainer, module, data)
+        signals.deliver(module.steps)  # what came after the last step
+    finally:
+        signals.put_back()
+    return _part(trainer)
 
-    def __enter__(self) -> None:
-        self._logger = logging.getLogger("pytorch_lightning")
-        self._level = self._logger.level
-        self._logger.setLevel(logging.WARNING)
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
-        warnings.filterwarnings("ignore", module="pytorch_lightning")
 
-    def __exit__(self, *exception: object) -> None:
-        self._warnings.__exit__(*exception)
-        self._logger.setLevel(self._level)
+def _draw_shares(
+    settings: dict[str, Any], module: FacetVisualizer, data: FacetTargetsDataModule, launcher: SharedOut
+) -> list[dict[str, Any]]:
+    """In processes of their own, a device each."""
+    files = [launcher.files.file(RESULT, rank, launcher.processes) for rank in range(launcher.processes)]
+    if not all(path.exists() for path in files):
+        _fit(_trainer(settings, FacetSharding(launcher)), module, data)
+    return [read_state(path, launcher.files.key) for path in files]
+
+
+def _fit(trainer: pl.Trainer, module: FacetVisualizer, data: FacetTargetsDataModule) -> None:
+    try:
+        trainer.fit(module, datamodule=data)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _part(trainer: pl.Trainer) -> dict[str, Any]:
+    """What one process has drawn."""
+    by_kind = {type(callback): callback for callback in trainer.callbacks}
+    kept = by_kind.get(Checkpointing)
+    return {
+        "images": trainer.lightning_module.images().cpu().float(),
+        "history": by_kind[History].kept(),
+        "snapshots": by_kind[Snapshots].images,
+        "gaps": by_kind[_StepClock].gaps,
+        "seconds_before": 0.0 if kept is None else kept.seconds_before,
+    }
+
+
+def _whole(parts: list[dict[str, Any]], started: float) -> Fit:
+    """The parts of all processes, in the order of their facets."""
+    images = torch.cat([part["images"] for part in parts])
+    lost = [c for c in range(len(images)) if not images[c].isfinite().all()]
+    if lost:
+        raise ValueError(f"the picture of facet {lost[0]} is no longer finite: try a smaller schedule.lr.start")
+    history = History()
+    rows = torch.cat([part["history"]["rows"] for part in parts], dim=2)
+    history.take({**parts[0]["history"], "rows": rows})
+    gaps = [max(each) for each in zip(*(part["gaps"] for part in parts), strict=False)]
+    return Fit(
+        images=images,
+        snapshots={step: torch.cat([part["snapshots"][step] for part in parts]) for step in parts[0]["snapshots"]},
+        history=history.table(),
+        seconds=max(part["seconds_before"] for part in parts) + time.perf_counter() - started,
+        step_ms=statistics.median(gaps[1:] or gaps),  # the first steps choose kernels and fill caches
+    )

@@ -59,12 +59,27 @@ class FacetVisualizer(pl.LightningModule):
         self.steps = steps
         self.seed = seed
         self.now = schedules.at(1, steps)  # the scheduled values of the current step, set by callbacks.Schedule
-        self.terms: Tensor | None = None  # the last step's terms, [len(LossTerms.names()), C], on the device
-        size = facets if facets_per_batch is None else max(1, min(facets_per_batch, facets))
-        self.chunks = [slice(first, min(first + size, facets)) for first in range(0, facets, size)]
+        self.terms: Tensor | None = None  # the last step's terms, [len(LossTerms.names()), c], on the device
+        self.facets_per_batch = facets_per_batch
+        self.own = slice(0, facets)  # of the C facets, those that this process draws
+        self.chunks = self._cut()  # counted from the first of its own
         self._generator: torch.Generator | None = None
         self._generator_state: Tensor | None = None
         self._views: Tensor | None = None
+
+    def _cut(self) -> list[slice]:
+        count = self.own.stop - self.own.start
+        size = count if self.facets_per_batch is None else max(1, min(self.facets_per_batch, count))
+        return [slice(first, min(first + size, count)) for first in range(0, count, size)]
+
+    def keep(self, facets: slice) -> None:
+        """Draw these facets alone, to be called before the first step: to the bit as among all C.
+
+        Views and noise are drawn, and (r, b) are there, for all C.
+        """
+        self.canvas.keep(facets)
+        self.own = facets
+        self.chunks = self._cut()
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The image's optimiser, and Adam for (r, b)."""
@@ -75,7 +90,7 @@ class FacetVisualizer(pl.LightningModule):
         ]
 
     def training_step(self, batch: TargetBatch, batch_idx: int) -> None:
-        """One step of all facets, chunk by chunk."""
+        """One step of all its facets, chunk by chunk."""
         image_optimizer, adaptive_optimizer = self.optimizers()
         image_optimizer.zero_grad()
         adaptive_optimizer.optimizer.zero_grad()
@@ -83,8 +98,9 @@ class FacetVisualizer(pl.LightningModule):
         terms = []
         if self.network.compiled and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # last step's outputs may be written over
-        for facets in self.chunks:
-            images = self.canvas(facets)
+        for chunk in self.chunks:
+            images = self.canvas(chunk)
+            facets = slice(self.own.start + chunk.start, self.own.start + chunk.stop)
             seen = images if views is None else view(images, views[facets])
             if noise is not None:
                 seen = seen + noise[facets]
@@ -126,6 +142,8 @@ class FacetVisualizer(pl.LightningModule):
             self._generator = torch.Generator(device=self.device).manual_seed(self.seed)
             if self._generator_state is not None:
                 self._generator.set_state(self._generator_state)
+            if self._views is not None:  # from a checkpoint
+                self._views = self._views.to(self.device)
         asked = self.transformations
         if asked.moves and (self._views is None or step % asked.every == 0):
             self._views = asked.draw(self.facets, self._generator, self.now["views"])
@@ -137,7 +155,7 @@ class FacetVisualizer(pl.LightningModule):
 
     @torch.no_grad()
     def images(self) -> Tensor:
-        """The pictures as they are now: [C, ch, S, S] in 0..1."""
+        """The pictures of its own facets as they are now: [c, ch, S, S] in 0..1."""
         return torch.cat([self.canvas(facets).clamp(0, 1) for facets in self.chunks])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

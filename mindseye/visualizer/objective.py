@@ -135,7 +135,8 @@ class Objective:
             dm, times = self._match(a_top, t_top), 1
         else:
             every = [top_k[c].expand(len(t), -1) for c in range(len(top_k))]
-            dm = torch.stack([self._match(take_channels(a, j), take_channels(t, j)) for j in every]).sum(dim=0)
+            # One after the other: torch's sum takes another order for another number of facets at hand.
+            dm = sum(self._match(take_channels(a, j), take_channels(t, j)) for j in every)
             times = len(top_k) ** 2
         if self.distance == "relative":
             mdist = relative_distance(a_top, self.gain * t_top)

@@ -14,6 +14,7 @@ from mindseye.commands.configuration import (
     check_overrides,
     compose,
     config_folder,
+    escaped,
     fits,
     quoted,
 )
@@ -134,7 +135,12 @@ WRONG = {
     "objective=calibrated,oops": "there is no such objective",
     "k=range(0,3)": "a whole number of at least 1",
     "+nonsense=1": "there is no such setting",
-    "~k": "k",
+    "~k": "give k another value",
+    "~objective.tv": "give objective.tv another value",
+    "+optimizer.lr=1": "schedule.lr.start",
+    "measure=fidelity": "fidelity.cosine",
+    "measure=transfer.cosine": "transfer=NETWORK",
+    "checkpoint=0": "a number of at least 1",
 }
 
 
@@ -163,6 +169,19 @@ def test_a_layer_s_name_is_no_number(word, names):
     read = [OmegaConf.select(compose(["transfer=demo", f"{key}={one}"]), key) for one in value.split(",")]
     assert read == names
     assert quoted("k=6.20") == "k=6.20"
+
+
+def test_an_experiment_s_own_sweep_is_looked_at_too():
+    check_overrides(["+hydra.sweeper.params={k: '5,10', C: 'range(2,4)'}"])
+    with pytest.raises(ConfigurationError, match="a whole number of at least 1"):
+        check_overrides(["+hydra.sweeper.params={k: '5,-10'}"])
+    check_overrides(["+hydra.sweeper.params={k: '5,-10'}", "k=3"])  # the command line wins
+
+
+@pytest.mark.parametrize("text", ["plain", "a b,c=d", "it's", r"back\\slash", r"end\\", r"\\'", "${x}", "[1]", "ünï"])
+def test_an_escaped_text_comes_back_as_it_was(text):
+    config = compose([f"images.root={escaped(text)}"])
+    assert OmegaConf.to_container(config, resolve=False)["images"]["root"] == text
 
 
 def test_right_overrides_pass():

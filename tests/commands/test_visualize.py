@@ -167,7 +167,6 @@ def test_one_s_own_network_of_six_channels_with_layers_that_are_numbers(tmp_path
         (["C=25", "images.count=24"], "C=25 facets need at least as many photographs"),
         (["layer=layer3.9"], "nearest"),
         (["network.weights=no.pth"], "no.pth"),
-        (["trainer.devices=2"], "one run uses one device"),
         (["images.kind=unicorn"], "padlock"),
         (["objective.r=0.01"], "starts above"),
         (["previous=layer9"], "nearest"),

@@ -195,6 +195,87 @@ def test_the_folder_is_named_by_the_environment(monkeypatch, tmp_path):
         assert default_folder() == tmp_path / "xdg" / "mindseye"
 
 
+# ---- several entries at once -----------------------------------------------------------------------------------
+
+MANY = {name: {"n": n} for n, name in enumerate("abcd")}
+
+
+def made_together(asked, values=MANY):
+    """What `fill` calls: notes the names it was asked for, and makes each entry as `make` makes it alone."""
+
+    def make_them(missing):
+        asked.append(missing)
+        for name in missing:
+            yield name, make(float(values[name]["n"]))
+
+    return make_them
+
+
+def test_entries_made_together_are_those_made_one_by_one(cache, tmp_path):
+    alone, asked = Cache(tmp_path / "alone", 10**6), []
+    cache.fetch("test", MANY["b"], lambda: make(1.0))
+    cache.fill("test", MANY, made_together(asked))
+    cache.fill("test", MANY, made_together(asked))
+    assert asked == [["a", "c", "d"]]
+    for key in MANY.values():
+        alone.fetch("test", key, lambda key=key: make(float(key["n"])))
+        together = cache.fetch("test", key, forbidden).tensors
+        for name, tensor in alone.fetch("test", key, forbidden).tensors.items():
+            assert torch.equal(tensor, together[name])
+    assert files(cache) == files(alone)
+    assert sorted((entry.kind, entry.key["n"]) for entry in cache.entries()) == [("test", n) for n in range(4)]
+
+
+def test_torn_entries_are_made_again_together_too(cache, caplog):
+    asked = []
+    cache.fill("test", MANY, made_together([]))
+    whole = entry(cache, MANY["a"]).read_bytes()
+    for torn in (b"", whole[:5], whole[:300], whole[:-1], whole + b"x", b"\xff" * 500):
+        entry(cache, MANY["a"]).write_bytes(torn)
+        cache.fill("test", MANY, made_together(asked))
+        assert asked.pop() == ["a"]
+        assert not cache.fetch("test", MANY["a"], forbidden).made
+    entry(cache, MANY["b"]).rename(entry(cache, MANY["c"]))  # whole, but at another address
+    cache.fill("test", MANY, made_together(asked))
+    assert asked == [["b", "c"]]
+    assert "is damaged" in caplog.text
+    damaged = bytearray(entry(cache, MANY["d"]).read_bytes())
+    damaged[-1] ^= 1  # within: who reads it sees it
+    entry(cache, MANY["d"]).write_bytes(damaged)
+    cache.fill("test", MANY, made_together(asked))
+    assert cache.fetch("test", MANY["d"], make).made
+
+
+def test_what_was_made_before_an_error_is_kept(cache):
+    def fail(missing):
+        yield "c", make(2.0)
+        raise OSError("the photographs' disk, not the cache's")
+
+    with pytest.raises(OSError, match="photographs"):
+        cache.fill("test", MANY, fail)
+    assert files(cache) == [entry(cache, MANY["c"]).name]
+    cache.fill("test", MANY, lambda missing: [("a", make(0.0))])  # who gives less than is missing leaves the rest
+    assert files(cache) == sorted(entry(cache, MANY[name]).name for name in "ac")
+
+
+@pytest.mark.parametrize("folder", ["file", "file/cache", "/proc/no/such"])
+def test_nothing_is_made_for_a_folder_that_cannot_be_written(folder, tmp_path, caplog):
+    (tmp_path / "file").write_text("not a folder")
+    asked = []
+    Cache(tmp_path / folder, 10**6).fill("test", MANY, made_together(asked))
+    assert asked == []
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "going on without it" in caplog.text
+
+
+def test_entries_that_are_there_count_as_used(cache):
+    cache.fill("test", MANY, made_together([]))
+    for key in MANY.values():
+        os.utime(entry(cache, key), (1000, 1000))
+    cache.fill("test", {"a": MANY["a"]}, made_together([]))
+    assert [n for n in range(4) if entry(cache, {"n": n}).stat().st_mtime > 1000] == [0]
+
+
 # ---- many processes --------------------------------------------------------------------------------------------
 
 ASK = """
@@ -277,6 +358,72 @@ def test_killed_in_the_middle_they_hold_nobody_up_and_leave_nothing_torn(tmp_pat
     assert sorted(made for made, _ in said) == ["0", "0", "1"]
     assert len(record.read_text().split()) == 4
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".safetensors"]
+
+
+FILL = """
+import json, os, sys, time
+import torch
+from mindseye.facets.cache import Cache
+folder, record, gate, seconds, numbers = sys.argv[1:]
+
+def make(missing):
+    for name in missing:
+        with open(record, "a") as file:
+            file.write(f"{os.getpid()} {name}\\n")
+        time.sleep(float(seconds))
+        yield name, {"x": torch.full((10_000,), int(name))}
+
+print("ready", flush=True)
+while not os.path.exists(gate):
+    time.sleep(0.01)
+cache = Cache(folder, 10**9)
+keys = {str(n): {"n": n} for n in json.loads(numbers)}
+cache.fill("test", keys, make)
+print(*[int(cache.fetch("test", key, lambda: {}).tensors["x"][0]) for key in keys.values()])
+"""
+
+
+@contextmanager
+def filling(tmp_path, *sets, seconds=0.2):
+    """A process for each set of numbers, all of which see to their entries from the same moment on."""
+    record, gate = tmp_path / "record", tmp_path / "gate"
+    record.touch()
+    processes = [python(FILL, tmp_path / "cache", record, gate, seconds, json.dumps(numbers)) for numbers in sets]
+    try:
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        gate.touch()
+        yield processes, record
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def test_of_eight_processes_with_overlapping_sets_each_entry_is_made_once(tmp_path):
+    sets = [[0, 1, 2, 3], [3, 2, 1, 0], [4, 3], [2, 4, 0], [5], [1, 5, 3], [0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]]
+    with filling(tmp_path, *sets) as (processes, record):
+        said = [process.communicate(timeout=120)[0].split() for process in processes]
+    assert said == [[str(n) for n in numbers] for numbers in sets]
+    assert sorted(line.split()[1] for line in record.read_text().splitlines()) == list("012345")
+    assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".safetensors"}
+
+
+def test_who_is_killed_among_several_entries_leaves_those_that_are_made(tmp_path):
+    with filling(tmp_path, [0, 1, 2], seconds=2) as (processes, record):
+        wait_for(lambda: len(record.read_text().splitlines()) == 2)  # at the second of them
+        processes[0].send_signal(signal.SIGKILL)
+        processes[0].wait()
+        first, second = (line.split()[1] for line in record.read_text().splitlines())
+        cache, asked = Cache(tmp_path / "cache", 10**9), []
+        begun = time.monotonic()
+        keys = {str(n): {"n": n} for n in range(4)}
+        cache.fill("test", keys, made_together(asked, keys))
+        assert time.monotonic() - begun < 15  # a dead process of this host is found out at once
+    assert asked == [[name for name in "0123" if name != first]]
+    assert second in asked[0]
+    assert not cache.fetch("test", keys["3"], forbidden).made
+    assert {path.suffix for path in cache.folder.iterdir()} == {".safetensors"}
 
 
 def left_by_another_host(cache):
@@ -608,5 +755,5 @@ def test_many_files_are_hashed_in_bounded_memory(cache, noise, monkeypatch):
     for i in range(4):
         with open(noise / f"{i}.png", "wb") as file:
             file.truncate(16 * 2**20)
-    survey_module._content(load_photographs(noise, 16))
+    survey_module.content_of(load_photographs(noise, 16))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024

@@ -177,7 +177,7 @@ def test_snapshots_and_reports(network, targets):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"steps": 0}, "steps=0"), ({"facets_per_batch": 0}, "facets_per_batch=0"), ({"devices": 2}, "trainer.devices=2")],
+    [({"steps": 0}, "steps=0"), ({"facets_per_batch": 0}, "facets_per_batch=0"), ({"devices": 0}, "trainer.devices=0")],
 )
 def test_impossible_settings_are_one_line(network, targets, arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -51,13 +51,14 @@ class History(pl.Callback):
     """Loss terms, (r, b) and scheduled values of every step.
 
     They stay on the device until `flush_every` steps are together, so that the loop waits for the device only then.
-    `report`, if given, is called at each flush with (step, {term: mean over the facets}).
+    `report`, if given, is called at each flush with (step, {term: mean over the facets}). Where several processes share
+    the facets, rows and means are over this one's.
     """
 
     def __init__(self, flush_every: int = 10, report: Callable[[int, dict[str, float]], None] | None = None) -> None:
         self.flush_every = flush_every
         self.report = report
-        self.rows: list[Tensor] = []  # each [steps, len(COLUMNS), C] on the host
+        self.rows: list[Tensor] = []  # each [steps, len(COLUMNS), c] on the host
         self.scheduled: list[dict[str, float]] = []
         self._waiting: list[Tensor] = []
 
@@ -66,13 +67,25 @@ class History(pl.Callback):
         self, trainer: pl.Trainer, pl_module: FacetVisualizer, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """After step t = batch_idx + 1."""
-        adaptive = pl_module.adaptive
-        self._waiting.append(torch.cat([pl_module.terms, adaptive.r[None], adaptive.b[None]]))
+        adaptive, own = pl_module.adaptive, pl_module.own
+        self._waiting.append(torch.cat([pl_module.terms, adaptive.r[None, own], adaptive.b[None, own]]))
         self.scheduled.append(dict(pl_module.now))
         if (batch_idx + 1) % self.flush_every == 0 or batch_idx + 1 == pl_module.steps:
-            self._flush(trainer, batch_idx + 1)
+            self._flush(trainer, pl_module, batch_idx + 1)
 
-    def _flush(self, trainer: pl.Trainer, step: int) -> None:
+    def _flush(self, trainer: pl.Trainer, pl_module: FacetVisualizer, step: int) -> None:
+        self._gather(pl_module, step)
+        means = dict(zip(COLUMNS, self.rows[-1][-1].mean(dim=1).tolist(), strict=True))
+        if self.report is not None:
+            self.report(step, means)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"loss/{name}": value for name, value in means.items()}, step=step)
+            logger.log_metrics({f"schedule/{name}": value for name, value in self.scheduled[-1].items()}, step=step)
+
+    def _gather(self, pl_module: FacetVisualizer, step: int) -> None:
+        """Bring what waits on the device to the host, up to this step."""
+        if not self._waiting:
+            return
         rows = torch.stack(self._waiting).cpu()
         self._waiting.clear()
         self.rows.append(rows)
@@ -80,15 +93,32 @@ class History(pl.Callback):
         if len(lost):
             t, c = lost[0].tolist()
             raise ValueError(
-                f"the loss of facet {c} is no longer finite at step {step - len(rows) + 1 + t}: "
+                f"the loss of facet {pl_module.own.start + c} is no longer finite at step {step - len(rows) + 1 + t}: "
                 "try a smaller schedule.lr.start, or precision=float32"
             )
-        means = dict(zip(COLUMNS, rows[-1].mean(dim=1).tolist(), strict=True))
-        if self.report is not None:
-            self.report(step, means)
-        for logger in trainer.loggers:
-            logger.log_metrics({f"loss/{name}": value for name, value in means.items()}, step=step)
-            logger.log_metrics({f"schedule/{name}": value for name, value in self.scheduled[-1].items()}, step=step)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: FacetVisualizer, checkpoint: dict[str, Any]) -> None:
+        """Everything up to this step, also between two flushes."""
+        self._gather(pl_module, len(self.scheduled))
+        checkpoint["history"] = self.kept()
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: FacetVisualizer, checkpoint: dict[str, Any]) -> None:
+        """As it was."""
+        self.take(checkpoint["history"])
+
+    def kept(self) -> dict[str, Any]:
+        """All rows as a table [steps, len(COLUMNS), c] and the scheduled values, float64 [steps, names]."""
+        scheduled = [list(values.values()) for values in self.scheduled]
+        return {
+            "rows": torch.cat(self.rows) if self.rows else torch.empty(0, len(COLUMNS), 0),
+            "names": list(self.scheduled[0]) if self.scheduled else [],
+            "scheduled": torch.tensor(scheduled, dtype=torch.float64),
+        }
+
+    def take(self, kept: dict[str, Any]) -> None:
+        """What `kept` gave, in place of what there is."""
+        self.rows = [kept["rows"]]
+        self.scheduled = [dict(zip(kept["names"], values, strict=True)) for values in kept["scheduled"].tolist()]
 
     def table(self) -> dict[str, list[float]]:
         """A column each: step, facet, every loss term, r, b and every scheduled value; a row per step and facet."""

@@ -1,0 +1,39 @@
+"""The sweeper of `mindseye -m`: Hydra takes plugins from here alone. What it does is in mindseye.commands.sweeping."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.utils import JobReturn
+
+
+class ResumingSweeper(BasicSweeper):
+    """Hydra's grid, run cell by cell until every cell is done, and only what is not done yet.
+
+    cells: `asked`, by the overrides; `known`, those of the manifest in the sweep's folder. retry_failed: run failed
+    cells again too. max_batch_size, params: Hydra's own.
+    """
+
+    def __init__(
+        self,
+        max_batch_size: int | None = None,
+        params: Mapping[str, str] | None = None,
+        cells: Literal["asked", "known"] = "asked",
+        retry_failed: bool = False,
+    ) -> None:
+        super().__init__(max_batch_size, None if params is None else dict(params))
+        self.cells = cells
+        self.retry_failed = retry_failed
+
+    def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
+        """Run what is left of the sweep. A cell that fails does not stop the others and raises nothing here."""
+        from mindseye.commands.sweeping import run_sweep
+
+        return run_sweep(
+            self.launcher,
+            self.config,
+            [*self._parse_config(), *arguments],
+            known_cells=self.cells == "known",
+            retry_failed=self.retry_failed,
+            at_once=self.max_batch_size,
+        )

@@ -1,0 +1,241 @@
+"""What happens around the cells of `mindseye -m`: which are run, in which order, and what is said at the end."""
+
+import hashlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from yaml import YAMLError
+
+import mindseye
+from mindseye.commands.configuration import ConfigurationError, config_folder, escaped
+from mindseye.files import write_atomically
+from mindseye.results.run_status import RunStatus, one_line, read_status, write_status
+from mindseye.sweeps.manifest import Cell, Manifest, add_cells, as_written
+from mindseye.sweeps.status import DONE, SweepStatus, read_sweep, varying_overrides
+from mindseye.sweeps.summary import MEASURES, ranked, read_rows, write_summary
+from mindseye.visualizer.interruption import TO_BE_CONTINUED
+
+log = logging.getLogger(__name__)
+
+SHOWN = 20  # cells in the closing table; summary.csv has all
+DEATHS = 2  # so often a cell's process may die, the second time with no other beside it
+
+
+def run_sweep(
+    launcher: Launcher,
+    config: DictConfig,
+    words: Sequence[str],
+    *,
+    known_cells: bool,
+    retry_failed: bool,
+    at_once: int | None,
+) -> list[JobReturn]:
+    """Launch every cell that is not done, `at_once` at a time. Nothing that happens to a cell is raised here.
+
+    words: the task's overrides, swept ones among them; or, with `known_cells`, whatever began the sweep.
+    """
+    folder = Path(str(config.hydra.sweep.dir)).absolute()
+    command = [*OmegaConf.to_container(config.hydra.overrides.hydra), *words]
+    cells = _known(folder) if known_cells else _asked(folder, words, command)
+    write_atomically(folder / "multirun.yaml", OmegaConf.to_yaml(config).encode())
+    if (begun_with := Manifest.read(folder).config_sha256) != configuration_sha256():
+        log.warning(
+            "%s was begun with another version of mindseye or its configuration (%.8s…): cells that are completed stay "
+            "as they are; another hydra.sweep.dir starts anew",
+            folder, begun_with,
+        )  # fmt: skip
+    todo = [cell for cell in cells if _is_open(folder, cell, retry_failed)]
+    if len(todo) < len(cells):
+        log.info("%d of %d cells are done already", len(cells) - len(todo), len(cells))
+    if retry_failed:
+        for cell in todo:
+            if (status := read_status(folder / cell.folder)).status == "failed":
+                write_status(folder / cell.folder, RunStatus(overrides=cell.overrides, seconds=status.seconds))
+    return _launch_all(launcher, folder, todo, at_once)
+
+
+def configuration_sha256() -> str:
+    """Of every file in conf/ and the version: what cells come to beside their overrides."""
+    digest = hashlib.sha256(mindseye.__version__.encode())
+    root = config_folder()
+    for file in sorted(root.rglob("*.yaml")):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def started_from(folder: Path) -> Path | None:
+    """Where the command was given that last started the sweep; None where that is not known, or gone."""
+    try:
+        there = Path(str(OmegaConf.load(folder / "multirun.yaml").hydra.runtime.cwd))
+    except (OSError, OmegaConfBaseException, YAMLError):
+        return None
+    return there if there.is_dir() else None
+
+
+def _known(folder: Path) -> list[Cell]:
+    cells = list(Manifest.read(folder).cells.values())
+    if not cells:
+        raise ConfigurationError(f"{folder} holds no sweep to go on with")
+    return cells
+
+
+def _asked(folder: Path, words: Sequence[str], command: Sequence[str]) -> list[Cell]:
+    overrides = OverridesParser.create().parse_overrides(list(words))
+    [grid] = BasicSweeper.split_arguments(overrides, None)
+    return add_cells(folder, grid, command, configuration_sha256())
+
+
+def _is_open(folder: Path, cell: Cell, retry_failed: bool) -> bool:
+    """Whether there is something to do for a cell; a running one is somebody else's."""
+    status = read_status(folder / cell.folder).status
+    return status not in (*DONE, "running") or (status == "failed" and retry_failed)
+
+
+def _launch_all(launcher: Launcher, folder: Path, todo: list[Cell], at_once: int | None) -> list[JobReturn]:
+    """Launch the cells, and those again that were swept away when another cell's process died.
+
+    Some launchers give up all jobs where one is killed. Who died may have been the one without memory or its neighbour,
+    so each is then given a second try by itself.
+    """
+    returns: list[JobReturn] = []
+    batches = [todo[first : first + (at_once or len(todo))] for first in range(0, len(todo), at_once or len(todo) or 1)]
+    deaths: dict[str, int] = {}
+    launched = 0
+    while batches:
+        batch = batches.pop(0)
+        problem: Exception | None = None
+        results: Sequence[JobReturn] = []
+        jobs = [
+            [*cell.overrides, f"hydra.sweep.dir={escaped(str(folder))}", f"hydra.sweep.subdir={escaped(cell.folder)}"]
+            for cell in batch
+        ]
+        try:
+            results = launcher.launch(jobs, initial_job_idx=launched)
+        except Exception as error:  # whatever a launcher raises where it lost a job
+            log.info("the launcher gave up", exc_info=True)
+            problem = error
+        launched += len(batch)
+        returns += results
+        for cell, result in zip(batch, results, strict=False):
+            _settle(folder, cell, result)
+        if problem is None:
+            continue
+        left = [cell for cell in batch if _is_open(folder, cell, retry_failed=False)]
+        waiting = [cell for cell in left if read_status(folder / cell.folder).status == "waiting"]
+        died = [cell for cell in left if cell not in waiting]
+        if len(waiting) == len(batch):  # nothing has begun: it is the launcher's own trouble
+            for cell in waiting:
+                _fail(folder, cell, one_line(problem))
+            continue
+        for cell in died:
+            deaths[cell.id] = deaths.get(cell.id, 0) + 1
+            if deaths[cell.id] >= DEATHS or len(batch) == 1:
+                _fail(folder, cell, f"its process died ({one_line(problem)})")
+        alone = [[cell] for cell in died if read_status(folder / cell.folder).status != "failed"]
+        batches = [*([waiting] if waiting else []), *alone, *batches]
+    return returns
+
+
+def _settle(folder: Path, cell: Cell, result: JobReturn) -> None:
+    """A job that failed before it could write its own status: its configuration cannot be composed, say."""
+    if result.status == JobStatus.FAILED and read_status(folder / cell.folder).status == "waiting":
+        try:
+            result.return_value  # noqa: B018  raises what the job raised
+        except Exception as error:
+            _fail(folder, cell, one_line(error))
+
+
+def _fail(folder: Path, cell: Cell, reason: str) -> None:
+    seconds = read_status(folder / cell.folder).seconds
+    write_status(
+        folder / cell.folder, RunStatus(status="failed", reason=reason, seconds=seconds, overrides=cell.overrides)
+    )
+
+
+class SweepEnd(Callback):
+    """After the last cell: summary.csv and summary.parquet, a table, every failure; the exit code says what is left."""
+
+    def on_multirun_end(self, config: DictConfig, config_name: str | None = None) -> None:
+        """Exits with 1 where a cell failed, with 75 where one is to be continued or waiting."""
+        folder = Path(str(config.hydra.sweep.dir)).absolute()
+        if not Manifest.read(folder).cells:  # another sweeper than ours, which reports by itself
+            return
+        sweep = read_sweep(folder)
+        rows = read_rows(sweep)
+        written = write_summary(folder, rows)
+        console = Console()
+        measure = pick_measure(rows, chosen=_chosen_measure(config))
+        console.print(closing_table(sweep, ranked(rows, measure), measure))
+        for path in written:
+            console.print(str(path), soft_wrap=True, highlight=False)
+        say_failures(sweep)
+        if sweep.count("failed"):
+            raise SystemExit(1)
+        if sweep.unfinished():
+            raise SystemExit(TO_BE_CONTINUED)
+
+
+def _chosen_measure(config: DictConfig) -> str | None:
+    """`measure` as given for the whole sweep, whose own configuration is composed without the cells' overrides."""
+    for word in OmegaConf.to_container(config.hydra.overrides.task):
+        key, _, value = str(word).partition("=")
+        if key == "measure" and value in MEASURES:
+            return value
+    return None
+
+
+def pick_measure(rows: Sequence[dict], chosen: str | None) -> str:
+    """What cells are compared by where nobody says: transfer.cosine where all have it, else fidelity.cosine."""
+    if chosen is not None:
+        return chosen
+    completed = [row for row in rows if "facet" in row]
+    judged = completed and all(row.get("transfer.cosine") is not None for row in completed)
+    return "transfer.cosine" if judged else "fidelity.cosine"
+
+
+def closing_table(sweep: SweepStatus, ranking: Sequence[tuple[str, float]], measure: str) -> Table:
+    """The best cells by a measure, the mean over their facets."""
+    cells = {cell.folder: (cell, status) for cell, status in sweep.cells}
+    told_apart = varying_overrides([cell for cell, _ in sweep.cells])
+    counts = ", ".join(f"{count} {state}" for state, count in sweep.counts().items() if count)
+    table = Table(title=f"{len(sweep.cells)} cells: {counts}", box=None, padding=(0, 2, 0, 0), title_justify="left")
+    table.add_column("", justify="right")
+    table.add_column("cell", overflow="fold")
+    table.add_column(measure, justify="right")
+    table.add_column("seconds", justify="right")
+    for place, (name, mean) in enumerate(ranking[:SHOWN], start=1):
+        cell, status = cells[name]
+        table.add_row(str(place), escape(told_apart[cell.id]), f"{mean:.4f}", f"{status.seconds:.0f}")
+    if len(ranking) > SHOWN:
+        table.add_row("…", f"{len(ranking) - SHOWN} more in summary.csv", "", "")
+    return table
+
+
+def say_failures(sweep: SweepStatus) -> None:
+    """On standard error: each failed cell with its overrides, reason and log, and how to go on."""
+    for cell, status in sweep.of("failed"):
+        print(f"mindseye: failed: {as_written(' '.join(cell.overrides))}: {status.reason}", file=sys.stderr)
+        print(f"    {sweep.folder / cell.folder / 'run.log'}", file=sys.stderr)
+    if sweep.count("failed"):
+        print(
+            f"mindseye: {sweep.count('failed')} of {len(sweep.cells)} cells failed; "
+            f"mindseye sweep resume {sweep.folder} --failed tries them again",
+            file=sys.stderr,
+        )
+    if left := len(sweep.unfinished()):
+        print(
+            f"mindseye: {left} of {len(sweep.cells)} cells are not done; mindseye sweep resume {sweep.folder} goes on",
+            file=sys.stderr,
+        )

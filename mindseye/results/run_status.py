@@ -1,0 +1,198 @@
+"""How a run is doing, on disk: who is at it, how far it is, what became of it. Nothing heavy is imported here.
+
+`status.json` in the run folder says it; `running.lock` beside it, whose modification time a thread of the owner's
+moves every few seconds, says that the owner is alive. Both are read by others, also on other hosts, at any moment.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from filelock import SoftFileLease, Timeout
+
+from mindseye.files import write_atomically
+from mindseye.visualizer.interruption import Interrupted
+
+State = Literal["waiting", "running", "completed", "failed", "to be continued"]
+STATUS, LOCK = "status.json", "running.lock"
+LEASE_S = 30.0  # without a sign of life for so long an owner on another host counts as dead
+BEAT_S = 3.0
+CLOCKS_S = 60.0  # on top of it for who only looks: clocks of hosts differ, and NFS shows times late
+SAY_S = 2.0  # a running run says how far it is at most so often
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What `status.json` says. Times are seconds since the epoch; None and "" where there is nothing to say."""
+
+    status: State = "waiting"
+    reason: str = ""  # of a failure or an interruption, one line
+    step: int | None = None
+    steps: int | None = None
+    started: float | None = None  # this try
+    updated: float | None = None
+    seconds: float = 0.0  # spent on it in all tries
+    tries: int = 0
+    measure: float | None = None  # what the run returned
+    overrides: tuple[str, ...] = ()
+    config_sha256: str = ""
+    host: str = ""
+    pid: int | None = None
+
+
+def read_status(folder: str | os.PathLike[str]) -> RunStatus:
+    """The status of a run folder; `waiting` where there is none, or no readable one.
+
+    One that says `running` while nobody is at it any more comes back as `to be continued`.
+    """
+    place = Path(folder)
+    try:
+        said = json.loads((place / STATUS).read_text())
+        known = {field.name for field in fields(RunStatus)}
+        status = RunStatus(**{name: value for name, value in said.items() if name in known})
+        status = replace(status, overrides=tuple(str(word) for word in status.overrides))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return RunStatus()
+    if status.status not in get_args(State):
+        return RunStatus()
+    if status.status == "running" and not _is_alive(place, status):
+        return replace(status, status="to be continued", reason="its process ended without a word")
+    return status
+
+
+def write_status(folder: str | os.PathLike[str], status: RunStatus) -> None:
+    """Put `status.json` into the run folder, as a whole or not at all."""
+    write_atomically(Path(folder) / STATUS, json.dumps(asdict(status), indent=1).encode())
+
+
+def _is_alive(folder: Path, status: RunStatus) -> bool:
+    try:
+        silence = time.time() - (folder / LOCK).stat().st_mtime
+    except OSError:
+        return False
+    if status.host == socket.gethostname() and status.pid is not None:
+        return _process_exists(status.pid) and silence < LEASE_S + CLOCKS_S
+    return silence < LEASE_S + CLOCKS_S
+
+
+def _process_exists(pid: int) -> bool:
+    if os.name != "posix":  # there os.kill(pid, 0) would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class Occupied(ValueError):
+    """Another process is at work in the run folder."""
+
+
+@contextmanager
+def occupy(folder: Path) -> Iterator[None]:
+    """Be the one that works in the run folder. Raises Occupied where another process does.
+
+    A dead owner's place is taken over: at once on its own host, else after LEASE_S without a sign of life.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = SoftFileLease(folder / LOCK, lease_duration=LEASE_S, heartbeat_interval=BEAT_S)
+    seen = _beat(folder)
+    try:
+        lock.acquire(timeout=0 if seen is None else 2 * BEAT_S, poll_interval=BEAT_S / 10)
+    except Timeout:
+        if _beat(folder) == seen:  # not a sign of life: wait until it counts as dead
+            with suppress(Timeout):
+                lock.acquire(timeout=1.5 * LEASE_S, poll_interval=BEAT_S / 10)
+        if not lock.is_locked:
+            owner = lock.owner
+            who = f" (pid {owner.pid} on {owner.hostname.partition('?')[0]})" if owner else ""
+            raise Occupied(f"another process{who} is at work in {folder}: wait, or take another folder") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lock.release()
+
+
+def _beat(folder: Path) -> int | None:
+    with suppress(OSError):
+        return (folder / LOCK).stat().st_mtime_ns
+    return None
+
+
+class RunRecord:
+    """Keeps `status.json` up to date while the run goes on: `with RunRecord(folder, …) as record`.
+
+    Entered, it says `running`. `progress` says how far it is, `complete` that it is done. Left by an exception it says
+    `failed` with the reason in one line, or `to be continued` after an interruption; the exception goes on. It holds
+    the folder meanwhile, see `occupy`.
+    """
+
+    def __init__(self, folder: Path, overrides: Sequence[str], config_sha256: str) -> None:
+        self.folder = folder
+        self._status = RunStatus(status="running", overrides=tuple(overrides), config_sha256=config_sha256)
+        self._said = 0.0
+        self._begun = 0.0
+        self._before = 0.0  # seconds of earlier tries
+        self._place = occupy(folder)
+
+    def __enter__(self) -> "RunRecord":
+        self._place.__enter__()
+        earlier = read_status(self.folder)
+        again = earlier.config_sha256 == self._status.config_sha256 and earlier.status != "completed"
+        self._begun = time.monotonic()
+        self._before = earlier.seconds if again else 0.0
+        self._status = replace(
+            self._status,
+            started=time.time(),
+            tries=earlier.tries + 1 if again else 1,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+        self._write()
+        return self
+
+    def progress(self, step: int, steps: int) -> None:
+        """`step` of `steps` are done; written every SAY_S seconds at most, and where the disk lets it."""
+        self._status = replace(self._status, step=step, steps=steps)
+        if time.monotonic() - self._said >= SAY_S:
+            with suppress(OSError):  # what the run found must not be lost for this
+                self._write()
+
+    def complete(self, measure: float | None) -> None:
+        """The run is done, and its folder is whole."""
+        self._status = replace(self._status, status="completed", measure=measure)
+        self._write()
+
+    def _write(self) -> None:
+        self._said = time.monotonic()
+        seconds = self._before + self._said - self._begun
+        self._status = replace(self._status, updated=time.time(), seconds=round(seconds, 3))
+        write_status(self.folder, self._status)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if error is not None and self._status.status != "completed":
+                stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+                reason = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else one_line(error)
+                self._status = replace(self._status, status="to be continued" if stopped else "failed", reason=reason)
+                with suppress(OSError):  # a full disk must not hide what went wrong
+                    self._write()
+        finally:
+            self._place.__exit__(None, None, None)
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, in one line; its name where it says nothing, and where it is no message for people."""
+    said = " ".join(str(error).split())
+    plain = isinstance(error, ValueError | OSError | Interrupted)
+    return said if plain and said else f"{type(error).__name__}: {said}".rstrip(": ")

@@ -1,0 +1,126 @@
+"""All that a sweep found, in one table: a row per cell and facet, as CSV for people and Parquet for programs."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mindseye.files import write_atomically
+from mindseye.sweeps.manifest import as_written
+from mindseye.sweeps.status import SweepStatus
+
+# The measures that cells can be compared by, and whether the larger is the better.
+MEASURES = {
+    "fidelity.cosine": True,
+    "fidelity.relative_distance": False,
+    "fidelity.pooled.cosine": True,
+    "selectivity": True,
+    "retrieval": True,
+    "naturalness.tv": False,
+    "transfer.cosine": True,
+    "transfer.retrieval": True,
+    "transfer.agreement": True,
+}
+
+Row = dict[str, object]
+
+
+def read_rows(sweep: SweepStatus) -> list[Row]:
+    """A row per cell and facet; one row without a facet for a cell that is not completed, with its status and reason.
+
+    Columns: cell, status, reason, one `override.KEY` for each key that any cell overrides, facet, the facet's measures
+    with dots between groups and names, `timing.…`, path (the facet's folder, below the sweep's).
+    """
+    rows: list[Row] = []
+    for cell, status in sweep.cells:
+        given = dict(word.partition("=")[::2] for word in cell.overrides)
+        start: Row = {"cell": cell.folder, "status": status.status, "reason": status.reason}
+        start |= {f"override.{key.lstrip('+')}": _value(value) for key, value in given.items()}
+        metrics = _metrics(sweep.folder / cell.folder) if status.status == "completed" else None
+        if metrics is None:
+            if status.status == "completed":
+                start |= {"status": "failed", "reason": "its metrics.json is missing or damaged"}
+            rows.append(start)
+            continue
+        timing = {f"timing.{name}": value for name, value in metrics.get("timing", {}).items()}
+        for facet in metrics["facets"]:
+            measures = _flat({name: value for name, value in facet.items() if name not in ("facet", "baselines")})
+            number = facet["facet"]
+            path = f"{cell.folder}/facets/{number:02d}"
+            rows.append({**start, "facet": number, **measures, **timing, "path": path})
+    return rows
+
+
+def _metrics(folder: Path) -> dict | None:
+    try:
+        said = json.loads((folder / "metrics.json").read_text())
+        return said if isinstance(said["facets"], list) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _flat(figures: Mapping[str, object], prefix: str = "") -> Row:
+    flat: Row = {}
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _value(text: str) -> object:
+    """An override's value as a number where it is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return as_written(text).strip("'\"")
+
+
+def write_summary(folder: Path, rows: Sequence[Row]) -> list[Path]:
+    """summary.csv and summary.parquet in the sweep's folder. Columns that hold texts and numbers become texts."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # Cells added later may have keys that the first ones lack: what belongs together stands together all the same.
+    names = sorted({name: None for row in rows for name in row}, key=_place)
+    table = {name: _of_one_kind([row.get(name) for row in rows]) for name in names}
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(names)
+    writer.writerows(zip(*(["" if value is None else value for value in table[name]] for name in names), strict=True))
+    stored = io.BytesIO()
+    pq.write_table(pa.table(table), stored)
+    written = [folder / "summary.csv", folder / "summary.parquet"]
+    write_atomically(written[0], text.getvalue().encode())
+    write_atomically(written[1], stored.getvalue())
+    return written
+
+
+def _place(column: str) -> int:
+    order = ("cell", "status", "reason", "override.", "facet", "", "timing.", "path")
+    starts = [place for place, start in enumerate(order) if start and (column == start or column.startswith(start))]
+    return starts[0] if starts and not column.startswith("fidelity") else order.index("")
+
+
+def _of_one_kind(values: list[object]) -> list[object]:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        return [None if value is None else float(value) for value in values]
+    if len(kinds) > 1:
+        return [None if value is None else str(value) for value in values]
+    return values
+
+
+def ranked(rows: Sequence[Row], measure: str) -> list[tuple[str, float]]:
+    """Completed cells by the mean of a measure over their facets, the best first: (cell, mean)."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        value = row.get(measure)
+        if isinstance(value, int | float):
+            values.setdefault(str(row["cell"]), []).append(float(value))
+    means = [(cell, sum(found) / len(found)) for cell, found in values.items()]
+    return sorted(means, key=lambda pair: pair[1], reverse=MEASURES.get(measure, True))

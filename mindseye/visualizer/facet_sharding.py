@@ -1,0 +1,325 @@
+"""One fit in several processes, a device each: every process draws its own share of the facets.
+
+Facets never mix, so there is no gradient to exchange and nobody to wait for. Lightning's DDP strategy brings the
+processes, their devices and ranks, and is left without its process group: with one, Lightning would broadcast at every
+step whether a SIGTERM has come, which makes each device wait for all the others.
+"""
+
+import logging
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import connection, get_context, parent_process
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies.launchers.launcher import _Launcher
+
+from mindseye.visualizer.callbacks import Checkpointing
+from mindseye.visualizer.checkpoints import Checkpoint, write_state
+from mindseye.visualizer.interruptions import SIGNALS, Interrupted, SignalWatch
+from mindseye.visualizer.quiet import quiet_lightning
+
+RESULT = "result"  # the part of a process's files that holds what it has drawn
+log = logging.getLogger(__name__)
+
+
+def share(facets: int, process: int, of: int) -> slice:
+    """The facets of one of so many processes: as even as can be, in order.
+
+    >>> [share(5, process, 3) for process in range(3)]
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    size, more = divmod(facets, of)
+    first = process * size + min(process, more)
+    return slice(first, first + size + (process < more))
+
+
+class Voice:
+    """Carries what the first process has to say to the callables of the parent, which cannot be sent to it."""
+
+    def __init__(self) -> None:
+        self.send: Callable[[tuple], None] | None = None  # set in the first process
+
+    def report(self, step: int, terms: dict[str, float]) -> None:
+        """As `fit`'s report."""
+        if self.send is not None:
+            self.send(("report", step, terms))
+
+    def announce(self, what: str) -> None:
+        """As `fit`'s announce."""
+        if self.send is not None:
+            self.send(("announce", what))
+
+
+class FacetSharding(DDPStrategy):
+    """Lightning's strategy for `launcher`: no process group, no wrapping, every process its own checkpoint."""
+
+    def __init__(self, launcher: "SharedOut") -> None:
+        super().__init__(start_method="spawn")
+        self._shared_out = launcher
+
+    def _configure_launcher(self) -> None:
+        self._launcher = self._shared_out
+
+    def setup_distributed(self) -> None:
+        """Ranks alone."""
+        self.set_world_ranks()
+
+    def configure_ddp(self) -> None:
+        """Nothing: gradients stay where they are."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """By every process, not the first alone."""
+        self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The launcher is the parent's.
+        return {**self.__dict__, "_launcher": None, "_shared_out": None}
+
+
+class SharedOut(_Launcher):
+    """Starts the processes, hears them, hands signals on to them, and brings their errors out as its own.
+
+    voice: what the parts of the trainer that are sent to the processes speak through. result(trainer): what a process
+    gives in the end, written into `files`. checkpoint: the fit's, if it has one; `signals` is then watched.
+    """
+
+    is_interactive_compatible = True  # notebooks too, as long as nothing that is sent was defined in one
+
+    def __init__(
+        self,
+        processes: int,
+        voice: Voice,
+        result: Callable[[pl.Trainer], dict[str, Any]],
+        files: Checkpoint,
+        checkpoint: Checkpoint | None,
+        report: Callable[[int, dict[str, float]], None] | None,
+        announce: Callable[[str], None] | None,
+    ) -> None:
+        self.processes = processes
+        self.voice = voice
+        self.result = result
+        self.files = files
+        self.checkpoint = checkpoint
+        self.report = report
+        self.announce = announce
+        self.signals = None if checkpoint is None else SignalWatch(again=self._at_once, tell=self.kill)
+        self._running: list[Any] = []
+
+    def launch(self, function: Callable, *args: Any, trainer: pl.Trainer | None = None, **kwargs: Any) -> None:
+        """Run Lightning's `function` in every process until all are done, again and again where a handler returns."""
+        try:
+            # By value: torch would else put every weight into shared memory, a file descriptor each.
+            sent = pickle.dumps((trainer, self.voice, self.result, function, args, kwargs))
+        except Exception as error:
+            raise ValueError(_cannot_be_sent(self.processes, error)) from error
+        try:
+            if self.signals is not None:
+                self.signals.watch()
+            while (ended := self._run(sent)) is not None:
+                signum, step = ended
+                if self.signals is None or not self.signals.noted:  # it came to a child alone
+                    raise Interrupted(signum, step)
+                self.signals.deliver(step)
+        finally:
+            if self.signals is not None:
+                self.signals.put_back()
+
+    def kill(self, signum: int) -> None:
+        """Hand a signal on to every process that is alive."""
+        for process in self._running:
+            if process.is_alive():
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signum)
+
+    def _at_once(self, signum: int) -> None:
+        """The same signal for the second time."""
+        self._end()
+        self.signals.hand_on(signum, None)
+
+    def _end(self) -> None:
+        for process in self._running:
+            process.kill()
+        for process in self._running:
+            process.join()
+
+    def _run(self, sent: bytes) -> tuple[int, int] | None:
+        """One life of all processes. Returns (signal, first step of any at which it was seen), None where all drew."""
+        ended: tuple[int, int] | None = None
+        try:
+            voices = self._start(sent)
+            while voices:
+                for heard in connection.wait(list(voices)):
+                    process = voices[heard]
+                    try:
+                        message = heard.recv()
+                    except (EOFError, OSError):
+                        process.join()
+                        message = ("gone", process.exitcode)
+                    kind, *said = message
+                    if kind == "report":
+                        self.report(*said)
+                    elif kind == "announce":
+                        self.announce(*said)
+                    elif kind == "raised":
+                        raise _error(said[0])
+                    else:
+                        del voices[heard]
+                        ended = self._what_ended(kind, said, ended)
+        finally:
+            self._end()
+        return ended
+
+    def _what_ended(self, kind: str, said: list[Any], ended: tuple[int, int] | None) -> tuple[int, int] | None:
+        if kind == "interrupted":
+            signum, step = said
+            if ended is None and not self.signals.noted:
+                self.kill(signum)  # all or none
+            return (signum, step if ended is None else min(step, ended[1]))
+        if kind == "gone":
+            if self.signals is not None and self.signals.noted:
+                return ended or (self.signals.noted[0], 0)
+            code = said[0]
+            how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+            raise RuntimeError(f"trainer.devices={self.processes}: one of the processes is gone ({how})")
+        return ended
+
+    def _start(self, sent: bytes) -> dict[Any, Any]:
+        """Every process, by the end of its pipe."""
+        context = get_context("spawn")
+        setting = _Setting.of_this_process(self.processes)
+        self._running, voices = [], {}
+        with _signals_held_back():
+            for rank in range(self.processes):
+                hear, speak = context.Pipe(duplex=False)
+                process = context.Process(
+                    target=_draw_share,
+                    args=(rank, self.processes, sent, speak, setting, self.files, self.signals is not None),
+                    daemon=True,
+                )
+                process.start()
+                speak.close()
+                self._running.append(process)
+                voices[hear] = process
+        return voices
+
+
+@contextmanager
+def _signals_held_back() -> Any:
+    """Processes started meanwhile hold signals back until they can take them; this one does for as long."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # it lets signals through once it has started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """How torch computes in the parent, so that its children compute alike."""
+
+    threads: int
+    deterministic: bool
+    warn_only: bool
+    benchmark: bool
+    matmul: str
+
+    @classmethod
+    def of_this_process(cls, processes: int) -> "_Setting":
+        return cls(
+            max(1, torch.get_num_threads() // processes),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+            torch.backends.cudnn.benchmark,
+            torch.get_float32_matmul_precision(),
+        )
+
+    def take(self) -> None:
+        torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+        torch.backends.cudnn.benchmark = self.benchmark
+        torch.set_float32_matmul_precision(self.matmul)
+
+
+def _draw_share(
+    rank: int, processes: int, sent: bytes, speak: Any, setting: _Setting, files: Checkpoint, watched: bool
+) -> None:
+    """All that a process does."""
+    signals = None
+    if watched:
+        # A signal to a whole group comes twice, by itself and from the parent: it counts once.
+        signals = SignalWatch(dict.fromkeys(SIGNALS, signal.SIG_DFL), again=lambda signum: None)
+        signals.watch()
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's, who ends all
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        setting.take()
+        try:
+            trainer, voice, result, function, args, kwargs = pickle.loads(sent)
+        except (ImportError, AttributeError, pickle.UnpicklingError) as error:
+            raise ValueError(_cannot_be_sent(processes, error)) from error
+        if rank == 0:
+            voice.send = speak.send
+        else:
+            trainer.loggers = []
+        os.environ["LOCAL_RANK"] = str(rank)  # how Lightning's environment knows
+        module = args[0]
+        module.keep(share(module.facets, rank, processes))
+        for callback in trainer.callbacks:
+            if isinstance(callback, Checkpointing):
+                callback.signals = signals
+        mine = files.file(process=rank, of=processes)
+        if mine.exists():
+            trainer.ckpt_path = str(mine)
+        with quiet_lightning():
+            function(*args, **kwargs)
+        write_state(files.file(RESULT, rank, processes), files.key, result(trainer))
+        speak.send(("drawn",))
+    except Interrupted as interrupted:
+        speak.send(("interrupted", interrupted.signum, interrupted.step))
+    except BaseException as error:
+        speak.send(("raised", _portable(error)))
+
+
+def _end_with_parent() -> None:
+    """Nobody is left to draw for once the parent is gone."""
+    connection.wait([parent_process().sentinel])
+    os._exit(1)
+
+
+def _portable(error: BaseException) -> bytes:
+    error.add_note("".join(traceback.format_exception(error)))
+    with suppress(Exception):
+        content = pickle.dumps(error)
+        pickle.loads(content)
+        return content
+    return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def _error(content: bytes) -> BaseException:
+    return pickle.loads(content)
+
+
+def _cannot_be_sent(processes: int, error: Exception) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return (
+        f"trainer.devices={processes}: something of this fit cannot be sent to another process ({reason}); "
+        "trainer.devices=1 does without"
+    )

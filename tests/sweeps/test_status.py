@@ -1,0 +1,135 @@
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mindseye.results.run_status import Occupied, RunRecord, RunStatus, occupy, read_status, write_status
+from mindseye.sweeps.manifest import add_cells
+from mindseye.sweeps.status import read_sweep
+from mindseye.visualizer.interruption import Interrupted
+
+HERE = socket.gethostname()
+
+
+def test_a_run_says_how_it_is_doing(tmp_path):
+    assert read_status(tmp_path).status == "waiting"
+    with RunRecord(tmp_path, ["k=4"], "abc") as record:
+        begun = read_status(tmp_path)
+        assert (begun.status, begun.pid, begun.host, begun.tries) == ("running", os.getpid(), HERE, 1)
+        record._said = 0
+        record.progress(3, 10)
+        assert (read_status(tmp_path).step, read_status(tmp_path).steps) == (3, 10)
+        record.complete(0.9)
+    done = read_status(tmp_path)
+    assert (done.status, done.measure, done.overrides, done.config_sha256) == ("completed", 0.9, ("k=4",), "abc")
+    assert not (tmp_path / "running.lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (ValueError("no such\nlayer"), "failed", "no such layer"),
+        (RuntimeError("out of memory"), "failed", "RuntimeError: out of memory"),
+        (AssertionError(), "failed", "AssertionError"),
+        (Interrupted(15, 40), "to be continued", "SIGTERM after step 40"),
+        (KeyboardInterrupt(), "to be continued", "Ctrl-C"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_how_a_run_ends_is_written_and_the_exception_goes_on(error, status, reason, tmp_path):
+    with pytest.raises(type(error)), RunRecord(tmp_path, [], ""):
+        raise error
+    said = read_status(tmp_path)
+    assert (said.status, said.reason) == (status, reason)
+
+
+def test_tries_and_seconds_add_up_for_the_same_configuration_alone(tmp_path):
+    def interrupted():
+        with RunRecord(tmp_path, [], "abc"):
+            time.sleep(0.05)
+            raise Interrupted(15)
+
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            interrupted()
+    assert read_status(tmp_path).tries == 2
+    assert read_status(tmp_path).seconds >= 0.1
+    with RunRecord(tmp_path, [], "other"):
+        assert read_status(tmp_path).tries == 1
+        assert read_status(tmp_path).seconds < 0.1
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from mindseye.results.run_status import RunRecord
+with RunRecord(Path(sys.argv[1]), [], ""):
+    print("here", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_processes_cannot_work_in_one_folder_and_a_dead_one_is_taken_over(tmp_path):
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "here\n"
+    with pytest.raises(Occupied, match=f"pid {other.pid}"), occupy(tmp_path):
+        pass
+    assert read_status(tmp_path).status == "running"
+    other.kill()
+    other.wait()
+    lost = read_status(tmp_path)
+    assert (lost.status, lost.reason) == ("to be continued", "its process ended without a word")
+    began = time.monotonic()
+    with RunRecord(tmp_path, [], ""):
+        assert time.monotonic() - began < 10
+        assert read_status(tmp_path).tries == 2
+
+
+def test_one_on_another_host_counts_as_dead_after_a_silence(tmp_path):
+    write_status(tmp_path, RunStatus(status="running", host="elsewhere", pid=1))
+    assert read_status(tmp_path).status == "to be continued"
+    (tmp_path / "running.lock").touch()
+    assert read_status(tmp_path).status == "running"
+    long_ago = time.time() - 600
+    os.utime(tmp_path / "running.lock", (long_ago, long_ago))
+    assert read_status(tmp_path).status == "to be continued"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"status": "flying"}', '{"status": 3}', '{"overrides": 3}', "null"]
+)
+def test_a_damaged_status_is_none(content, tmp_path):
+    (tmp_path / "status.json").write_text(content)
+    assert read_status(tmp_path) == RunStatus()
+
+
+def test_a_sweep_is_counted_and_its_time_left_guessed(tmp_path):
+    cells = add_cells(tmp_path, [(f"k={k}",) for k in range(6)], [], "")
+    assert read_sweep(tmp_path).seconds_left() is None
+    now = time.time()
+    for cell, status in zip(
+        cells,
+        [
+            RunStatus(status="completed", seconds=10),
+            RunStatus(status="completed", seconds=30),
+            RunStatus(status="failed", reason="why"),
+            RunStatus(status="to be continued"),
+            RunStatus(status="running", host=HERE, pid=os.getpid(), started=now - 15),
+        ],
+        strict=False,
+    ):
+        write_status(tmp_path / cell.folder, status)
+    (tmp_path / cells[4].folder / "running.lock").touch()
+    found = read_sweep(tmp_path)
+    assert found.counts() == {"waiting": 1, "running": 1, "completed": 2, "failed": 1, "to be continued": 1}
+    # The median of the completed is 20 s: 5 s of the running one are left, and two whole ones, one at a time.
+    assert found.seconds_left(now) == pytest.approx(5 + 2 * 20)
+    assert [cell.id for cell in found.unfinished()] == [cells[3].id, cells[5].id]
+
+
+def test_a_folder_without_a_sweep_costs_one_line(tmp_path):
+    with pytest.raises(ValueError, match="holds no sweep"):
+        read_sweep(tmp_path)
