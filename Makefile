@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 demo: .venv/installed  ## install and draw the facets of the generated demo (about a minute)
 	$(BIN)/mindseye
 
 test: .venv/tested lint  ## install the test extra, run the whole test suite
 	$(BIN)/python -m pytest
+
+test-cluster: .venv/clustered  ## sweeps on a real Slurm and Ray inside this machine (Linux, root; slurm-wlm munge iproute2)
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 bench: .venv/benched  ## measure what mindseye costs beside the bare network and other tools (half an hour)
 	$(BIN)/python scripts/benchmark.py
@@ -31,10 +34,14 @@ clean:  ## remove the environment and what runs left behind
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@ .venv/installed
 
+.venv/clustered: pyproject.toml .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster]'
+	@touch $@ .venv/tested .venv/installed
+
 # lucent asks for a kornia of 2020 and torch-dreams for a display and 200 MB of MKL; both run without.
 .venv/benched: pyproject.toml .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-lucent torch-dreams
 	@touch $@ .venv/installed
 
-.PHONY: help demo test bench lint clean
+.PHONY: help demo test test-cluster bench lint clean

@@ -28,7 +28,8 @@ def test_the_wheel_holds_the_configuration_and_the_weights(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     files = {str(path.relative_to(PROJECT)) for path in (PROJECT / "conf").rglob("*.yaml")}
     assert {f"mindseye/{name}" for name in files} <= names
-    assert {"mindseye/demo/weights.safetensors", "hydra_plugins/mindseye_sweeper.py"} <= names
+    plugins = {"hydra_plugins/mindseye_sweeper.py", "hydra_plugins/mindseye_launchers.py"}
+    assert {"mindseye/demo/weights.safetensors", *plugins} <= names
     assert not [name for name in names if name.startswith(("tests", "conf"))]
 
 

@@ -6,6 +6,7 @@ import math
 import re
 import types
 import typing
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -25,6 +26,9 @@ from mindseye.sweeps.summary import MEASURES
 
 CONFIG_NAME = "visualize"
 MISSING = "???"
+# conf/hydra/launcher/ has files of the names that the launchers' packages give to their own: those are replaced, and
+# stay what ours are validated against, which Hydra warns of.
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/(ray|joblib)' is validated against ConfigStore")
 SPECIAL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 # What the root's own keys may be: type, least value, whether null is allowed.
@@ -116,6 +120,8 @@ def _one_line(error: Exception) -> str:
         group, name, options = missing.groups()
         names = [option.strip() for option in options.split("\n") if option.strip()]
         return f"{group}={name}: there is no such {group}{_nearest(name, names)}; there are {', '.join(names)}"
+    if "Could not load 'hydra/launcher/submitit_slurm'" in text:
+        return "hydra/launcher=slurm needs a package that is not installed: pip install 'mindseye[slurm]'"
     return text.split("\nSee https")[0]
 
 

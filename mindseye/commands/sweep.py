@@ -72,9 +72,16 @@ def go_on(folder: Path, overrides: Sequence[str], *, failed: bool) -> None:
         raise ValueError(f"{folder} holds no sweep: there is no manifest.json, which `mindseye -m …` writes")
     settings = ("hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra.sweeper.cells=", "hydra.sweeper.retry_failed=")
     last = [word for word in manifest.commands[-1] if not word.startswith(settings)]
+    if any(word.startswith("hydra/launcher=") for word in overrides):  # another one has other settings
+        last = [word for word in last if not word.lstrip("+~").startswith(("hydra/launcher=", "hydra.launcher."))]
     place = str(folder.expanduser().absolute())
     from mindseye.commands.configuration import escaped
+    from mindseye.commands.launchers import check_launcher, enter
+    from mindseye.commands.sweeping import started_from
 
+    check_launcher([*last, *overrides])
+    if (there := started_from(folder.expanduser())) is not None:  # what is relative in the overrides starts there
+        enter(str(there))
     hand_over(
         [
             "-m", *last, *overrides, f"hydra.sweep.dir={escaped(place)}", "hydra.sweeper.cells=known",

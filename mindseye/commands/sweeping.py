@@ -12,14 +12,16 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from yaml import YAMLError
 
 import mindseye
 from mindseye.commands.configuration import ConfigurationError, config_folder, escaped
 from mindseye.files import write_atomically
-from mindseye.results.run_status import RunStatus, one_line, read_status, write_status
+from mindseye.results.run_status import SILENT, RunStatus, one_line, read_status, write_status
 from mindseye.sweeps.manifest import Cell, Manifest, add_cells, as_written
 from mindseye.sweeps.status import DONE, SweepStatus, read_sweep, varying_overrides
 from mindseye.sweeps.summary import MEASURES, ranked, read_rows, write_summary
@@ -77,6 +79,15 @@ def _own_folders(config: DictConfig) -> list[str]:
     """The user's folder of configuration files (--config-dir) as an override, so that `resume` finds it again."""
     sources = config.hydra.runtime.config_sources
     return [f"hydra.searchpath=[{escaped('file://' + one.path)}]" for one in sources if one.provider == "command-line"]
+
+
+def started_from(folder: Path) -> Path | None:
+    """Where the command was given that last started the sweep; None where that is not known, or gone."""
+    try:
+        there = Path(str(OmegaConf.load(folder / "multirun.yaml").hydra.runtime.cwd))
+    except (OSError, OmegaConfBaseException, YAMLError):
+        return None
+    return there if there.is_dir() else None
 
 
 def _known(folder: Path) -> list[Cell]:
@@ -144,11 +155,16 @@ def _launch_all(launcher: Launcher, folder: Path, todo: list[Cell], at_once: int
 
 
 def _settle(folder: Path, cell: Cell, result: JobReturn) -> None:
-    """A job that failed before it could write its own status: its configuration cannot be composed, say."""
-    if result.status == JobStatus.FAILED and read_status(folder / cell.folder).status == "waiting":
-        try:
-            result.return_value  # noqa: B018  raises what the job raised
-        except Exception as error:
+    """A job that failed without writing it down: its configuration cannot be composed, say, or it was killed."""
+    if result.status != JobStatus.FAILED:
+        return
+    try:
+        result.return_value  # noqa: B018  raises what the job raised
+    except Exception as error:
+        status = read_status(folder / cell.folder)
+        # A launcher that lost a job knows it; the status says `running` for a while where the job was on another host.
+        killed = status.reason == SILENT or (status.status == "running" and isinstance(error, ChildProcessError))
+        if status.status == "waiting" or killed:
             _fail(folder, cell, one_line(error))
 
 

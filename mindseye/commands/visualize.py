@@ -33,6 +33,7 @@ from mindseye.commands.configuration import (
     make,
     quoted,
 )
+from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
 from mindseye.results.run_status import RunRecord, read_status
 from mindseye.sweeps.manifest import Manifest, layers_beside
@@ -51,12 +52,13 @@ log = logging.getLogger(__name__)
 
 def visualize(arguments: Sequence[str]) -> None:
     """Check every override, then hand over to Hydra, which calls `run` for each job."""
-    arguments = [quoted(word) for word in arguments]
+    arguments = [anchored(quoted(word)) for word in arguments]
     asked = get_args_parser().parse_args(arguments)
     shows_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
     if not shows_only:
         where = [f"hydra.searchpath=[file://{Path(asked.config_dir).absolute()}]"] if asked.config_dir else []
         check_overrides([*where, *asked.overrides])
+        check_launcher(asked.overrides)
     hand_over(arguments)
 
 
@@ -131,6 +133,9 @@ def interruptible() -> Iterator[dict[int, Any]]:
 
 
 def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float | None:
+    hydra_config = HydraConfig.get()
+    if not hydra_config.job.chdir:
+        enter(hydra_config.runtime.cwd)
     check(config)
     started = time.perf_counter()
     # Everything cheap is made first: a wrong value in any of it costs no reading of networks or photographs.

@@ -48,11 +48,23 @@ def test_the_whole_line_runs(smoke):
     assert "step 4/4" in (folder / "run.log").read_text()
 
 
+# What makes an experiment small. A sweep goes over what it sweeps over itself, but for what only a large network has.
+SMALL = ["images.size=48", "images.count=24", "facets.N=4", "steps=2", "network=demo"]
+SIZES = {"sweep_k_C": ["k=4,8", "C=2,3"]}
+CELLS = {"sweep_architectures": 3, "sweep_layers": 4, "sweep_k_C": 4}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs(experiment, tmp_path):
-    small = ["images.size=48", "images.count=24", "facets.N=4", "k=8", "C=3", "steps=2", "network=demo"]
-    done = mindseye(f"experiment={experiment}", *small, "hydra.run.dir=run", cwd=tmp_path)
+    overrides = [f"experiment={experiment}", *SMALL, *SIZES.get(experiment, ["k=8", "C=3"])]
+    if "transfer: " in (config_folder() / f"experiment/{experiment}.yaml").read_text():
+        overrides.append("transfer=demo")  # whose real judge is downloaded
+    done = mindseye(*overrides, "hydra.run.dir=run", "hydra.sweep.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    runs = [read_run(file.parent) for file in (tmp_path / "run").rglob("metrics.json")]
+    assert len(runs) == CELLS.get(experiment, 1)
+    assert all(run.metrics["status"] == "completed" for run in runs)
 
 
 def test_the_same_command_gives_the_same_bytes(smoke, tmp_path):

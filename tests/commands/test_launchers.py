@@ -1,0 +1,82 @@
+"""Launchers as far as one machine without a scheduler goes; tests/cluster has the real ones."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import joblib
+import pytest
+import yaml
+from hydra.core.config_store import ConfigStore
+
+from mindseye.commands.configuration import ConfigurationError, compose
+from mindseye.commands.launchers import anchored, check_launcher, enter
+from mindseye.results.run_folder import read_run
+
+# A network that notes how many threads its process has. 16 channels: a cell with k=20 fails.
+NETWORK = """
+import json, os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+def build():
+    Path("seen").mkdir(exist_ok=True)
+    Path("seen", str(os.getpid())).write_text(json.dumps(torch.get_num_threads()))
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, 2))
+"""
+
+
+def test_joblib_divides_the_threads_and_a_failing_cell_stops_no_other(tmp_path):
+    (tmp_path / "my.py").write_text(NETWORK)
+    network = ["network=callable", "network.target=my.py:build", "network.mean=[0,0,0]", "network.std=[1,1,1]"]
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    overrides = ["k=20,4,6", "layer=2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mindseye.commands.main", "-m", "experiment=smoke", *network, *overrides],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "layer 2 has 16 channels" in done.stderr
+    runs = [read_run(file.parent) for file in tmp_path.glob("sweep/**/metrics.json")]
+    assert sorted(yaml.safe_load((run.folder / "config.yaml").read_text())["k"] for run in runs) == [4, 6]
+    threads = [json.loads(file.read_text()) for file in (tmp_path / "seen").iterdir()]
+    assert len(threads) == 2  # processes, for three cells
+    assert set(threads) == {max(1, joblib.cpu_count() // 2)}
+
+
+@pytest.mark.parametrize(
+    ("word", "is_now"),
+    [
+        ("hydra.sweep.dir=~/k", f"hydra.sweep.dir={Path.home()}/k"),
+        ("hydra.sweep.dir='~/my k'", f"hydra.sweep.dir='{Path.home()}/my k'"),
+        ("hydra.sweep.dir=~mine", "hydra.sweep.dir=${hydra.runtime.cwd}/~mine"),
+        ("hydra.sweep.dir=${oc.env:HOME}/k", "hydra.sweep.dir=${oc.env:HOME}/k"),
+        ("images.root=photos", "images.root=photos"),
+    ],
+)
+def test_a_sweep_folder_means_the_same_everywhere(word, is_now):
+    assert anchored(word) == is_now
+
+
+def test_a_machine_without_the_folder_says_so(tmp_path):
+    with pytest.raises(ConfigurationError, match="start it from a folder that all machines share"):
+        enter(str(tmp_path / "gone"))
+
+
+def test_a_launcher_that_is_not_installed_is_named_in_one_line(monkeypatch):
+    compose([])  # Hydra has loaded what there is
+    stored = ConfigStore.instance().repo["hydra"]["launcher"]
+    monkeypatch.delitem(stored, "submitit_slurm.yaml", raising=False)
+    for module in [name for name in sys.modules if name.startswith("hydra_plugins.hydra_ray_launcher")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_ray_launcher", None)
+    with pytest.raises(ConfigurationError, match=r"^hydra/launcher=slurm needs .*: pip install 'mindseye\[slurm\]'$"):
+        check_launcher(["hydra/launcher=slurm"])
+    with pytest.raises(ConfigurationError, match=r"^hydra/launcher=ray needs .*: pip install 'mindseye\[ray\]'$"):
+        check_launcher(["hydra/launcher=ray"])
+    check_launcher(["hydra/launcher=joblib", "k=3,4"])
