@@ -20,6 +20,7 @@ from yaml import YAMLError
 
 import mindseye
 from mindseye.commands.configuration import ConfigurationError, config_folder, escaped
+from mindseye.commands.gallery import try_gallery
 from mindseye.files import write_atomically
 from mindseye.results.run_status import SILENT, RunStatus, one_line, read_status, write_status
 from mindseye.sweeps.manifest import Cell, Manifest, add_cells, as_written
@@ -176,7 +177,7 @@ def _fail(folder: Path, cell: Cell, reason: str) -> None:
 
 
 class SweepEnd(Callback):
-    """After the last cell: summary.csv and summary.parquet, a table, every failure; the exit code says what is left."""
+    """After the last cell: summary.csv and .parquet, gallery.html, a table, every failure; the exit code says what is left."""
 
     def on_multirun_end(self, config: DictConfig, config_name: str | None = None) -> None:
         """Exits with 1 where a cell failed, with 75 where one is to be continued or waiting."""
@@ -186,6 +187,8 @@ class SweepEnd(Callback):
         sweep = read_sweep(folder)
         rows = read_rows(sweep)
         written = write_summary(folder, rows)
+        if (page := try_gallery(folder)) is not None:
+            written.append(page)
         console = Console()
         measure = pick_measure(rows, chosen=_chosen_measure(config))
         console.print(closing_table(sweep, ranked(rows, measure), measure))

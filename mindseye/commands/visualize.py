@@ -33,6 +33,7 @@ from mindseye.commands.configuration import (
     make,
     quoted,
 )
+from mindseye.commands.gallery import try_gallery
 from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
 from mindseye.results.run_status import RunRecord, read_status
@@ -198,8 +199,9 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     complete(result.metrics, targets, factors, discovery_s, time.perf_counter() - started, config)
     result.save(folder, config=OmegaConf.to_yaml(config, resolve=True))
     checkpoint.discard()
+    page = try_gallery(folder)
     console.print(closing_table(result))
-    for name in ("facets.png", "facets", "metrics.json"):
+    for name in ("facets.png", "facets", "metrics.json", *([page.name] if page else [])):
         console.print(f"{folder / name}", soft_wrap=True, highlight=False)
     usual = "transfer.cosine" if references else "fidelity.cosine"
     return measure_of(result.metrics["summary"], config.measure or usual)

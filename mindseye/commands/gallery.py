@@ -1,0 +1,97 @@
+"""`mindseye gallery FOLDER`: one page, gallery.html, that shows a run, a sweep, or all runs below a folder."""
+
+import argparse
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mindseye.reports.gallery import ListedRun, write_gallery
+from mindseye.results.run_status import STATUS, RunStatus, one_line, read_status
+from mindseye.sweeps.manifest import MANIFEST, as_written
+from mindseye.sweeps.status import read_sweep
+from mindseye.sweeps.summary import MEASURES
+
+log = logging.getLogger(__name__)
+
+_DEEPEST = 5  # levels below FOLDER at which runs are looked for: multirun/DATE/TIME/CELL has four
+
+
+def gallery(arguments: list[str]) -> None:
+    """Write the page. Raises ValueError where the folder holds no run, or cannot be written to."""
+    parser = argparse.ArgumentParser(
+        prog="mindseye gallery",
+        description="Write FOLDER/gallery.html, a page for any browser that shows the runs below FOLDER: a sweep "
+        "(hydra.sweep.dir), one run (hydra.run.dir), or a folder of such folders. It needs the folder beside it, and "
+        "nothing else.",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    folder = parser.parse_args(arguments).folder.expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder")
+    try:
+        print(make_gallery(folder))
+    except OSError as error:
+        raise ValueError(f"{folder}/gallery.html cannot be written: {error.strerror or error}") from error
+
+
+def make_gallery(folder: Path) -> Path:
+    """gallery.html for whatever runs are in the folder. Raises ValueError where there is none, OSError as writing does."""
+    notes: list[str] = []
+    runs = list(runs_below(folder, notes))
+    if not runs:
+        raise ValueError(f"{folder} holds no run and no sweep: nothing in it has a {STATUS} or a metrics.json")
+    return write_gallery(folder, runs, larger_is_better=MEASURES, notes=notes)
+
+
+def try_gallery(folder: Path) -> Path | None:
+    """The same at the end of a run or a sweep, whose results it must not cost: None, and a warning, where it fails."""
+    try:
+        return make_gallery(folder)
+    except (ValueError, OSError) as error:
+        log.warning("no gallery.html in %s: %s", folder, one_line(error))
+        return None
+
+
+def runs_below(folder: Path, notes: list[str]) -> Iterator[ListedRun]:
+    """The folder itself where it is a run, or else every run below it, cells of a sweep in the sweep's order.
+
+    What a person should know of what was found is added to `notes`.
+    """
+    if _is_run(folder):
+        yield _listed(folder, ".", read_status(folder))
+        return
+    yield from _below(folder, folder, notes, 0)
+
+
+def _below(folder: Path, place: Path, notes: list[str], depth: int) -> Iterator[ListedRun]:
+    if (place / MANIFEST).is_file():
+        try:
+            sweep = read_sweep(place)
+        except ValueError as error:
+            notes.append(f"{MANIFEST} is damaged, so cells that were not begun are missing here: {one_line(error)}")
+        else:
+            for cell, status in sweep.cells:
+                path = (place / cell.folder).relative_to(folder).as_posix()
+                overrides = tuple(as_written(word) for word in cell.overrides)
+                yield ListedRun(path, status, overrides)
+            return
+    try:
+        inside = sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        notes.append(f"{place.relative_to(folder)} cannot be read: {one_line(error)}")
+        return
+    for name in inside:
+        below = place / name
+        if _is_run(below):
+            yield _listed(below, below.relative_to(folder).as_posix(), read_status(below))
+        elif depth + 1 < _DEEPEST and not below.is_symlink():
+            yield from _below(folder, below, notes, depth + 1)
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (STATUS, "metrics.json"))
+
+
+def _listed(folder: Path, path: str, status: RunStatus) -> ListedRun:
+    return ListedRun(path, status, tuple(as_written(word) for word in status.overrides))

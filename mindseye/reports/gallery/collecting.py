@@ -1,0 +1,494 @@
+"""Run folders as plain data for the page: what varies, every picture's place, measures, curves, configurations.
+
+Everything read here was written by a run, by hand or by somebody else: it is text and numbers, never markup, and no
+picture outside the gallery's folder is referenced. A run that cannot be read is listed with the reason.
+"""
+
+import json
+import math
+import os
+import re
+import urllib.parse
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from mindseye.results.run_status import RunStatus, one_line
+
+FORMAT = 1
+BASELINES = ("initial", "nearest", "noise")
+PICTURES = ("visualization", "initial", "nearest")  # the .png files of a facet
+NOT_SET = "(default)"  # of a swept key that a run neither overrides nor has in its configuration
+
+_MOST_BYTES = 64 << 20  # of one file of a run: more is none that a run writes
+_MOST_KEYS, _MOST_FACETS, _MOST_TEXT = 2000, 1000, 400
+_POINTS = 400_000  # of all curves together; a page of 5000 facets then has about 3 MB of them
+_FEWEST_POINTS, _MOST_POINTS = 12, 120  # of one curve
+
+Json = dict[str, object]
+
+
+@dataclass(frozen=True)
+class ListedRun:
+    """A run that the gallery is to show."""
+
+    path: str  # below the gallery's folder, with slashes; "." is the folder itself
+    status: RunStatus = field(default_factory=RunStatus)
+    overrides: tuple[str, ...] = ()  # as a person writes them: k=10
+
+
+@dataclass
+class _Run:
+    """What was read of one run folder."""
+
+    listed: ListedRun
+    status: str
+    reason: str
+    config: dict[str, object]
+    facets: list[dict] = field(default_factory=list)
+    curves: dict[str, tuple[list[int], list[list[float | None]]]] = field(default_factory=dict)
+    photographs: str | None = None
+
+
+def collect(
+    folder: str | os.PathLike[str],
+    runs: Sequence[ListedRun],
+    *,
+    larger_is_better: Mapping[str, bool] | None = None,
+    notes: Sequence[str] = (),
+) -> Json:
+    """Everything the page shows, as values that JSON has: `overview`, and `details` with one entry per run.
+
+    overview: title, notes, `axes` (each key with the values that it takes in these runs, in order), `measures` (name,
+    and whether the larger is the better, None where nobody says), `steps` (lists of file names) and `runs`: path, href
+    (its folder as a URL relative to the page), status, reason, `at` (index of its value on each axis) and `facets`:
+    measures in the order of `measures`, `pictures` there are, which list of `steps`, which list of photographs.
+    details: what only the large view needs, see `_details`. Nothing is raised for a run that cannot be read.
+    """
+    folder = Path(folder)
+    root = folder.resolve()
+    read = [_read(folder, root, run) for run in runs]
+    axes, places = _axes(read)
+    names = sorted({name for run in read for facet in run.facets for name in facet["measures"]}, key=_measure_order)
+    better = larger_is_better or {}
+    steps, photographs = _Interned(), _Interned()
+    rows = [
+        {
+            "path": _text(run.listed.path),
+            "href": _href(run.listed.path),
+            "status": run.status,
+            "reason": run.reason,
+            "step": run.listed.status.step,
+            "steps": run.listed.status.steps,
+            "seconds": run.listed.status.seconds,
+            "at": place,
+            "facets": [
+                None
+                if facet is None
+                else {
+                    "measures": [facet["measures"].get(name) for name in names],
+                    "pictures": facet["pictures"],
+                    "steps": steps.index(facet["steps"]),
+                    "photographs": photographs.index(facet["photographs"]),
+                }
+                for facet in _by_number(run.facets)
+            ],
+        }
+        for run, place in zip(read, places, strict=True)
+    ]
+    common = _common([run.config for run in read if run.config])
+    words = _Interned()
+    lists = [[[words.index(name), weight] for name, weight in entries] for entries in photographs.values]
+    terms = sorted({name for run in read for name in run.curves}, key=_term_order)
+    points = _points_per_curve(read)
+    return {
+        "overview": {
+            "format": FORMAT,
+            "title": _text(root.name),
+            "notes": [_text(note) for note in notes],
+            "axes": axes,
+            "measures": [{"name": name, "larger": better.get(name)} for name in names],
+            "steps": steps.values,
+            "terms": [{"name": name, "range": _range(read, name)} for name in terms],
+            "runs": rows,
+        },
+        "shared": {"config": common, "photographs": lists, "names": words.values},
+        "details": [_details(run, common, terms, names, points) for run in read],
+    }
+
+
+def _details(run: _Run, common: Mapping[str, object], terms: Sequence[str], names: Sequence[str], points: int) -> Json:
+    """`config`: what differs from the shared one (`without`: shared keys it lacks); `overrides`; per facet `baselines`
+    (measures as above) and `curves`, per term: [steps, values], thinned to at most `points`."""
+    numbered = _by_number(run.facets)
+    return {
+        "overrides": [_text(word) for word in run.listed.overrides],
+        "config": {key: value for key, value in run.config.items() if key not in common},
+        "has_config": bool(run.config),
+        "photographs": run.photographs,
+        "baselines": [
+            facet
+            and {kind: [figures.get(name) for name in names] for kind, figures in sorted(facet["baselines"].items())}
+            for facet in numbered
+        ],
+        "curves": [
+            [_thinned(*_curve(run, name, number), points) if name in run.curves else None for name in terms]
+            for number in range(len(numbered))
+        ],
+    }
+
+
+class _Interned:
+    """Equal values kept once: `index` of each, and all `values`."""
+
+    def __init__(self) -> None:
+        self.values: list = []
+        self._known: dict[str, int] = {}
+
+    def index(self, value: object) -> int:
+        key = json.dumps(value)
+        if key not in self._known:
+            self._known[key] = len(self.values)
+            self.values.append(value)
+        return self._known[key]
+
+
+# ---- one run -------------------------------------------------------------------------------------------------------
+
+
+def _read(folder: Path, root: Path, listed: ListedRun) -> _Run:
+    place = folder / listed.path
+    status, reason = listed.status.status, _text(listed.status.reason)
+    try:
+        inside = place.resolve().is_relative_to(root)
+    except (OSError, RuntimeError) as error:  # a loop of links
+        return _Run(listed, "damaged", _text(one_line(error)), {})
+    if not inside:
+        return _Run(listed, "damaged", "it is a link that leads out of the folder", {})
+    run = _Run(listed, status, reason, _config(place))
+    if status == "failed" or (status != "completed" and not (place / "metrics.json").is_file()):
+        return run  # metrics.json is written last: where it is there, all is, whatever the status still says
+    try:
+        run.facets = _facets(place)
+        run.status, run.reason = "completed", ""
+    except FileNotFoundError:
+        return _damaged(run, "its metrics.json is missing")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return _damaged(run, f"its metrics.json is damaged ({one_line(error)})")
+    try:
+        run.curves = _history(place / "history.parquet")
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        run.reason = _text(f"no curves: its history.parquet cannot be read ({one_line(error)})")
+    # The demo's photographs lie in the run folder; the user's lie where they are, and only their names are shown.
+    if (place / "photographs").is_dir() and not (place / "photographs").is_symlink():
+        run.photographs = "photographs"
+    return run
+
+
+def _damaged(run: _Run, reason: str) -> _Run:
+    run.status, run.reason, run.facets = "damaged", _text(reason), []
+    return run
+
+
+def _facets(place: Path) -> list[dict]:
+    said = json.loads(_bytes(place / "metrics.json"))
+    rows = said["facets"]
+    if not isinstance(rows, list) or len(rows) > _MOST_FACETS:
+        raise ValueError(f"facets is no list of at most {_MOST_FACETS}")
+    facets = []
+    for row in rows:
+        number = row["facet"]
+        if type(number) is not int or not 0 <= number < _MOST_FACETS:
+            raise ValueError("a facet has no number")
+        where = place / "facets" / f"{number:02d}"
+        baselines = row.get("baselines", {})
+        facets.append(
+            {
+                "facet": number,
+                "measures": _figures({name: x for name, x in row.items() if name not in ("facet", "baselines")}),
+                "baselines": {
+                    name: _figures(baselines[name]) for name in BASELINES if isinstance(baselines.get(name), Mapping)
+                },
+                "pictures": [name for name in PICTURES if f"{name}.png" in _files(where)],
+                "steps": sorted((x for x in _files(where / "steps") if re.fullmatch(r"\d{1,9}\.webp", x)), key=_step),
+                "photographs": _photographs(where / "photographs.json"),
+            }
+        )
+    return facets
+
+
+def _step(name: str) -> int:
+    return int(name.removesuffix(".webp"))
+
+
+def _files(folder: Path) -> set[str]:
+    """Names of the plain files in a folder that is itself no link: what may be referenced."""
+    try:
+        if folder.is_symlink() or folder.parent.is_symlink():
+            return set()
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    except OSError:
+        return set()
+
+
+def _photographs(path: Path) -> list[list]:
+    """[name, weight] of each of a facet's photographs, the largest weight first; none where the file is damaged."""
+    try:
+        return [[_text(str(one["path"])), _number(one["weight"])] for one in json.loads(_bytes(path))]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+
+
+def _figures(said: Mapping, prefix: str = "") -> dict[str, float]:
+    """Every number with the path to it: {"fidelity.cosine": 0.9}. NaN and what is no number is left out."""
+    figures: dict[str, float] = {}
+    for name, value in said.items():
+        if isinstance(value, Mapping):
+            figures |= _figures(value, f"{prefix}{name}.")
+        elif (number := _number(value)) is not None:
+            figures[_text(f"{prefix}{name}")] = number
+    return figures
+
+
+def _history(path: Path) -> dict[str, tuple[list[int], list[list[float | None]]]]:
+    """Term -> (steps, values per facet [C][steps]): every column but the scheduled values, which are the settings'."""
+    table = pq.read_table(pa.BufferReader(_bytes(path)))
+    steps, facets = (table.column(name).to_numpy().astype(int) for name in ("step", "facet"))
+    if not len(facets) or facets.min() < 0 or facets.max() >= _MOST_FACETS:
+        return {}
+    rows = [facets == number for number in range(int(facets.max()) + 1)]
+    curves = {}
+    for name in table.column_names:
+        kind = table.schema.field(name).type
+        if name in ("step", "facet") or name.startswith("schedule_") or not (
+            pa.types.is_floating(kind) or pa.types.is_integer(kind)
+        ):  # fmt: skip
+            continue
+        values = table.column(name).to_numpy().astype(float)
+        curves[_text(name)] = ([steps[row].tolist() for row in rows], [values[row].tolist() for row in rows])
+    return curves
+
+
+def _curve(run: _Run, name: str, facet: int) -> tuple[list[int], list[float]]:
+    """Steps and values of one facet where there are values: some terms are looked at every so many steps only."""
+    steps, values = run.curves[name]
+    if facet >= len(values):
+        return [], []
+    kept = [(step, value) for step, value in zip(steps[facet], values[facet], strict=True) if math.isfinite(value)]
+    return [step for step, _ in kept], [value for _, value in kept]
+
+
+def _thinned(steps: list[int], values: list[float], points: int) -> list[list]:
+    """At most `points`, evenly, the first and the last among them."""
+    if len(steps) > points:
+        kept = [round(i * (len(steps) - 1) / (points - 1)) for i in range(points)]
+        steps, values = [steps[i] for i in kept], [values[i] for i in kept]
+    return [steps, [_rounded(value) for value in values]]
+
+
+def _points_per_curve(read: Sequence[_Run]) -> int:
+    curves = sum(len(values) for run in read for _, values in run.curves.values())
+    return max(_FEWEST_POINTS, min(_MOST_POINTS, _POINTS // max(1, curves)))
+
+
+def _range(read: Sequence[_Run], name: str) -> list[float] | None:
+    """The least and the largest value of a term in all runs, so that every plot of it can have the same scale."""
+    values = [
+        value
+        for run in read
+        if name in run.curves
+        for facet in run.curves[name][1]
+        for value in facet
+        if math.isfinite(value)
+    ]
+    return [_rounded(min(values)), _rounded(max(values))] if values else None
+
+
+def _config(place: Path) -> dict[str, object]:
+    """The run's configuration, flat: {"objective.gain": 2.5}. Hydra's copy where the run has not got to write its own;
+    empty where there is none that can be read."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # safe: plain values only, no Python objects
+    for name in ("config.yaml", ".hydra/config.yaml"):
+        try:
+            content = _bytes(place / name, most=1 << 20)
+            said = yaml.load(content, loader)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            continue
+        if isinstance(said, Mapping):
+            return _flat(said)
+    return {}
+
+
+def _flat(said: Mapping) -> dict[str, object]:
+    """Nested mappings as dotted keys, in their order; a file with anchors that multiply ends at _MOST_KEYS."""
+    flat: dict[str, object] = {}
+    waiting: list[tuple[str, object, int]] = [("", said, 0)]
+    while waiting and len(flat) < _MOST_KEYS:
+        key, value, depth = waiting.pop()
+        if isinstance(value, Mapping) and value and depth < 20:
+            inner = list(value.items())[:_MOST_KEYS]
+            waiting += [(f"{key}.{_text(str(name))}".lstrip("."), x, depth + 1) for name, x in reversed(inner)]
+        else:
+            flat[key] = _plain(value)
+    return flat
+
+
+def _plain(value: object) -> object:
+    """As JSON has it; a list as the text of it."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return value if math.isfinite(value) and abs(value) < 1e300 else str(value)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_text(str(one)) for one in value[:50] if not isinstance(one, list | dict)) + "]"
+    return _text(str(value)) if not isinstance(value, Mapping) else "{}"
+
+
+def _bytes(path: Path, most: int = _MOST_BYTES) -> bytes:
+    """A plain file's content. Raises OSError where it is none, or a link, and ValueError where it is too large."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise OSError(f"{path.name} is no plain file")
+    if path.stat().st_size > most:
+        raise ValueError(f"{path.name} has more than {most >> 20} MiB")
+    return path.read_bytes()
+
+
+# ---- what varies ---------------------------------------------------------------------------------------------------
+
+
+def _axes(read: Sequence[_Run]) -> tuple[list[Json], list[list[int]]]:
+    """The keys whose values differ between the runs, each with its values, and every run's place on them.
+
+    No two runs have the same place: where overrides do not tell them apart, folders do, then a running number.
+    """
+    given = [_given(run.listed.overrides) for run in read]
+    keys = list(dict.fromkeys(key for one in given for key in one))
+    columns: dict[str, list[str]] = {}
+    for key in keys:
+        column = [one[key] if key in one else _shown(run.config, key) for one, run in zip(given, read, strict=True)]
+        if len(set(column)) > 1:
+            columns[key] = column
+    paths = [PurePosixPath(run.listed.path) for run in read]
+    if len(read) > 1 and not columns:
+        columns["run"] = [_text(str(path)) for path in paths]
+    for name, told in (("folder", [_text(str(path.parent)) for path in paths]), ("repeat", None)):
+        together = list(zip(*columns.values(), strict=True)) if columns else []
+        if len(set(together)) == len(together):
+            break
+        if told is None:  # the first, second, … with the same place
+            told = [str(together[:i].count(place) + 1) for i, place in enumerate(together)]
+        if len(set(told)) > 1:
+            columns[name] = told
+    axes, places = [], []
+    for key, column in columns.items():
+        values = _in_order(column)
+        axes.append({"key": _text(key), "values": values})
+        places.append([values.index(value) for value in column])
+    return axes, [list(place) for place in zip(*places, strict=True)] if places else [[] for _ in read]
+
+
+def _given(overrides: Iterable[str]) -> dict[str, str]:
+    """Key -> value, as text, of what was asked for; a number in one spelling."""
+    given = {}
+    for word in overrides:
+        key, mark, value = word.partition("=")
+        if mark:
+            given[_text(key.lstrip("+~"))] = _spelled(value)
+    return given
+
+
+def _shown(config: Mapping[str, object], key: str) -> str:
+    if key not in config:
+        return NOT_SET
+    value = config[key]
+    return _spelled(json.dumps(value)) if not isinstance(value, str) else _spelled(value)
+
+
+def _spelled(value: str) -> str:
+    """1, 1.0 and 1e0 are one value, and quotes do not belong to it.
+
+    >>> [_spelled(word) for word in ("2.50", "1.0", "'a b'", "late")]
+    ['2.5', '1', 'a b', 'late']
+    """
+    number = _as_number(value)
+    return f"{number:.12g}" if number is not None else _text(value.strip().strip("'\""))
+
+
+def _as_number(value: str) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _in_order(column: Sequence[str]) -> list[str]:
+    """Numbers by size; anything else as the sweep had it."""
+    values = list(dict.fromkeys(column))
+    numbers = [_as_number(value) for value in values]
+    if all(number is not None for number in numbers):
+        return [value for _, value in sorted(zip(numbers, values, strict=True))]
+    return values
+
+
+def _common(configs: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """What all of them say alike."""
+    if not configs:
+        return {}
+    first, *others = configs
+    return {
+        key: value
+        for key, value in first.items()
+        if all(key in other and _same(other[key], value) for other in others)
+    }
+
+
+def _same(one: object, other: object) -> bool:
+    return type(one) is type(other) and one == other
+
+
+# ---- small things --------------------------------------------------------------------------------------------------
+
+
+def _by_number(facets: Sequence[dict]) -> list[dict | None]:
+    """Facet c at place c; None where a number is missing."""
+    known = {facet["facet"]: facet for facet in facets}
+    return [known.get(number) for number in range(max(known, default=-1) + 1)]
+
+
+def _measure_order(name: str) -> tuple[int, str]:
+    groups = ("transfer", "fidelity", "selectivity", "retrieval", "naturalness")
+    head = name.partition(".")[0]
+    return (groups.index(head) if head in groups else len(groups), name if name.count(".") < 2 else f"~{name}")
+
+
+def _term_order(name: str) -> tuple[int, str]:
+    terms = ("total", "dm", "ad", "mdist", "penalty", "tv", "r", "b")
+    return (terms.index(name) if name in terms else len(terms), name)
+
+
+def _text(said: str) -> str:
+    """Fit to be shown and to be JSON: bytes of a file name that are no UTF-8 become �, and it has an end."""
+    whole = said.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return whole if len(whole) <= _MOST_TEXT else whole[: _MOST_TEXT - 1] + "…"
+
+
+def _href(path: str) -> str:
+    """A run's folder as a URL relative to the page, every byte that could mean something else in a URL encoded."""
+    return "." if path == "." else "./" + urllib.parse.quote(os.fsencode(path), safe="/")
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return _rounded(float(value)) if math.isfinite(value) else None
+
+
+def _rounded(value: float) -> float:
+    """Five digits: more than a page shows, and half the bytes."""
+    return float(f"{value:.5g}")

@@ -1,0 +1,171 @@
+// ---- data: what the page shows, and how it is said -----------------------------------------------------------------
+// All of it was read from files. It reaches the page as text and as attributes set one by one, never as markup.
+
+const readBlock = (id) => JSON.parse(document.getElementById(id).textContent);
+const byId = (id) => document.getElementById(id);
+
+const DATA = readBlock("overview");
+const RUNS = DATA.runs;
+const MEASURES = DATA.measures;
+
+let sharedBlock = null;
+const shared = () => (sharedBlock ??= readBlock("shared"));
+
+const detailBlocks = new Map();
+function detailsOf(run) {
+  if (!detailBlocks.has(run)) detailBlocks.set(run, readBlock(`run-${run}`));
+  return detailBlocks.get(run);
+}
+
+// Axes: every swept setting, the facet, and the picture, from the nearest photograph over the steps to the end.
+const LAST = "visualisation";
+const stepOf = (file) => Number(file.slice(0, -".webp".length));
+
+function pictureValues() {
+  const steps = new Set(DATA.steps.flat().map(stepOf));
+  const kept = [...steps].sort((a, b) => a - b);
+  return ["nearest photograph", "initial image", ...kept.map((step) => `step ${step}`), LAST];
+}
+
+const FACETS = Math.max(0, ...RUNS.map((run) => run.facets.length));
+const isNumber = (text) => text !== "" && Number.isFinite(Number(text));
+const SWEPT = DATA.axes.map((axis) => ({
+  // a setting that has the name of one of the two axes of our own
+  key: axis.key === "facet" || axis.key === "picture" ? `${axis.key} (setting)` : axis.key,
+  values: axis.values,
+  numeric: axis.values.every(isNumber),
+}));
+const AXES = [
+  ...SWEPT,
+  { key: "facet", values: Array.from({ length: Math.max(1, FACETS) }, (_, c) => String(c)), numeric: true },
+  { key: "picture", values: pictureValues(), numeric: true },
+];
+const axisOf = (key) => AXES.find((axis) => axis.key === key) ?? null;
+const PICTURES = axisOf("picture").values;
+
+const runsByPlace = new Map(RUNS.map((run, index) => [run.at.join(), index]));
+
+// A place is an index on each axis, by key; a cell is what is there: {run, facet, picture}, run -1 where nothing is.
+function cellAt(place) {
+  const run = runsByPlace.get(SWEPT.map((axis) => place[axis.key]).join()) ?? -1;
+  return { run, facet: place.facet, picture: place.picture };
+}
+
+function placeOf(cell) {
+  const place = { facet: cell.facet, picture: cell.picture };
+  SWEPT.forEach((axis, i) => (place[axis.key] = RUNS[cell.run].at[i]));
+  return place;
+}
+
+const facetOf = (cell) => (cell.run < 0 ? null : (RUNS[cell.run].facets[cell.facet] ?? null));
+
+// Where a cell's picture is, relative to this page; null where there is none.
+function sourceOf(cell) {
+  const facet = facetOf(cell);
+  if (!facet) return null;
+  const name = PICTURES[cell.picture];
+  const folder = `${RUNS[cell.run].href}/facets/${String(cell.facet).padStart(2, "0")}`;
+  const kinds = { "nearest photograph": "nearest", "initial image": "initial", [LAST]: "visualization" };
+  if (name in kinds) return facet.pictures.includes(kinds[name]) ? `${folder}/${kinds[name]}.png` : null;
+  const file = DATA.steps[facet.steps].find((one) => `step ${stepOf(one)}` === name);
+  return file ? `${folder}/steps/${file}` : null;
+}
+
+const measureIndex = (name) => MEASURES.findIndex((measure) => measure.name === name);
+function measureOf(cell, index) {
+  return facetOf(cell)?.measures[index] ?? null;
+}
+
+// The least and the largest of every measure in the whole sweep: the bars' scale.
+const SCALES = MEASURES.map((_, i) => {
+  let low = Infinity, high = -Infinity;
+  for (const run of RUNS)
+    for (const facet of run.facets) {
+      const value = facet?.measures[i];
+      if (value === null || value === undefined) continue;
+      low = Math.min(low, value);
+      high = Math.max(high, value);
+    }
+  return low <= high ? { low, high } : null;
+});
+
+const ABOUT = {
+  "transfer.cosine": "How alike another network, which had no part in drawing, finds the picture and the facet's photographs. Look at this first.",
+  "transfer.retrieval": "1 where another network finds no other facet's photographs nearer.",
+  "transfer.agreement": "Probability that another network gives to the class it sees most in the photographs.",
+  "fidelity.cosine": "Cosine of the layer's answer to the picture and to the photographs, over the top-k maps. High alone is not truth: grain can match a layer.",
+  "fidelity.relative_distance": "Distance of the layer's answer from the one asked for, relative to it. 0 is exact.",
+  "fidelity.magnitude": "Mean activation over the target's: the gain is what was asked for, 10 and more is runaway activation.",
+  "fidelity.pooled.cosine": "The same cosine on channel means: what, whatever the place.",
+  selectivity: "Share of the layer's activation in the top-k channels.",
+  retrieval: "1 where no other facet's target is nearer to the picture. Less in the mean: facets are confused.",
+  "naturalness.tv": "Total variation over the photographs': 1 is as smooth as they are, more is grain.",
+};
+
+const spoken = (name) => name.replace(/[._]/g, " ");
+function better(measure) {
+  if (measure.larger === null) return "";
+  return measure.larger ? "larger is better" : "smaller is better";
+}
+
+// Three digits that people read at a glance; thousands and more without a point.
+function figure(value) {
+  if (value === null || value === undefined) return "–";
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(1).replace("e+", "e").replace("-", "−");
+  return (size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : value.toFixed(size < 0.1 && size ? 4 : 3)).replace("-", "−");
+}
+
+const valueLabel = (axis, index) => axis.values[index] ?? "";
+function describe(place, keys) {
+  return keys
+    .filter((key) => axisOf(key))
+    .map((key) => (key === "picture" ? valueLabel(axisOf(key), place[key]) : `${key} ${valueLabel(axisOf(key), place[key])}`))
+    .join(" · ");
+}
+
+// An element. `text` is text; every other setting is an attribute.
+function make(tag, settings = {}, children = []) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(settings)) {
+    if (value === null || value === undefined) continue;
+    if (name === "text") element.textContent = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+// A picture, or in its place the reason why there is none. The reason is text.
+function picture(cell, { eager = false } = {}) {
+  const source = sourceOf(cell);
+  if (source === null) return reasonTile(cell);
+  const image = make("img", { alt: "", decoding: "async", loading: eager ? "eager" : "lazy", draggable: "false" });
+  image.addEventListener("error", () => image.replaceWith(make("p", { class: "why", text: "This picture cannot be read." })), { once: true });
+  image.src = source;
+  return image;
+}
+
+function reasonTile(cell) {
+  const tile = make("p", { class: "why", dir: "auto" });
+  if (cell.run < 0) {
+    tile.classList.add("absent");
+    tile.textContent = "not in this sweep";
+    return tile;
+  }
+  const run = RUNS[cell.run];
+  tile.classList.add(run.status.replaceAll(" ", "-"));
+  const said = whyOf(cell);
+  tile.append(make("b", { text: said.word }), make("span", { text: said.reason, dir: "auto" }));
+  return tile;
+}
+
+function whyOf(cell) {
+  const run = RUNS[cell.run];
+  if (run.status !== "completed") {
+    const far = run.steps && run.step !== null ? `step ${run.step} of ${run.steps}` : "";
+    return { word: run.status, reason: run.reason || far };
+  }
+  if (!facetOf(cell)) return { word: "no such facet", reason: `this run has ${run.facets.length}` };
+  return { word: "no picture", reason: PICTURES[cell.picture] };
+}

@@ -1,0 +1,346 @@
+// ---- grid: the cells in rows and columns, of which only those in sight are elements --------------------------------
+
+const scroller = byId("scroller"), grid = byId("grid");
+const PADDING = 6, HEAD = 34, AHEAD = 1; // pixels; rows and columns kept ready beyond the edge of what is in sight
+
+let table = null; // what is shown now, see `layOut`
+let active = { row: 0, column: 0 }; // the cell that the keyboard is at
+const drawnRows = new Map(), drawnHeads = new Map();
+
+function passes(cell, filter) {
+  if (!filter.matches(cell)) return false;
+  if (state.bound === null) return true;
+  const value = measureOf(cell, measureIndex(state.measure));
+  const threshold = boundValue();
+  if (value === null || threshold === null) return false;
+  return MEASURES[measureIndex(state.measure)].larger === false ? value <= threshold : value >= threshold;
+}
+
+// The bound is kept in hundredths of the measure's scale, counted from its worse end.
+function boundValue() {
+  const index = measureIndex(state.measure), scale = SCALES[index];
+  if (state.bound === null || !scale) return null;
+  const share = MEASURES[index].larger === false ? 1 - state.bound / 100 : state.bound / 100;
+  return scale.low + share * (scale.high - scale.low);
+}
+
+function mean(values) {
+  const known = values.filter((value) => value !== null);
+  return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
+}
+
+// Sorts so that the best comes first and what has no value last.
+function best(items, valueOf) {
+  const down = MEASURES[measureIndex(state.measure)]?.larger !== false;
+  return items
+    .map((item) => ({ item, value: valueOf(item) }))
+    .toSorted((x, y) => {
+      if (x.value === null || y.value === null) return (x.value === null) - (y.value === null);
+      return down ? y.value - x.value : x.value - y.value;
+    })
+    .map(({ item }) => item);
+}
+
+// {rows, columns: their number; placeAt(row, column); labels; found: cells that pass}
+function layOut() {
+  const filter = parseFilter(state.filter);
+  const measure = measureIndex(state.measure);
+  return state.view === "ranking" ? layOutRanking(filter, measure) : layOutGrid(filter, measure);
+}
+
+function layOutGrid(filter, measure) {
+  const row = axisOf(state.rows), column = axisOf(state.columns);
+  const all = (axis) => (axis ? axis.values.map((_, i) => i) : [null]);
+  let rows = all(row), columns = all(column);
+  const place = (r, c) => {
+    const here = { ...state.held };
+    if (row) here[row.key] = r;
+    if (column) here[column.key] = c;
+    return here;
+  };
+  const passing = new Set();
+  let total = 0;
+  for (const r of rows)
+    for (const c of columns) {
+      const cell = cellAt(place(r, c));
+      total += cell.run >= 0;
+      if (passes(cell, filter)) passing.add(`${r},${c}`);
+    }
+  const narrowed = filter.active || state.bound !== null;
+  if (narrowed) {
+    const keptRows = rows.filter((r) => columns.some((c) => passing.has(`${r},${c}`)));
+    columns = columns.filter((c) => rows.some((r) => passing.has(`${r},${c}`)));
+    rows = keptRows;
+  }
+  if (state.sort === "best" && measure >= 0) {
+    const value = (r, c) => measureOf(cellAt(place(r, c)), measure);
+    // The order of the steps of a picture is its meaning.
+    if (row && row.key !== "picture") rows = best(rows, (r) => mean(columns.map((c) => value(r, c))));
+    if (column && column.key !== "picture") columns = best(columns, (c) => mean(rows.map((r) => value(r, c))));
+  }
+  return {
+    kind: "grid", filter, total, found: passing.size,
+    rows: rows.length, columns: columns.length,
+    rowAxis: row, columnAxis: column,
+    rowLabel: (i) => (row ? valueLabel(row, rows[i]) : ""),
+    columnLabel: (i) => (column ? valueLabel(column, columns[i]) : ""),
+    placeAt: (i, j) => (i in rows && j in columns ? place(rows[i], columns[j]) : null),
+    passing: (i, j) => passing.has(`${rows[i]},${columns[j]}`),
+    find(here) {
+      const i = row ? rows.indexOf(here[row.key]) : 0, j = column ? columns.indexOf(here[column.key]) : 0;
+      const same = AXES.every((axis) => axis === row || axis === column || axis.key === "picture" || here[axis.key] === state.held[axis.key]);
+      return i >= 0 && j >= 0 && same ? { row: i, column: j } : null;
+    },
+  };
+}
+
+function layOutRanking(filter, measure) {
+  let cells = [];
+  RUNS.forEach((run, index) => {
+    const facets = run.facets.length ? run.facets.map((_, c) => c) : [0];
+    for (const facet of facets) cells.push({ run: index, facet, picture: state.held.picture });
+  });
+  const total = cells.length;
+  cells = cells.filter((cell) => passes(cell, filter));
+  if (measure >= 0) cells = best(cells, (cell) => measureOf(cell, measure));
+  const columns = Math.max(1, Math.floor((scroller.clientWidth - 2) / cellWidth()));
+  const keys = new Map(cells.map((cell, i) => [`${cell.run},${cell.facet}`, i]));
+  return {
+    kind: "ranking", filter, total, found: cells.length,
+    rows: Math.ceil(cells.length / columns), columns: Math.min(columns, cells.length),
+    rowAxis: null, columnAxis: null,
+    placeAt: (i, j) => (j >= 0 && j < columns && cells[i * columns + j] ? placeOf(cells[i * columns + j]) : null),
+    passing: () => true,
+    find(here) {
+      const cell = cellAt(here), i = keys.get(`${cell.run},${cell.facet}`);
+      return i === undefined ? null : { row: Math.floor(i / columns), column: i % columns };
+    },
+  };
+}
+
+const cellWidth = () => state.size + 2 * PADDING;
+const captionHeight = () => (state.view === "ranking" ? 60 : 24);
+const cellHeight = () => state.size + 2 * PADDING + captionHeight();
+function sideWidth() {
+  if (!table.rowAxis) return 0;
+  const longest = Math.max(table.rowAxis.key.length * 0.9, ...table.rowAxis.values.map((value) => value.length));
+  const most = scroller.clientWidth < 600 ? 72 : 180;
+  return Math.min(most, Math.max(52, 20 + 7.5 * longest));
+}
+const headHeight = () => (table.kind === "grid" ? HEAD : 0);
+
+function buildGrid() {
+  table = layOut();
+  active = {
+    row: Math.max(0, Math.min(active.row, table.rows - 1)),
+    column: Math.max(0, Math.min(active.column, table.columns - 1)),
+  };
+  grid.replaceChildren();
+  drawnRows.clear();
+  drawnHeads.clear();
+  grid.style.width = `${sideWidth() + table.columns * cellWidth()}px`;
+  grid.style.height = `${headHeight() + table.rows * cellHeight()}px`;
+  grid.setAttribute("aria-rowcount", table.rows + (table.kind === "grid" ? 1 : 0));
+  grid.setAttribute("aria-colcount", table.columns + (table.rowAxis ? 1 : 0));
+  grid.setAttribute("aria-label", table.kind === "grid" ? `Rows: ${state.rows || "none"}, columns: ${state.columns || "none"}` : `Cells, the best first by ${spoken(state.measure)}`);
+  grid.hidden = table.rows === 0;
+  if (table.kind === "grid" && table.rows) {
+    const heads = make("div", { role: "row", class: "heads", "aria-rowindex": "1" });
+    heads.style.height = `${HEAD}px`;
+    if (table.rowAxis) {
+      const corner = make("div", { role: "columnheader", class: "corner", "aria-colindex": "1" });
+      corner.style.width = `${sideWidth()}px`;
+      corner.append(make("span", { text: `${table.rowAxis.key} ↓`, dir: "auto", title: table.rowAxis.key }));
+      heads.append(corner);
+    }
+    drawnRows.set("heads", { element: heads, cells: drawnHeads });
+    grid.append(heads);
+  }
+  drawCells();
+}
+
+// Where one table follows another of the same shape (a slider was moved), elements stay and only their content changes.
+function refreshGrid() {
+  const before = table && `${table.kind} ${table.rows} ${table.columns} ${state.rows} ${state.columns} ${state.size} ${state.measure}`;
+  if (before !== refreshGrid.shape || !table) return rebuild();
+  const next = layOut();
+  const shape = `${next.kind} ${next.rows} ${next.columns} ${state.rows} ${state.columns} ${state.size} ${state.measure}`;
+  if (shape !== refreshGrid.shape) return rebuild();
+  table = next;
+  drawCells();
+}
+function rebuild() {
+  const focused = grid.contains(document.activeElement);
+  buildGrid();
+  refreshGrid.shape = `${table.kind} ${table.rows} ${table.columns} ${state.rows} ${state.columns} ${state.size} ${state.measure}`;
+  if (focused) focusActive();
+}
+
+function inSight() {
+  const rows = cellHeight(), columns = cellWidth(), side = sideWidth();
+  const range = (offset, extent, size, count) => [
+    Math.max(0, Math.floor(offset / size) - AHEAD),
+    Math.min(count - 1, Math.floor((offset + extent) / size) + AHEAD),
+  ];
+  return {
+    rows: range(scroller.scrollTop, scroller.clientHeight, rows, table.rows),
+    columns: range(scroller.scrollLeft, scroller.clientWidth - side, columns, table.columns),
+  };
+}
+
+function drawCells() {
+  if (!table || !table.rows) return;
+  const { rows: [top, bottom], columns: [left, right] } = inSight();
+  const wanted = (index, low, high, own) => (index >= low && index <= high) || index === own;
+  for (const [index, { element }] of drawnRows)
+    if (index !== "heads" && !wanted(index, top, bottom, active.row)) element.remove(), drawnRows.delete(index);
+  const rows = new Set([active.row]);
+  for (let i = top; i <= bottom; i++) rows.add(i);
+  for (const i of [...rows].sort((a, b) => a - b)) drawRow(i, left, right);
+  drawHeads(left, right);
+}
+
+function drawHeads(left, right) {
+  const heads = drawnRows.get("heads")?.element;
+  if (!heads) return;
+  for (const [j, element] of drawnHeads) if (j < left || j > right) element.remove(), drawnHeads.delete(j);
+  for (let j = left; j <= right; j++) {
+    let head = drawnHeads.get(j);
+    if (!head) {
+      head = make("div", { role: "columnheader", class: "head", "aria-colindex": j + (table.rowAxis ? 2 : 1) }, [make("span", { dir: "auto" })]);
+      head.style.left = `${sideWidth() + j * cellWidth()}px`;
+      head.style.width = `${cellWidth()}px`;
+      heads.append(head);
+      drawnHeads.set(j, head);
+    }
+    const label = table.columnLabel(j);
+    const words = table.columnAxis?.key === "picture" || !table.columnAxis ? label : `${table.columnAxis.key} ${label}`;
+    head.firstChild.replaceChildren(
+      ...(words === label ? [label || "\u00a0"] : [make("small", { text: table.columnAxis.key }), ` ${label}`]),
+    );
+    head.title = words;
+  }
+}
+
+function drawRow(i, left, right) {
+  let row = drawnRows.get(i);
+  if (!row) {
+    const offset = table.kind === "grid" ? 2 : 1;
+    const element = make("div", { role: "row", class: "row", "aria-rowindex": i + offset });
+    element.style.top = `${headHeight() + i * cellHeight()}px`;
+    element.style.height = `${cellHeight()}px`;
+    if (table.rowAxis) {
+      const header = make("div", { role: "rowheader", class: "side", "aria-colindex": "1" }, [make("span", { dir: "auto" })]);
+      header.style.width = `${sideWidth()}px`;
+      element.append(header);
+    }
+    // in the order of the rows, for screen readers
+    const after = [...drawnRows.entries()].filter(([index]) => index !== "heads" && index > i).sort(([a], [b]) => a - b)[0];
+    grid.insertBefore(element, after ? after[1].element : null);
+    row = { element, cells: new Map() };
+    drawnRows.set(i, row);
+  }
+  if (table.rowAxis) {
+    row.element.firstChild.firstChild.textContent = table.rowLabel(i);
+    row.element.firstChild.title = `${table.rowAxis.key} ${table.rowLabel(i)}`;
+  }
+  for (const [j, cell] of row.cells)
+    if ((j < left || j > right) && !(i === active.row && j === active.column)) cell.remove(), row.cells.delete(j);
+  const columns = [];
+  for (let j = left; j <= right; j++) columns.push(j);
+  if (i === active.row && (active.column < left || active.column > right)) columns.push(active.column);
+  for (const j of columns) {
+    const place = table.placeAt(i, j);
+    let element = row.cells.get(j);
+    if (!place) {
+      element?.remove();
+      row.cells.delete(j);
+      continue;
+    }
+    if (!element) {
+      element = make("div", { role: "gridcell", class: "cell", "aria-colindex": j + (table.rowAxis ? 2 : 1) });
+      element.style.left = `${sideWidth() + j * cellWidth()}px`;
+      element.style.width = `${cellWidth()}px`;
+      element.dataset.row = i;
+      element.dataset.column = j;
+      row.element.append(element);
+      row.cells.set(j, element);
+    }
+    fillCell(element, place, i, j);
+  }
+}
+
+function fillCell(element, place, i, j) {
+  const cell = cellAt(place);
+  const measure = measureIndex(state.measure), value = measureOf(cell, measure);
+  element.tabIndex = i === active.row && j === active.column ? 0 : -1;
+  element.classList.toggle("dim", !table.passing(i, j));
+  element.classList.toggle("marked", samePlace(state.mark, place));
+  const content = `${cell.run} ${cell.facet} ${cell.picture} ${state.measure} ${table.kind}`;
+  if (element.dataset.content === content) return;
+  element.dataset.content = content;
+  const names = describe(place, [...SWEPT.map((axis) => axis.key), "facet", "picture"]);
+  const why = cell.run < 0 ? "not in this sweep" : RUNS[cell.run].status === "completed" ? "" : `${whyOf(cell).word}. ${whyOf(cell).reason}`;
+  element.setAttribute("aria-label", `${names}${value === null ? "" : `, ${spoken(state.measure)} ${figure(value)}`}${why ? `, ${why}` : ""}`);
+  element.title = why ? `${names}\n${why}` : names;
+  const frame = make("div", { class: "frame" }, [picture(cell)]);
+  frame.style.height = `${state.size}px`;
+  element.replaceChildren(frame);
+  const caption = make("div", { class: "caption" });
+  if (value !== null) {
+    const scale = SCALES[measure], bar = make("span", { class: "bar", "aria-hidden": "true" }, [make("i")]);
+    bar.firstChild.style.width = `${scale.high > scale.low ? (100 * (value - scale.low)) / (scale.high - scale.low) : 100}%`;
+    caption.append(make("span", { class: "value", text: figure(value) }), bar);
+  }
+  element.append(caption);
+  if (table.kind === "ranking") element.append(make("div", { class: "label", dir: "auto", text: describe(place, [...SWEPT.map((axis) => axis.key), "facet"]) }));
+}
+
+const samePlace = (one, other) => Boolean(one && other) && AXES.every((axis) => one[axis.key] === other[axis.key]);
+
+function goTo(row, column) {
+  if (!table.placeAt(row, column)) return false;
+  active = { row, column };
+  reveal();
+  drawCells();
+  focusActive();
+  return true;
+}
+
+function reveal() {
+  const top = active.row * cellHeight(), left = active.column * cellWidth();
+  const height = scroller.clientHeight - headHeight(), width = scroller.clientWidth - sideWidth();
+  if (top < scroller.scrollTop) scroller.scrollTop = top;
+  else if (top + cellHeight() > scroller.scrollTop + height) scroller.scrollTop = top + cellHeight() - height;
+  if (left < scroller.scrollLeft) scroller.scrollLeft = left;
+  else if (left + cellWidth() > scroller.scrollLeft + width) scroller.scrollLeft = left + cellWidth() - width;
+}
+
+function focusActive() {
+  drawnRows.get(active.row)?.cells.get(active.column)?.focus({ preventScroll: true });
+}
+
+let drawing = 0;
+scroller.addEventListener("scroll", () => {
+  drawing ||= requestAnimationFrame(() => {
+    drawing = 0;
+    drawCells();
+  });
+});
+new ResizeObserver(() => {
+  if (!table) return;
+  if (table.kind === "ranking") refreshGrid();
+  else drawCells();
+}).observe(scroller);
+
+grid.addEventListener("click", (event) => {
+  const element = event.target.closest(".cell");
+  if (!element) return;
+  active = { row: Number(element.dataset.row), column: Number(element.dataset.column) };
+  openActive();
+});
+function openActive() {
+  const place = table.placeAt(active.row, active.column);
+  drawCells();
+  if (place && cellAt(place).run >= 0) set({ open: place }, { step: true });
+}

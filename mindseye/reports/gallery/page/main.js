@@ -1,0 +1,260 @@
+// ---- main: controls, keys, and what is shown when ------------------------------------------------------------------
+
+function fillChoices() {
+  const choices = (select, pairs) => select.replaceChildren(...pairs.map(([value, text]) => make("option", { value, text })));
+  const axes = AXES.filter((axis) => axis.values.length > 1).map((axis) => [axis.key, axis.key]);
+  choices(byId("rows"), [["", "none"], ...axes]);
+  choices(byId("columns"), [["", "none"], ...axes]);
+  choices(byId("measure"), MEASURES.map((measure) => [measure.name, spoken(measure.name)]));
+  byId("measure-section").hidden = MEASURES.length === 0;
+  document.title = `${DATA.title} · mindseye gallery`;
+  byId("title").textContent = DATA.title;
+}
+
+// A slider where values have an order, else a menu, for every axis that is neither rows nor columns.
+function showHeld() {
+  const laidOut = state.view === "grid" ? [state.rows, state.columns] : AXES.map((axis) => axis.key).filter((key) => key !== "picture");
+  const held = AXES.filter((axis) => axis.values.length > 1 && !laidOut.includes(axis.key));
+  const holder = byId("held"), content = held.map((axis) => axis.key).join("\n");
+  byId("held").parentElement.hidden = held.length === 0;
+  if (holder.dataset.content !== content) {
+    holder.dataset.content = content;
+    holder.replaceChildren(...held.map(heldControl));
+  }
+  for (const axis of held) {
+    const control = byId(`held-${AXES.indexOf(axis)}`), label = valueLabel(axis, state.held[axis.key]);
+    control.value = String(state.held[axis.key]);
+    if (control.type !== "range") continue;
+    control.setAttribute("aria-valuetext", label);
+    byId(`${control.id}-value`).textContent = label;
+  }
+}
+
+function heldControl(axis) {
+  const id = `held-${AXES.indexOf(axis)}`;
+  const change = (event) => set({ held: { ...state.held, [axis.key]: Number(event.target.value) } });
+  const name = make("span", { text: axis.key, dir: "auto" });
+  if (!axis.numeric) {
+    const select = make("select", { id }, axis.values.map((value, i) => make("option", { value: i, text: value })));
+    select.addEventListener("change", change);
+    return make("label", { class: "field", for: id }, [name, select]);
+  }
+  const slider = make("input", { type: "range", id, min: 0, max: axis.values.length - 1, step: 1 });
+  slider.addEventListener("input", change);
+  return make("div", { class: "slide" }, [make("label", { for: id }, [name]), make("output", { id: `${id}-value`, for: id }), slider]);
+}
+
+function showControls() {
+  byId("rows").value = state.rows;
+  byId("columns").value = state.columns;
+  byId("axes-section").hidden = state.view !== "grid";
+  byId("measure").value = state.measure;
+  byId("sort").value = state.view === "ranking" ? "best" : state.sort;
+  byId("sort").disabled = state.view === "ranking";
+  for (const view of ["grid", "ranking"]) byId(`view-${view}`).setAttribute("aria-pressed", String(state.view === view));
+  byId("size").value = state.size;
+  byId("size-value").textContent = `${state.size} px`;
+  if (byId("filter").value !== state.filter) byId("filter").value = state.filter;
+  const index = measureIndex(state.measure);
+  if (index >= 0) {
+    const measure = MEASURES[index], down = measure.larger === false;
+    byId("measure-about").textContent = [ABOUT[measure.name], better(measure) && `(${better(measure)})`].filter(Boolean).join(" ");
+    byId("bound-label").textContent = down ? "At most" : "At least";
+    byId("bound").value = state.bound ?? 0;
+    byId("bound-value").textContent = state.bound === null ? "any" : figure(boundValue());
+    byId("bound").setAttribute("aria-valuetext", byId("bound-value").textContent);
+  }
+  showHeld();
+}
+
+function showCounts() {
+  const byStatus = new Map();
+  for (const run of RUNS) byStatus.set(run.status, (byStatus.get(run.status) ?? 0) + 1);
+  const states = [...byStatus].map(([status, count]) => `${count} ${status}`).join(", ");
+  const narrowed = table.filter.active || state.bound !== null;
+  const cells = narrowed ? `${table.found} of ${table.total} cells match · ` : "";
+  byId("counts").textContent = `${cells}${RUNS.length} ${RUNS.length === 1 ? "run" : "runs"}: ${states}`;
+  byId("filter-error").textContent = table.filter.error;
+  const nothing = byId("nothing");
+  nothing.hidden = table.rows > 0;
+  nothing.textContent = RUNS.length ? "No cell matches the filter." : "There are no runs here.";
+  byId("scroller").hidden = table.rows === 0;
+}
+
+// Facets are numbered within each run: where number c stands for different photographs, the page says so.
+function showNotes() {
+  const notes = [...DATA.notes];
+  if (table.kind === "grid" && table.rowAxis?.key !== "facet" && table.columnAxis?.key !== "facet" && FACETS > 1) {
+    const lists = new Set();
+    for (let i = 0; i < table.rows && lists.size < 2; i++)
+      for (let j = 0; j < table.columns; j++) {
+        const facet = facetOf(cellAt(table.placeAt(i, j)));
+        if (facet) lists.add(facet.photographs);
+      }
+    if (lists.size > 1) notes.push(`Facet ${state.held.facet} is not made of the same photographs in every cell: facets are found anew for each layer, network and seed.`);
+  }
+  if (state.mark) notes.push(`A: ${describe(state.mark, AXES.map((axis) => axis.key))}. Press c on another cell to compare, on the same to unmark.`);
+  byId("notes").replaceChildren(...notes.map((text) => make("p", { class: "note", text, dir: "auto" })));
+}
+
+function show() {
+  showControls();
+  byId("scroller").hidden = false;
+  refreshGrid();
+  showCounts();
+  showNotes();
+  showLarge();
+  showComparison();
+}
+
+// ---- controls
+
+const change = (id, event, make) => byId(id).addEventListener(event, (happened) => set(make(happened.target.value)));
+change("rows", "change", (rows) => ({ rows, columns: rows === state.columns ? state.rows : state.columns }));
+change("columns", "change", (columns) => ({ columns, rows: columns === state.rows ? state.columns : state.rows }));
+change("measure", "change", (measure) => ({ measure, bound: null }));
+change("bound", "input", (bound) => ({ bound: Number(bound) === 0 ? null : Number(bound) }));
+change("sort", "change", (sort) => ({ sort }));
+change("size", "input", (size) => ({ size: Number(size) }));
+change("filter", "input", (filter) => ({ filter }));
+const swap = () => set({ rows: state.columns, columns: state.rows });
+byId("swap").addEventListener("click", swap);
+byId("view-grid").addEventListener("click", () => set({ view: "grid" }));
+byId("view-ranking").addEventListener("click", () => set({ view: "ranking" }));
+byId("controls-form").addEventListener("submit", (event) => event.preventDefault());
+
+// ---- light and dark
+
+const THEMES = ["auto", "light", "dark"];
+let theme = "auto";
+try {
+  if (THEMES.includes(localStorage.getItem("mindseye-theme"))) theme = localStorage.getItem("mindseye-theme");
+} catch {
+  // a page from disk may have no storage: then it is as the system has it
+}
+function showTheme() {
+  document.documentElement.dataset.theme = theme;
+  byId("theme").textContent = { auto: "◐ Auto", light: "☀ Light", dark: "☾ Dark" }[theme];
+  byId("theme").setAttribute("aria-label", `Theme: ${theme}`);
+}
+function nextTheme() {
+  theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
+  try {
+    localStorage.setItem("mindseye-theme", theme);
+  } catch {
+    // not kept
+  }
+  showTheme();
+}
+byId("theme").addEventListener("click", nextTheme);
+
+// ---- dialogs
+
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close(); // the backdrop
+  });
+}
+large.addEventListener("close", () => {
+  if (state.open) set({ open: null });
+  focusActive();
+});
+comparison.addEventListener("close", () => {
+  if (state.a) set({ a: null, b: null });
+});
+const help = byId("help");
+byId("help-button").addEventListener("click", () => help.showModal());
+
+// ---- keys
+
+function heldStep(key, by) {
+  const last = axisOf(key).values.length - 1;
+  set({ held: { ...state.held, [key]: Math.max(0, Math.min(last, state.held[key] + by)) } });
+}
+
+function gridKey(event) {
+  const page = Math.max(1, Math.floor(scroller.clientHeight / cellHeight()) - 1);
+  const moves = {
+    ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0],
+    PageUp: [-Math.min(page, active.row), 0], PageDown: [Math.min(page, table.rows - 1 - active.row), 0],
+    Home: [0, -active.column], End: [0, table.columns - 1 - active.column],
+  };
+  if (event.key in moves) {
+    const [down, right] = moves[event.key];
+    goTo(active.row + down, active.column + right);
+  } else if (event.key === "Enter" || event.key === " ") openActive();
+  else return false;
+  return true;
+}
+
+const KEYS = {
+  "/": () => byId("filter").focus(),
+  "?": () => help.showModal(),
+  g: () => set({ view: state.view === "grid" ? "ranking" : "grid" }),
+  s: () => set({ sort: state.sort === "best" ? "swept" : "best" }),
+  x: swap,
+  t: nextTheme,
+  c: markActive,
+  "+": () => set({ size: Math.min(SIZES.most, state.size + SIZES.step) }),
+  "-": () => set({ size: Math.max(SIZES.least, state.size - SIZES.step) }),
+  "[": () => heldStep("facet", -1),
+  "]": () => heldStep("facet", 1),
+  ",": () => heldStep("picture", -1),
+  ".": () => heldStep("picture", 1),
+};
+
+function largeFacet(by) {
+  const count = RUNS[cellAt(state.open).run].facets.length;
+  set({ open: { ...state.open, facet: Math.max(0, Math.min(count - 1, state.open.facet + by)) } });
+}
+
+const LARGE_KEYS = {
+  ",": () => stepLarge(-1),
+  ".": () => stepLarge(1),
+  "[": () => largeFacet(-1),
+  "]": () => largeFacet(1),
+  c: () => compareOpen(),
+  t: nextTheme,
+  "?": () => help.showModal(),
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const field = event.target.closest?.("input, select, textarea");
+  if (field) {
+    if (event.key === "Escape" && field.id === "filter") {
+      set({ filter: "" });
+      focusActive();
+      event.preventDefault();
+    } else if (event.key === "Enter" && field.id === "filter") focusActive();
+    return;
+  }
+  let done = true;
+  if (help.open || comparison.open) done = false;
+  else if (large.open) {
+    const scrolls = event.target.closest?.(".right") && event.key.startsWith("Arrow") && event.key !== "ArrowLeft" && event.key !== "ArrowRight";
+    if (event.key in LARGE_KEYS) LARGE_KEYS[event.key]();
+    else if (event.key in ARROWS && !scrolls) moveLarge(ARROWS[event.key]);
+    else done = false;
+  } else if (grid.contains(event.target) && gridKey(event)) done = true;
+  else if (event.key in ARROWS && event.target === document.body) focusActive();
+  else if (event.key in KEYS) KEYS[event.key]();
+  else done = false;
+  if (done) event.preventDefault();
+});
+
+// ---- start
+
+addEventListener("popstate", () => {
+  fromAddress();
+  show();
+});
+const narrow = matchMedia("(max-width: 700px)");
+const fold = () => (byId("controls").open = !narrow.matches);
+narrow.addEventListener("change", fold);
+fold();
+fillChoices();
+showTheme();
+fromAddress();
+show();

@@ -1,0 +1,107 @@
+// ---- state: all that is set, and the address that says it ----------------------------------------------------------
+
+const SIZES = { least: 64, most: 384, step: 16 };
+
+function startingAxes() {
+  const many = SWEPT.filter((axis) => axis.values.length > 1).toSorted((a, b) => b.values.length - a.values.length);
+  if (many.length > 1) return { rows: many[1].key, columns: many[0].key };
+  if (many.length === 1) return { rows: many[0].key, columns: "facet" };
+  return { rows: "facet", columns: "picture" };
+}
+
+// What is compared by at first: as the command itself does it.
+function startingMeasure() {
+  const usual = ["transfer.cosine", "fidelity.cosine"].find((name) => measureIndex(name) >= 0);
+  return usual ?? MEASURES[0]?.name ?? "";
+}
+
+function defaults() {
+  const held = Object.fromEntries(AXES.map((axis) => [axis.key, 0]));
+  held.picture = PICTURES.indexOf(LAST);
+  return {
+    view: "grid", ...startingAxes(), held, measure: startingMeasure(), bound: null, sort: "swept", filter: "",
+    size: matchMedia("(max-width: 700px)").matches ? 112 : 160,
+    open: null, beside: "", sameScale: true, a: null, b: null, split: 50, mark: null,
+  };
+}
+
+let state = defaults();
+
+function writePlace(words, prefix, place) {
+  for (const axis of AXES) words.set(`${prefix}.${axis.key}`, valueLabel(axis, place[axis.key]));
+}
+
+function readPlace(words, prefix) {
+  const place = {};
+  let any = false;
+  for (const axis of AXES) {
+    const index = axis.values.indexOf(words.get(`${prefix}.${axis.key}`) ?? "");
+    any ||= index >= 0;
+    place[axis.key] = index >= 0 ? index : state.held[axis.key];
+  }
+  return any ? place : null;
+}
+
+// Only what is not as it is at first, so that addresses stay short.
+function toAddress() {
+  const words = new URLSearchParams();
+  const first = defaults();
+  for (const name of ["view", "rows", "columns", "measure", "sort", "filter", "beside"])
+    if (state[name] !== first[name]) words.set(name, state[name]);
+  for (const name of ["size", "split"]) if (state[name] !== first[name]) words.set(name, String(state[name]));
+  if (state.bound !== null) words.set("bound", String(state.bound));
+  if (!state.sameScale) words.set("scale", "own");
+  for (const axis of AXES)
+    if (state.held[axis.key] !== first.held[axis.key]) words.set(`at.${axis.key}`, valueLabel(axis, state.held[axis.key]));
+  if (state.open) writePlace(words, "open", state.open);
+  if (state.a) writePlace(words, "a", state.a), writePlace(words, "b", state.b);
+  return `#${words}`;
+}
+
+function fromAddress() {
+  const words = new URLSearchParams(location.hash.slice(1));
+  const mark = state.mark;
+  state = { ...defaults(), mark };
+  const oneOf = (name, allowed) => {
+    if (allowed.includes(words.get(name))) state[name] = words.get(name);
+  };
+  oneOf("view", ["grid", "ranking"]);
+  oneOf("rows", [...AXES.map((axis) => axis.key), ""]);
+  oneOf("columns", [...AXES.map((axis) => axis.key), ""]);
+  if (state.rows === state.columns) state.rows = "";
+  oneOf("measure", MEASURES.map((measure) => measure.name));
+  oneOf("sort", ["swept", "best"]);
+  oneOf("beside", ["left", "right", "above", "below"]);
+  state.filter = words.get("filter") ?? "";
+  const number = (name, least, most) => {
+    const value = Number(words.get(name));
+    if (words.has(name) && Number.isFinite(value)) state[name] = Math.min(most, Math.max(least, value));
+  };
+  number("size", SIZES.least, SIZES.most);
+  number("split", 0, 100);
+  number("bound", 0, 100);
+  state.sameScale = words.get("scale") !== "own";
+  for (const axis of AXES) {
+    const index = axis.values.indexOf(words.get(`at.${axis.key}`) ?? "");
+    if (index >= 0) state.held[axis.key] = index;
+  }
+  state.open = readPlace(words, "open");
+  state.a = readPlace(words, "a");
+  state.b = state.a && (readPlace(words, "b") ?? { ...state.a });
+}
+
+// Change something: shown at once, and said by the address. `step`: something the browser's Back should undo.
+function set(change, { step = false } = {}) {
+  Object.assign(state, change);
+  const address = toAddress();
+  if (step) history.pushState(null, "", address);
+  else if (address !== location.hash) later(address);
+  show();
+}
+
+// Browsers limit how often the address may be changed: while a slider is dragged it follows a little later.
+let waiting = 0;
+function later(address) {
+  clearTimeout(waiting);
+  waiting = setTimeout(() => history.replaceState(null, "", toAddress() || address), 120);
+}

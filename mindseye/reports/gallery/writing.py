@@ -1,0 +1,77 @@
+"""The page: a template, its style and its scripts, and the data, in one file that needs nothing else but pictures."""
+
+import base64
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from mindseye.files import write_atomically
+from mindseye.reports.gallery.collecting import ListedRun, collect
+
+PAGE = "gallery.html"
+# In this order: each uses what is above it, and `main` starts it all.
+SCRIPTS = ("data", "filter", "state", "grid", "curves", "details", "comparison", "main")
+
+
+def write_gallery(
+    folder: str | os.PathLike[str],
+    runs: Sequence[ListedRun],
+    *,
+    larger_is_better: Mapping[str, bool] | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write `gallery.html` into the folder, as a whole or not at all; what it shows are `runs`, see `collect`.
+
+    Raises OSError where the folder cannot be written to.
+    """
+    written = Path(folder) / PAGE
+    write_atomically(written, page(collect(folder, runs, larger_is_better=larger_is_better, notes=notes)).encode())
+    return written
+
+
+def page(data: Mapping[str, object]) -> str:
+    """The HTML of the page that shows what `collect` gave.
+
+    Its content-security policy lets nothing in but pictures from where the page itself is, and runs nothing but the
+    scripts of this package, which it knows by their hash.
+    """
+    parts = files("mindseye.reports.gallery") / "page"
+    style = (parts / "gallery.css").read_text("utf-8")
+    body = "\n".join((parts / f"{name}.js").read_text("utf-8") for name in SCRIPTS)
+    script = f'"use strict";\n(() => {{\n{body}\n}})();\n'
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            "img-src 'self'",
+            f"style-src '{_hash(style)}'",
+            f"script-src '{_hash(script)}'",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+    blocks = [("overview", data["overview"]), ("shared", data["shared"])]
+    # A block for each run: the page reads it when somebody looks at the run.
+    blocks += [(f"run-{number}", details) for number, details in enumerate(data["details"])]
+    embedded = "\n".join(f'<script type="application/json" id="{name}">{as_json(x)}</script>' for name, x in blocks)
+    template = (parts / "gallery.html").read_text("utf-8")
+    texts = {"policy": policy, "style": style, "script": script, "data": embedded}
+    # In one pass: what has been put in is not looked at again, whatever it says.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: texts[found[1]], template)
+
+
+def as_json(value: object) -> str:
+    r"""JSON that can stand in a script element: no text in it can end the element or begin a comment.
+
+    >>> as_json({"name": "</script><!--"})
+    '{"name":"\\u003c/script\\u003e\\u003c!--"}'
+    """
+    plain = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return plain.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
