@@ -45,3 +45,58 @@ def network() -> Network:
 @pytest.fixture(scope="session")
 def targets(network, photographs) -> FacetTargets:
     return discover_facets(network, photographs, network.resolve(depth="middle"), facets=3, k=8, N=4)
+
+
+@pytest.fixture(scope="session")
+def make_run(tmp_path_factory):
+    """Writes a run folder as a run leaves it, without drawing anything: `make_run(folder, facets=2, …)`.
+
+    All runs share a few tiny pictures, so that hundreds of them cost nothing.
+    """
+    import io
+    import json
+    import os
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    from mindseye.results.run_status import RunStatus, write_status
+
+    store = tmp_path_factory.mktemp("pictures")
+    for name, colour in (("visualization", "teal"), ("initial", "grey"), ("nearest", "brown")):
+        Image.new("RGB", (8, 8), colour).save(store / f"{name}.png")
+    Image.new("RGB", (8, 8), "olive").save(store / "step.webp")
+
+    def make(folder, *, facets=2, steps=(10, 20), cosine=0.5, overrides=(), config="k: 10\n", photographs=("a.png",)):
+        terms = {"dm": 0.9, "total": -5.0, "schedule_lr": 0.1}
+        for c in range(facets):
+            place = folder / "facets" / f"{c:02d}"
+            (place / "steps").mkdir(parents=True)
+            for name in ("visualization", "initial", "nearest"):
+                os.link(store / f"{name}.png", place / f"{name}.png")
+            for step in steps:
+                os.link(store / "step.webp", place / "steps" / f"{step:04d}.webp")
+            named = [{"path": name, "weight": 1 / (n + 1), "distance": n} for n, name in enumerate(photographs)]
+            (place / "photographs.json").write_text(json.dumps(named))
+        rows = [(t, c) for t in range(1, 21) for c in range(facets)]
+        table = {"step": [t for t, _ in rows], "facet": [c for _, c in rows]}
+        table |= {name: [value / t for t, _ in rows] for name, value in terms.items()}
+        stored = io.BytesIO()
+        pq.write_table(pa.table(table), stored)
+        (folder / "history.parquet").write_bytes(stored.getvalue())
+        (folder / "config.yaml").write_text(config)
+        figures = [
+            {
+                "facet": c,
+                "fidelity": {"cosine": cosine + c / 100, "magnitude": None},
+                "naturalness": {"tv": 1.5},
+                "baselines": {"initial": {"fidelity": {"cosine": 0.1}}},
+            }
+            for c in range(facets)
+        ]
+        (folder / "metrics.json").write_text(json.dumps({"facets": figures}))
+        write_status(folder, RunStatus(status="completed", overrides=tuple(overrides), seconds=3.0))
+        return folder
+
+    return make

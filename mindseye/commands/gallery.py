@@ -36,7 +36,7 @@ def gallery(arguments: list[str]) -> None:
 
 
 def make_gallery(folder: Path) -> Path:
-    """gallery.html for whatever runs are in the folder. Raises ValueError where there is none, OSError as writing does."""
+    """gallery.html for whatever runs are in the folder. ValueError where there is none, OSError as writing has it."""
     notes: list[str] = []
     runs = list(runs_below(folder, notes))
     if not runs:
@@ -77,7 +77,8 @@ def _below(folder: Path, place: Path, notes: list[str], depth: int) -> Iterator[
                 yield ListedRun(path, status, overrides)
             return
     try:
-        inside = sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith("."))
+        # os.path.isdir, unlike the entries of os.scandir, says no to a link that leads to itself
+        inside = sorted(name for name in os.listdir(place) if not name.startswith(".") and os.path.isdir(place / name))
     except OSError as error:
         notes.append(f"{place.relative_to(folder)} cannot be read: {one_line(error)}")
         return

@@ -177,7 +177,7 @@ def _fail(folder: Path, cell: Cell, reason: str) -> None:
 
 
 class SweepEnd(Callback):
-    """After the last cell: summary.csv and .parquet, gallery.html, a table, every failure; the exit code says what is left."""
+    """After the last cell: summary, gallery.html, a table, every failure; the exit code says what is left."""
 
     def on_multirun_end(self, config: DictConfig, config_name: str | None = None) -> None:
         """Exits with 1 where a cell failed, with 75 where one is to be continued or waiting."""

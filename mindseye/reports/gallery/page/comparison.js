@@ -7,8 +7,8 @@ function showComparison() {
     if (comparison.open) comparison.close();
     return;
   }
+  showSides();
   for (const [name, place] of [["a", state.a], ["b", state.b]]) {
-    showSide(name, place);
     const cell = cellAt(place), holder = byId(`picture-${name}`);
     const content = `${cell.run} ${cell.facet} ${cell.picture}`;
     if (holder.dataset.content === content) continue;
@@ -34,21 +34,22 @@ function showComparison() {
   if (!comparison.open) comparison.showModal();
 }
 
-// A menu for each axis: any cell can be chosen for either side.
-function showSide(name, place) {
-  const holder = byId(`side-${name}`);
+// A menu for each axis and side: any cell can be chosen for either.
+function showSides() {
+  const holder = byId("sides"), axes = AXES.filter((axis) => axis.values.length > 1);
+  const id = (name, axis) => `${name}-${AXES.indexOf(axis)}`;
   if (!holder.children.length) {
-    for (const axis of AXES) {
-      if (axis.values.length < 2) continue;
-      const select = make("select", { id: `${name}-${AXES.indexOf(axis)}` }, axis.values.map((value, i) => make("option", { value: i, text: value })));
-      select.addEventListener("change", () => set({ [name]: { ...state[name], [axis.key]: Number(select.value) } }));
-      holder.append(make("label", { class: "field", for: select.id }, [make("span", { text: axis.key, dir: "auto" }), select]));
+    holder.append(make("span"), make("b", { text: "A" }), make("b", { text: "B" }));
+    for (const axis of axes) {
+      holder.append(make("span", { text: axis.key, dir: "auto" }));
+      for (const name of ["a", "b"]) {
+        const select = make("select", { id: id(name, axis), "aria-label": `${name.toUpperCase()}: ${axis.key}` }, axis.values.map((value, i) => make("option", { value: i, text: value })));
+        select.addEventListener("change", () => set({ [name]: { ...state[name], [axis.key]: Number(select.value) } }));
+        holder.append(select);
+      }
     }
   }
-  for (const axis of AXES) {
-    const select = byId(`${name}-${AXES.indexOf(axis)}`);
-    if (select) select.value = String(place[axis.key]);
-  }
+  for (const axis of axes) for (const name of ["a", "b"]) byId(id(name, axis)).value = String(state[name][axis.key]);
 }
 
 byId("split").addEventListener("input", (event) => set({ split: Number(event.target.value) }));

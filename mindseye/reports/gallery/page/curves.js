@@ -1,7 +1,7 @@
 // ---- curves: one small plot per loss term, each term in its own colour everywhere ---------------------------------
 
 const SVG = "http://www.w3.org/2000/svg";
-const PLOT = { width: 220, height: 92, left: 6, right: 6, top: 8, bottom: 8 };
+const PLOT = { width: 220, height: 92, left: 2, right: 4, top: 8, bottom: 8 };
 const TERM_NAMES = {
   total: "total", dm: "DM, direction", ad: "AD, adaptive distance", mdist: "distance", penalty: "penalty P",
   tv: "total variation", r: "r (adaptive loss)", b: "b (adaptive loss)",
@@ -33,7 +33,7 @@ function plot(term, index, curve, other, step, own) {
   const image = drawn("svg", { viewBox: `0 0 ${PLOT.width} ${PLOT.height}`, role: "img", "aria-label": `${name}: ${figure(here)} at step ${step ?? last}, between ${figure(low)} and ${figure(high)}` }, parts);
   return make("figure", { class: "plot" }, [
     make("figcaption", {}, [make("span", { class: "term", text: name, dir: "auto" }), make("b", { text: figure(here) })]),
-    make("div", { class: "scaled" }, [make("span", { class: "high", text: figure(high) }), image, make("span", { class: "low", text: figure(low) }), make("span", { class: "end", text: `${last} steps` })]),
+    make("div", { class: "scaled" }, [make("span", { class: "high", text: figure(high) }), make("span", { class: "low", text: figure(low) }), make("span", { class: "end", text: `${last} steps` }), image]),
   ]);
 }
 

@@ -123,7 +123,7 @@ const captionHeight = () => (state.view === "ranking" ? 60 : 24);
 const cellHeight = () => state.size + 2 * PADDING + captionHeight();
 function sideWidth() {
   if (!table.rowAxis) return 0;
-  const longest = Math.max(table.rowAxis.key.length * 0.9, ...table.rowAxis.values.map((value) => value.length));
+  const longest = Math.max(table.rowAxis.key.length + 2, ...table.rowAxis.values.map((value) => value.length));
   const most = scroller.clientWidth < 600 ? 72 : 180;
   return Math.min(most, Math.max(52, 20 + 7.5 * longest));
 }
@@ -150,7 +150,8 @@ function buildGrid() {
     if (table.rowAxis) {
       const corner = make("div", { role: "columnheader", class: "corner", "aria-colindex": "1" });
       corner.style.width = `${sideWidth()}px`;
-      corner.append(make("span", { text: `${table.rowAxis.key} ↓`, dir: "auto", title: table.rowAxis.key }));
+      const key = table.rowAxis.key, short = 7.5 * (key.length + 2) + 12 > sideWidth() ? key.split(".").at(-1) : key;
+      corner.append(make("span", { text: `${short} ↓`, dir: "auto", title: table.rowAxis.key }));
       heads.append(corner);
     }
     drawnRows.set("heads", { element: heads, cells: drawnHeads });

@@ -58,7 +58,11 @@ function showControls() {
   const index = measureIndex(state.measure);
   if (index >= 0) {
     const measure = MEASURES[index], down = measure.larger === false;
-    byId("measure-about").textContent = [ABOUT[measure.name], better(measure) && `(${better(measure)})`].filter(Boolean).join(" ");
+    byId("measure-about").textContent = [
+      ABOUT[measure.name],
+      better(measure) && `${better(measure)[0].toUpperCase()}${better(measure).slice(1)}.`,
+      SCALES[index] && `Every bar goes from ${figure(SCALES[index].low)} to ${figure(SCALES[index].high)}.`,
+    ].filter(Boolean).join(" ");
     byId("bound-label").textContent = down ? "At most" : "At least";
     byId("bound").value = state.bound ?? 0;
     byId("bound-value").textContent = state.bound === null ? "any" : figure(boundValue());
@@ -134,7 +138,8 @@ try {
 }
 function showTheme() {
   document.documentElement.dataset.theme = theme;
-  byId("theme").textContent = { auto: "◐ Auto", light: "☀ Light", dark: "☾ Dark" }[theme];
+  const [sign, word] = { auto: ["◐", "Auto"], light: ["☀", "Light"], dark: ["☾", "Dark"] }[theme];
+  byId("theme").replaceChildren(sign, make("span", { class: "word", text: ` ${word}` }));
   byId("theme").setAttribute("aria-label", `Theme: ${theme}`);
 }
 function nextTheme() {

@@ -15,12 +15,20 @@ function startingMeasure() {
   return usual ?? MEASURES[0]?.name ?? "";
 }
 
+// As large as lets the first rows and columns be seen together.
+function startingSize() {
+  if (matchMedia("(max-width: 700px)").matches) return 112;
+  const axes = startingAxes(), count = (key) => axisOf(key).values.length;
+  const fits = Math.min((innerWidth - 420) / count(axes.columns) - 12, (innerHeight - 140) / count(axes.rows) - 40);
+  return Math.min(288, Math.max(128, SIZES.step * Math.floor(fits / SIZES.step)));
+}
+
 function defaults() {
   const held = Object.fromEntries(AXES.map((axis) => [axis.key, 0]));
   held.picture = PICTURES.indexOf(LAST);
   return {
     view: "grid", ...startingAxes(), held, measure: startingMeasure(), bound: null, sort: "swept", filter: "",
-    size: matchMedia("(max-width: 700px)").matches ? 112 : 160,
+    size: startingSize(),
     open: null, beside: "", sameScale: true, a: null, b: null, split: 50, mark: null,
   };
 }
