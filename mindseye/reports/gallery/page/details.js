@@ -9,15 +9,18 @@ function neighbour(place, side) {
   const here = table.find(place);
   if (!here) return null;
   const [down, right] = SIDES[side];
-  const next = table.placeAt(here.row + down, here.column + right);
-  if (!next || cellAt(next).run < 0) return null;
-  // Beside a step stands the same step, except where steps are what the grid lays out.
-  return [state.rows, state.columns].includes("picture") && state.view === "grid" ? next : { ...next, picture: place.picture };
+  const there = table.placeAt(here.row + down, here.column + right);
+  if (!there) return null;
+  // What the grid does not lay out stays as it is here: beside step 20 of facet 3 stands step 20 of facet 3.
+  const next = table.kind === "ranking" ? { ...there, picture: place.picture } : { ...place };
+  for (const axis of [table.rowAxis, table.columnAxis]) if (axis) next[axis.key] = there[axis.key];
+  return cellAt(next).run < 0 ? null : next;
 }
 
 function besideSide(place) {
   const sides = Object.keys(SIDES).filter((side) => neighbour(place, side));
-  return sides.includes(state.beside) ? state.beside : (sides[0] ?? null);
+  if (sides.includes(state.beside)) return state.beside;
+  return sides.find((side) => facetOf(cellAt(neighbour(place, side)))) ?? sides[0] ?? null;
 }
 
 function configOf(run) {
@@ -59,6 +62,8 @@ function changeOf(mine, theirs, measure) {
   return make("span", { class: good ? "good" : "bad", text: `${text} ${good ? "▲" : "▼"}`, title: good ? "better" : "worse" });
 }
 
+let lastOpen = null; // where the keyboard goes on after the large view
+
 function showLarge() {
   if (!state.open) {
     stopPlaying();
@@ -67,6 +72,7 @@ function showLarge() {
   }
   const place = state.open, cell = cellAt(place);
   if (cell.run < 0) return set({ open: null });
+  lastOpen = place;
   const run = RUNS[cell.run], facet = facetOf(cell), details = detailsOf(cell.run);
   const side = besideSide(place), other = side && neighbour(place, side), otherCell = other && cellAt(other);
   byId("large-title").textContent = describe(place, [...SWEPT.map((axis) => axis.key), "facet"]);

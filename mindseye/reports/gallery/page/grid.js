@@ -86,10 +86,10 @@ function layOutGrid(filter, measure) {
     columnLabel: (i) => (column ? valueLabel(column, columns[i]) : ""),
     placeAt: (i, j) => (i in rows && j in columns ? place(rows[i], columns[j]) : null),
     passing: (i, j) => passing.has(`${rows[i]},${columns[j]}`),
+    // Where a place stands by its rows and columns, whatever it has on the other axes.
     find(here) {
       const i = row ? rows.indexOf(here[row.key]) : 0, j = column ? columns.indexOf(here[column.key]) : 0;
-      const same = AXES.every((axis) => axis === row || axis === column || axis.key === "picture" || here[axis.key] === state.held[axis.key]);
-      return i >= 0 && j >= 0 && same ? { row: i, column: j } : null;
+      return i >= 0 && j >= 0 ? { row: i, column: j } : null;
     },
   };
 }
@@ -122,8 +122,11 @@ const cellWidth = () => state.size + 2 * PADDING;
 const captionHeight = () => (state.view === "ranking" ? 60 : 24);
 const cellHeight = () => state.size + 2 * PADDING + captionHeight();
 function sideWidth() {
+  return (table.side ??= widthOfLabels());
+}
+function widthOfLabels() {
   if (!table.rowAxis) return 0;
-  const longest = Math.max(table.rowAxis.key.length + 2, ...table.rowAxis.values.map((value) => value.length));
+  const longest = table.rowAxis.values.reduce((most, value) => Math.max(most, value.length), table.rowAxis.key.length + 2);
   const most = scroller.clientWidth < 600 ? 72 : 180;
   return Math.min(most, Math.max(52, 20 + 7.5 * longest));
 }
@@ -330,10 +333,17 @@ scroller.addEventListener("scroll", () => {
 });
 new ResizeObserver(() => {
   if (!table) return;
-  if (table.kind === "ranking") refreshGrid();
+  if (table.kind === "ranking" || table.side !== widthOfLabels()) rebuild();
   else drawCells();
 }).observe(scroller);
 
+// Where a click or a screen reader puts the focus, the keyboard goes on.
+grid.addEventListener("focusin", (event) => {
+  const element = event.target.closest(".cell");
+  if (!element || (Number(element.dataset.row) === active.row && Number(element.dataset.column) === active.column)) return;
+  active = { row: Number(element.dataset.row), column: Number(element.dataset.column) };
+  drawCells();
+});
 grid.addEventListener("click", (event) => {
   const element = event.target.closest(".cell");
   if (!element) return;

@@ -163,7 +163,8 @@ for (const dialog of document.querySelectorAll("dialog")) {
 }
 large.addEventListener("close", () => {
   if (state.open) set({ open: null });
-  focusActive();
+  const found = lastOpen && table.find(lastOpen);
+  if (found) goTo(found.row, found.column);
 });
 comparison.addEventListener("close", () => {
   if (state.a) set({ a: null, b: null });
