@@ -14,6 +14,9 @@ test: .venv/tested lint  ## install the test extra, run the whole test suite
 test-cluster: .venv/clustered  ## sweeps on a real Slurm and Ray inside this machine (Linux, root; slurm-wlm munge iproute2)
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
+test-browser: .venv/browsed  ## the gallery in a real browser (Chromium from the system; CHROMIUM= names another)
+	$(BIN)/python -m pytest -m browser tests/browser
+
 bench: .venv/benched  ## measure what mindseye costs beside the bare network and other tools (half an hour)
 	$(BIN)/python scripts/benchmark.py
 
@@ -38,10 +41,14 @@ clean:  ## remove the environment and what runs left behind
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster]'
 	@touch $@ .venv/tested .venv/installed
 
+.venv/browsed: pyproject.toml .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
+	@touch $@ .venv/tested .venv/installed
+
 # lucent asks for a kornia of 2020 and torch-dreams for a display and 200 MB of MKL; both run without.
 .venv/benched: pyproject.toml .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-lucent torch-dreams
 	@touch $@ .venv/installed
 
-.PHONY: help demo test test-cluster bench lint clean
+.PHONY: help demo test test-cluster test-browser bench lint clean

@@ -30,6 +30,8 @@ def test_the_wheel_holds_the_configuration_and_the_weights(wheel):
     assert {f"mindseye/{name}" for name in files} <= names
     plugins = {"hydra_plugins/mindseye_sweeper.py", "hydra_plugins/mindseye_launchers.py"}
     assert {"mindseye/demo/weights.safetensors", *plugins} <= names
+    page = (PROJECT / "mindseye/reports/gallery/page").iterdir()
+    assert {f"mindseye/reports/gallery/page/{path.name}" for path in page} <= names
     assert not [name for name in names if name.startswith(("tests", "conf"))]
 
 

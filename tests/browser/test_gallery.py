@@ -524,6 +524,7 @@ def test_500_runs_of_10_facets(visit, tmp_path, make_run):
     loaded(page)
     first = time.perf_counter() - began
     print(f"first view after {first:.2f} s")
+    assert page.locator(".cell img").count() > 10
     assert first < 2
     assert page.locator(".cell").count() < 150  # of 500: only those in sight
     # Every way through the whole of it: all facets of all runs, scrolled from end to end.

@@ -64,6 +64,8 @@ def test_every_cell_has_a_folder_of_its_own_and_a_place_in_the_summary(grid):
         assert status.measure == found["summary"]["fidelity"]["cosine"]
         assert f"k={status.overrides[2][2:]}" in name
     assert "4 cells: 4 completed" in done.stdout
+    assert f"{folder}/gallery.html" in done.stdout
+    assert all((place / "gallery.html").is_file() for place in (folder, *cells.values()))
     means = [float(found) for found in re.findall(r"^\d +k=\d C=\d +(\d\.\d{4}) ", done.stdout, re.M)]
     assert len(means) == 4
     assert means == sorted(means, reverse=True)

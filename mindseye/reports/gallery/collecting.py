@@ -13,8 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from mindseye.results.run_status import RunStatus, one_line
@@ -30,6 +28,7 @@ _POINTS = 400_000  # of all curves together; a page of 5000 facets then has abou
 _FEWEST_POINTS, _MOST_POINTS = 12, 120  # of one curve
 
 Json = dict[str, object]
+Curves = tuple[list[list[int]], list[list[float]]]  # of a term: the steps of each facet, the values of each facet
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class _Run:
     reason: str
     config: dict[str, object]
     facets: list[dict] = field(default_factory=list)
-    curves: dict[str, tuple[list[int], list[list[float | None]]]] = field(default_factory=dict)
+    curves: dict[str, Curves] = field(default_factory=dict)
     photographs: str | None = None
 
 
@@ -181,7 +180,7 @@ def _read(folder: Path, root: Path, listed: ListedRun) -> _Run:
         return _damaged(run, f"its metrics.json is damaged ({one_line(error)})")
     try:
         run.curves = _history(place / "history.parquet")
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError) as error:
         run.reason = _text(f"no curves: its history.parquet cannot be read ({one_line(error)})")
     # The demo's photographs lie in the run folder; the user's lie where they are, and only their names are shown.
     if (place / "photographs").is_dir() and not (place / "photographs").is_symlink():
@@ -255,10 +254,20 @@ def _figures(said: Mapping, prefix: str = "") -> dict[str, float]:
     return figures
 
 
-def _history(path: Path) -> dict[str, tuple[list[int], list[list[float | None]]]]:
-    """Term -> (steps, values per facet [C][steps]): every column but the scheduled values, which are the settings'."""
-    table = pq.read_table(pa.BufferReader(_bytes(path)))
-    steps, facets = (table.column(name).to_numpy().astype(int) for name in ("step", "facet"))
+def _history(path: Path) -> dict[str, Curves]:
+    """Term -> (steps and values per facet [C][steps]): every column but the scheduled values, which are the settings'.
+
+    Raises OSError or ValueError where it cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    content = _bytes(path)
+    try:
+        table = pq.read_table(pa.BufferReader(content))
+        steps, facets = (table.column(name).to_numpy().astype(int) for name in ("step", "facet"))
+    except (pa.ArrowException, KeyError, TypeError) as error:
+        raise ValueError(one_line(error)) from error
     if not len(facets) or facets.min() < 0 or facets.max() >= _MOST_FACETS:
         return {}
     rows = [facets == number for number in range(int(facets.max()) + 1)]

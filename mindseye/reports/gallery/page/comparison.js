@@ -26,7 +26,7 @@ function showComparison() {
     const one = measureOf(a, i), two = measureOf(b, i);
     return one === null && two === null ? null : [spoken(measure.name), figure(one), figure(two), changeOf(two, one, measure)];
   }).filter(Boolean);
-  byId("comparison-measures").replaceChildren(tableOf(["measure", "A", "B", "B to A"], rows, "plain figures"));
+  byId("comparison-measures").replaceChildren(tableOf(["measure", "A", "B", "change"], rows, "plain figures"));
   const differing = a.run < 0 || b.run < 0 ? [] : settingsThatDiffer(a.run, b.run).map(([key, mine, theirs]) => [key, plain(mine), plain(theirs)]);
   byId("comparison-differences").replaceChildren(
     differing.length ? tableOf(["setting", "A", "B"], differing) : make("p", { class: "about", text: "None: they are of the same run, or one is not in this sweep." }),

@@ -173,7 +173,7 @@ function showMeasures(cell, facet, details, other, otherCell) {
   byId("large-measures-section").hidden = !facet;
   if (!facet) return;
   const baselines = details.baselines[cell.facet] ?? {}, kinds = Object.keys(baselines);
-  const heads = ["measure", "this", ...(other ? ["to beside"] : []), ...kinds];
+  const heads = ["measure", "this", ...(other ? ["change"] : []), ...kinds];
   const rows = MEASURES.map((measure, i) => {
     if (facet.measures[i] === null) return null;
     const change = other ? [changeOf(facet.measures[i], measureOf(otherCell, i), measure)] : [];
@@ -181,7 +181,7 @@ function showMeasures(cell, facet, details, other, otherCell) {
   }).filter(Boolean);
   byId("large-measures").replaceChildren(
     tableOf(heads, rows, "plain figures"),
-    make("p", { class: "about", text: `${other ? "▲ better, ▼ worse than the cell beside. " : ""}${kinds.length ? "On the right the same figures for pictures nobody drew: the initial blend, the nearest photograph, noise." : ""}` }),
+    make("p", { class: "about", text: `${other ? "Change: from the cell beside to this one, ▲ better, ▼ worse. " : ""}${kinds.length ? "On the right the same figures for pictures nobody drew: the initial blend, the nearest photograph, noise." : ""}` }),
   );
 }
 
