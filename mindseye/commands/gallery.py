@@ -45,11 +45,12 @@ def make_gallery(folder: Path) -> Path:
 
 
 def try_gallery(folder: Path) -> Path | None:
-    """The same at the end of a run or a sweep, whose results it must not cost: None, and a warning, where it fails."""
+    """The same at the end of a run or a sweep: None, and a warning, where it fails."""
     try:
         return make_gallery(folder)
-    except (ValueError, OSError) as error:
+    except Exception as error:  # whatever it is, it must not cost a run that is done
         log.warning("no gallery.html in %s: %s", folder, one_line(error))
+        log.debug("the gallery failed", exc_info=True)
         return None
 
 
@@ -73,7 +74,7 @@ def _below(folder: Path, place: Path, notes: list[str], depth: int) -> Iterator[
         else:
             for cell, status in sweep.cells:
                 path = (place / cell.folder).relative_to(folder).as_posix()
-                overrides = tuple(as_written(word) for word in cell.overrides)
+                overrides = tuple(as_written(str(word)) for word in cell.overrides)
                 yield ListedRun(path, status, overrides)
             return
     try:

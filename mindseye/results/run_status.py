@@ -5,6 +5,7 @@ moves every few seconds, says that the owner is alive. Both are read by others, 
 """
 
 import json
+import math
 import os
 import socket
 import time
@@ -58,13 +59,25 @@ def read_status(folder: str | os.PathLike[str]) -> RunStatus:
         known = {field.name for field in fields(RunStatus)}
         status = RunStatus(**{name: value for name, value in said.items() if name in known})
         status = replace(status, overrides=tuple(str(word) for word in status.overrides))
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return RunStatus()
-    if status.status not in get_args(State):
+    if status.status not in get_args(State) or not _as_declared(status):
         return RunStatus()
     if status.status == "running" and not _is_alive(place, status):
         return replace(status, status="to be continued", reason=SILENT)
     return status
+
+
+def _as_declared(status: RunStatus) -> bool:
+    """Whether every value is of its kind: what stands in the file may have been written by anybody."""
+    whole, numbers = (status.step, status.steps, status.pid), (status.started, status.updated, status.measure)
+    return (
+        all(value is None or (type(value) is int and 0 <= value < 2**31) for value in whole)
+        and all(value is None or type(value) in (int, float) for value in numbers)
+        and type(status.seconds) in (int, float)
+        and math.isfinite(status.seconds)
+        and all(type(value) is str for value in (status.reason, status.config_sha256, status.host))
+    )
 
 
 def write_status(folder: str | os.PathLike[str], status: RunStatus) -> None:

@@ -63,7 +63,7 @@ class Manifest:
             return cls(Path(folder), known, commands, str(said["config_sha256"]), float(said["created"]))
         except FileNotFoundError:
             return cls(Path(folder), created=time.time())
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
             raise ValueError(f"{path} is no readable manifest of a sweep ({type(error).__name__}: {error})") from error
 
     def write(self) -> None:

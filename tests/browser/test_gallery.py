@@ -312,7 +312,9 @@ def test_the_address_says_all(visit, sweep):
 
 
 def test_an_address_of_nonsense_shows_the_grid(visit, sweep):
-    page = visit(f"file://{sweep}#rows=__proto__&columns=x&at.k=<b>&open.k=7&size=1e99&bound=NaN&sort=&measure=constructor")
+    page = visit(
+        f"file://{sweep}#rows=__proto__&columns=x&at.k=<b>&open.k=7&size=1e99&bound=NaN&sort=&measure=constructor"
+    )
     assert heads(page)
     assert page.locator(".cell").count() > 0
 
@@ -551,3 +553,14 @@ def test_500_runs_of_10_facets(visit, tmp_path, make_run):
     page.fill("#filter", "k=7 facet=3")
     assert page.locator("#counts").inner_text().startswith("20 of 5000 cells match")
     print(f"filtered in {time.perf_counter() - began:.2f} s")
+
+
+def test_where_facets_are_not_the_same_photographs_it_says_so(visit, tmp_path, make_run):
+    for depth, names in (("a", ["x.png"]), ("b", ["x.png"]), ("c", ["y.png"])):
+        make_run(tmp_path / depth, overrides=[f"depth={depth}"], photographs=names)
+    page = visit(make_gallery(tmp_path))
+    assert page.locator(".note").count() == 0  # facets are the columns here
+    page.select_option("#columns", "picture")
+    assert "not made of the same photographs in every cell" in page.locator(".note").inner_text()
+    page.fill("#filter", "depth!=c")
+    assert page.locator(".note").count() == 0

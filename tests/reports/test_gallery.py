@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import signal
+import socket
 from html.parser import HTMLParser
 
 import pytest
@@ -178,7 +179,41 @@ def test_a_damaged_run_is_listed_with_its_reason_beside_the_others(tmp_path, mak
     make_gallery(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["k: [", "!!python/object/apply:os.system ['exit 1']", "- 1", "\0", "k: 1e999"])
+def test_numbers_that_no_float_holds_are_left_out(tmp_path, make_run):
+    make_run(tmp_path / "run", facets=1)
+    digits = "9" * 400
+    said = f'{{"facets": [{{"facet": 0, "selectivity": {digits}, "retrieval": NaN, "fidelity": {{"cosine": 0.5}}}}]}}'
+    (tmp_path / "run/metrics.json").write_text(said)
+    overview = collected(tmp_path)["overview"]
+    assert [measure["name"] for measure in overview["measures"]] == ["fidelity.cosine"]
+    assert overview["runs"][0]["facets"][0]["measures"] == [0.5]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '"reason": {"a": 1}', '"reason": 7', '"step": "3"', '"pid": "1"', '"pid": 1e99', '"seconds": NaN',
+        '"seconds": []',
+        '"overrides": 7', '"overrides": [["k"]]', '"status": ["failed"]', f'"host": {"[" * 50_000}', '"steps": -1',
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("status", ["running", "failed"])
+def test_a_status_of_nonsense_costs_only_itself(tmp_path, make_run, said, status):
+    make_run(tmp_path / "good", overrides=["k=1"])
+    (tmp_path / "bad").mkdir()
+    host = json.dumps(socket.gethostname())
+    (tmp_path / "bad/status.json").write_text(f'{{"status": "{status}", "host": {host}, {said}}}')
+    (tmp_path / "bad/running.lock").touch()
+    bad, good = collected(tmp_path)["overview"]["runs"]
+    assert isinstance(bad["reason"], str)
+    assert good["status"] == "completed"
+    make_gallery(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["k: [", "!!python/object/apply:os.system ['exit 1']", "- 1", "\0", "k: [.nan, .inf]\nn: .nan", f"k: 1{'0' * 400}"],
+)
 def test_a_configuration_that_is_no_plain_mapping_costs_only_itself(tmp_path, make_run, content):
     make_run(tmp_path / "run", config=content)
     data = collected(tmp_path)

@@ -23,7 +23,7 @@ PICTURES = ("visualization", "initial", "nearest")  # the .png files of a facet
 NOT_SET = "(default)"  # of a swept key that a run neither overrides nor has in its configuration
 
 _MOST_BYTES = 64 << 20  # of one file of a run: more is none that a run writes
-_MOST_KEYS, _MOST_FACETS, _MOST_TEXT = 2000, 1000, 400
+_MOST_KEYS, _MOST_FACETS, _MOST_PHOTOGRAPHS, _MOST_TEXT = 2000, 1000, 200, 400
 _POINTS = 400_000  # of all curves together; a page of 5000 facets then has about 3 MB of them
 _FEWEST_POINTS, _MOST_POINTS = 12, 120  # of one curve
 
@@ -238,7 +238,8 @@ def _files(folder: Path) -> set[str]:
 def _photographs(path: Path) -> list[list]:
     """[name, weight] of each of a facet's photographs, the largest weight first; none where the file is damaged."""
     try:
-        return [[_text(str(one["path"])), _number(one["weight"])] for one in json.loads(_bytes(path))]
+        said = json.loads(_bytes(path))[:_MOST_PHOTOGRAPHS]
+        return [[_text(str(one["path"])), _number(one["weight"])] for one in said]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
@@ -352,7 +353,7 @@ def _plain(value: object) -> object:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):
-        return value if math.isfinite(value) and abs(value) < 1e300 else str(value)
+        return value if abs(value) < 1e300 else _text(str(value))  # NaN and infinity, too
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_text(str(one)) for one in value[:50] if not isinstance(one, list | dict)) + "]"
     return _text(str(value)) if not isinstance(value, Mapping) else "{}"
@@ -451,9 +452,7 @@ def _common(configs: Sequence[Mapping[str, object]]) -> dict[str, object]:
         return {}
     first, *others = configs
     return {
-        key: value
-        for key, value in first.items()
-        if all(key in other and _same(other[key], value) for other in others)
+        key: value for key, value in first.items() if all(key in other and _same(other[key], value) for other in others)
     }
 
 
@@ -493,9 +492,13 @@ def _href(path: str) -> str:
 
 
 def _number(value: object) -> float | None:
+    """A number that JSON has, rounded; None for anything else, and for integers that no float can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return _rounded(float(value)) if math.isfinite(value) else None
+    try:
+        return _rounded(float(value)) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def _rounded(value: float) -> float:
