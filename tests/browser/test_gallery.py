@@ -150,6 +150,18 @@ def test_sliders_and_menus_hold_the_other_axes(visit, sweep):
     assert page.locator("#held-4-value").inner_text() == "nearest photograph"
 
 
+def test_a_figure_belongs_to_the_picture_above_it(visit, sweep):
+    page = visit(sweep)
+    own = cell(page, 0, 1).locator(".value").inner_text()
+    assert own == "0.600"
+    slide(page, "#held-4", 1)  # the initial image, one of the baselines
+    assert cell(page, 0, 1).locator(".value").inner_text() == "0.100"
+    slide(page, "#held-4", 2)  # a step on the way, which nobody measured
+    assert page.locator(".value").count() == 0
+    page.fill("#filter", "fidelity.cosine=0.6")  # but cells are found by what came of them
+    assert heads(page) == ["k 50"]
+
+
 def test_cells_without_pictures_say_why(visit, sweep):
     page = visit(sweep)
     assert cell(page, 0, 0).inner_text().startswith("damaged\nits metrics.json is damaged")
@@ -532,21 +544,22 @@ def test_500_runs_of_10_facets(visit, tmp_path, make_run):
     # Every way through the whole of it: all facets of all runs, scrolled from end to end.
     page.select_option("#rows", "seed")
     page.click("#view-ranking")
-    slow = page.evaluate(
+    took = page.evaluate(
         """async () => {
             const scroller = document.querySelector('#scroller'), frame = () => new Promise(requestAnimationFrame);
-            let slowest = 0;
+            const took = [];
             for (let i = 0; i <= 60; i++) {
                 const began = performance.now();
                 scroller.scrollTop = (scroller.scrollHeight - scroller.clientHeight) * i / 60;
                 await frame();
                 await frame();
-                slowest = Math.max(slowest, performance.now() - began);
+                took.push(performance.now() - began);
             }
-            return slowest;
+            return took.sort((a, b) => a - b);
         }"""
     )
-    print(f"slowest of 60 jumps through 5000 cells: {slow:.0f} ms")
+    print(f"jumps through 5000 cells, two frames each: median {took[30]:.0f} ms, slowest {took[-1]:.0f} ms")
+    assert took[30] < 250
     assert page.locator(".cell").count() < 150
     assert page.locator(".cell .label").last.inner_text().startswith("k 1 ")
     began = time.perf_counter()

@@ -23,10 +23,14 @@ function showComparison() {
   byId("split-value").textContent = `${state.split} % A`;
   const a = cellAt(state.a), b = cellAt(state.b);
   const rows = MEASURES.map((measure, i) => {
-    const one = measureOf(a, i), two = measureOf(b, i);
+    const one = measureOfPicture(a, i), two = measureOfPicture(b, i);
     return one === null && two === null ? null : [spoken(measure.name), figure(one), figure(two), changeOf(two, one, measure)];
   }).filter(Boolean);
-  byId("comparison-measures").replaceChildren(tableOf(["measure", "A", "B", "change"], rows, "plain figures"));
+  const unmeasured = [state.a, state.b].some((place) => PICTURES[place.picture].startsWith("step "));
+  byId("comparison-measures").replaceChildren(
+    rows.length ? tableOf(["measure", "A", "B", "change"], rows, "plain figures") : "",
+    make("p", { class: "about", text: unmeasured ? "Pictures on the way, at a step, are not measured." : "" }),
+  );
   const differing = a.run < 0 || b.run < 0 ? [] : settingsThatDiffer(a.run, b.run).map(([key, mine, theirs]) => [key, plain(mine), plain(theirs)]);
   byId("comparison-differences").replaceChildren(
     differing.length ? tableOf(["setting", "A", "B"], differing) : make("p", { class: "about", text: "None: they are of the same run, or one is not in this sweep." }),

@@ -72,8 +72,19 @@ function sourceOf(cell) {
 }
 
 const measureIndex = (name) => MEASURES.findIndex((measure) => measure.name === name);
+// A cell's measure is that of its visualisation: cells are sorted and filtered by it, whatever picture is shown.
 function measureOf(cell, index) {
   return facetOf(cell)?.measures[index] ?? null;
+}
+
+// What belongs to the picture shown: the nearest photograph and the initial image are baselines with figures of their
+// own, the steps on the way were not measured.
+const BASELINES = { "nearest photograph": "nearest", "initial image": "initial" };
+function measureOfPicture(cell, index) {
+  const name = PICTURES[cell.picture];
+  if (name === LAST) return measureOf(cell, index);
+  if (!facetOf(cell) || !(name in BASELINES)) return null;
+  return detailsOf(cell.run).baselines[cell.facet]?.[BASELINES[name]]?.[index] ?? null;
 }
 
 // The least and the largest of every measure in the whole sweep: the bars' scale.

@@ -111,7 +111,7 @@ function showLargePicture(cell, place) {
     if (image.tagName === "IMG") image.alt = `${PICTURES[cell.picture]} of facet ${cell.facet}`;
     holder.replaceChildren(image);
   }
-  byId("large-caption").textContent = PICTURES[place.picture];
+  byId("large-caption").textContent = sourceOf(cell) ? PICTURES[place.picture] : "";
   const shown = picturesOf(cell);
   byId("large-iteration").hidden = shown.length < 2;
   const slider = byId("iteration");
@@ -181,7 +181,7 @@ function showMeasures(cell, facet, details, other, otherCell) {
   }).filter(Boolean);
   byId("large-measures").replaceChildren(
     tableOf(heads, rows, "plain figures"),
-    make("p", { class: "about", text: `${other ? "Change: from the cell beside to this one, ▲ better, ▼ worse. " : ""}${kinds.length ? "On the right the same figures for pictures nobody drew: the initial blend, the nearest photograph, noise." : ""}` }),
+    make("p", { class: "about", text: `Of the visualisation. ${other ? "Change: from the cell beside to this one, ▲ better, ▼ worse. " : ""}${kinds.length ? "On the right the same figures for pictures nobody drew: the initial blend, the nearest photograph, noise." : ""}` }),
   );
 }
 

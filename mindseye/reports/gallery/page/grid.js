@@ -276,7 +276,7 @@ function drawRow(i, left, right) {
 
 function fillCell(element, place, i, j) {
   const cell = cellAt(place);
-  const measure = measureIndex(state.measure), value = measureOf(cell, measure);
+  const measure = measureIndex(state.measure), value = measureOfPicture(cell, measure);
   element.tabIndex = i === active.row && j === active.column ? 0 : -1;
   element.classList.toggle("dim", !table.passing(i, j));
   element.classList.toggle("marked", samePlace(state.mark, place));
@@ -293,7 +293,8 @@ function fillCell(element, place, i, j) {
   const caption = make("div", { class: "caption" });
   if (value !== null) {
     const scale = SCALES[measure], bar = make("span", { class: "bar", "aria-hidden": "true" }, [make("i")]);
-    bar.firstChild.style.width = `${scale.high > scale.low ? (100 * (value - scale.low)) / (scale.high - scale.low) : 100}%`;
+    const share = scale.high > scale.low ? (value - scale.low) / (scale.high - scale.low) : 1;
+    bar.firstChild.style.width = `${100 * Math.min(1, Math.max(0, share))}%`;
     caption.append(make("span", { class: "value", text: figure(value) }), bar);
   }
   element.append(caption);
