@@ -1,5 +1,6 @@
 """Several processes draw what one draws, to the bit, and are told, stopped and gone on from as one."""
 
+import csv
 import logging
 import multiprocessing
 import os
@@ -12,7 +13,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 from torch.optim import SGD, Adam
 
-from mindseye.facets import discover_facets
+from mindseye.facets import discover_facets, load_photographs
 from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
 from mindseye.visualizer.checkpoints import Checkpoint, read_state
@@ -88,13 +89,21 @@ def test_a_canvas_keeps_some_facets_to_the_bit(targets, canvas):
     assert torch.equal(part(), whole()[:2]) or isinstance(part, MacoCanvas)  # whose magnitudes are the facet's own
 
 
-@pytest.mark.parametrize("way", [{}, PUBLISHED, RELEASED, NOISE, {"canvas": MacoCanvas}])
-@pytest.mark.parametrize("C", [4, 5])
-def test_any_number_of_facets_at_a_time_gives_the_same_bytes(network, facets, C, way):
+@pytest.fixture(scope="module")
+def odd_facets(network, photograph_folder):
+    """Five facets of pictures of 107 pixels: no number of vector registers, and sums that threads would share out."""
+    photographs = load_photographs(photograph_folder, size=107)
+    return discover_facets(network, photographs, network.resolve(depth="middle"), facets=5, k=8, N=4)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("way", [{}, PUBLISHED, RELEASED, {"canvas": MacoCanvas}], ids="dprm")
+def test_any_number_of_facets_at_a_time_gives_the_same_bytes(network, odd_facets, way, threads):
     """What the processes rest on."""
-    whole = drawn(network, facets[C], **way)
-    for facets_per_batch in (1, 2, 3):
-        assert same(drawn(network, facets[C], facets_per_batch=facets_per_batch, **way), whole)
+    torch.set_num_threads(threads)
+    whole = drawn(network, odd_facets, steps=2, **way)
+    for facets_per_batch in (1, 3):
+        assert same(drawn(network, odd_facets, steps=2, facets_per_batch=facets_per_batch, **way), whole)
 
 
 @pytest.mark.slow
@@ -141,9 +150,9 @@ def test_three_processes_report_log_stop_and_go_on_as_one(network, facets, tmp_p
     again = drawn(network, facets[5], **settings)  # finished: read back, no process started
     assert same(again, whole)
     assert again.step_ms > 0
-    log = (tmp_path / "log" / "one" / "metrics.csv").read_text()
-    assert log.startswith("step")
-    assert len(log.splitlines()) == len(set(log.splitlines()))
+    with open(tmp_path / "log" / "one" / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows if row["loss/total"]] == ["4", "5"]  # by the first process alone
     assert not compiled
 
 
