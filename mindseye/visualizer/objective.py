@@ -126,10 +126,30 @@ class Objective:
         a [c, D, H', W'], previous [c, …], images [c, ch, S, S] are theirs; targets [C, D, H', W'], top_k [C, k] and
         `adaptive` those of all C; lam is λ at this step.
         """
-        t = targets[facets]
+        t, own = targets[facets], top_k[facets]
+        if len(a) > 1 or a.device.type != "cpu":
+            return self._terms(a, previous, images, t, own, top_k, facets, adaptive, lam)
+        # torch shares a single long sum out among its threads, but not one of several: one facet is taken twice, so
+        # that it gives the same bits alone as among others.
+        a, previous, images, t, own = (torch.cat([x, x]) for x in (a, previous, images, t, own))
+        twice = self._terms(a, previous, images, t, own, top_k, facets, adaptive, lam)
+        return LossTerms(*(getattr(twice, name)[:1] for name in LossTerms.names()))
+
+    def _terms(
+        self,
+        a: Tensor,
+        previous: Tensor,
+        images: Tensor,
+        t: Tensor,
+        own: Tensor,
+        top_k: Tensor,
+        facets: slice,
+        adaptive: AdaptiveDistance,
+        lam: float,
+    ) -> LossTerms:
+        """The same for targets t and channels `own` of the facets at hand."""
         if self.pooled:
             a, t = (x.mean(dim=(2, 3), keepdim=True) for x in (a, t))
-        own = top_k[facets]
         a_top, t_top = take_channels(a, own), take_channels(t, own)
         if self.channels == "own":
             dm, times = self._match(a_top, t_top), 1
@@ -148,7 +168,7 @@ class Objective:
             difference = (a - self.gain * t).flatten(1)
             mdist = difference.abs().mean(dim=1)
             # The released program divides by the number of images too: its mean runs over facets and channels.
-            ad = adaptive(difference, facets).mean(dim=1) / len(targets)
+            ad = adaptive(difference, facets).mean(dim=1) / len(top_k)
         everywhere = tuple(range(1, previous.ndim))  # no flattening: it would copy maps that lie channels last
         p = previous.abs()
         penalty = p.mean(dim=everywhere) if self.reduction == "mean" else p.sum(dim=everywhere)
