@@ -9,7 +9,7 @@ from mindseye.reports.ablation import RESAMPLES, as_csv, as_latex, as_markdown, 
 
 
 def rows(effects, seeds=(0, 1, 2), facets=4, noise=0.0):
-    """A cell per variant and seed: every facet of each seed has its own level, to which each variant adds its effect."""
+    """A cell per variant and seed: each seed's facets have their own levels, to which every variant adds its effect."""
     generator = np.random.default_rng(0)
     level = generator.normal(size=(len(seeds), facets))
     return [

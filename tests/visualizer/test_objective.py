@@ -38,7 +38,7 @@ def test_terms_by_hand():
     t = torch.tensor([[[[3.0, 0.0]], [[4.0, 2.0]]]])
     assert dot_product(a, t).item() == pytest.approx(1 * 3 + 0 + 0 + 2 * 2)
     assert cosine(a, t).item() == pytest.approx(7 / (3 * math.sqrt(29)))
-    # Lucid's: the dot product's mean over the two positions, times the cosine squared; never below a tenth of it squared.
+    # The dot product's mean over the two positions, times the cosine squared, which is at least a tenth squared.
     assert dot_product_cosine(a, t).item() == pytest.approx(7 / 2 * (7 / (3 * math.sqrt(29))) ** 2)
     assert dot_product_cosine(a, -t).item() == pytest.approx(-7 / 2 * 0.1**2)
     assert summed_distance(a, t).item() == pytest.approx(math.sqrt(4 + 4) + 4)
