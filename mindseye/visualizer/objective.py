@@ -13,7 +13,7 @@ from torch import Tensor
 from mindseye.visualizer.distance import AdaptiveDistance
 from mindseye.visualizer.filters import total_variation
 
-Match = Literal["cosine", "dot_product"]
+Match = Literal["cosine", "dot_product", "dot_product_cosine"]
 Distance = Literal["relative", "summed", "elementwise"]
 Channels = Literal["own", "every_facet"]
 Reduction = Literal["mean", "sum"]
@@ -53,6 +53,16 @@ def cosine(a: Tensor, t: Tensor) -> Tensor:
     return torch.nn.functional.cosine_similarity(a.flatten(1), t.flatten(1), dim=1, eps=SMALL)
 
 
+def dot_product_cosine(a: Tensor, t: Tensor, power: float = 2.0, least: float = 0.1) -> Tensor:
+    """lucid's way: ⟨a, t⟩ · max(cos, 0.1)^2, unbounded but only in the target's direction: twice [c, k, H', W'] -> [c].
+
+    The dot product is the mean over the map, so that the sizes of maps do not count. (`direction` with `cossim_pow` in
+    lucid's optvis/objectives.py; Olah et al. 2017.)
+    """
+    positions = a[0, 0].numel()
+    return dot_product(a, t) / positions * cosine(a, t).clamp(min=least) ** power
+
+
 def summed_distance(a: Tensor, t: Tensor) -> Tensor:
     """mdist as printed (Eq. 3), Σ_j ‖a_j − t_j‖, one norm a channel: [c, k, H', W'] twice -> [c]."""
     return ((a - t).flatten(2).square().sum(dim=2) + SMALL).sqrt().sum(dim=1)
@@ -69,7 +79,7 @@ class Objective:
     """Which terms, over which channels, how strongly. The defaults are the calibrated objective.
 
     dm, ad, penalty, tv: weights of the terms; 0 switches one off. The penalty's comes on top of the scheduled λ.
-    match: DM as the cosine, or the dot product as printed.
+    match: DM as the cosine, the dot product as printed, or their product (lucid's way, to compare with).
     distance: mdist relative to the target, `summed` over channels as printed, or `elementwise`, where AD is the mean
         over all D channels of each channel's own (the released program).
     gain: s; the distance is measured to s·t. 1 reproduces the facet, more exaggerates it evenly.
@@ -179,7 +189,8 @@ class Objective:
         return LossTerms(dm, mdist, ad, penalty, tv, total)
 
     def _match(self, a: Tensor, t: Tensor) -> Tensor:
-        return cosine(a, t) if self.match == "cosine" else dot_product(a, t)
+        match = {"cosine": cosine, "dot_product": dot_product, "dot_product_cosine": dot_product_cosine}
+        return match[self.match](a, t)
 
 
 def take_channels(maps: Tensor, channels: Tensor) -> Tensor:
