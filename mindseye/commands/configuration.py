@@ -185,23 +185,26 @@ def check_overrides(arguments: Sequence[str]) -> None:
     What an experiment sweeps over (`hydra.sweeper.params`) is looked at too.
     """
     given = _parsed([word for word in arguments if not word.startswith("-")])
-    overrides = [one for one in given if not one.key_or_group.startswith("hydra")]
-    first = {one.key_or_group: _choices(one)[0] for one in overrides}
+    hydras = [one for one in given if one.key_or_group.startswith("hydra")]
+    overrides = [one for one in given if one not in hydras]
     for one in overrides:
         if one.is_delete():
             raise ConfigurationError(
-                f"{one.input_line}: settings stay in the configuration; give {one.key_or_group} another value: 0 or null "
-                "switches most things off"
+                f"{one.input_line}: settings stay in the configuration; give {one.key_or_group} another value "
+                "(0 or null switches most things off)"
             )
-    composed = compose([*(one.input_line for one in given if one not in overrides), *first.values()], with_hydra=True)
+    first = {one.key_or_group: _choices(one)[0] for one in overrides}
+    composed = compose([*(one.input_line for one in hydras), *first.values()], with_hydra=True)
     params = OmegaConf.select(composed, "hydra.sweeper.params") or {}
     swept = _parsed([f"{key}={values}" for key, values in params.items()])
+    swept = [one for one in swept if not one.is_sweep_override() or one.is_discrete_sweep()]  # no other sweeper's
     overrides = [*(one for one in swept if one.key_or_group not in first), *overrides]
     first = {one.key_or_group: _choices(one)[0] for one in overrides}
-    check(compose(list(first.values())))
+    where = [one.input_line for one in hydras if one.key_or_group == "hydra.searchpath"]
+    check(compose([*where, *first.values()]))
     for one in overrides:
         for other in _choices(one)[1:]:
-            check(compose([other if key == one.key_or_group else value for key, value in first.items()]))
+            check(compose([*where, *(other if key == one.key_or_group else value for key, value in first.items())]))
 
 
 def _parsed(words: Sequence[str]) -> list[Override]:

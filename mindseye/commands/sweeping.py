@@ -21,11 +21,11 @@ from yaml import YAMLError
 import mindseye
 from mindseye.commands.configuration import ConfigurationError, config_folder, escaped
 from mindseye.files import write_atomically
-from mindseye.results.run_status import RunStatus, one_line, read_status, write_status
+from mindseye.results.run_status import SILENT, RunStatus, one_line, read_status, write_status
 from mindseye.sweeps.manifest import Cell, Manifest, add_cells, as_written
 from mindseye.sweeps.status import DONE, SweepStatus, read_sweep, varying_overrides
 from mindseye.sweeps.summary import MEASURES, ranked, read_rows, write_summary
-from mindseye.visualizer.interruption import TO_BE_CONTINUED
+from mindseye.visualizer.interruptions import TO_BE_CONTINUED
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def run_sweep(
     words: the task's overrides, swept ones among them; or, with `known_cells`, whatever began the sweep.
     """
     folder = Path(str(config.hydra.sweep.dir)).absolute()
-    command = [*OmegaConf.to_container(config.hydra.overrides.hydra), *words]
+    command = [*_own_folders(config), *OmegaConf.to_container(config.hydra.overrides.hydra), *words]
     cells = _known(folder) if known_cells else _asked(folder, words, command)
     write_atomically(folder / "multirun.yaml", OmegaConf.to_yaml(config).encode())
     if (begun_with := Manifest.read(folder).config_sha256) != configuration_sha256():
@@ -73,6 +73,12 @@ def configuration_sha256() -> str:
     for file in sorted(root.rglob("*.yaml")):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
+
+
+def _own_folders(config: DictConfig) -> list[str]:
+    """The user's folder of configuration files (--config-dir) as an override, so that `resume` finds it again."""
+    sources = config.hydra.runtime.config_sources
+    return [f"hydra.searchpath=[{escaped('file://' + one.path)}]" for one in sources if one.provider == "command-line"]
 
 
 def started_from(folder: Path) -> Path | None:
@@ -149,11 +155,16 @@ def _launch_all(launcher: Launcher, folder: Path, todo: list[Cell], at_once: int
 
 
 def _settle(folder: Path, cell: Cell, result: JobReturn) -> None:
-    """A job that failed before it could write its own status: its configuration cannot be composed, say."""
-    if result.status == JobStatus.FAILED and read_status(folder / cell.folder).status == "waiting":
-        try:
-            result.return_value  # noqa: B018  raises what the job raised
-        except Exception as error:
+    """A job that failed without writing it down: its configuration cannot be composed, say, or it was killed."""
+    if result.status != JobStatus.FAILED:
+        return
+    try:
+        result.return_value  # noqa: B018  raises what the job raised
+    except Exception as error:
+        status = read_status(folder / cell.folder)
+        # A launcher that lost a job knows it; the status says `running` for a while where the job was on another host.
+        killed = status.reason == SILENT or (status.status == "running" and isinstance(error, ChildProcessError))
+        if status.status == "waiting" or killed:
             _fail(folder, cell, one_line(error))
 
 

@@ -37,7 +37,7 @@ from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
 from mindseye.results.run_status import RunRecord, read_status
 from mindseye.sweeps.manifest import Manifest, layers_beside
-from mindseye.visualizer.interruption import SIGNALS, TO_BE_CONTINUED, Interrupted
+from mindseye.visualizer.interruptions import SIGNALS, TO_BE_CONTINUED, Interrupted
 
 if TYPE_CHECKING:
     from mindseye.facets.cache import Cache

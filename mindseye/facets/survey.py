@@ -276,6 +276,12 @@ def _answers(network: PreparedNetwork | MergedNetwork, images: Tensor, size: int
     """What each layer gives for the images [B,ch,H,W]."""
     try:
         return network(images) if isinstance(network, MergedNetwork) else network(images)[:1]
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"no memory left for {len(images)} photographs of {size}×{size} at once ({reason}); a smaller "
+            "facets.batch_size or images.size needs less"
+        ) from error
     except (RuntimeError, AssertionError) as error:
         # An image smaller than the network's kernels and strides, or not of its one size.
         reason = (str(error).splitlines() or [type(error).__name__])[0]

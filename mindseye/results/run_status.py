@@ -17,13 +17,14 @@ from typing import Literal, get_args
 from filelock import SoftFileLease, Timeout
 
 from mindseye.files import write_atomically
-from mindseye.visualizer.interruption import Interrupted
+from mindseye.visualizer.interruptions import Interrupted
 
 State = Literal["waiting", "running", "completed", "failed", "to be continued"]
 STATUS, LOCK = "status.json", "running.lock"
 LEASE_S = 30.0  # without a sign of life for so long an owner on another host counts as dead
 BEAT_S = 3.0
 CLOCKS_S = 60.0  # on top of it for who only looks: clocks of hosts differ, and NFS shows times late
+SILENT = "its process ended without a word"
 SAY_S = 2.0  # a running run says how far it is at most so often
 
 
@@ -62,7 +63,7 @@ def read_status(folder: str | os.PathLike[str]) -> RunStatus:
     if status.status not in get_args(State):
         return RunStatus()
     if status.status == "running" and not _is_alive(place, status):
-        return replace(status, status="to be continued", reason="its process ended without a word")
+        return replace(status, status="to be continued", reason=SILENT)
     return status
 
 

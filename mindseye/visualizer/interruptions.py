@@ -13,19 +13,24 @@ SIGNALS: tuple[int, ...] = tuple(
 )
 
 
-class Interrupted(BaseException):
-    """A signal for which the program had no handler of its own ended the fit after step `step`.
+TO_BE_CONTINUED = 75  # the exit code of a run that was interrupted and goes on when it is started again (EX_TEMPFAIL)
 
-    Like KeyboardInterrupt no Exception, so that nothing takes it for a failure. The checkpoint holds that step.
+
+class Interrupted(BaseException):
+    """A signal for which the program had no handler of its own ended the run, the fit after step `step`.
+
+    Like KeyboardInterrupt no Exception, so that nothing takes it for a failure. The checkpoint holds that step; None
+    where who raises it does not know how far the fit is.
     """
 
-    def __init__(self, signum: int, step: int) -> None:
+    def __init__(self, signum: int, step: int | None = None) -> None:
         super().__init__(signum, step)
         self.signum = signum
         self.step = step
 
     def __str__(self) -> str:
-        return f"{signal.Signals(self.signum).name} after step {self.step}"
+        name = signal.Signals(self.signum).name
+        return name if self.step is None else f"{name} after step {self.step}"
 
 
 class SignalWatch:

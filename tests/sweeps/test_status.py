@@ -9,7 +9,7 @@ import pytest
 from mindseye.results.run_status import Occupied, RunRecord, RunStatus, occupy, read_status, write_status
 from mindseye.sweeps.manifest import add_cells
 from mindseye.sweeps.status import read_sweep
-from mindseye.visualizer.interruption import Interrupted
+from mindseye.visualizer.interruptions import Interrupted
 
 HERE = socket.gethostname()
 

@@ -1,5 +1,6 @@
 """Keeps the fit on disk, and ends it where a signal asks for that."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from mindseye.visualizer.callbacks.snapshots import Snapshots
 from mindseye.visualizer.checkpoints import Checkpoint, read_state, write_state
 from mindseye.visualizer.interruptions import SignalWatch
 from mindseye.visualizer.module import FacetVisualizer
+
+log = logging.getLogger(__name__)
 
 
 class Checkpointing(pl.Callback):
@@ -37,6 +40,8 @@ class Checkpointing(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: FacetVisualizer) -> None:
         """From here on a signal waits for the end of its step. Lightning's own SIGTERM handler has just been set."""
+        if trainer.global_step:
+            log.info("the fit goes on after step %d of %d", trainer.global_step, pl_module.steps)
         if self.signals is not None:
             self.signals.watch()
 
