@@ -83,7 +83,7 @@ def test_a_launcher_that_is_not_installed_is_named_in_one_line(monkeypatch):
 
 
 def test_a_sweep_is_resumed_from_another_folder_with_another_launcher(tmp_path, photograph_folder):
-    """What is relative in its cells starts where the sweep did; the first launcher's settings are not the next one's."""
+    """What is relative in its cells starts where the sweep did; the first launcher's settings are not the next's."""
     (tmp_path / "photos").symlink_to(photograph_folder)
     (tmp_path / "elsewhere").mkdir()
     command = [sys.executable, "-m", "mindseye.commands.main"]
