@@ -210,7 +210,8 @@ def measure(
 
     fidelity (with `pooled`, the same on the means over the map), selectivity, retrieval, diversity (None for a single
     facet), naturalness.tv (total variation over the mean of the facet's photographs': 1 is as smooth as they are; None
-    where they are flat), naturalness.spectrum (see `spectral_distance`), and transfer where other networks are given (the first one's figures by their plain names, each one's under `networks`).
+    where they are flat), naturalness.spectrum (see `spectral_distance`), and transfer where other networks are given
+    (the first one's figures by their plain names, each one's under `networks`).
     """
     prepared = prepare(network, targets.layer)
     v = _batched(lambda x: as_maps(prepared(x)[0], targets.layer).float(), images, batch_size, prepared.mean.device)

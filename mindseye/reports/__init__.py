@@ -1,0 +1,1 @@
+"""For people: comparisons, tables and pages made of what runs left behind."""
