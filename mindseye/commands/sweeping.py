@@ -132,8 +132,8 @@ def _launch_all(launcher: Launcher, folder: Path, todo: list[Cell], at_once: int
         try:
             results = launcher.launch(jobs, initial_job_idx=launched)
         except (Exception, SystemExit) as error:  # whatever a launcher raises where it lost a job
-            if isinstance(error, SystemExit) and isinstance(launcher, BasicLauncher):  # it was this process that was told
-                raise
+            if isinstance(error, SystemExit) and isinstance(launcher, BasicLauncher):
+                raise  # it was this process that was told to stop
             log.info("the launcher gave up", exc_info=True)
             problem = error
         launched += len(batch)

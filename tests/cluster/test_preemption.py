@@ -84,11 +84,7 @@ def test_preempted_requeued_and_killed_cells_come_to_the_same_bytes(slurm, undis
 
         # A preemption as submitit knows it, and the warning before the time is over.
         eventually(lambda: drawing(asked), timeout=90)
-<<<<<<< HEAD
-        # To the job's step: to a whole job of an array Slurm 22.05 gives it twice, and says that it could not.
-=======
         # To the job's step: to a whole job of an array Slurm 22.05 gives it, says that it could not, and does so again.
->>>>>>> cluster
         assert slurm.run("scancel", "--signal=USR2", f"{array}_0.0").returncode == 0
         assert stopped_within(asked, WITHIN_S) < WITHIN_S
         assert "SIGUSR2" in said(asked)["reason"]
