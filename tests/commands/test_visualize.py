@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import warm
 import yaml
 from PIL import Image
 
@@ -16,19 +17,25 @@ from mindseye.results.run_folder import read_run
 EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
 
 
+COMMAND = ("-m", "mindseye.commands.main")
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+
+
 def mindseye(*arguments, cwd, timeout=240):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    return subprocess.run(
-        [sys.executable, "-m", "mindseye.commands.main", *arguments],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+    return warm.python(*COMMAND, *arguments, cwd=cwd, env=environment(), timeout=timeout)
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """One run of the smoke experiment, from a directory that is not the project's."""
+    """One run of the smoke experiment, from a directory that is not the project's, as a user starts it."""
     place = tmp_path_factory.mktemp("smoke")
-    done = mindseye("experiment=smoke", "hydra.run.dir=run", cwd=place)
+    done = subprocess.run(
+        [sys.executable, *COMMAND, "experiment=smoke", "hydra.run.dir=run"],
+        cwd=place, env=environment(), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return place / "run", done
 
