@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
@@ -132,7 +131,8 @@ def _launch_all(launcher: Launcher, folder: Path, todo: list[Cell], at_once: int
         try:
             results = launcher.launch(jobs, initial_job_idx=launched)
         except (Exception, SystemExit) as error:  # whatever a launcher raises where it lost a job
-            if isinstance(error, SystemExit) and isinstance(launcher, BasicLauncher):
+            # By its name: Hydra imports its plugins anew, so that a class may stand beside itself.
+            if isinstance(error, SystemExit) and type(launcher).__name__ == "BasicLauncher":
                 raise  # it was this process that was told to stop
             log.info("the launcher gave up", exc_info=True)
             problem = error
