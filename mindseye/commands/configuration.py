@@ -240,7 +240,7 @@ def check(config: DictConfig) -> None:
         if key not in known and key not in _groups():
             raise ConfigurationError(f"{key}: there is no such setting{_nearest(key, [*known, *_groups()])}")
     for key in (*ROOT, *_groups()):
-        if key not in settings and key not in ("experiment", "length"):  # these two set keys of the root
+        if key not in settings and key not in ("experiment", "length", "ablation"):  # these set keys of others
             raise ConfigurationError(f"{key} must stay in the configuration: it has been deleted (~{key})")
     for key, (kind, least, optional) in known.items():
         group, _, name = key.rpartition(".")

@@ -8,6 +8,7 @@ VERBS = {
     "visualize": "draw the facets that a layer sees in photographs (the default)",
     "layers": "list a network's layers: mindseye layers network=resnet50",
     "sweep": "show how a sweep is doing, or run what is left of it: mindseye sweep status|resume FOLDER",
+    "report": "what one swept setting does, paired over all else: mindseye report FOLDER --by KEY",
     "gallery": "write a page that shows the runs of a folder: mindseye gallery FOLDER",
     "cache": "show what is kept between runs; mindseye cache clear deletes it",
 }

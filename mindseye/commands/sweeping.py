@@ -4,6 +4,7 @@ import hashlib
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -122,7 +123,7 @@ def _launch_all(launcher: Launcher, folder: Path, todo: list[Cell], at_once: int
     launched = 0
     while batches:
         batch = batches.pop(0)
-        problem: Exception | None = None
+        problem: BaseException | None = None
         results: Sequence[JobReturn] = []
         jobs = [
             [*cell.overrides, f"hydra.sweep.dir={escaped(str(folder))}", f"hydra.sweep.subdir={escaped(cell.folder)}"]
@@ -130,7 +131,10 @@ def _launch_all(launcher: Launcher, folder: Path, todo: list[Cell], at_once: int
         ]
         try:
             results = launcher.launch(jobs, initial_job_idx=launched)
-        except Exception as error:  # whatever a launcher raises where it lost a job
+        except (Exception, SystemExit) as error:  # whatever a launcher raises where it lost a job
+            # By its name: Hydra imports its plugins anew, so that a class may stand beside itself.
+            if isinstance(error, SystemExit) and type(launcher).__name__ == "BasicLauncher":
+                raise  # it was this process that was told to stop
             log.info("the launcher gave up", exc_info=True)
             problem = error
         launched += len(batch)
@@ -170,10 +174,8 @@ def _settle(folder: Path, cell: Cell, result: JobReturn) -> None:
 
 
 def _fail(folder: Path, cell: Cell, reason: str) -> None:
-    seconds = read_status(folder / cell.folder).seconds
-    write_status(
-        folder / cell.folder, RunStatus(status="failed", reason=reason, seconds=seconds, overrides=cell.overrides)
-    )
+    before = read_status(folder / cell.folder)
+    write_status(folder / cell.folder, replace(before, status="failed", reason=reason, overrides=cell.overrides))
 
 
 class SweepEnd(Callback):

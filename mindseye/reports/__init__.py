@@ -1,1 +1,1 @@
-"""What people look at: made from run folders alone, after the fact, as often as one likes."""
+"""For people: comparisons, tables and pages made of what runs left behind."""

@@ -59,6 +59,60 @@ def retrieval(similarity: Tensor) -> Tensor:
     return (similarity.argmax(dim=1) == torch.arange(len(similarity), device=similarity.device)).float()
 
 
+def log_spectrum(images: Tensor) -> Tensor:
+    """Radially averaged log power spectrum of each image: [n, ch, S, S] in 0..1 -> [n, S // 2].
+
+    log10 of the mean of |FFT|² over all frequencies of f − ½ to f + ½ cycles per image, f = 1 … S/2, of the mean over
+    channels, after its own mean is taken off and a Hann window is laid over it: without one, the jump from one border
+    to the opposite shows as power at every frequency. Photographs fall as about 1/f² (Field 1987; van der Schaaf & van
+    Hateren 1996).
+    """
+    S = images.shape[-1]
+    grey = images.double().mean(dim=1)
+    window = torch.hann_window(S, periodic=False, dtype=torch.float64, device=images.device)
+    window = window[:, None] * window[None, :]
+    mean = (grey * window).sum(dim=(1, 2), keepdim=True) / window.sum()
+    power = torch.fft.fft2((grey - mean) * window, norm="ortho").abs().square()
+    f = torch.fft.fftfreq(S, d=1 / S, dtype=torch.float64, device=images.device)
+    ring = (f[:, None].square() + f[None, :].square()).sqrt().round().long().clamp(max=S // 2 + 1).flatten()
+    sums = power.new_zeros(len(images), S // 2 + 2).index_add_(1, ring, power.flatten(1))
+    counts = ring.bincount(minlength=S // 2 + 2)
+    # A floor far below what 8 bits can say (1/255² / 12 of quantisation noise): flat images have a spectrum too.
+    return (sums / counts)[:, 1 : S // 2 + 1].clamp(min=1e-8).log10()
+
+
+def spectral_distance(images: Tensor, photographs: Tensor) -> Tensor:
+    """How far a picture's spectrum is from its facet's photographs': [C, ch, S, S], uint8 [C, N, ch, S, S] -> [C].
+
+    Root mean square over the frequencies of the difference of `log_spectrum` to the mean of the photographs'; 0 is
+    theirs, 1 is ten times (or a tenth of) their power throughout.
+    """
+    natural = torch.stack([log_spectrum(facet.float() / 255).mean(dim=0) for facet in photographs])
+    return (log_spectrum(images.float()) - natural).square().mean(dim=1).sqrt().float()
+
+
+def diversity(v: Tensor) -> Tensor | None:
+    """How unlike the other facets' pictures each one is: activations v [C, D, H', W'] -> [C]; None for one facet.
+
+    Mean over the others of 1 − cosine of the Gram matrices G = A·Aᵀ over the map (Gatys et al. 2015; as a measure of
+    diversity Olah et al. 2017): which channels answer together, wherever. 0 is the same texture; the mean over facets
+    is the mean over all pairs.
+    """
+    if len(v) < 2:
+        return None
+    flat = v.double().flatten(2)
+    if flat.shape[1] > flat.shape[2]:
+        # ⟨A·Aᵀ, B·Bᵀ⟩ = ‖Aᵀ·B‖²: the smaller of the two products.
+        products = torch.stack([torch.stack([(a.T @ b).square().sum() for b in flat]) for a in flat])
+    else:
+        grams = torch.einsum("cdp,cep->cde", flat, flat).flatten(1)
+        products = grams @ grams.T
+    norms = products.diagonal().clamp(min=1e-300).sqrt()
+    unlike = 1 - products / (norms[:, None] * norms[None, :])
+    unlike.fill_diagonal_(0)
+    return (unlike.sum(dim=1) / (len(v) - 1)).clamp(0, 1).float()
+
+
 @dataclass(frozen=True)
 class TransferReference:
     """What another network, which has no part in drawing, sees in the same photographs."""
@@ -154,9 +208,10 @@ def measure(
 ) -> list[Figures]:
     """Every figure of one picture per facet: a nested dictionary for each of the C facets.
 
-    fidelity (with `pooled`, the same on the means over the map), selectivity, retrieval, naturalness.tv (total
-    variation over the mean of the facet's photographs': 1 is as smooth as they are; None where they are flat), and
-    transfer where other networks are given (the first one's figures by their plain names, each one's under `networks`).
+    fidelity (with `pooled`, the same on the means over the map), selectivity, retrieval, diversity (None for a single
+    facet), naturalness.tv (total variation over the mean of the facet's photographs': 1 is as smooth as they are; None
+    where they are flat), naturalness.spectrum (see `spectral_distance`), and transfer where other networks are given
+    (the first one's figures by their plain names, each one's under `networks`).
     """
     prepared = prepare(network, targets.layer)
     v = _batched(lambda x: as_maps(prepared(x)[0], targets.layer).float(), images, batch_size, prepared.mean.device)
@@ -168,7 +223,11 @@ def measure(
         "fidelity": {**fidelity(top, t_top, gain), "pooled": fidelity(means, t_means, gain)},
         "selectivity": selectivity(v, targets.channels),
         "retrieval": retrieval(similarity),
-        "naturalness": {"tv": total_variation(images.float()) / natural},
+        "naturalness": {
+            "tv": total_variation(images.float()) / natural,
+            "spectrum": spectral_distance(images, targets.photographs),
+        },
+        "diversity": apart if (apart := diversity(v)) is not None else [math.nan] * targets.C,
     }
     if references:
         each = [transfer(images, reference, batch_size=batch_size) for reference in references]

@@ -18,6 +18,8 @@ MEASURES = {
     "selectivity": True,
     "retrieval": True,
     "naturalness.tv": False,
+    "naturalness.spectrum": False,
+    "diversity": True,
     "transfer.cosine": True,
     "transfer.retrieval": True,
     "transfer.agreement": True,

@@ -6,6 +6,7 @@ which work on pictures, work on every canvas.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,6 +45,18 @@ class ColourStatistics:
 def safe_logit(images: Tensor, margin: float = MARGIN) -> Tensor:
     """log(x/(1 − x)) of values in 0..1, clamped to margin..1 − margin."""
     return torch.logit(images.clamp(margin, 1 - margin))
+
+
+def each_alone(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
+    """An elementwise function of batches [c, …], so that each of the c gives the same bits in any batch.
+
+    On a CPU torch computes the last few numbers of a run by other instructions than the rest, and exp, log, sin and
+    atan differ between them in the last digit. Where a picture's numbers fall would depend on those before it.
+    """
+    if batches[0].device.type != "cpu":
+        return function(*batches)
+    # contiguous: einsum lays several pictures out otherwise than one.
+    return torch.stack([function(*(x.contiguous() for x in one)) for one in zip(*batches, strict=True)])
 
 
 def first_images(initial: Tensor, init: Init, seed: int) -> Tensor:
@@ -144,10 +157,10 @@ class _SpectralCanvas(Canvas):
         self.register_buffer("amplitude", spectral_amplitude(self.side, decay))
 
     def squash(self, latent: Tensor) -> Tensor:
-        return torch.sigmoid(torch.einsum("xy,nyhw->nxhw", self.root, latent) + self.mean)
+        return each_alone(torch.sigmoid, torch.einsum("xy,nyhw->nxhw", self.root, latent) + self.mean)
 
     def unsquash(self, images: Tensor) -> Tensor:
-        return torch.einsum("xy,nyhw->nxhw", self.unroot, safe_logit(images) - self.mean)
+        return torch.einsum("xy,nyhw->nxhw", self.unroot, each_alone(safe_logit, images) - self.mean)
 
     def to_spectrum(self, latent: Tensor) -> Tensor:
         """Latent -> complex coefficients [C, ch, S, S//2 + 1] before scaling."""
@@ -227,11 +240,11 @@ class MacoCanvas(_SpectralCanvas):
         magnitudes = [self.to_spectrum(self.unsquash(facet)).abs().mean(dim=0) for facet in photographs]
         self.register_buffer("magnitude", torch.stack(magnitudes))
         spectrum = self.to_spectrum(self.unsquash(first_images(initial, init, seed)))
-        self.phase = nn.Parameter(spectrum.angle())
+        self.phase = nn.Parameter(each_alone(torch.angle, spectrum))
 
     def latent(self, facets: slice = slice(None)) -> Tensor:
-        return self.from_spectrum(torch.polar(self.magnitude[facets], self.phase[facets]))
+        return self.from_spectrum(each_alone(torch.polar, self.magnitude[facets], self.phase[facets]))
 
     @torch.no_grad()
     def set_latent_(self, latent: Tensor) -> None:
-        self.phase.copy_(self.to_spectrum(latent).angle())
+        self.phase.copy_(each_alone(torch.angle, self.to_spectrum(latent)))

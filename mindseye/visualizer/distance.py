@@ -136,7 +136,11 @@ class AdaptiveDistance(nn.Module):
 
     def forward(self, x: Tensor, facets: slice = slice(None)) -> Tensor:
         """Distances x [c] or [c, D] of the facets `facets` -> negative log-likelihoods of the same shape."""
-        r, b = self.r[facets], self.b[facets]
+        r, b = self.r[facets].expand(len(x)), self.b[facets].expand(len(x))
+        if x.device.type == "cpu" and x.numel() >= 16:
+            # A facet's numbers give the same bits in any batch: torch computes long runs by other instructions.
+            each = zip(x, b, r, strict=True)
+            return torch.stack([negative_log_likelihood(*one) for one in each])
         if x.ndim == 2:
             r, b = r[:, None], b[:, None]
         return negative_log_likelihood(x, b, r)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -114,17 +115,20 @@ class SharedOut(_Launcher):
         self.signals = None if checkpoint is None else SignalWatch(again=self._at_once, tell=self.kill)
         self._running: list[Any] = []
 
-    def launch(self, function: Callable, *args: Any, trainer: pl.Trainer | None = None, **kwargs: Any) -> None:
+    def launch(self, function: Callable, *args: Any, trainer: pl.Trainer) -> None:
         """Run Lightning's `function` in every process until all are done, again and again where a handler returns."""
         try:
             # By value: torch would else put every weight into shared memory, a file descriptor each.
-            sent = pickle.dumps((trainer, self.voice, self.result, function, args, kwargs))
+            sent = pickle.dumps((trainer, self.voice, self.result, function, args))
         except Exception as error:
             raise ValueError(_cannot_be_sent(self.processes, error)) from error
+        # Through a file: a pipe would hold the parent up until each process has imported torch, one after the other.
+        letter = Path(trainer.default_root_dir) / "letter"
+        letter.write_bytes(sent)
         try:
             if self.signals is not None:
                 self.signals.watch()
-            while (ended := self._run(sent)) is not None:
+            while (ended := self._run(letter)) is not None:
                 signum, step = ended
                 if self.signals is None or not self.signals.noted:  # it came to a child alone
                     raise Interrupted(signum, step)
@@ -151,11 +155,11 @@ class SharedOut(_Launcher):
         for process in self._running:
             process.join()
 
-    def _run(self, sent: bytes) -> tuple[int, int] | None:
+    def _run(self, letter: Path) -> tuple[int, int] | None:
         """One life of all processes. Returns (signal, first step of any at which it was seen), None where all drew."""
         ended: tuple[int, int] | None = None
         try:
-            voices = self._start(sent)
+            voices = self._start(letter)
             while voices:
                 for heard in connection.wait(list(voices)):
                     process = voices[heard]
@@ -192,7 +196,7 @@ class SharedOut(_Launcher):
             raise RuntimeError(f"trainer.devices={self.processes}: one of the processes is gone ({how})")
         return ended
 
-    def _start(self, sent: bytes) -> dict[Any, Any]:
+    def _start(self, letter: Path) -> dict[Any, Any]:
         """Every process, by the end of its pipe."""
         context = get_context("spawn")
         setting = _Setting.of_this_process(self.processes)
@@ -202,7 +206,7 @@ class SharedOut(_Launcher):
                 hear, speak = context.Pipe(duplex=False)
                 process = context.Process(
                     target=_draw_share,
-                    args=(rank, self.processes, sent, speak, setting, self.files, self.signals is not None),
+                    args=(rank, self.processes, letter, speak, setting, self.files, self.signals is not None),
                     daemon=True,
                 )
                 process.start()
@@ -256,13 +260,13 @@ class _Setting:
 
 
 def _draw_share(
-    rank: int, processes: int, sent: bytes, speak: Any, setting: _Setting, files: Checkpoint, watched: bool
+    rank: int, processes: int, letter: Path, speak: Any, setting: _Setting, files: Checkpoint, watched: bool
 ) -> None:
     """All that a process does."""
     signals = None
     if watched:
         # A signal to a whole group comes twice, by itself and from the parent: it counts once.
-        signals = SignalWatch(dict.fromkeys(SIGNALS, signal.SIG_DFL), again=lambda signum: None)
+        signals = SignalWatch(dict.fromkeys(SIGNALS, signal.SIG_IGN), again=lambda signum: None)
         signals.watch()
     else:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's, who ends all
@@ -272,7 +276,7 @@ def _draw_share(
     try:
         setting.take()
         try:
-            trainer, voice, result, function, args, kwargs = pickle.loads(sent)
+            trainer, voice, result, function, args = pickle.loads(letter.read_bytes())
         except (ImportError, AttributeError, pickle.UnpicklingError) as error:
             raise ValueError(_cannot_be_sent(processes, error)) from error
         if rank == 0:
@@ -289,7 +293,7 @@ def _draw_share(
         if mine.exists():
             trainer.ckpt_path = str(mine)
         with quiet_lightning():
-            function(*args, **kwargs)
+            function(*args)
         write_state(files.file(RESULT, rank, processes), files.key, result(trainer))
         speak.send(("drawn",))
     except Interrupted as interrupted:

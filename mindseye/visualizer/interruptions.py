@@ -48,10 +48,12 @@ class SignalWatch:
         again: Callable[[int], None] | None = None,
         tell: Callable[[int], None] | None = None,
     ) -> None:
-        found = {signum: signal.getsignal(signum) for signum in SIGNALS} if previous is None else previous
-        self._previous = {
-            signum: handler for signum, handler in found.items() if callable(handler) or handler == signal.SIG_DFL
-        }
+        if previous is None:
+            found = {signum: signal.getsignal(signum) for signum in SIGNALS}
+            previous = {
+                signum: handler for signum, handler in found.items() if callable(handler) or handler == signal.SIG_DFL
+            }
+        self._previous = previous
         self._again = again
         self._tell = tell
         self.noted: list[int] = []

@@ -23,7 +23,8 @@ class FacetVisualizer(pl.LightningModule):
     """One image per facet, changed step by step until the layer answers it as it answers the facet's photographs.
 
     Facets never mix: each has its own image, target, channels, (r, b) and random views, and the loss is a plain sum.
-    So they may be computed `facets_per_batch` at a time (None: all at once), which bounds memory and changes nothing.
+    So they may be computed `facets_per_batch` at a time (None: all at once), which bounds memory and changes nothing:
+    on a CPU not a bit.
 
     The image's optimiser is `optimizer(parameters)`, its learning rate set at each step from `schedules.lr`; (r, b)
     have an Adam of their own at `adaptive_lr`.

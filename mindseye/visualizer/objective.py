@@ -13,7 +13,7 @@ from torch import Tensor
 from mindseye.visualizer.distance import AdaptiveDistance
 from mindseye.visualizer.filters import total_variation
 
-Match = Literal["cosine", "dot_product"]
+Match = Literal["cosine", "dot_product", "dot_product_cosine"]
 Distance = Literal["relative", "summed", "elementwise"]
 Channels = Literal["own", "every_facet"]
 Reduction = Literal["mean", "sum"]
@@ -53,6 +53,16 @@ def cosine(a: Tensor, t: Tensor) -> Tensor:
     return torch.nn.functional.cosine_similarity(a.flatten(1), t.flatten(1), dim=1, eps=SMALL)
 
 
+def dot_product_cosine(a: Tensor, t: Tensor, power: float = 2.0, least: float = 0.1) -> Tensor:
+    """lucid's way: ⟨a, t⟩ · max(cos, 0.1)^2, unbounded but only in the target's direction: twice [c, k, H', W'] -> [c].
+
+    The dot product is the mean over the map, so that the sizes of maps do not count. (`direction` with `cossim_pow` in
+    lucid's optvis/objectives.py; Olah et al. 2017.)
+    """
+    positions = a[0, 0].numel()
+    return dot_product(a, t) / positions * cosine(a, t).clamp(min=least) ** power
+
+
 def summed_distance(a: Tensor, t: Tensor) -> Tensor:
     """mdist as printed (Eq. 3), Σ_j ‖a_j − t_j‖, one norm a channel: [c, k, H', W'] twice -> [c]."""
     return ((a - t).flatten(2).square().sum(dim=2) + SMALL).sqrt().sum(dim=1)
@@ -69,7 +79,7 @@ class Objective:
     """Which terms, over which channels, how strongly. The defaults are the calibrated objective.
 
     dm, ad, penalty, tv: weights of the terms; 0 switches one off. The penalty's comes on top of the scheduled λ.
-    match: DM as the cosine, or the dot product as printed.
+    match: DM as the cosine, the dot product as printed, or their product (lucid's way, to compare with).
     distance: mdist relative to the target, `summed` over channels as printed, or `elementwise`, where AD is the mean
         over all D channels of each channel's own (the released program).
     gain: s; the distance is measured to s·t. 1 reproduces the facet, more exaggerates it evenly.
@@ -126,10 +136,30 @@ class Objective:
         a [c, D, H', W'], previous [c, …], images [c, ch, S, S] are theirs; targets [C, D, H', W'], top_k [C, k] and
         `adaptive` those of all C; lam is λ at this step.
         """
-        t = targets[facets]
+        t, own = targets[facets], top_k[facets]
+        if len(a) > 1 or a.device.type != "cpu":
+            return self._terms(a, previous, images, t, own, top_k, facets, adaptive, lam)
+        # torch shares a single long sum out among its threads, but not one of several: one facet is taken twice, so
+        # that it gives the same bits alone as among others.
+        a, previous, images, t, own = (torch.cat([x, x]) for x in (a, previous, images, t, own))
+        twice = self._terms(a, previous, images, t, own, top_k, facets, adaptive, lam)
+        return LossTerms(*(getattr(twice, name)[:1] for name in LossTerms.names()))
+
+    def _terms(
+        self,
+        a: Tensor,
+        previous: Tensor,
+        images: Tensor,
+        t: Tensor,
+        own: Tensor,
+        top_k: Tensor,
+        facets: slice,
+        adaptive: AdaptiveDistance,
+        lam: float,
+    ) -> LossTerms:
+        """The same for targets t and channels `own` of the facets at hand."""
         if self.pooled:
             a, t = (x.mean(dim=(2, 3), keepdim=True) for x in (a, t))
-        own = top_k[facets]
         a_top, t_top = take_channels(a, own), take_channels(t, own)
         if self.channels == "own":
             dm, times = self._match(a_top, t_top), 1
@@ -148,7 +178,7 @@ class Objective:
             difference = (a - self.gain * t).flatten(1)
             mdist = difference.abs().mean(dim=1)
             # The released program divides by the number of images too: its mean runs over facets and channels.
-            ad = adaptive(difference, facets).mean(dim=1) / len(targets)
+            ad = adaptive(difference, facets).mean(dim=1) / len(top_k)
         everywhere = tuple(range(1, previous.ndim))  # no flattening: it would copy maps that lie channels last
         p = previous.abs()
         penalty = p.mean(dim=everywhere) if self.reduction == "mean" else p.sum(dim=everywhere)
@@ -159,7 +189,8 @@ class Objective:
         return LossTerms(dm, mdist, ad, penalty, tv, total)
 
     def _match(self, a: Tensor, t: Tensor) -> Tensor:
-        return cosine(a, t) if self.match == "cosine" else dot_product(a, t)
+        match = {"cosine": cosine, "dot_product": dot_product, "dot_product_cosine": dot_product_cosine}
+        return match[self.match](a, t)
 
 
 def take_channels(maps: Tensor, channels: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import itertools
+import json
 import os
 import threading
 import time
@@ -577,3 +578,18 @@ def test_where_facets_are_not_the_same_photographs_it_says_so(visit, tmp_path, m
     assert "not made of the same photographs in every cell" in page.locator(".note").inner_text()
     page.fill("#filter", "depth!=c")
     assert page.locator(".note").count() == 0
+
+
+def test_total_variation_is_best_near_that_of_photographs(visit, tmp_path, make_run):
+    """Neither the smallest nor the largest: 0.2 is haze, 3 is grain, 0.9 is nearly as photographs are."""
+    for k, tv in ((1, 0.2), (2, 3.0), (3, 0.9)):
+        run = make_run(tmp_path / str(k), overrides=[f"k={k}"], facets=1)
+        said = json.loads((run / "metrics.json").read_text())
+        said["facets"][0]["naturalness"]["tv"] = tv
+        (run / "metrics.json").write_text(json.dumps(said))
+    page = visit(f"file://{make_gallery(tmp_path)}#view=ranking&measure=naturalness.tv")
+    assert captions(page) == ["0.900", "3.000", "0.200"]
+    cell(page, 0, 0).click()
+    page.select_option("#beside", "right")
+    row = page.locator("#large-measures tbody tr", has_text="naturalness tv").inner_text().split("\t")
+    assert row[1:3] == ["0.900", "−2.100 ▲"]

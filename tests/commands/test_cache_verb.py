@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
+import warm
 
 from mindseye.results.run_folder import read_run
 
@@ -41,10 +40,7 @@ def python(*arguments, cwd, cache=None):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
     if cache is not None:
         environment["MINDSEYE_CACHE"] = str(cache)
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=cwd, env=environment, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
+    return warm.python(*arguments, cwd=cwd, env=environment, timeout=280)
 
 
 def mindseye(*arguments, cwd, cache=None):

@@ -80,3 +80,24 @@ def test_a_launcher_that_is_not_installed_is_named_in_one_line(monkeypatch):
     with pytest.raises(ConfigurationError, match=r"^hydra/launcher=ray needs .*: pip install 'mindseye\[ray\]'$"):
         check_launcher(["hydra/launcher=ray"])
     check_launcher(["hydra/launcher=joblib", "k=3,4"])
+
+
+def test_a_sweep_is_resumed_from_another_folder_with_another_launcher(tmp_path, photograph_folder):
+    """What is relative in its cells starts where the sweep did; the first launcher's settings are not the next's."""
+    (tmp_path / "photos").symlink_to(photograph_folder)
+    (tmp_path / "elsewhere").mkdir()
+    command = [sys.executable, "-m", "mindseye.commands.main"]
+    begun = ["-m", "experiment=smoke", "k=4,6", "images.root=photos", "hydra.sweep.dir=sweep", "hydra/launcher=joblib"]
+    first = subprocess.run(
+        [*command, *begun, "hydra.launcher.n_jobs=1"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert first.returncode == 0, first.stderr
+    [lost] = (tmp_path / "sweep").glob("k=6-*")
+    for name in ("status.json", "metrics.json"):
+        (lost / name).unlink()
+    again = subprocess.run(
+        [*command, "sweep", "resume", "../sweep", "hydra/launcher=basic"],
+        cwd=tmp_path / "elsewhere", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert read_run(lost).metrics["status"] == "completed"

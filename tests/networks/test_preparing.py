@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import pickle
 import weakref
 
 import pytest
@@ -331,3 +332,15 @@ def test_no_hooks_are_left_behind():
     network = load_network("demo")
     assert isinstance(prepare(network, "layer3.0"), PreparedNetwork)
     assert all(not part._forward_hooks and not part._forward_pre_hooks for part in network.modules())
+
+
+def test_it_can_be_sent_to_another_process():
+    """To the bit, folded and in channels last; what was compiled stays behind."""
+    prepared = prepare(network_of(Block()), "after")
+    assert prepared.folded
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        before = prepared(images)
+        sent = pickle.loads(pickle.dumps(prepared.compile()))
+        assert not sent.compiled
+        assert all(torch.equal(one, other) for one, other in zip(sent(images), before, strict=True))

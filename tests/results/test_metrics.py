@@ -12,10 +12,13 @@ from mindseye.results.metrics import (
     adjusted_rand_index,
     baselines,
     centred_cosine,
+    diversity,
     fidelity,
+    log_spectrum,
     measure,
     retrieval,
     selectivity,
+    spectral_distance,
     summarise,
     transfer,
     transfer_reference,
@@ -65,6 +68,61 @@ def test_naturalness_of_the_photographs_themselves_is_one(network, targets):
     for row in rows:
         assert row["naturalness"]["tv"] == pytest.approx(1, abs=1e-4)
     assert measure(network, same, torch.full_like(same.initial, 0.5))[0]["naturalness"]["tv"] == 0
+
+
+def noise_of(slope, size=128, count=8):
+    """Images whose power falls as 1/f^slope, random phases, standard deviation 0.1 about mid-grey."""
+    generator = torch.Generator().manual_seed(0)
+    f = torch.fft.fftfreq(size, d=1 / size)
+    radius = (f[:, None] ** 2 + f[None, :] ** 2).sqrt().clamp(min=1)
+    spectrum = torch.fft.fft2(torch.randn(count, size, size, generator=generator)) * radius ** (-slope / 2)
+    images = torch.fft.ifft2(spectrum).real
+    images = images / images.std(dim=(1, 2), keepdim=True)
+    return (0.5 + 0.1 * images)[:, None].expand(-1, 3, -1, -1)
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
+def test_the_spectrum_of_a_power_law_has_its_slope(slope):
+    spectrum = log_spectrum(noise_of(slope)).mean(dim=0)
+    f = torch.arange(1, 65, dtype=torch.float64).log10()
+    inner = slice(3, 60)  # the window smears the lowest frequencies, and rings beyond the square's side are not whole
+    line = torch.stack([f[inner], torch.ones(57, dtype=torch.float64)], dim=1)
+    fitted = torch.linalg.lstsq(line, spectrum[inner, None]).solution[0].item()
+    assert fitted == pytest.approx(-slope, abs=0.05)
+
+
+def test_a_wave_stands_at_its_own_frequency_and_contrast_counts_squared():
+    wave = torch.sin(2 * torch.pi * 10 * torch.arange(64) / 64)
+    images = (0.5 + 0.2 * wave)[None, None, None, :].expand(1, 1, 64, 64)
+    spectrum = log_spectrum(images)[0]
+    assert spectrum.argmax().item() + 1 == 10
+    weaker = log_spectrum(0.5 + (images - 0.5) / 10)[0]
+    assert (spectrum - weaker)[9].item() == pytest.approx(2, abs=1e-6)  # a tenth of the contrast, a hundredth of power
+
+
+def test_the_spectral_distance_is_zero_to_itself_and_one_for_ten_times_the_power():
+    images = noise_of(2.0, size=64, count=2)
+    bytes_ = (images * 255).round().to(torch.uint8)
+    exact = bytes_.float() / 255
+    assert spectral_distance(exact, bytes_[:, None]).max() < 1e-6
+    louder = 0.5 + (exact - 0.5) * 10**0.5
+    assert torch.allclose(spectral_distance(louder, bytes_[:, None]), torch.ones(2), atol=1e-3)
+    assert spectral_distance(torch.full_like(exact, 0.3), bytes_[:, None]).isfinite().all()
+
+
+@pytest.mark.parametrize(("D", "side"), [(3, 4), (40, 2)])
+def test_diversity_of_equal_orthogonal_and_rearranged_pictures(D, side):
+    v = torch.rand(1, D, side, side, generator=torch.Generator().manual_seed(0)).expand(3, -1, -1, -1)
+    assert diversity(v).abs().max() < 1e-6
+    turned = torch.stack([v[0], v[0].flip(1), 5 * v[0].transpose(1, 2)])  # elsewhere on the map, stronger: one texture
+    assert diversity(turned).abs().max() < 1e-6
+    apart = torch.zeros(3, D, side, side)
+    for c in range(3):
+        apart[c, c] = 1
+    assert torch.allclose(diversity(apart), torch.ones(3))
+    apart[1] = apart[0]
+    assert torch.allclose(diversity(apart), torch.tensor([0.5, 0.5, 1.0]))
+    assert diversity(v[:1]) is None
 
 
 def test_a_single_photograph_s_facet_is_met_by_that_photograph(network, targets):

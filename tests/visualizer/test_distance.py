@@ -133,3 +133,23 @@ def test_every_facet_has_its_own_scale_and_shape():
 def test_starts_outside_the_range_are_refused(scale, shape):
     with pytest.raises(ValueError, match="starts"):
         AdaptiveDistance(1, scale=scale, shape=shape)
+
+
+@pytest.mark.parametrize("shape", [(40,), (5, 33)])
+def test_a_facet_s_distance_is_the_same_in_any_batch(shape):
+    """To the bit, backwards too."""
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 3
+    adaptive = AdaptiveDistance(shape[0])
+    with torch.no_grad():
+        adaptive.free_r.add_(torch.linspace(-1, 1, shape[0]))
+    whole = x.clone().requires_grad_()
+    losses = adaptive(whole)
+    losses.sum().backward()
+    for size in (1, 3):
+        for first in range(0, shape[0] - size, size):
+            facets = slice(first, first + size)
+            part = x[facets].clone().requires_grad_()
+            answer = adaptive(part, facets)
+            answer.sum().backward()
+            assert torch.equal(answer, losses[facets])
+            assert torch.equal(part.grad, whole.grad[facets])

@@ -9,6 +9,7 @@ from mindseye.visualizer.objective import (
     Objective,
     cosine,
     dot_product,
+    dot_product_cosine,
     relative_distance,
     summed_distance,
     take_channels,
@@ -37,6 +38,9 @@ def test_terms_by_hand():
     t = torch.tensor([[[[3.0, 0.0]], [[4.0, 2.0]]]])
     assert dot_product(a, t).item() == pytest.approx(1 * 3 + 0 + 0 + 2 * 2)
     assert cosine(a, t).item() == pytest.approx(7 / (3 * math.sqrt(29)))
+    # The dot product's mean over the two positions, times the cosine squared, which is at least a tenth squared.
+    assert dot_product_cosine(a, t).item() == pytest.approx(7 / 2 * (7 / (3 * math.sqrt(29))) ** 2)
+    assert dot_product_cosine(a, -t).item() == pytest.approx(-7 / 2 * 0.1**2)
     assert summed_distance(a, t).item() == pytest.approx(math.sqrt(4 + 4) + 4)
     assert relative_distance(a, t).item() == pytest.approx(math.sqrt(4 + 4 + 16) / math.sqrt(29))
 

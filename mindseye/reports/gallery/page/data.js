@@ -110,13 +110,24 @@ const ABOUT = {
   "fidelity.pooled.cosine": "The same cosine on channel means: what, whatever the place.",
   selectivity: "Share of the layer's activation in the top-k channels.",
   retrieval: "1 where no other facet's target is nearer to the picture. Less in the mean: facets are confused.",
-  "naturalness.tv": "Total variation over the photographs': 1 is as smooth as they are, more is grain.",
+  "naturalness.tv": "Total variation over the photographs': 1 is as smooth as they are, more is grain, far less is haze.",
+  "naturalness.spectrum": "Distance of the picture's log power spectrum from the photographs': 0 is theirs, 1 is ten times or a tenth of their power throughout.",
+  diversity: "How unlike the textures of the other facets' pictures: 0 where every facet came out the same. Compare it with the nearest photographs'.",
 };
 
 const spoken = (name) => name.replace(/[._]/g, " ");
+// Measures of which neither more nor less is better, but what is nearest to a value, in ratio.
+const AIMS = { "naturalness.tv": 1 };
 function better(measure) {
+  if (measure.name in AIMS) return `nearest to ${AIMS[measure.name]} is best`;
   if (measure.larger === null) return "";
   return measure.larger ? "larger is better" : "smaller is better";
+}
+
+// What to sort by: the more the better, also where the measure itself counts the other way.
+function quality(measure, value) {
+  if (measure.name in AIMS) return -Math.abs(Math.log(Math.max(value, 1e-9) / AIMS[measure.name]));
+  return measure.larger === false ? -value : value;
 }
 
 // Three digits that people read at a glance; thousands and more without a point.

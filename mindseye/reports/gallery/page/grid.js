@@ -31,12 +31,12 @@ function mean(values) {
 
 // Sorts so that the best comes first and what has no value last.
 function best(items, valueOf) {
-  const down = MEASURES[measureIndex(state.measure)]?.larger !== false;
+  const measure = MEASURES[measureIndex(state.measure)];
   return items
     .map((item) => ({ item, value: valueOf(item) }))
     .toSorted((x, y) => {
       if (x.value === null || y.value === null) return (x.value === null) - (y.value === null);
-      return down ? y.value - x.value : x.value - y.value;
+      return quality(measure, y.value) - quality(measure, x.value);
     })
     .map(({ item }) => item);
 }

@@ -1,0 +1,65 @@
+"""`mindseye report FOLDER`: what one setting of a sweep does, paired over everything else, as tables."""
+
+import argparse
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mindseye.files import write_atomically
+from mindseye.reports.ablation import MEASURES, Comparison, as_csv, as_latex, as_markdown, compare
+from mindseye.sweeps.status import read_sweep
+from mindseye.sweeps.summary import read_rows
+
+WIDTH = 160
+
+
+def report(arguments: list[str]) -> None:
+    """Print the comparison and write it into the folder. Raises ValueError where there is nothing to compare."""
+    parser = argparse.ArgumentParser(
+        prog="mindseye report",
+        description="Holds every value of one swept setting against a reference value, pair by pair over facets, seeds "
+        "and all other settings, and writes report.md, report.tex and report.csv into the folder.",
+    )
+    parser.add_argument("folder", type=Path, help="a sweep's (hydra.sweep.dir)")
+    parser.add_argument("--by", default="ablation", help="the swept setting; default: ablation")
+    parser.add_argument("--reference", default=None, help="the value to hold the others against; default: the first")
+    parser.add_argument("--measures", nargs="+", default=list(MEASURES), help="columns, by their names in summary.csv")
+    asked = parser.parse_args(arguments)
+    sweep = read_sweep(asked.folder)
+    rows = read_rows(sweep)
+    reference = asked.reference
+    if reference is None:
+        reference = next((str(row[f"override.{asked.by}"]) for row in rows if f"override.{asked.by}" in row), "none")
+    found = compare(rows, asked.by, reference, measures=asked.measures)
+    for suffix, content in ((".md", as_markdown(found)), (".tex", as_latex(found)), (".csv", as_csv(found))):
+        write_atomically(sweep.folder / f"report{suffix}", content.encode())
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    console.print(_shown(found))
+    for suffix in (".md", ".tex", ".csv"):
+        console.print(str(sweep.folder / f"report{suffix}"), soft_wrap=True, highlight=False)
+
+
+def _shown(found: Comparison) -> Table:
+    table = Table(title=f"difference to {escape(found.by)}={escape(found.reference)}", box=box.SIMPLE_HEAD)
+    table.add_column(escape(found.by))
+    for measure in found.means:
+        table.add_column(measure.replace(".", "\n"), justify="right")
+    table.add_row(f"{escape(found.reference)} itself", *(f"{mean:.3f}" for mean in found.means.values()), style="dim")
+    for variant in dict.fromkeys(one.variant for one in found.differences):
+        mine = {one.measure: one for one in found.differences if one.variant == variant}
+        cells = [
+            ""
+            if measure not in mine
+            else f"[bold]{mine[measure].difference:+.3f}[/]"
+            if mine[measure].clear
+            else f"{mine[measure].difference:+.3f}"
+            for measure in found.means
+        ]
+        table.add_row(escape(variant), *cells)
+    table.caption = "bold: the 95 % interval leaves 0 out"
+    return table

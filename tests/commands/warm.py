@@ -1,0 +1,93 @@
+"""Commands in processes of their own that start at once: forked from one that has imported torch and Lightning.
+
+To import them takes five seconds, again and again for each command. Everything else is as `python -m` has it: the
+process's own directory, environment, standard streams, state of Hydra and torch, and its end. What is read from the
+environment during import (OMP_NUM_THREADS, MPLBACKEND) is the first command's.
+"""
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+IMPORTED = (
+    "mindseye.commands.main", "mindseye.commands.visualize", "mindseye.commands.layers", "mindseye.commands.cache",
+    "mindseye.demo.photographs", "mindseye.results.metrics", "mindseye.results.run_folder",
+    "mindseye.results.visualization",
+)  # fmt: skip
+_parent: subprocess.Popen | None = None
+
+
+def python(*arguments, cwd, env, timeout):
+    """`python -m MODULE ...` or `python -c PROGRAM ...`: a subprocess.CompletedProcess with both streams as text.
+
+    A process that runs past `timeout` seconds is ended, with returncode -14. Cold where there is no safe fork.
+    """
+    if sys.platform != "linux":
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        streams = [str(Path(folder) / name) for name in ("stdout", "stderr")]
+        wish = {"arguments": arguments, "cwd": str(cwd), "env": env, "streams": streams, "timeout": timeout}
+        parent = _running(env)
+        parent.stdin.write(json.dumps(wish) + "\n")
+        parent.stdin.flush()
+        code = int(parent.stdout.readline())
+        stdout, stderr = (Path(stream).read_text() for stream in streams)
+    return subprocess.CompletedProcess([sys.executable, *arguments], code, stdout, stderr)
+
+
+def _running(env):
+    global _parent
+    if _parent is None or _parent.poll() is not None:
+        _parent = subprocess.Popen(
+            [sys.executable, __file__], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        atexit.register(_parent.communicate)  # the end of its input is its end
+    return _parent
+
+
+def _wishes():
+    """In the parent: answers each wish with a child's exit code. In the child: gives the wish."""
+    for line in sys.stdin:
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            return json.loads(line)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    return None
+
+
+def _become(wish):
+    import runpy
+    import signal
+
+    signal.alarm(wish["timeout"])
+    for descriptor, path in zip((0, 1, 2), (os.devnull, *wish["streams"]), strict=True):
+        opened = os.open(path, os.O_RDONLY if descriptor == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    os.chdir(wish["cwd"])
+    os.environ.clear()
+    os.environ.update(wish["env"])
+    how, what, *arguments = wish["arguments"]
+    sys.path[0] = wish["cwd"]
+    sys.argv = [how, *arguments]
+    if how == "-m":
+        sys.modules.pop(what, None)  # it is to be run, as it stands in no `import` yet
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
+
+
+if __name__ == "__main__":
+    import importlib
+
+    for name in IMPORTED:
+        importlib.import_module(name)
+    if (wish := _wishes()) is not None:
+        _become(wish)
