@@ -10,14 +10,14 @@ from mindseye.files import write_atomically
 from mindseye.sweeps.manifest import as_written
 from mindseye.sweeps.status import SweepStatus
 
-# The measures that cells can be compared by, and whether the larger is the better.
+# The measures that cells can be compared by, and whether the larger is the better; None: the nearer to 1.
 MEASURES = {
     "fidelity.cosine": True,
     "fidelity.relative_distance": False,
     "fidelity.pooled.cosine": True,
     "selectivity": True,
     "retrieval": True,
-    "naturalness.tv": False,
+    "naturalness.tv": None,
     "naturalness.spectrum": False,
     "diversity": True,
     "transfer.cosine": True,
@@ -125,4 +125,5 @@ def ranked(rows: Sequence[Row], measure: str) -> list[tuple[str, float]]:
         if isinstance(value, int | float):
             values.setdefault(str(row["cell"]), []).append(float(value))
     means = [(cell, sum(found) / len(found)) for cell, found in values.items()]
-    return sorted(means, key=lambda pair: pair[1], reverse=MEASURES.get(measure, True))
+    larger = MEASURES.get(measure, True)
+    return sorted(means, key=lambda pair: abs(pair[1] - 1) if larger is None else -pair[1] if larger else pair[1])
