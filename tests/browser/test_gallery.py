@@ -588,8 +588,8 @@ def test_total_variation_is_best_near_that_of_photographs(visit, tmp_path, make_
         said["facets"][0]["naturalness"]["tv"] = tv
         (run / "metrics.json").write_text(json.dumps(said))
     page = visit(f"file://{make_gallery(tmp_path)}#view=ranking&measure=naturalness.tv")
-    assert captions(page) == ["0.900", "3.000", "0.200"]
+    assert captions(page) == ["0.900", "0.200", "3.000"]
     cell(page, 0, 0).click()
     page.select_option("#beside", "right")
     row = page.locator("#large-measures tbody tr", has_text="naturalness tv").inner_text().split("\t")
-    assert row[1:3] == ["0.900", "−2.100 ▲"]
+    assert row[1:3] == ["0.900", "+0.700 ▲"]

@@ -86,10 +86,10 @@ def test_axes_are_what_varies_with_numbers_by_size(grid):
 
 
 def test_every_facet_with_its_measures_pictures_and_steps(grid):
-    data = collected(grid, larger_is_better={"fidelity.cosine": True, "naturalness.tv": False})
+    data = collected(grid, larger_is_better={"naturalness.tv": None})
     overview = data["overview"]
     assert overview["measures"] == [
-        {"name": "fidelity.cosine", "larger": True}, {"name": "naturalness.tv", "larger": False},
+        {"name": "fidelity.cosine", "better": None}, {"name": "naturalness.tv", "better": "near 1"},
     ]  # fmt: skip
     first = overview["runs"][1]["facets"][1]
     assert first["measures"] == [pytest.approx(0.61), 1.5]

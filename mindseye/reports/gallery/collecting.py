@@ -22,6 +22,7 @@ BASELINES = ("initial", "nearest", "noise")
 PICTURES = ("visualization", "initial", "nearest")  # the .png files of a facet
 NOT_SET = "(default)"  # of a swept key that a run neither overrides nor has in its configuration
 
+_BETTER = {True: "larger", False: "smaller", None: "near 1"}
 _MOST_BYTES = 64 << 20  # of one file of a run: more is none that a run writes
 _MOST_KEYS, _MOST_FACETS, _MOST_PHOTOGRAPHS, _MOST_TEXT = 2000, 1000, 200, 400
 _POINTS = 400_000  # of all curves together; a page of 5000 facets then has about 3 MB of them
@@ -57,15 +58,16 @@ def collect(
     folder: str | os.PathLike[str],
     runs: Sequence[ListedRun],
     *,
-    larger_is_better: Mapping[str, bool] | None = None,
+    larger_is_better: Mapping[str, bool | None] | None = None,
     notes: Sequence[str] = (),
 ) -> Json:
     """Everything the page shows, as values that JSON has: `overview`, and `details` with one entry per run.
 
     overview: title, notes, `axes` (each key with the values that it takes in these runs, in order), `measures` (name,
-    and whether the larger is the better, None where nobody says), `steps` (lists of file names) and `runs`: path, href
-    (its folder as a URL relative to the page), status, reason, `at` (index of its value on each axis) and `facets`:
-    measures in the order of `measures`, `pictures` there are, which list of `steps`, which list of photographs.
+    and which is better: larger, smaller or near 1, as `larger_is_better` has True, False or None; None where it does
+    not have it), `steps` (lists of file names) and `runs`: path, href (its folder as a URL relative to the page),
+    status, reason, `at` (index of its value on each axis) and `facets`: measures in the order of `measures`, the
+    `pictures` there are, which list of `steps`, which list of photographs.
     details: what only the large view needs, see `_details`. Nothing is raised for a run that cannot be read.
     """
     folder = Path(folder)
@@ -73,7 +75,7 @@ def collect(
     read = [_read(folder, root, run) for run in runs]
     axes, places = _axes(read)
     names = sorted({name for run in read for facet in run.facets for name in facet["measures"]}, key=_measure_order)
-    better = larger_is_better or {}
+    larger = larger_is_better or {}
     steps, photographs = _Interned(), _Interned()
     rows = [
         {
@@ -110,7 +112,7 @@ def collect(
             "title": _text(root.name),
             "notes": [_text(note) for note in notes],
             "axes": axes,
-            "measures": [{"name": name, "larger": better.get(name)} for name in names],
+            "measures": [{"name": name, "better": _BETTER[larger[name]] if name in larger else None} for name in names],
             "steps": steps.values,
             "terms": [{"name": name, "range": _range(read, name)} for name in terms],
             "runs": rows,

@@ -21,7 +21,7 @@ def write_gallery(
     folder: str | os.PathLike[str],
     runs: Sequence[ListedRun],
     *,
-    larger_is_better: Mapping[str, bool] | None = None,
+    larger_is_better: Mapping[str, bool | None] | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
     """Write `gallery.html` into the folder, as a whole or not at all; what it shows are `runs`, see `collect`.

@@ -116,18 +116,13 @@ const ABOUT = {
 };
 
 const spoken = (name) => name.replace(/[._]/g, " ");
-// Measures of which neither more nor less is better, but what is nearest to a value, in ratio.
-const AIMS = { "naturalness.tv": 1 };
-function better(measure) {
-  if (measure.name in AIMS) return `nearest to ${AIMS[measure.name]} is best`;
-  if (measure.larger === null) return "";
-  return measure.larger ? "larger is better" : "smaller is better";
-}
+const BETTER = { larger: "larger is better", smaller: "smaller is better", "near 1": "nearest to 1 is best" };
+const better = (measure) => BETTER[measure.better] ?? "";
 
 // What to sort by: the more the better, also where the measure itself counts the other way.
 function quality(measure, value) {
-  if (measure.name in AIMS) return -Math.abs(Math.log(Math.max(value, 1e-9) / AIMS[measure.name]));
-  return measure.larger === false ? -value : value;
+  if (measure.better === "near 1") return -Math.abs(value - 1);
+  return measure.better === "smaller" ? -value : value;
 }
 
 // Three digits that people read at a glance; thousands and more without a point.

@@ -57,7 +57,7 @@ function changeOf(mine, theirs, measure) {
   const difference = mine - theirs;
   if (Math.abs(difference) < 5e-7) return "0";
   const text = `${difference > 0 ? "+" : "−"}${figure(Math.abs(difference))}`;
-  if (measure.larger === null && !(measure.name in AIMS)) return text;
+  if (measure.better === null) return text;
   const good = quality(measure, mine) > quality(measure, theirs);
   return make("span", { class: good ? "good" : "bad", text: `${text} ${good ? "▲" : "▼"}`, title: good ? "better" : "worse" });
 }

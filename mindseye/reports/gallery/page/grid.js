@@ -13,14 +13,17 @@ function passes(cell, filter) {
   const value = measureOf(cell, measureIndex(state.measure));
   const threshold = boundValue();
   if (value === null || threshold === null) return false;
-  return MEASURES[measureIndex(state.measure)].larger === false ? value <= threshold : value >= threshold;
+  return wantsLess(MEASURES[measureIndex(state.measure)]) ? value <= threshold : value >= threshold;
 }
+
+// Whether the bound is from above: also where 1 is best, since most pictures have more.
+const wantsLess = (measure) => measure.better === "smaller" || measure.better === "near 1";
 
 // The bound is kept in hundredths of the measure's scale, counted from its worse end.
 function boundValue() {
   const index = measureIndex(state.measure), scale = SCALES[index];
   if (state.bound === null || !scale) return null;
-  const share = MEASURES[index].larger === false ? 1 - state.bound / 100 : state.bound / 100;
+  const share = wantsLess(MEASURES[index]) ? 1 - state.bound / 100 : state.bound / 100;
   return scale.low + share * (scale.high - scale.low);
 }
 

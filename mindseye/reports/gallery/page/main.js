@@ -57,7 +57,7 @@ function showControls() {
   if (byId("filter").value !== state.filter) byId("filter").value = state.filter;
   const index = measureIndex(state.measure);
   if (index >= 0) {
-    const measure = MEASURES[index], down = measure.larger === false;
+    const measure = MEASURES[index], down = wantsLess(measure);
     byId("measure-about").textContent = [
       ABOUT[measure.name],
       better(measure) && `${better(measure)[0].toUpperCase()}${better(measure).slice(1)}.`,
