@@ -27,6 +27,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from mindseye.leases import put_aside, signs_of_life
+
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the files: part of every address, so entries of another are not found
@@ -297,15 +299,15 @@ class Cache:
             who = f" (pid {owner.pid}, {owner.hostname.partition('?')[0]})" if owner else ""
             log.warning("waiting for another process%s that computes the same", who)
         while not lock.is_locked:
-            last = _signs_of_life(lock.lock_file)
+            last = signs_of_life(lock.lock_file)
             try:
                 lock.acquire(timeout=1.5 * self.lease_s, poll_interval=POLL_S, cancel_check=path.exists)
             except Timeout:
                 if path.exists():
                     return
-                if last is not None and _signs_of_life(lock.lock_file) == last:
-                    _put_aside(Path(lock.lock_file), last)
-                    if _signs_of_life(lock.lock_file) == last:
+                if last is not None and signs_of_life(lock.lock_file) == last:
+                    put_aside(Path(lock.lock_file), last)
+                    if signs_of_life(lock.lock_file) == last:
                         raise OSError(f"{lock.lock_file} is left by a dead process and cannot be removed") from None
 
     # ---- the folder --------------------------------------------------------------------------------------------
@@ -351,28 +353,6 @@ class Cache:
             reason = " ".join(str(error).split())
             log.warning("the cache folder %s cannot be used (%s): going on without it", self.folder, reason)
         self._warned = True
-
-
-def _signs_of_life(lock: str) -> tuple[int, int] | None:
-    with suppress(OSError):
-        status = os.lstat(lock)
-        return status.st_ino, status.st_mtime_ns
-    return None
-
-
-def _put_aside(lock: Path, judged: tuple[int, int]) -> None:
-    """Remove a dead owner's lock where filelock cannot: it swaps two names in one step, which NFS and others refuse.
-
-    A rename instead: of several takers one gets the file. Who gets another than was `judged`, because somebody was
-    quicker and holds a new lock, puts it back; the short absence does not disturb its owner.
-    """
-    aside = lock.with_name(f"{lock.name}.dead.{secrets.token_hex(8)}")
-    with suppress(OSError):
-        os.rename(lock, aside)
-        if _signs_of_life(os.fspath(aside)) != judged:
-            with suppress(FileExistsError):
-                os.link(aside, lock)
-        aside.unlink()
 
 
 # ---- the file format ---------------------------------------------------------------------------------------------

@@ -155,7 +155,9 @@ def _read_ahead(photographs: Photographs, ranges: Sequence[range], workers: int)
 def _work(photographs: Photographs, ranges: Sequence[range], writer: Connection, readers: list[Connection]) -> None:
     """What a worker does until it is done, killed, or its pipe has no reader any more: then its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends its workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whatever handler was inherited, it was not meant for a worker
+    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):  # whatever handler was inherited, it was not meant for a worker
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork, and the cores are all taken
     for reader in readers:  # inherited: while any process can read, a write never fails
         reader.close()

@@ -15,13 +15,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from filelock import SoftFileLease, Timeout
+from filelock import SoftFileLease
 
 from mindseye.files import write_atomically
+from mindseye.leases import take
 from mindseye.visualizer.interruptions import Interrupted
 
 State = Literal["waiting", "running", "completed", "failed", "to be continued"]
 STATUS, LOCK = "status.json", "running.lock"
+RESULT = "metrics.json"  # the file that is written last
 LEASE_S = 30.0  # without a sign of life for so long an owner on another host counts as dead
 BEAT_S = 3.0
 CLOCKS_S = 60.0  # on top of it for who only looks: clocks of hosts differ, and NFS shows times late
@@ -51,7 +53,8 @@ class RunStatus:
 def read_status(folder: str | os.PathLike[str]) -> RunStatus:
     """The status of a run folder; `waiting` where there is none, or no readable one.
 
-    One that says `running` while nobody is at it any more comes back as `to be continued`.
+    One that says `running` while nobody is at it any more, or `completed` where the run is no more, comes back as `to be
+    continued`.
     """
     place = Path(folder)
     try:
@@ -65,6 +68,8 @@ def read_status(folder: str | os.PathLike[str]) -> RunStatus:
         return RunStatus()
     if status.status == "running" and not _is_alive(place, status):
         return replace(status, status="to be continued", reason=SILENT)
+    if status.status == "completed" and not (place / RESULT).is_file():
+        return replace(status, status="to be continued", reason=f"its {RESULT} is gone")
     return status
 
 
@@ -119,28 +124,15 @@ def occupy(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = SoftFileLease(folder / LOCK, lease_duration=LEASE_S, heartbeat_interval=BEAT_S)
-    seen = _beat(folder)
-    try:
-        lock.acquire(timeout=0 if seen is None else 2 * BEAT_S, poll_interval=BEAT_S / 10)
-    except Timeout:
-        if _beat(folder) == seen:  # not a sign of life: wait until it counts as dead
-            with suppress(Timeout):
-                lock.acquire(timeout=1.5 * LEASE_S, poll_interval=BEAT_S / 10)
-        if not lock.is_locked:
-            owner = lock.owner
-            who = f" (pid {owner.pid} on {owner.hostname.partition('?')[0]})" if owner else ""
-            raise Occupied(f"another process{who} is at work in {folder}: wait, or take another folder") from None
+    if not take(lock, BEAT_S, wait=False):
+        owner = lock.owner
+        who = f" (pid {owner.pid} on {owner.hostname.partition('?')[0]})" if owner else ""
+        raise Occupied(f"another process{who} is at work in {folder}: wait, or take another folder")
     try:
         yield
     finally:
         with suppress(OSError):
             lock.release()
-
-
-def _beat(folder: Path) -> int | None:
-    with suppress(OSError):
-        return (folder / LOCK).stat().st_mtime_ns
-    return None
 
 
 class RunRecord:
@@ -149,10 +141,17 @@ class RunRecord:
     Entered, it says `running`. `progress` says how far it is, `complete` that it is done. Left by an exception it says
     `failed` with the reason in one line, or `to be continued` after an interruption; the exception goes on. It holds
     the folder meanwhile, see `occupy`.
+
+    keep_completed: a run of the same configuration that is completed by then, perhaps by somebody else meanwhile, stays
+    as it is: `completed` is its status, and nothing is written.
     """
 
-    def __init__(self, folder: Path, overrides: Sequence[str], config_sha256: str) -> None:
+    def __init__(
+        self, folder: Path, overrides: Sequence[str], config_sha256: str, *, keep_completed: bool = False
+    ) -> None:
         self.folder = folder
+        self.completed: RunStatus | None = None
+        self._keep_completed = keep_completed
         self._status = RunStatus(status="running", overrides=tuple(overrides), config_sha256=config_sha256)
         self._said = 0.0
         self._begun = 0.0
@@ -162,7 +161,11 @@ class RunRecord:
     def __enter__(self) -> "RunRecord":
         self._place.__enter__()
         earlier = read_status(self.folder)
-        again = earlier.config_sha256 == self._status.config_sha256 and earlier.status != "completed"
+        same = earlier.config_sha256 == self._status.config_sha256
+        if self._keep_completed and same and earlier.status == "completed":
+            self.completed = earlier
+            return self
+        again = same and earlier.status != "completed"
         self._begun = time.monotonic()
         self._before = earlier.seconds if again else 0.0
         self._status = replace(
@@ -195,7 +198,7 @@ class RunRecord:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         try:
-            if error is not None and self._status.status != "completed":
+            if error is not None and self.completed is None and self._status.status != "completed":
                 stopped = isinstance(error, Interrupted | KeyboardInterrupt)
                 reason = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else one_line(error)
                 self._status = replace(self._status, status="to be continued" if stopped else "failed", reason=reason)

@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import SoftFileLease
 
 from mindseye.files import write_atomically
+from mindseye.leases import take
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -45,6 +46,7 @@ class Manifest:
     commands: list[tuple[str, ...]] = field(default_factory=list)
     config_sha256: str = ""  # of the configuration without overrides, and the version, when the sweep was begun
     created: float = 0.0  # seconds since the epoch
+    started_from: str = ""  # the folder in which the sweep was begun: relative ones in the overrides start there
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -60,7 +62,8 @@ class Manifest:
                     raise ValueError(f"{cell.folder!r} is no folder of a cell")
             commands = [tuple(words) for words in said["commands"]]
             known = {cell.id: cell for cell in cells}
-            return cls(Path(folder), known, commands, str(said["config_sha256"]), float(said["created"]))
+            created, there = float(said["created"]), str(said["started_from"])
+            return cls(Path(folder), known, commands, str(said["config_sha256"]), created, there)
         except FileNotFoundError:
             return cls(Path(folder), created=time.time())
         except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
@@ -72,6 +75,7 @@ class Manifest:
             "format": FORMAT,
             "created": self.created,
             "config_sha256": self.config_sha256,
+            "started_from": self.started_from,
             "commands": [list(words) for words in self.commands],
             "cells": [
                 {"id": cell.id, "folder": cell.folder, "overrides": list(cell.overrides)}
@@ -81,17 +85,28 @@ class Manifest:
         write_atomically(self.folder / MANIFEST, json.dumps(said, indent=1).encode())
 
 
-def add_cells(folder: Path, asked: Iterable[Sequence[str]], command: Sequence[str], config_sha256: str) -> list[Cell]:
+def add_cells(
+    folder: Path, asked: Iterable[Sequence[str]], command: Sequence[str], config_sha256: str, started_from: str = ""
+) -> list[Cell]:
     """Add what is not there yet to the sweep's manifest; the cells for all that was `asked`, in its order.
 
-    asked: the overrides of each cell. Two commands on one sweep may do this at once. Raises ValueError for a damaged
-    manifest, which is left as it is.
+    asked: the overrides of each cell. started_from: the folder the command was given in. Two commands on one sweep may
+    do this at once. Raises ValueError for a damaged manifest, and for a sweep that was begun in another folder, where the
+    same overrides may mean other photographs; the manifest is then left as it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [tuple(overrides) for overrides in asked]
-    varying = _varying(wanted)
-    with SoftFileLease(folder / "manifest.lock", lease_duration=_LEASE_S):
+    varying = _varying(wanted) or None
+    lock = SoftFileLease(folder / "manifest.lock", lease_duration=_LEASE_S, heartbeat_interval=_LEASE_S / 10)
+    take(lock, _LEASE_S / 10, wait=True)
+    try:
         manifest = Manifest.read(folder)
+        if manifest.cells and manifest.started_from not in ("", started_from):
+            raise ValueError(
+                f"{folder} was begun in {manifest.started_from}, where its relative folders start; give the command "
+                "there, or take another hydra.sweep.dir"
+            )
+        manifest.started_from = started_from
         manifest.config_sha256 = manifest.config_sha256 or config_sha256
         cells = {}
         for overrides in wanted:
@@ -102,6 +117,8 @@ def add_cells(folder: Path, asked: Iterable[Sequence[str]], command: Sequence[st
         if tuple(command) not in manifest.commands:
             manifest.commands.append(tuple(command))
         manifest.write()
+    finally:
+        lock.release()
     return list(cells.values())
 
 

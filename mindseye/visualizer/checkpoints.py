@@ -15,7 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from mindseye.facets.targets import write_atomically
+from mindseye.files import write_atomically
 
 FORMAT = 1
 NAME = re.compile(r"fit-(\d+)-of-(\d+)(-.+)?\.safetensors")

@@ -21,7 +21,8 @@ from torch import nn
 
 from mindseye.facets import discover_facets, discovery, load_photographs, photographs
 from mindseye.facets import survey as survey_module
-from mindseye.facets.cache import Cache, _put_aside, _signs_of_life, address, default_folder
+from mindseye.facets.cache import Cache, address, default_folder
+from mindseye.leases import put_aside, signs_of_life
 from mindseye.facets.survey import architecture, code_of, survey
 from mindseye.networks import Network, callable_network
 from mindseye.networks.preparing import prepare
@@ -480,14 +481,14 @@ def test_a_lock_that_beats_is_waited_for(tmp_path):
 def test_of_two_who_take_over_the_second_puts_the_first_one_s_lock_back(tmp_path):
     lock = tmp_path / "x.lock"
     lock.write_text("dead")
-    judged = _signs_of_life(str(lock))
+    judged = signs_of_life(str(lock))
     pinned = lock.open()  # so that the number of its inode is not given to the next file
     lock.unlink()
     lock.write_text("the first one's")
-    _put_aside(lock, judged)
+    put_aside(lock, judged)
     pinned.close()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["the first one's"]
-    _put_aside(lock, _signs_of_life(str(lock)))
+    put_aside(lock, signs_of_life(str(lock)))
     assert list(tmp_path.iterdir()) == []
 
 
