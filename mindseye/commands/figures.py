@@ -150,7 +150,7 @@ def _layer_row(folder: Path) -> "tuple[LayerRow, str]":
 
     run, targets = read_run(folder), FacetTargets.load(folder / "targets")
     network = run.metrics.get("provenance", {}).get("network", {}).get("name", "")
-    heading = f"{network} · columns: facets of {len(targets.paths)} photographs, those of different layers that share most"
+    heading = f"{network} · a column: facets that share most of {len(targets.paths)} photographs with the last layer's"
     return LayerRow(targets.layer, targets, run.images), heading
 
 

@@ -74,8 +74,8 @@ def visualizations(
     tile = min(LARGEST, (width - SIDE - (columns - 1) * GAP) / columns)
     block = (above + 1) * (tile + GAP) + _line(SMALL)
     page = _Page(width, _head(heading) + blocks * block + (blocks - 1) * ROW_GAP)
-    page.head(heading)
     start = (width - SIDE - columns * tile - (columns - 1) * GAP) / 2 + SIDE
+    page.head(heading, start)
     for number in range(blocks):
         top = _head(heading) + number * (block + ROW_GAP)
         shown = range(number * columns, min(C, (number + 1) * columns))
@@ -97,45 +97,63 @@ def feature_space(targets: FacetTargets, *, facets: Sequence[int] | None = None,
     """Fig. 2: the map of all photographs with their clusters, and beside it what each facet is blended of.
 
     A cross is a k-means centre. From it lines run to the N photographs that the facet's target is made of, thicker for
-    a larger weight (Eq. 1); they stand on the right, the largest weight first, with their weights. Both axes have the
-    same scale, since distances are what weights come from. `facets`: those that are listed; all by default. A page wide.
+    a larger weight (Eq. 1). They stand on the right, the largest weight first, with their weights, beside the part of
+    the map around the centre. Both axes of a map have the same scale, since distances are what weights come from.
+    `facets`: those that are listed; all by default. A page wide.
     """
     listed = range(targets.C) if facets is None else facets
     N = targets.chosen.shape[1]
     shown = min(N, WEIGHTS)
-    side = 2.6
-    right = side + 0.2
-    tile = min(0.62, (PAGE - right - (shown - 1) * GAP) / shown)
-    row = 2 * _line(SMALL) + tile
+    side = 2.35
+    right = side + 0.16
+    # A row: a square map of the facet alone, as high as its label, photographs and weights together.
+    lines = 2 if len(listed) <= 2 and shown > 5 else 1
+    across = math.ceil(shown / lines)
+    labelled = (lines + 1) * _line(SMALL)
+    tile = min(0.62, (PAGE - right - labelled - across * GAP - 0.03) / (across + lines))
+    row = labelled + lines * tile
+    start = right + row + GAP + 0.03
     of = f"{shown} of {N}" if shown < N else str(N)
     note = f"× k-means centre; lines to the {N} photographs that each facet is blended of"
-    body = max(side + _line(SMALL) * 2, _line(SMALL) + len(listed) * (row + ROW_GAP) - ROW_GAP)
+    rows_top = _line(SMALL) + 0.04
+    body = max(side + 0.03 + _line(SMALL) * 2, rows_top + len(listed) * (row + ROW_GAP) - ROW_GAP)
+    gap = min(0.25, (body - rows_top - len(listed) * row) / max(1, len(listed) - 1))
     page = _Page(PAGE, _head(heading) + body)
     page.head(heading)
     top = _head(heading)
-    _map(page.axes(0.01, top + 0.01, side - 0.02, side - 0.02), targets, listed)
+    everything = _map_axes(page, 0, top, side)
+    _points(everything, targets, min(14.0, max(1.0, 2500 / len(targets.paths))))
+    for c in listed:
+        _chosen(everything, targets, c, 0.5)
+    _centres(everything, targets)
     for number, part in enumerate(_two_lines(note, side)):
         page.words(part, 0, top + side + number * _line(SMALL) + 0.03, size=SMALL, colour=FAINT, room=side)
     page.words(
-        f"{of} photographs of each facet, the largest weight first, weights below",
+        f"each facet's surroundings, and its {of} photographs with their weights",
         right, top, size=SMALL, colour=FAINT, room=PAGE - right,
     )  # fmt: skip
     sizes = targets.labels.bincount(minlength=targets.C).tolist()
     for number, c in enumerate(listed):
-        above = top + _line(SMALL) + number * (row + ROW_GAP)
-        mark = page.axes(right, above, 0.1, _line(SMALL))
+        above = top + rows_top + number * (row + gap)
+        closer = _map_axes(page, right, above, row)
+        _points(closer, targets, 6.0)
+        _chosen(closer, targets, c, 0.8)
+        closer.plot(*targets.centres[c].tolist(), marker="x", color=INK, markersize=4, markeredgewidth=1, zorder=6)
+        _around(closer, targets, c)
+        mark = page.axes(start, above, 0.1, _line(SMALL))
         mark.set(xlim=(-1, 1), ylim=(-1, 1))
         mark.axis("off")
         mark.plot(0, 0.1, clip_on=False, markersize=4.5, markeredgewidth=0, linestyle="none", **_look(c))
-        page.words(f"facet {c}", right + 0.14, above, size=SMALL)
+        page.words(f"facet {c}", start + 0.14, above, size=SMALL)
         cluster = f"cluster of {sizes[c]} photograph{'s' if sizes[c] != 1 else ''}"
-        page.words(cluster, right + 0.6, above, size=SMALL, colour=FAINT)
+        page.words(cluster, start + 0.6, above, size=SMALL, colour=FAINT)
         order = targets.weights[c].argsort(descending=True, stable=True)[:shown].tolist()
         for place, n in enumerate(order):
-            left = right + place * (tile + GAP)
-            page.picture(targets.photographs[c, n], left, above + _line(SMALL), tile)
+            left = start + place % across * (tile + GAP)
+            upper = above + _line(SMALL) + place // across * (tile + _line(SMALL))
+            page.picture(targets.photographs[c, n], left, upper, tile)
             weight = f"{float(targets.weights[c, n]):.2f}"
-            page.words(weight, left + tile / 2, above + _line(SMALL) + tile + 0.01, size=SMALL, align="center")
+            page.words(weight, left + tile / 2, upper + tile + 0.01, size=SMALL, align="center")
     return page.figure
 
 
@@ -169,8 +187,8 @@ def iterations(
     tile = (width - side - (len(columns) - 1) * GAP) / len(columns)
     tile = min(LARGEST, tile, (TALLEST - _head(heading) - _line(SMALL)) / C - GAP)
     page = _Page(width, _head(heading) + _line(SMALL) + C * (tile + GAP) - GAP)
-    page.head(heading)
     start = (width - side - len(columns) * tile - (len(columns) - 1) * GAP) / 2 + side
+    page.head(heading, start)
     for place, (name, pictures) in enumerate(columns):
         left, top = start + place * (tile + GAP), _head(heading)
         page.words(name, left + tile / 2, top, size=SMALL, align="center", room=tile + GAP)
@@ -259,13 +277,12 @@ def match_facets(labels: Tensor, reference: Tensor, C: int) -> tuple[list[int], 
 
 
 def evenly(values: Sequence[int], count: int) -> list[int]:
-    """At most `count` of the values, evenly spaced, the last one among them.
+    """At most `count` of the values, every n-th one counted back from the last.
 
-    >>> evenly([20, 40, 60, 80], 2), evenly([20, 40], 5)
-    ([40, 80], [20, 40])
+    >>> evenly([20, 40, 60, 80, 100], 3), evenly([20, 40], 5)
+    ([20, 60, 100], [20, 40])
     """
-    count = min(count, len(values))
-    return [values[round((place + 1) * len(values) / count) - 1] for place in range(count)]
+    return list(values[:: -math.ceil(len(values) / count)][::-1])
 
 
 @_in_style
@@ -328,9 +345,9 @@ class _Page:
         said = fitted(text, SMALL, room)
         self.figure.text(x, y, said, size=SMALL, rotation=90, ha="right", va="center")
 
-    def head(self, text: str) -> None:
+    def head(self, text: str, left: float = 0.0) -> None:
         if text:
-            self.words(text, 0, 0, size=SMALL, colour=FAINT, room=self.width)
+            self.words(text, left, 0, size=SMALL, colour=FAINT, room=self.width - left)
 
 
 def _line(size: float) -> float:
@@ -348,34 +365,50 @@ def _look(c: int) -> dict[str, str]:
     return {"color": COLOURS[place], "marker": MARKERS[(place + turn) % len(MARKERS)]}
 
 
-def _map(axes: Axes, targets: FacetTargets, listed: Sequence[int]) -> None:
+def _map_axes(page: _Page, left: float, top: float, side: float) -> Axes:
+    """A square with a thin frame and no numbers: t-SNE's axes have no unit, but they have one scale."""
+    axes = page.axes(left + 0.01, top + 0.01, side - 0.02, side - 0.02)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xticks=[], yticks=[])
     axes.margins(0.06)
     for spine in axes.spines.values():
         spine.set_color(FRAME)
-    points, centres = targets.embedding.numpy(), targets.centres.numpy()
-    many = len(points) > MANY
+    return axes
+
+
+def _points(axes: Axes, targets: FacetTargets, area: float) -> None:
+    """Every photograph in its cluster's colour and shape, of so many square points."""
+    points, labels = targets.embedding.numpy(), targets.labels.numpy()
     for c in range(targets.C):
-        own = points[targets.labels.numpy() == c]
-        # The more there are the smaller: 14 square points for a hundred, 1 for many thousands.
-        area = min(14.0, max(1.0, 2500 / len(points)))
-        axes.scatter(*own.T, s=area, linewidths=0, alpha=0.75, rasterized=many, zorder=2, **_look(c))
-    for c in listed:
-        strongest = float(targets.weights[c].max())
-        for n, index in enumerate(targets.chosen[c].tolist()):
-            x, y = zip(centres[c], points[index], strict=True)
-            share = float(targets.weights[c, n]) / max(strongest, 1e-12)
-            axes.plot(x, y, color=INK, linewidth=0.3 + 0.9 * share, alpha=0.7, zorder=3, solid_capstyle="butt")
-        chosen = points[targets.chosen[c].numpy()]
-        axes.scatter(*chosen.T, s=15, facecolors="none", edgecolors=INK, linewidths=0.6, zorder=4)
-    for c in range(targets.C):
-        axes.plot(*centres[c], marker="x", color="white", markersize=6.5, markeredgewidth=2.6, zorder=5)
-        axes.plot(*centres[c], marker="x", color=INK, markersize=5.5, markeredgewidth=1.3, zorder=6)
-        box = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-        axes.annotate(
-            str(c), centres[c], (4.5, 4.5), textcoords="offset points", size=SMALL, bbox=box, zorder=7
-        )  # fmt: skip
+        own = points[labels == c].T
+        axes.scatter(*own, s=area, linewidths=0, alpha=0.75, rasterized=len(points) > MANY, zorder=2, **_look(c))
+
+
+def _chosen(axes: Axes, targets: FacetTargets, c: int, width: float) -> None:
+    """Rings around the photographs that facet c is blended of, and lines to them, `width` points for the largest weight."""
+    centre, strongest = targets.centres[c].tolist(), max(float(targets.weights[c].max()), 1e-12)
+    for n, index in enumerate(targets.chosen[c].tolist()):
+        x, y = zip(centre, targets.embedding[index].tolist(), strict=True)
+        share = float(targets.weights[c, n]) / strongest
+        axes.plot(x, y, color=INK, linewidth=(0.3 + 0.7 * share) * width, zorder=3, solid_capstyle="butt")
+    rings = targets.embedding[targets.chosen[c]].numpy().T
+    axes.scatter(*rings, s=18 * width, facecolors="none", edgecolors=INK, linewidths=0.6 * width, zorder=4)
+
+
+def _centres(axes: Axes, targets: FacetTargets) -> None:
+    box = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+    for c, centre in enumerate(targets.centres.tolist()):
+        axes.plot(*centre, marker="x", color="white", markersize=6.5, markeredgewidth=2.6, zorder=5)
+        axes.plot(*centre, marker="x", color=INK, markersize=5.5, markeredgewidth=1.3, zorder=6)
+        axes.annotate(str(c), centre, (5, 5), textcoords="offset points", size=SMALL, bbox=box, zorder=7)
+
+
+def _around(axes: Axes, targets: FacetTargets, c: int) -> None:
+    """Show what lies around centre c, up to the farthest photograph that the facet is blended of."""
+    centre = targets.centres[c]
+    reach = 1.2 * float((targets.embedding[targets.chosen[c]] - centre).abs().max()) or 1.0
+    x, y = centre.tolist()
+    axes.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
 
 
 def _comparable(targets: FacetTargets, other: FacetTargets) -> bool:

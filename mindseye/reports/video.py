@@ -90,8 +90,8 @@ def _mp4(pictures: Iterator[Image.Image], count: int, fps: float) -> bytes:
         ) from None
     stored = io.BytesIO()
     first = next(pictures)
-    # bitexact leaves out the library's version, faststart puts the index first, so that browsers need not load it all.
-    with av.open(stored, "w", format="mp4", options={"movflags": "faststart", "fflags": "+bitexact"}) as film:
+    # bitexact leaves out the library's version
+    with av.open(stored, "w", format="mp4", options={"fflags": "+bitexact"}) as film:
         stream = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"  # what every player shows
         stream.options = {"crf": "16", "preset": "slow"}
