@@ -1,4 +1,4 @@
-"""Makes the paper's figures of a run or of a sweep over layers: `mindseye figures` under the name the paper's readers look for.
+"""Makes the paper's figures of a run or of a sweep over layers, from its files alone; the same as `mindseye figures`.
 
     python scripts/make_figures.py RUN_OR_SWEEP_FOLDER [--out DIR] [--video mp4|webp]
 

@@ -31,7 +31,7 @@ def figures(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to put them; default: FOLDER/figures")
     parser.add_argument("--facets", type=int, nargs="+", metavar="C", help="only these facets, in this order")
     parser.add_argument("--photographs", type=int, default=1, metavar="N", help="nearest in figure 1; 0: none")
-    parser.add_argument("--width", choices=["column", "page"], help="of figures 1 and 3; default: by the number of facets")
+    parser.add_argument("--width", choices=["column", "page"], help="of figures 1 and 3")
     parser.add_argument("--video", choices=["mp4", "webp"], help="the iterations of a run as a film, too")
     parser.add_argument("--fps", type=float, default=4.0, help="frames of it per second; default: 4")
     asked = parser.parse_args(arguments)
@@ -111,8 +111,8 @@ def of_sweep(folder: Path) -> "dict[str, Figure]":
     groups = {others: cells for others, cells in groups.items() if len(cells) > 1}
     if not groups:
         raise ValueError(
-            f"{folder} has no two completed cells that differ in the layer alone, as figure 4 needs them; for figures 1 "
-            "to 3 name the folder of one of its cells"
+            f"{folder} has no two completed cells that differ in the layer alone, as figure 4 needs them; for figures "
+            "1 to 3 name the folder of one of its cells"
         )
     varying = {word.partition("=")[0] for word in set.union(*map(set, groups)) - set.intersection(*map(set, groups))}
     drawn = {}
@@ -150,7 +150,9 @@ def _layer_row(folder: Path) -> "tuple[LayerRow, str]":
 
     run, targets = read_run(folder), FacetTargets.load(folder / "targets")
     network = run.metrics.get("provenance", {}).get("network", {}).get("name", "")
-    heading = f"{network} · a column: facets that share most of {len(targets.paths)} photographs with the last layer's"
+    M = len(targets.paths)
+    shared = f"a column: facets that share most of {M} photographs with the last layer's; facet, overlap"
+    heading = f"{network} · {shared}" if network else shared
     return LayerRow(targets.layer, targets, run.images), heading
 
 

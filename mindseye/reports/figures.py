@@ -99,7 +99,7 @@ def feature_space(targets: FacetTargets, *, facets: Sequence[int] | None = None,
     A cross is a k-means centre. From it lines run to the N photographs that the facet's target is made of, thicker for
     a larger weight (Eq. 1). They stand on the right, the largest weight first, with their weights, beside the part of
     the map around the centre. Both axes of a map have the same scale, since distances are what weights come from.
-    `facets`: those that are listed; all by default. A page wide.
+    `facets`: those that are listed; all by default. A page wide; more than 13 listed facets are taller than a page.
     """
     listed = range(targets.C) if facets is None else facets
     N = targets.chosen.shape[1]
@@ -385,7 +385,7 @@ def _points(axes: Axes, targets: FacetTargets, area: float) -> None:
 
 
 def _chosen(axes: Axes, targets: FacetTargets, c: int, width: float) -> None:
-    """Rings around the photographs that facet c is blended of, and lines to them, `width` points for the largest weight."""
+    """Rings around the photographs that facet c is blended of; lines to them, `width` points for the largest weight."""
     centre, strongest = targets.centres[c].tolist(), max(float(targets.weights[c].max()), 1e-12)
     for n, index in enumerate(targets.chosen[c].tolist()):
         x, y = zip(centre, targets.embedding[index].tolist(), strict=True)
@@ -429,11 +429,16 @@ def fitted(text: str, size: float, room: float) -> str:
     text = readable(text)
     if _width(text, size) <= room:
         return text
-    for kept in range(len(text) - 1, 0, -1):
-        short = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
-        if _width(short, size) <= room:
-            return short
-    return "…"
+    # the most letters that fit: no more than `most`, and `kept` do
+    kept, most = 0, len(text) - 1
+    while kept < most:
+        half = (kept + most + 1) // 2
+        kept, most = (half, most) if _width(_shortened(text, half), size) <= room else (kept, half - 1)
+    return _shortened(text, kept)
+
+
+def _shortened(text: str, kept: int) -> str:
+    return f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
 
 
 @cache
