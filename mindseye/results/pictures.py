@@ -1,9 +1,11 @@
 """Tensors as picture files, and the contact sheet that shows a whole run at a glance."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -14,7 +16,7 @@ BACKGROUND, INK, FAINT = (255, 255, 255), (28, 28, 30), (110, 110, 116)
 GAP, MARGIN, LABEL_WIDTH, HEADING = 10, 24, 190, 92
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans as matplotlib ships it: Pillow's own font lacks ×, Greek letters and most of Unicode."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
 
@@ -28,6 +30,16 @@ def to_picture(image: Tensor) -> Image.Image:
     shown = image[:3] if image.shape[0] >= 3 else image
     array = shown.permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def from_picture(path: str | os.PathLike[str]) -> Tensor:
+    """A picture file as uint8 [1 or 3, height, width]. Raises ValueError, in one line, where it cannot be read."""
+    try:
+        with Image.open(path) as opened:
+            array = np.array(opened if opened.mode == "L" else opened.convert("RGB"))
+    except (OSError, SyntaxError) as error:  # what Pillow raises for a broken PNG is a SyntaxError
+        raise ValueError(f"{path} is no readable picture ({' '.join(str(error).split())})") from error
+    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
 
 def contact_sheet(
@@ -55,7 +67,7 @@ def contact_sheet(
     height = 2 * MARGIN + HEADING + targets.C * row_height
     sheet = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    large, medium, small = (_font(size) for size in (22, 14, 12))
+    large, medium, small = (font(size) for size in (22, 14, 12))
     draw.text((MARGIN, MARGIN), title, fill=INK, font=large)
     draw.text((MARGIN, MARGIN + 32), subtitle, fill=FAINT, font=medium)
 

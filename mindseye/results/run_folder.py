@@ -112,3 +112,18 @@ def read_run(folder: str | os.PathLike[str]) -> StoredRun:
     if not isinstance(metrics, dict) or images.ndim != 4 or not torch.isfinite(images).all():
         raise ValueError(f"{place} is damaged: its images or metrics are not what a run writes")
     return StoredRun(place, metrics, images, history)
+
+
+def snapshot_files(folder: str | os.PathLike[str]) -> dict[int, list[Path]]:
+    """The pictures on the way: step -> a file for each facet, steps rising; empty where none were kept.
+
+    Raises ValueError, in one line, where the facets do not have the same steps.
+    """
+    found: dict[int, list[Path]] = {}
+    places = sorted((Path(folder) / "facets").glob("[0-9]*"), key=lambda place: int(place.name))
+    for place in places:
+        for file in (place / "steps").glob("*.webp"):
+            found.setdefault(int(file.stem), []).append(file)
+    if any(len(files) != len(places) for files in found.values()):
+        raise ValueError(f"{folder} is damaged: its facets do not have pictures of the same steps")
+    return dict(sorted(found.items()))

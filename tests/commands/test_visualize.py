@@ -57,8 +57,12 @@ def test_the_whole_line_runs(smoke):
 
 # What makes an experiment small. A sweep goes over what it sweeps over itself, but for what only a large network has.
 SMALL = ["images.size=48", "images.count=24", "facets.N=4", "steps=2", "network=demo"]
-SIZES = {"sweep_k_C": ["k=4,8", "C=2,3"]}
-CELLS = {"sweep_architectures": 3, "sweep_layers": 4, "sweep_k_C": 4}
+SIZES = {
+    "sweep_k_C": ["k=4,8", "C=2,3"],
+    "fig4_screw": ["k=8", "C=3", "layer=layer2.0,layer4.0"],
+    "ablate_losses": ["k=8", "C=3", "ablation=none,lucid", "seed=0,1"],
+}
+CELLS = {"sweep_architectures": 3, "sweep_layers": 4, "sweep_k_C": 4, "fig4_screw": 2, "ablate_losses": 4}
 
 
 @pytest.mark.slow

@@ -1,0 +1,176 @@
+"""`mindseye figures FOLDER`: the paper's figures of a run or of a sweep over layers, from its files alone."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mindseye.sweeps.manifest import MANIFEST, Cell, cell_folder
+from mindseye.sweeps.status import read_sweep
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from mindseye.facets.targets import FacetTargets
+    from mindseye.reports.figures import LayerRow
+    from mindseye.results.run_folder import StoredRun
+
+LAYER = ("layer", "depth")  # the overrides that figure 4 has rows for
+
+
+def figures(arguments: list[str]) -> None:
+    """Write what the folder allows. Raises ValueError, in one line, where it allows nothing."""
+    parser = argparse.ArgumentParser(
+        prog="mindseye figures",
+        description="Makes the paper's figures as PDF and PNG at print size: of a run 1 (visualisations), 2 (map and "
+        "weights) and 3 (iterations), of a sweep over layers 4 (layers × targets).",
+    )
+    parser.add_argument("folder", type=Path, help="of a run (hydra.run.dir) or a sweep (hydra.sweep.dir)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to put them; default: FOLDER/figures")
+    parser.add_argument("--facets", type=int, nargs="+", metavar="C", help="only these facets, in this order")
+    parser.add_argument("--photographs", type=int, default=1, metavar="N", help="nearest in figure 1; 0: none")
+    parser.add_argument("--width", choices=["column", "page"], help="of figures 1 and 3")
+    parser.add_argument("--video", choices=["mp4", "webp"], help="the iterations of a run as a film, too")
+    parser.add_argument("--fps", type=float, default=4.0, help="frames of it per second; default: 4")
+    asked = parser.parse_args(arguments)
+    folder = asked.folder.expanduser()
+    out = (asked.out or folder / "figures").expanduser()
+    if (folder / MANIFEST).is_file():
+        if asked.video or asked.facets:
+            raise ValueError(f"{folder} is a sweep: --video and --facets are for the folder of one of its runs")
+        drawn = of_sweep(folder)
+    else:
+        drawn = of_run(folder, asked.facets, asked.photographs, asked.width)
+    from mindseye.reports.figures import save_figure
+
+    for name, figure in drawn.items():
+        for path in save_figure(figure, out / name):
+            print(path)
+    if asked.video:
+        print(film(folder, out / f"iterations.{asked.video}", asked.video, asked.fps))
+
+
+def of_run(folder: Path, facets: Sequence[int] | None, photographs: int, width: str | None) -> "dict[str, Figure]":
+    """Figures 1 to 3 of a run folder by their files' names; what it does not allow is named on standard error."""
+    import torch
+
+    from mindseye.facets.targets import FacetTargets
+    from mindseye.reports.figures import COLUMN, PAGE, feature_space, iterations, visualizations
+    from mindseye.results.run_folder import read_run, snapshot_files
+
+    run = read_run(folder)
+    C = len(run.images)
+    listed = list(range(C)) if facets is None else list(facets)
+    if wrong := [c for c in listed if not 0 <= c < C]:
+        raise ValueError(f"--facets {wrong[0]}: the run has facets 0 to {C - 1}")
+    if photographs < 0:
+        raise ValueError(f"--photographs {photographs}: 0 or more is right")
+    # A run that was saved from Python has no targets.
+    targets = FacetTargets.load(folder / "targets") if (folder / "targets").is_dir() else None
+    heading = heading_of(run, targets)
+    labels = [f"facet {c}" for c in listed]
+    inches = {None: None, "column": COLUMN, "page": PAGE}[width]
+    nearest, initial = (_stack(folder, listed, name) for name in ("nearest", "initial"))
+    above = None
+    if photographs and targets is not None:
+        order = targets.weights.argsort(dim=1, descending=True, stable=True)[:, :photographs]
+        above = torch.stack([targets.photographs[c, order[c]] for c in listed])
+    elif photographs:
+        above = nearest[:, None]
+    images = run.images[listed]
+    drawn = {"fig1_visualizations": visualizations(images, above, labels=labels, heading=heading, width=inches)}
+    if targets is None:
+        _left_out("figure 2", f"{folder / 'targets'}, the facets themselves, is missing")
+    else:
+        drawn["fig2_feature_space"] = feature_space(targets, facets=listed, heading=heading)
+    files = snapshot_files(folder)
+    if not files:
+        _left_out("figure 3", f"{folder} keeps no pictures of single iterations; snapshots=N keeps them every N steps")
+    else:
+        pictures = {step: _read([files[step][c] for c in listed]) for step in files}
+        pictures[max(run.history["step"])] = images  # the last one as it is, without WebP's losses
+        drawn["fig3_iterations"] = iterations(
+            nearest, pictures, initial=initial, labels=labels, heading=heading, width=inches or PAGE
+        )
+    return drawn
+
+
+def of_sweep(folder: Path) -> "dict[str, Figure]":
+    """Figure 4, one for each combination of what else was swept; cells that are not completed are named."""
+    from mindseye.reports.figures import layers_by_targets
+
+    sweep = read_sweep(folder)
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell, status in sweep.cells:
+        if status.status == "completed":
+            groups.setdefault(_others(cell), []).append(cell)
+        else:
+            _left_out(cell.folder, f"it is {status.status}")
+    groups = {others: cells for others, cells in groups.items() if len(cells) > 1}
+    if not groups:
+        raise ValueError(
+            f"{folder} has no two completed cells that differ in the layer alone, as figure 4 needs them; for figures "
+            "1 to 3 name the folder of one of its cells"
+        )
+    varying = {word.partition("=")[0] for word in set.union(*map(set, groups)) - set.intersection(*map(set, groups))}
+    drawn = {}
+    for others, cells in groups.items():
+        rows, heading = [], ""
+        for cell in cells:
+            row, heading = _layer_row(folder / cell.folder)
+            rows.append(row)
+        name = "fig4_layers" if len(groups) == 1 else f"fig4_layers_{cell_folder(others, sorted(varying))}"
+        drawn[name] = layers_by_targets(rows, heading=heading)
+    return drawn
+
+
+def film(folder: Path, path: Path, form: str, fps: float) -> Path:
+    """The iterations of a run as one file."""
+    from mindseye.reports.video import write_video
+    from mindseye.results.run_folder import read_run, snapshot_files
+
+    steps = max(read_run(folder).history["step"])
+    return write_video(snapshot_files(folder), path, form, steps=steps, fps=fps)
+
+
+def heading_of(run: "StoredRun", targets: "FacetTargets | None") -> str:
+    """Network, layer and k, as far as the folder says."""
+    network = run.metrics.get("provenance", {}).get("network", {}).get("name", "")
+    layer = run.metrics.get("provenance", {}).get("targets", {}).get("layer", "")
+    top = "" if targets is None else f"top {targets.k} of {targets.maps.shape[1]} channels"
+    return " · ".join(part for part in (network, layer, top) if part)
+
+
+def _layer_row(folder: Path) -> "tuple[LayerRow, str]":
+    from mindseye.facets.targets import FacetTargets
+    from mindseye.reports.figures import LayerRow
+    from mindseye.results.run_folder import read_run
+
+    run, targets = read_run(folder), FacetTargets.load(folder / "targets")
+    network = run.metrics.get("provenance", {}).get("network", {}).get("name", "")
+    M = len(targets.paths)
+    shared = f"a column: facets that share most of {M} photographs with the last layer's; facet, overlap"
+    heading = f"{network} · {shared}" if network else shared
+    return LayerRow(targets.layer, targets, run.images), heading
+
+
+def _others(cell: Cell) -> tuple[str, ...]:
+    return tuple(sorted(word for word in cell.overrides if word.lstrip("+").partition("=")[0] not in LAYER))
+
+
+def _stack(folder: Path, facets: Sequence[int], name: str) -> "Tensor":
+    return _read([folder / "facets" / f"{c:02d}" / f"{name}.png" for c in facets])
+
+
+def _read(files: Sequence[Path]) -> "Tensor":
+    import torch
+
+    from mindseye.results.pictures import from_picture
+
+    return torch.stack([from_picture(file) for file in files])
+
+
+def _left_out(what: str, why: str) -> None:
+    print(f"mindseye: {what} is left out: {why}", file=sys.stderr)

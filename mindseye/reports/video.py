@@ -1,0 +1,101 @@
+"""The iterations of a run as a film: all facets side by side, a frame for each step of which the pictures were kept."""
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Literal, get_args
+
+from PIL import Image, ImageDraw
+
+from mindseye.files import write_atomically
+from mindseye.results.pictures import BACKGROUND, FAINT, GAP, INK, font
+
+Form = Literal["mp4", "webp"]
+IN_A_ROW = 5  # facets at most
+SMALLEST = 180  # pixels: smaller pictures are enlarged by a whole factor until they reach it
+BAR, LABEL = 30, 18  # pixels: of the step counter, of the facet's number
+LAST_MS = 2000  # how long a WebP shows its last frame before it starts again
+
+
+def write_video(
+    snapshots: Mapping[int, Sequence[Path]], path: Path, form: Form, *, steps: int | None = None, fps: float = 4.0
+) -> Path:
+    """Write the pictures of `snapshots` (step -> a file per facet, as `snapshot_files` gives them) as one film.
+
+    `webp` is animated and needs nothing more; `mp4` (H.264) needs PyAV, the extra `video`. `steps` is the run's number
+    of steps, for the counter; `fps` frames per second. Raises ValueError, in one line, where there are no pictures,
+    where one cannot be read, or where PyAV is missing.
+    """
+    if not snapshots:
+        raise ValueError("no pictures of single iterations were kept: snapshots=N keeps them every N steps")
+    if form not in get_args(Form):
+        raise ValueError(f"{form}: {', '.join(get_args(Form))} are right")
+    if not 0.1 <= fps <= 120:
+        raise ValueError(f"{fps:g} frames per second: 0.1 to 120 are right")
+    encode = _webp if form == "webp" else _mp4
+    write_atomically(path, encode(frames(snapshots, steps or max(snapshots)), len(snapshots), fps))
+    return path
+
+
+def frames(snapshots: Mapping[int, Sequence[Path]], steps: int) -> Iterator[Image.Image]:
+    """One after the other, all of one size, whose sides are even, as H.264 needs it."""
+    digits = len(str(steps))
+    large, small = font(15), font(12)
+    for step in sorted(snapshots):
+        pictures = [_opened(file) for file in snapshots[step]]
+        C, side = len(pictures), pictures[0].width
+        tile = side * max(1, -(-SMALLEST // side))
+        rows = math.ceil(C / IN_A_ROW)
+        columns = math.ceil(C / rows)
+        label = LABEL if C > 1 else 0
+        width = GAP + columns * (tile + GAP)
+        height = BAR + rows * (tile + label + GAP)
+        frame = Image.new("RGB", (width + width % 2, height + height % 2), BACKGROUND)
+        draw = ImageDraw.Draw(frame)
+        draw.text((GAP, 6), f"step {step:>{digits}} of {steps}", fill=INK, font=large)
+        for c, picture in enumerate(pictures):
+            left, top = GAP + c % columns * (tile + GAP), BAR + c // columns * (tile + label + GAP)
+            frame.paste(picture.resize((tile, tile), Image.Resampling.LANCZOS), (left, top))
+            if label:
+                draw.text((left, top + tile + 1), f"facet {c}", fill=FAINT, font=small)
+        yield frame
+
+
+def _opened(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as opened:
+            return opened.convert("RGB")
+    except OSError as error:
+        raise ValueError(f"{file} is no readable picture ({' '.join(str(error).split())})") from error
+
+
+def _webp(pictures: Iterator[Image.Image], count: int, fps: float) -> bytes:
+    stored = io.BytesIO()
+    durations = [round(1000 / fps)] * (count - 1) + [LAST_MS]
+    first = next(pictures)
+    first.save(stored, "WEBP", save_all=True, append_images=pictures, duration=durations, loop=0, quality=90, method=4)
+    return stored.getvalue()
+
+
+def _mp4(pictures: Iterator[Image.Image], count: int, fps: float) -> bytes:
+    from fractions import Fraction
+
+    try:
+        import av
+    except ImportError:
+        raise ValueError(
+            "an MP4 needs PyAV: pip install 'mindseye[video]'; an animated WebP does without it"
+        ) from None
+    stored = io.BytesIO()
+    first = next(pictures)
+    # bitexact leaves out the library's version
+    with av.open(stored, "w", format="mp4", options={"fflags": "+bitexact"}) as film:
+        stream = film.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"  # what every player shows
+        stream.options = {"crf": "16", "preset": "slow"}
+        for picture in chain([first], pictures):
+            film.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        film.mux(stream.encode())
+    return stored.getvalue()

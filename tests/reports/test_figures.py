@@ -1,0 +1,364 @@
+"""Figures and films of real, tiny run folders: what is on the page, read back from the files."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+import mindseye as me
+from mindseye.commands.figures import figures, film
+from mindseye.commands.main import main
+from mindseye.networks import demo_network
+from mindseye.reports.figures import (
+    COLOURS,
+    COLUMN,
+    DPI,
+    MARKERS,
+    PAGE,
+    SMALL,
+    LayerRow,
+    evenly,
+    feature_space,
+    fitted,
+    iterations,
+    layers_by_targets,
+    match_facets,
+    readable,
+    save_figure,
+    visualizations,
+)
+from mindseye.results.run_folder import snapshot_files
+from mindseye.sweeps.manifest import add_cells
+
+OF_FACETS = ("initial", "maps", "channels", "weights", "chosen", "distances", "photographs", "centres")
+HOSTILE = ("$\\frac{1$.jpg", "<b>&amp;%s</b>", "a\nb\x00\x1b[31m", "桜🍌", "_^{}\\", "x" * 300, "\udcff.png")
+NAMES = ("fig1_visualizations", "fig2_feature_space", "fig3_iterations")
+
+
+@pytest.fixture(scope="module")
+def run(targets, tmp_path_factory):
+    """A run as the command leaves it, of photographs and a network with the worst of names."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    paths = tuple(HOSTILE[i % len(HOSTILE)] + str(i) for i in range(len(targets.paths)))
+    named = replace(targets, paths=tuple(path.encode("utf-8", "replace").decode() for path in paths))
+    network = demo_network()
+    network.name = "$x_{$ <i>"
+    result = me.visualize(network, named, steps=5, snapshots_every=2, accelerator="cpu")
+    named.save(folder / "targets")
+    return result.save(folder)
+
+
+@pytest.fixture(scope="module")
+def drawn(run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("figures")
+    figures([str(run), "--out", str(out)])
+    return out
+
+
+def page(pdf: Path) -> bytes:
+    """All streams of a PDF unpacked, one after the other, behind the file's own text."""
+    content = pdf.read_bytes()
+    unpacked = []
+    for start in re.finditer(rb"stream\r?\n", content):
+        try:
+            unpacked.append(zlib.decompressobj().decompress(content[start.end() :]))
+        except zlib.error:
+            continue
+    return content + b"".join(unpacked)
+
+
+def inches(pdf: Path) -> tuple[float, float]:
+    [box] = re.findall(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", pdf.read_bytes())
+    return float(box[0]) / 72, float(box[1]) / 72
+
+
+def said(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.texts]
+
+
+def test_every_figure_is_a_pdf_and_a_png_of_the_same_print_size(drawn):
+    assert {path.name for path in drawn.iterdir()} == {f"{name}.{form}" for name in NAMES for form in ("pdf", "png")}
+    for name, width in zip(NAMES, (COLUMN, PAGE, PAGE), strict=True):
+        pdf, png = drawn / f"{name}.pdf", Image.open(drawn / f"{name}.png")
+        assert pdf.read_bytes().startswith(b"%PDF-")
+        assert pdf.read_bytes().rstrip().endswith(b"%%EOF")
+        assert inches(pdf)[0] == pytest.approx(width, abs=0.01)
+        assert png.size == pytest.approx([round(side * DPI) for side in inches(pdf)], abs=1)
+        assert png.info["dpi"] == pytest.approx((DPI, DPI), abs=0.1)
+        assert np.asarray(png.convert("L")).std() > 10
+
+
+def test_text_in_the_pdf_is_text_and_pictures_have_their_own_pixels(drawn):
+    for name in NAMES:
+        content = page(drawn / f"{name}.pdf")
+        assert b"/Subtype /Type0" in content  # a TrueType font of which letters can be copied
+        assert b"/FontFile2" in content
+        assert b"/ToUnicode" in content
+        assert len(re.findall(rb"/Height 48\b", content)) >= 6  # the photographs' 48 pixels, not the page's
+        assert not re.search(rb"/Height (?!48\b)\d+", content)
+        assert b"/CreationDate" not in content
+
+
+def test_the_same_call_gives_the_same_bytes_in_another_process_and_under_the_user_s_own_style(drawn, run, tmp_path):
+    (tmp_path / "matplotlibrc").write_text("font.size: 20\naxes.facecolor: red\ntext.usetex: True\nsavefig.dpi: 50\n")
+    script = Path(__file__).parents[2] / "scripts/make_figures.py"
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "MATPLOTLIBRC": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(Path(me.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, str(script), str(run), "--out", str(tmp_path / "again")],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2 * len(NAMES)
+    for path in drawn.iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_pictures_of_a_figure_have_one_scale_and_no_text_is_below_7_points(targets):
+    images = torch.rand_like(targets.initial)
+    snapshots = {step: images for step in (5, 10)}
+    row = LayerRow("layer3.0", targets, images)
+    for figure in (
+        visualizations(images, targets.photographs[:, :2]),
+        feature_space(targets),
+        iterations(targets.nearest(), snapshots, initial=targets.initial),
+        layers_by_targets([row, row]),
+    ):
+        places = [axes.get_position().bounds for axes in figure.axes if axes.images]
+        sides = np.array(places)[:, 2:] * figure.get_size_inches()
+        assert np.ptp(sides) < 1e-9  # squares of one size
+        assert min(text.get_fontsize() for text in [*figure.texts, *(t for a in figure.axes for t in a.texts)]) >= SMALL
+        for left, bottom, width, height in places:
+            assert min(left, bottom) > -1e-9
+            assert max(left + width, bottom + height) < 1 + 1e-9
+
+
+@pytest.mark.parametrize("C", [1, 4, 12])
+def test_any_number_of_facets_fits_on_the_page(C, targets):
+    some = torch.arange(C) % targets.C
+    labels = torch.arange(len(targets.paths)) % C
+    many = replace(targets, labels=labels, **{name: getattr(targets, name)[some] for name in OF_FACETS})
+    images = many.initial
+    for figure, pictures in (
+        (visualizations(images, many.photographs[:, :1]), 2 * C),
+        (feature_space(many), 4 * C),
+        (iterations(many.nearest(), {3: images}), 2 * C),
+        (layers_by_targets([LayerRow("a", many, images), LayerRow("b", many, images)]), 4 * C),
+    ):
+        assert figure.get_figwidth() in (COLUMN, PAGE)
+        shown = [axes for axes in figure.axes if axes.images]
+        assert len(shown) == pictures
+        bounds = np.array([axes.get_position().bounds for axes in shown])
+        assert bounds.min() > -1e-9
+        assert (bounds[:, :2] + bounds[:, 2:]).max() < 1 + 1e-9
+
+
+def test_a_column_of_figure_1_is_one_facet(targets):
+    images = torch.stack([torch.full((3, 8, 8), c / 4) for c in range(3)])
+    figure = visualizations(images, targets.photographs[:, :1], labels=["a", "b", "c"])
+    shades = {}
+    for axes in figure.axes:
+        array = np.asarray(axes.images[0].get_array())
+        if array.shape[0] == 8:
+            shades[round(axes.get_position().x0, 6)] = int(array.mean())
+    assert [shades[x] for x in sorted(shades)] == [0, 64, 128]
+    below = {text.get_text(): text.get_position()[0] for text in figure.texts}
+    assert below["a"] < below["b"] < below["c"]
+
+
+def test_figure_2_gives_the_weights_largest_first_and_marks_what_they_belong_to(targets):
+    figure = feature_space(targets)
+    numbers = [float(text) for text in said(figure) if re.fullmatch(r"\d\.\d\d", text)]
+    expected = targets.weights.sort(dim=1, descending=True).values.flatten().tolist()
+    assert numbers == pytest.approx(expected, abs=0.005 + 1e-6)
+    everything = figure.axes[0]
+    assert everything.get_aspect() == 1  # distances are what weights come from
+    dots = np.concatenate([points.get_offsets() for points in everything.collections[: targets.C]])
+    assert sorted(map(tuple, dots.tolist())) == sorted(map(tuple, targets.embedding.tolist()))
+    rings = np.concatenate([points.get_offsets() for points in everything.collections[targets.C :]])
+    assert np.allclose(rings, targets.embedding[targets.chosen.flatten()].numpy())
+    # A longer line has the smaller weight, and is the thinner one.
+    lines = [line for line in everything.lines if len(line.get_xdata()) == 2][: targets.chosen.shape[1]]
+    lengths = [float(np.hypot(np.ptp(line.get_xdata()), np.ptp(line.get_ydata()))) for line in lines]
+    assert np.argsort(lengths).tolist() == np.argsort([-line.get_linewidth() for line in lines]).tolist()
+
+
+def test_colours_are_told_apart_by_the_colour_blind():
+    """Okabe & Ito's; and no two of the first 36 facets look the same."""
+    assert len(set(COLOURS)) == len(COLOURS) == len(MARKERS)
+    from mindseye.reports.figures import _look
+
+    assert len({tuple(_look(c).values()) for c in range(36)}) == 36
+
+
+def test_figure_3_shows_even_steps_and_the_last(targets):
+    snapshots = {step: targets.initial for step in range(10, 101, 10)}
+    names = said(iterations(targets.nearest(), snapshots, initial=targets.initial))
+    assert [name for name in names if name[0] in "TI"] == [
+        "Target image", "Initial image", *(f"Iteration {step}" for step in (20, 40, 60, 80, 100)),
+    ]  # fmt: skip
+    assert len(said(iterations(targets.nearest(), snapshots, width=COLUMN))) < len(names)
+    assert evenly([7], 5) == [7]
+    with pytest.raises(ValueError, match="snapshots=N"):
+        iterations(targets.nearest(), {})
+
+
+def test_facets_of_two_layers_are_matched_by_the_photographs_they_share():
+    reference = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2, 2])
+    labels = torch.tensor([2, 2, 2, 2, 0, 0, 1, 1, 1])
+    order, overlap = match_facets(labels, reference, 3)
+    assert order == [2, 0, 1]
+    assert overlap == pytest.approx([1, 2 / 3, 2 / 3])
+    # One to one, although facet 0 has the largest overlap with both.
+    order, _ = match_facets(torch.tensor([0, 0, 0, 0, 0, 1]), torch.tensor([0, 0, 0, 1, 1, 1]), 2)
+    assert order == [0, 1]
+
+
+def test_figure_4_puts_into_a_column_what_belongs_together(targets):
+    swapped = [2, 0, 1]
+    inverse = torch.tensor(swapped).argsort()
+    changed = {name: getattr(targets, name)[swapped] for name in OF_FACETS}
+    other = replace(targets, layer="other", labels=inverse[targets.labels], **changed)
+    figure = layers_by_targets([LayerRow("early", other, other.initial), LayerRow("late", targets, targets.initial)])
+    pictures = [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+    early, late = pictures[: len(pictures) // 2], pictures[len(pictures) // 2 :]
+    assert all(np.array_equal(above, below) for above, below in zip(early, late, strict=True))
+    captions = [text for text in said(figure) if "overlap" in text]
+    assert captions == [f"facet {c}, overlap 1.00" for c in inverse.tolist()]
+    # Of other photographs nothing can be said to belong together.
+    elsewhere = LayerRow("early", replace(other, paths=other.paths[::-1]), other.initial)
+    apart = layers_by_targets([elsewhere, LayerRow("late", targets, targets.initial)])
+    assert not [text for text in said(apart) if "overlap" in text]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_breaks_a_figure(name, targets, tmp_path, recwarn):
+    figure = visualizations(targets.initial, labels=[name] * targets.C, heading=name)
+    save_figure(figure, tmp_path / "figure")
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+    assert all(text.get_text().isprintable() for text in figure.texts)
+
+
+def test_text_is_kept_where_it_can_be_and_shortened_to_its_room():
+    assert readable("σ · $x_1$ ×") == "σ · $x_1$ ×"
+    assert readable("a\n桜") == "a□□"
+    assert fitted("layer3.5.conv1", 7, 2.0) == "layer3.5.conv1"
+    short = fitted("features.block.0.branch.1.conv", 7, 0.8)
+    assert re.fullmatch(r"feat.*….*conv", short)
+    assert fitted("anything", 7, 0.01) == "…"
+
+
+# ---- from folders ----------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_not_whole_costs_one_line(run, tmp_path, capsys):
+    def refused(folder, *words):
+        with pytest.raises(SystemExit) as stopped:
+            main(["figures", str(folder), *words])
+        assert stopped.value.code == 1
+        out, err = capsys.readouterr()
+        assert not out
+        [line] = err.strip().splitlines()
+        assert line.startswith("mindseye: ")
+        return line
+
+    assert "no completed run" in refused(tmp_path)
+    assert "--facets 3: the run has facets 0 to 2" in refused(run, "--facets", "3")
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "facets/01/steps/0002.webp").write_bytes(b"RIFF")
+    assert "0002.webp is no readable picture" in refused(copy)
+    (copy / "facets/01/steps/0002.webp").unlink()
+    assert "same steps" in refused(copy)
+    (copy / "targets/targets.safetensors").write_bytes(b"")
+    assert "no readable facet targets" in refused(copy)
+    (copy / "metrics.json").unlink()
+    assert "no completed run" in refused(copy)
+    assert not (copy / "figures").exists()
+
+
+def test_what_a_run_lacks_is_left_out_and_named(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    shutil.rmtree(copy / "targets")
+    for steps in copy.glob("facets/*/steps"):
+        shutil.rmtree(steps)
+    main(["figures", str(copy), "--facets", "2", "0"])
+    out, err = capsys.readouterr()
+    assert [Path(line).name for line in out.splitlines()] == ["fig1_visualizations.pdf", "fig1_visualizations.png"]
+    assert ["figure 2" in line or "figure 3" in line for line in err.splitlines()] == [True, True]
+
+
+def test_a_sweep_over_layers_gives_figure_4(network, photographs, tmp_path, capsys):
+    sweep = tmp_path / "sweep"
+    words = [[f"layer={layer}", f"k={k}"] for k in (4, 8) for layer in ("layer2.0", "layer3.0")]
+    cells = add_cells(sweep, [*words, ["layer=layer4.0", "k=4"]], ["-m"], "")
+    results = {}
+    for layer in ("layer2.0", "layer3.0"):
+        found = me.discover_facets(network, photographs, layer, facets=2, k=4, N=3)
+        results[layer] = me.visualize(network, found, steps=1, accelerator="cpu")
+    for cell in cells[:4]:
+        layer, k = (word.partition("=")[2] for word in cell.overrides)
+        results[layer].targets.with_k(int(k)).save(sweep / cell.folder / "targets")
+        results[layer].save(sweep / cell.folder)
+        (sweep / cell.folder / "status.json").write_text('{"status": "completed"}')
+    main(["figures", str(sweep)])
+    out, err = capsys.readouterr()
+    names = [Path(line).name for line in out.splitlines()]
+    assert len(names) == 4  # two values of k, PDF and PNG
+    assert all(re.fullmatch(r"fig4_layers_k=[48]-\w+\.(pdf|png)", name) for name in names)
+    assert err.count("\n") == 1
+    assert "layer4.0" in err
+    with pytest.raises(ValueError, match="one of its runs"):
+        figures([str(sweep), "--video", "webp"])
+    add_cells(tmp_path / "other", [["k=4"], ["k=8"]], ["-m"], "")
+    with pytest.raises(ValueError, match="differ in the layer alone"):
+        figures([str(tmp_path / "other")])
+
+
+# ---- the film --------------------------------------------------------------------------------------------------------
+
+
+def test_an_animated_webp_has_a_frame_for_each_snapshot(run, tmp_path):
+    figures([str(run), "--out", str(tmp_path), "--video", "webp", "--fps", "5"])
+    opened = Image.open(tmp_path / "iterations.webp")
+    files = snapshot_files(run)
+    assert opened.n_frames == len(files) == 2
+    opened.load()
+    assert opened.info["duration"] == 200
+    assert opened.width > 3 * 48
+    first = np.asarray(opened.convert("RGB")).astype(int)
+    opened.seek(1)
+    assert np.abs(np.asarray(opened.convert("RGB")).astype(int) - first).max() > 20
+    # The first facet's picture stands below the step counter, enlarged by a whole factor.
+    picture = np.asarray(Image.open(files[4][0]).resize((192, 192), Image.Resampling.LANCZOS)).astype(int)
+    assert np.abs(np.asarray(opened.convert("RGB")).astype(int)[30 : 30 + 192, 10 : 10 + 192] - picture).mean() < 6
+
+
+def test_an_mp4_has_a_frame_for_each_snapshot(run, tmp_path):
+    av = pytest.importorskip("av")
+    path, again = (film(run, tmp_path / f"{name}.mp4", "mp4", 4) for name in ("one", "two"))
+    assert path.read_bytes() == again.read_bytes()
+    with av.open(str(path)) as opened:
+        frames = [frame.to_ndarray(format="rgb24") for frame in opened.decode(video=0)]
+        assert opened.streams.video[0].average_rate == 4
+        assert opened.streams.video[0].codec_context.pix_fmt == "yuv420p"
+    assert len(frames) == len(snapshot_files(run)) == 2
+    assert all(side % 2 == 0 for side in frames[0].shape[:2])
+    picture = np.asarray(Image.open(snapshot_files(run)[4][0]).resize((192, 192), Image.Resampling.LANCZOS)).astype(int)
+    assert np.abs(frames[1][30 : 30 + 192, 10 : 10 + 192].astype(int) - picture).mean() < 8
+
+
+def test_without_pyav_an_mp4_costs_one_line(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ValueError, match=r"pip install 'mindseye\[video\]'"):
+        film(run, tmp_path / "iterations.mp4", "mp4", 4)
+    assert not (tmp_path / "iterations.mp4").exists()
