@@ -4,7 +4,6 @@ Hydra's own raise where one job was killed, with which the results of all others
 accounting they wait for ever. These come back with what became of every job.
 """
 
-import getpass
 import logging
 import os
 import subprocess
@@ -65,7 +64,8 @@ with suppress(ImportError):  # without the extra `slurm` there is no such launch
         gone = None
         # The folder is read anew, since a file that was looked for in vain is long remembered as missing by NFS.
         while result.name not in os.listdir(result.parent):
-            if job.job_id in queue.jobs():
+            jobs = queue.jobs()
+            if jobs is None or job.job_id in jobs:
                 gone = None
             elif gone is None:
                 gone = time.monotonic()
@@ -84,15 +84,16 @@ with suppress(ImportError):  # without the extra `slurm` there is no such launch
 
         def __init__(self) -> None:
             self._asked = float("-inf")
-            self._jobs: set[str] = set()
+            self._jobs: set[str] | None = None
 
-        def jobs(self) -> set[str]:
-            """Their ids, 12 or 12_3; those of the last answer where the controller does not answer."""
+        def jobs(self) -> set[str] | None:
+            """Their ids, 12 or 12_3; those of the last answer where the controller does not answer, None before any."""
             if time.monotonic() - self._asked > ASK_S:
-                command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
-                asked = subprocess.run(command, capture_output=True, text=True, check=False)
-                if asked.returncode == 0:
-                    self._jobs = set(asked.stdout.split())
+                command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"]
+                with suppress(OSError):
+                    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+                    if asked.returncode == 0:
+                        self._jobs = set(asked.stdout.split())
                 self._asked = time.monotonic()
             return self._jobs
 

@@ -1,8 +1,8 @@
 """Being the only one: a lock file with a heartbeat, taken over from the dead. Nothing heavy is imported here.
 
 filelock's lease: a file created exclusively (which NFS does atomically, unlike flock) that names its owner, whose
-modification time a thread of the owner's moves. One whose owner was a process of this host that is dead is taken over at
-once, any other after `lease_s` without a beat.
+modification time a thread of the owner's moves. One whose owner was a process of this host that is dead is taken over
+at once, any other after its duration without a beat.
 """
 
 import os
@@ -36,6 +36,7 @@ def take(lock: SoftFileLease, beat_s: float, *, wait: bool) -> bool:
 
 
 def signs_of_life(lock: str) -> tuple[int, int] | None:
+    """What changes with every beat, and with every new owner; None where there is no lock."""
     with suppress(OSError):
         status = os.lstat(lock)
         return status.st_ino, status.st_mtime_ns

@@ -68,6 +68,7 @@ PLAIN = {
     "trainer.accelerator": (str, None, False),
     "trainer.devices": (int, 1, False),
 }
+PLAIN_SETTINGS = {**ROOT, **PLAIN}
 PLAIN_GROUPS = ("images", "facets", "cache", "trainer")
 CHOICES = {
     "depth": ("early", "middle", "late"),
@@ -203,6 +204,10 @@ def check_overrides(arguments: Sequence[str]) -> None:
     where = [one.input_line for one in hydras if one.key_or_group == "hydra.searchpath"]
     check(compose([*where, *first.values()]))
     for one in overrides:
+        if one.is_sweep_override() and one.key_or_group in PLAIN_SETTINGS:  # nothing else depends on their values
+            for value in one.sweep_iterator():
+                check_setting(one.key_or_group, getattr(value, "text", value))
+            continue
         for other in _choices(one)[1:]:
             check(compose([*where, *(other if key == one.key_or_group else value for key, value in first.items())]))
 
@@ -234,7 +239,7 @@ def _choices(override: Override) -> list[str]:
 def check(config: DictConfig) -> None:
     """Refuse missing, mistyped or out-of-range settings and unknown constructor arguments. Loads no network."""
     settings = OmegaConf.to_container(config, resolve=False)
-    known = {**ROOT, **PLAIN}
+    known = PLAIN_SETTINGS
     present = [*settings, *(f"{group}.{name}" for group in PLAIN_GROUPS for name in settings.get(group) or ())]
     for key in present:
         if key not in known and key not in _groups():
@@ -242,17 +247,11 @@ def check(config: DictConfig) -> None:
     for key in (*ROOT, *_groups()):
         if key not in settings and key not in ("experiment", "length", "ablation"):  # these set keys of others
             raise ConfigurationError(f"{key} must stay in the configuration: it has been deleted (~{key})")
-    for key, (kind, least, optional) in known.items():
+    for key in known:
         group, _, name = key.rpartition(".")
         within = settings[group] if group else settings
         if name in within:
-            if within[name] == MISSING:
-                raise ConfigurationError(f"{key} must be given: {key}=…")
-            _check_plain(key, within[name], kind, least, optional)
-            if within[name] is not None and within[name] not in CHOICES.get(key, (within[name],)):
-                choices = CHOICES[key]
-                near = _nearest(str(within[name]), choices)
-                raise ConfigurationError(f"{key}={within[name]}: {', '.join(choices)} are right{near}")
+            check_setting(key, within[name])
     if str(settings["measure"]).startswith("transfer.") and not (settings["transfer"] or {}).get("_target_"):
         raise ConfigurationError(f"measure={settings['measure']}: needs a network that judges, transfer=NETWORK")
     if "lr" in (settings["optimizer"] or {}):
@@ -260,6 +259,17 @@ def check(config: DictConfig) -> None:
     for name, group in settings.items():
         if isinstance(group, dict):
             _check_constructors(group, name)
+
+
+def check_setting(key: str, value: Any) -> None:
+    """Refuse a value that a setting of the root or of a plain group cannot have."""
+    if value == MISSING:
+        raise ConfigurationError(f"{key} must be given: {key}=…")
+    _check_plain(key, value, *PLAIN_SETTINGS[key])
+    if value is not None and value not in CHOICES.get(key, (value,)):
+        choices = CHOICES[key]
+        near = _nearest(str(value), choices)
+        raise ConfigurationError(f"{key}={value}: {', '.join(choices)} are right{near}")
 
 
 def _check_plain(key: str, value: Any, kind: type, least: float | None, optional: bool) -> None:

@@ -34,11 +34,13 @@ def sweep(arguments: list[str]) -> None:
     resume.add_argument("folder", type=Path)
     resume.add_argument("--failed", action="store_true", help="failed cells again, too")
     resume.add_argument("overrides", nargs="*", metavar="hydra.KEY=VALUE", help="e.g. another hydra/launcher=joblib")
-    asked = parser.parse_args(arguments)
+    asked, more = parser.parse_known_args(arguments)
+    if more and (asked.verb != "resume" or any(word.startswith("-") for word in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
     if asked.verb == "status":
         show(asked.folder, watch=asked.watch)
     else:
-        go_on(asked.folder, asked.overrides, failed=asked.failed)
+        go_on(asked.folder, [*asked.overrides, *more], failed=asked.failed)
 
 
 def show(folder: Path, *, watch: bool) -> None:
@@ -51,7 +53,7 @@ def show(folder: Path, *, watch: bool) -> None:
         console.print(status_table(found))
         return
     with Live(status_table(found), console=console, auto_refresh=False) as live:
-        while found.count("running") or found.unfinished():
+        while found.count("running") or found.count("waiting"):
             time.sleep(REFRESH_S)
             found = read_sweep(folder)
             live.update(status_table(found), refresh=True)
@@ -77,11 +79,10 @@ def go_on(folder: Path, overrides: Sequence[str], *, failed: bool) -> None:
     place = str(folder.expanduser().absolute())
     from mindseye.commands.configuration import escaped
     from mindseye.commands.launchers import check_launcher, enter
-    from mindseye.commands.sweeping import started_from
 
     check_launcher([*last, *overrides])
-    if (there := started_from(folder.expanduser())) is not None:  # what is relative in the overrides starts there
-        enter(str(there))
+    if manifest.started_from:  # what is relative in the overrides starts there
+        enter(manifest.started_from)
     hand_over(
         [
             "-m", *last, *overrides, f"hydra.sweep.dir={escaped(place)}", "hydra.sweeper.cells=known",

@@ -2,8 +2,14 @@
 
 import hashlib
 import logging
+import os
+import signal
+import socket
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +19,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from yaml import YAMLError
 
 import mindseye
 from mindseye.commands.configuration import ConfigurationError, config_folder, escaped
@@ -27,11 +31,12 @@ from mindseye.results.run_status import SILENT, RunStatus, one_line, read_status
 from mindseye.sweeps.manifest import Cell, Manifest, add_cells, as_written
 from mindseye.sweeps.status import DONE, SweepStatus, read_sweep, varying_overrides
 from mindseye.sweeps.summary import MEASURES, ranked, read_rows, write_summary
-from mindseye.visualizer.interruptions import TO_BE_CONTINUED
+from mindseye.visualizer.interruptions import SIGNALS, TO_BE_CONTINUED, Interrupted
 
 log = logging.getLogger(__name__)
 
 SHOWN = 20  # cells in the closing table; summary.csv has all
+SAVED_S = 15.0  # cells that are told to stop save their state within 10 s
 DEATHS = 2  # so often a cell's process may die, the second time with no other beside it
 
 
@@ -46,12 +51,28 @@ def run_sweep(
 ) -> list[JobReturn]:
     """Launch every cell that is not done, `at_once` at a time. Nothing that happens to a cell is raised here.
 
-    words: the task's overrides, swept ones among them; or, with `known_cells`, whatever began the sweep.
+    words: the task's overrides, swept ones among them; or, with `known_cells`, whatever began the sweep. Exits with 1,
+    and one line, where the sweep's folder cannot be read or written.
     """
     folder = Path(str(config.hydra.sweep.dir)).absolute()
+    try:
+        todo = _to_do(config, folder, words, known_cells, retry_failed)
+        with _signals_handed_on(launcher, folder):
+            return _launch_all(launcher, folder, todo, at_once)
+    except (ValueError, OSError) as error:  # Hydra would print a traceback
+        print(f"mindseye: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except Interrupted as stop:
+        print(f"mindseye: {stop}; mindseye sweep resume {folder} goes on", file=sys.stderr)
+        raise SystemExit(TO_BE_CONTINUED) from None
+
+
+def _to_do(
+    config: DictConfig, folder: Path, words: Sequence[str], known_cells: bool, retry_failed: bool
+) -> list[Cell]:
+    """The cells there is something to do for, after the manifest has all of them."""
     command = [*_own_folders(config), *OmegaConf.to_container(config.hydra.overrides.hydra), *words]
     cells = _known(folder) if known_cells else _asked(folder, words, command)
-    write_atomically(folder / "multirun.yaml", OmegaConf.to_yaml(config).encode())
     if (begun_with := Manifest.read(folder).config_sha256) != configuration_sha256():
         log.warning(
             "%s was begun with another version of mindseye or its configuration (%.8s…): cells that are completed stay "
@@ -65,7 +86,43 @@ def run_sweep(
         for cell in todo:
             if (status := read_status(folder / cell.folder)).status == "failed":
                 write_status(folder / cell.folder, RunStatus(overrides=cell.overrides, seconds=status.seconds))
-    return _launch_all(launcher, folder, todo, at_once)
+    if todo:
+        write_atomically(folder / "multirun.yaml", OmegaConf.to_yaml(config).encode())
+    return todo
+
+
+@contextmanager
+def _signals_handed_on(launcher: Launcher, folder: Path) -> Iterator[None]:
+    """A signal that ends this process is handed on to the cells that run in processes of its own, and waited for.
+
+    With joblib and Ray they would be orphans, or be killed with what they have not saved. Slurm's jobs go on without
+    this process, and in one process the cell at hand takes its signals itself.
+    """
+    before: dict[int, object] = {}
+
+    def stop(signum: int, frame: object) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # once is enough
+        here = [pair for pair in read_sweep(folder).of("running") if pair[1].host == socket.gethostname()]
+        for _, status in here:
+            with suppress(OSError):
+                os.kill(status.pid, signum)
+        deadline = time.monotonic() + SAVED_S
+        while time.monotonic() < deadline and any(
+            (now := read_status(folder / cell.folder)).status == "running" and now.pid == status.pid
+            for cell, status in here
+        ):
+            time.sleep(0.2)
+        raise Interrupted(signum)
+
+    own = type(launcher).__name__ in ("JoblibLauncher", "RayLauncher")
+    if own and threading.current_thread() is threading.main_thread():
+        before.update((number, signal.signal(number, stop)) for number in SIGNALS if number != signal.SIGINT)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def configuration_sha256() -> str:
@@ -83,15 +140,6 @@ def _own_folders(config: DictConfig) -> list[str]:
     return [f"hydra.searchpath=[{escaped('file://' + one.path)}]" for one in sources if one.provider == "command-line"]
 
 
-def started_from(folder: Path) -> Path | None:
-    """Where the command was given that last started the sweep; None where that is not known, or gone."""
-    try:
-        there = Path(str(OmegaConf.load(folder / "multirun.yaml").hydra.runtime.cwd))
-    except (OSError, OmegaConfBaseException, YAMLError):
-        return None
-    return there if there.is_dir() else None
-
-
 def _known(folder: Path) -> list[Cell]:
     cells = list(Manifest.read(folder).cells.values())
     if not cells:
@@ -102,7 +150,7 @@ def _known(folder: Path) -> list[Cell]:
 def _asked(folder: Path, words: Sequence[str], command: Sequence[str]) -> list[Cell]:
     overrides = OverridesParser.create().parse_overrides(list(words))
     [grid] = BasicSweeper.split_arguments(overrides, None)
-    return add_cells(folder, grid, command, configuration_sha256())
+    return add_cells(folder, grid, command, configuration_sha256(), os.getcwd())
 
 
 def _is_open(folder: Path, cell: Cell, retry_failed: bool) -> bool:
@@ -184,23 +232,36 @@ class SweepEnd(Callback):
     def on_multirun_end(self, config: DictConfig, config_name: str | None = None) -> None:
         """Exits with 1 where a cell failed, with 75 where one is to be continued or waiting."""
         folder = Path(str(config.hydra.sweep.dir)).absolute()
-        if not Manifest.read(folder).cells:  # another sweeper than ours, which reports by itself
+        try:
+            sweep = read_sweep(folder) if Manifest.read(folder).cells else None
+        except (ValueError, OSError) as error:
+            print(f"mindseye: {one_line(error)}", file=sys.stderr)
+            raise SystemExit(1) from None
+        if sweep is None:  # another sweeper than ours, which reports by itself
             return
-        sweep = read_sweep(folder)
-        rows = read_rows(sweep)
-        written = write_summary(folder, rows)
-        if (page := try_gallery(folder)) is not None:
-            written.append(page)
-        console = Console()
-        measure = pick_measure(rows, chosen=_chosen_measure(config))
-        console.print(closing_table(sweep, ranked(rows, measure), measure))
-        for path in written:
-            console.print(str(path), soft_wrap=True, highlight=False)
+        try:
+            summarise_sweep(sweep, _chosen_measure(config))
+        except Exception as error:  # a full disk, a damaged run: what failed must be said all the same
+            log.info("no summary", exc_info=True)
+            print(f"mindseye: the summary of {folder} could not be written: {one_line(error)}", file=sys.stderr)
         say_failures(sweep)
         if sweep.count("failed"):
             raise SystemExit(1)
-        if sweep.unfinished():
+        if sweep.unfinished() or sweep.count("running"):
             raise SystemExit(TO_BE_CONTINUED)
+
+
+def summarise_sweep(sweep: SweepStatus, measure: str | None) -> None:
+    """Write the summary's files and the gallery, and print the best cells."""
+    rows = read_rows(sweep)
+    written = write_summary(sweep.folder, rows)
+    if (page := try_gallery(sweep.folder)) is not None:
+        written.append(page)
+    console = Console()
+    chosen = pick_measure(rows, chosen=measure)
+    console.print(closing_table(sweep, ranked(rows, chosen), chosen))
+    for path in written:
+        console.print(str(path), soft_wrap=True, highlight=False)
 
 
 def _chosen_measure(config: DictConfig) -> str | None:
@@ -255,3 +316,6 @@ def say_failures(sweep: SweepStatus) -> None:
             f"mindseye: {left} of {len(sweep.cells)} cells are not done; mindseye sweep resume {sweep.folder} goes on",
             file=sys.stderr,
         )
+    for cell, status in sweep.of("running"):
+        where = f"pid {status.pid} on {status.host}"
+        print(f"mindseye: {as_written(' '.join(cell.overrides))} is at work elsewhere ({where})", file=sys.stderr)

@@ -36,7 +36,7 @@ from mindseye.commands.configuration import (
 from mindseye.commands.gallery import try_gallery
 from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
-from mindseye.results.run_status import RunRecord, read_status
+from mindseye.results.run_status import Occupied, RunRecord
 from mindseye.sweeps.manifest import Manifest, layers_beside
 from mindseye.visualizer.interruptions import SIGNALS, TO_BE_CONTINUED, Interrupted
 
@@ -83,13 +83,12 @@ def run(config: DictConfig) -> float | None:
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     # Unresolved: the same wherever the run folder lies.
     key = hashlib.sha256(OmegaConf.to_yaml(config).encode()).hexdigest()
-    before = read_status(folder)
-    if in_sweep and before.status == "completed" and before.config_sha256 == key:
-        log.info("completed already: %s", folder)
-        return before.measure
     with interruptible() as earlier_handlers:
         try:
-            with RunRecord(folder, list(hydra_config.overrides.task), key) as record:
+            with RunRecord(folder, list(hydra_config.overrides.task), key, keep_completed=in_sweep) as record:
+                if record.completed is not None:
+                    log.info("completed already: %s", folder)
+                    return record.completed.measure
                 measure = _run(config, folder, key, record)
                 record.complete(measure)
                 return measure
@@ -105,6 +104,12 @@ def run(config: DictConfig) -> float | None:
             if callable(handler):  # submitit's, say: it asks the scheduler for another turn, and ends the process
                 handler(stop.signum, None)
             raise SystemExit(TO_BE_CONTINUED) from None
+        except Occupied as error:
+            if in_sweep:
+                log.warning("%s", error)  # the other one's work is as good as ours
+                return None
+            print(f"mindseye: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
         except Exception as error:
             logging.getLogger("mindseye.run").info("failed", exc_info=True)
             if in_sweep or not isinstance(error, ValueError | OSError | RuntimeError):
@@ -122,6 +127,8 @@ def interruptible() -> Iterator[dict[int, Any]]:
     before: dict[int, Any] = {}
 
     def stop(signum: int, frame: object) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # the same news again must not disturb the leaving
         raise Interrupted(signum)
 
     if threading.current_thread() is threading.main_thread():
@@ -147,7 +154,6 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     from mindseye.results.visualization import visualize as draw
     from mindseye.visualizer.checkpoints import Checkpoint
 
-    start_run(folder)
     network: Network = make(config.network)
     # A layer of an nn.Sequential is called 2, which YAML reads as a number.
     layer = network.resolve(_text(config.layer), config.depth)
@@ -174,6 +180,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
         del network
         targets = discover(config, looking, photographs, layer, cache, progress)
         discovery_s = time.perf_counter() - begun
+        start_run(folder)  # not before: what has failed so far leaves an earlier run as it was
         targets.save(folder / "targets")
         found = replace(targets, root="").content_hash()  # the same wherever the photographs lie
         checkpoint = Checkpoint(folder / "checkpoint", f"{key} {found}", config.checkpoint)
@@ -222,7 +229,10 @@ def layers_of_the_sweep(config: DictConfig, network: "Network", layer: str) -> l
     hydra_config = HydraConfig.get()
     if hydra_config.mode != RunMode.MULTIRUN:
         return []
-    manifest = Manifest.read(Path(hydra_config.sweep.dir))
+    try:
+        manifest = Manifest.read(Path(hydra_config.sweep.dir))
+    except ValueError:  # damaged: then this layer alone
+        return []
     found: dict[str, None] = {}
     for name, depth in layers_beside(manifest, list(hydra_config.overrides.task)):
         with suppress(ValueError):  # that cell will say itself that there is no such layer

@@ -53,8 +53,8 @@ class RunStatus:
 def read_status(folder: str | os.PathLike[str]) -> RunStatus:
     """The status of a run folder; `waiting` where there is none, or no readable one.
 
-    One that says `running` while nobody is at it any more, or `completed` where the run is no more, comes back as `to be
-    continued`.
+    One that says `running` while nobody is at it any more, or `completed` where the run is no more, comes back as
+    `to be continued`.
     """
     place = Path(folder)
     try:

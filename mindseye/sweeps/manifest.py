@@ -91,8 +91,8 @@ def add_cells(
     """Add what is not there yet to the sweep's manifest; the cells for all that was `asked`, in its order.
 
     asked: the overrides of each cell. started_from: the folder the command was given in. Two commands on one sweep may
-    do this at once. Raises ValueError for a damaged manifest, and for a sweep that was begun in another folder, where the
-    same overrides may mean other photographs; the manifest is then left as it is.
+    do this at once. Raises ValueError for a damaged manifest, and for a sweep that was begun in another folder, where
+    the same overrides may mean other photographs; the manifest is then left as it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = [tuple(overrides) for overrides in asked]

@@ -6,6 +6,7 @@ step whether a SIGTERM has come, which makes each device wait for all the others
 """
 
 import logging
+import multiprocessing
 import os
 import pickle
 import signal
@@ -201,7 +202,7 @@ class SharedOut(_Launcher):
         context = get_context("spawn")
         setting = _Setting.of_this_process(self.processes)
         self._running, voices = [], {}
-        with _signals_held_back():
+        with _signals_held_back(), _spawning():
             for rank in range(self.processes):
                 hear, speak = context.Pipe(duplex=False)
                 process = context.Process(
@@ -214,6 +215,18 @@ class SharedOut(_Launcher):
                 self._running.append(process)
                 voices[hear] = process
         return voices
+
+
+@contextmanager
+def _spawning() -> Any:
+    """A process is told its parent's start method, and one of joblib's workers has one that only joblib knows."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            multiprocessing.set_start_method(before, force=True)
 
 
 @contextmanager

@@ -136,8 +136,8 @@ def fit(
 
     checkpoint: where the fit is kept while it runs, and gone on from. While the steps run SIGTERM, SIGINT, SIGUSR1 and
     SIGUSR2 then wait for the end of their step: the checkpoint is written and the handler that stood before is called.
-    Where there was none, `Interrupted` is raised; where it returns, the fit goes on. The same signal once more goes to
-    that handler at once.
+    Where there was none, `Interrupted` is raised; where it returns, the fit goes on. A second SIGINT goes to that
+    handler at once.
 
     Raises ValueError in one line.
     """

@@ -38,8 +38,9 @@ class SignalWatch:
 
     Those are the handlers in force when the watch is made, or `previous`. What they ignore, or what was installed from
     outside Python, is not watched; nor is anything outside the main thread, where Python allows no handlers.
-    `again`: what to do when a signal of a kind that is noted comes once more; by default the handler that stood before
-    gets it at once. `tell`, if given, is called with each noted signal, inside the signal's handler.
+    Told again, a signal is no other news (schedulers send some twice), but for a person's second Ctrl-C: `again`, or by
+    default the handler that stood before, gets it at once. `tell`, if given, is called with each noted signal, inside
+    the signal's handler.
     """
 
     def __init__(
@@ -89,6 +90,8 @@ class SignalWatch:
             self.noted.append(signum)
             if self._tell is not None:
                 self._tell(signum)
+        elif signum != signal.SIGINT:
+            return
         elif self._again is not None:
             self._again(signum)
         else:

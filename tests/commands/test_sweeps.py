@@ -179,8 +179,12 @@ def test_3_of_12_cells_fail_each_in_its_own_way_and_the_other_9_are_completed(ne
     # What was wrong with one of them is mended: asked for, the failed cells alone are run again.
     (nets / "nets.py").write_text(NETS.replace("OutOfMemory(), nn", "nn.ReLU(), nn"))
     before = {cell.id: status.started for cell, status in found.of("completed")}
-    again = run("sweep", "resume", "sweep", "--failed", cwd=nets)
+    (folder / "summary.csv").unlink()
+    (folder / "summary.csv").mkdir()  # what failed is said, and the code right, also where no summary can be written
+    again = run("sweep", "resume", "sweep", "--failed", "hydra/launcher=basic", cwd=nets)
     assert again.returncode == 1
+    assert "could not be written" in again.stderr
+    assert again.stderr.count("mindseye: failed: ") == 2
     after = read_sweep(folder)
     assert after.counts() == {"waiting": 0, "running": 0, "completed": 10, "failed": 2, "to be continued": 0}
     assert {cell.id: status.started for cell, status in after.of("completed") if cell.id in before} == before
@@ -194,7 +198,7 @@ def wait_for(ready, process, seconds=120):
         time.sleep(0.02)
 
 
-LONG = ["experiment=smoke", "steps=500", "snapshots=100", "objective.gain=1,2", "hydra.sweep.dir=sweep"]
+LONG = ["experiment=smoke", "steps=2,1500", "snapshots=100", "hydra.sweep.dir=sweep"]
 
 
 def test_a_sweep_that_is_stopped_again_and_again_goes_on_where_it_was_to_the_same_bytes(tmp_path):
@@ -221,7 +225,9 @@ def test_a_sweep_that_is_stopped_again_and_again_goes_on_where_it_was_to_the_sam
         )  # fmt: skip
         wait_for(lambda: step() > before + 20 and (number != "SIGKILL" or kept()), begun)  # noqa: B023
         began = time.monotonic()
-        begun.send_signal(getattr(signal, number))
+        for _ in range(1 if number == "SIGINT" else 3):  # schedulers send some twice
+            begun.send_signal(getattr(signal, number))
+            time.sleep(0.01)
         _, errors = begun.communicate(timeout=60)
         assert time.monotonic() - began < 10  # its state is saved within that
         assert begun.returncode == code, errors
@@ -334,6 +340,7 @@ def test_a_killed_process_does_not_take_its_neighbours_with_it(nets):
     """joblib gives up all jobs where one is killed; the sweep goes on with the others."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = ["-m", "experiment=right", "steps=1", "k=2,3", "network.target=nets.py:build,nets.py:killed"]
+    words += ["C=3", "trainer.devices=2", "trainer.accelerator=cpu"]  # processes of a worker's own
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep"]
     done = run("--config-dir", "mine", *words, *launcher, cwd=nets)
     found = read_sweep(nets / "sweep")
@@ -342,3 +349,29 @@ def test_a_killed_process_does_not_take_its_neighbours_with_it(nets):
     for cell, status in found.of("failed"):
         assert "network.target=nets.py:killed" in map(as_written, cell.overrides)
         assert "its process died" in status.reason
+
+
+@pytest.mark.slow
+def test_a_sweep_in_several_processes_is_stopped_as_a_whole_and_leaves_no_orphans(tmp_path):
+    words = ["-m", "experiment=smoke", "steps=5000", "k=4,6,8", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    begun = subprocess.Popen(
+        [*COMMAND, *words, "hydra.sweep.dir=sweep"], cwd=tmp_path, env=environment(tmp_path), stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    folder = tmp_path / "sweep"
+
+    def both():
+        running = read_sweep(folder).of("running") if (folder / "manifest.json").exists() else []
+        return [status for _, status in running if (status.step or 0) > 20]
+
+    wait_for(lambda: len(both()) == 2, begun)
+    at_work = both()
+    begun.send_signal(signal.SIGTERM)
+    _, errors = begun.communicate(timeout=60)
+    assert begun.returncode == 75, errors
+    assert f"mindseye sweep resume {folder} goes on" in errors
+    assert len(list(folder.glob("*/checkpoint/fit-0-of-1.safetensors"))) == 2
+    assert read_sweep(folder).count("running") == 0
+    for status in at_work:
+        with pytest.raises(ProcessLookupError):
+            os.kill(status.pid, 0)

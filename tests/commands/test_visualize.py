@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -192,6 +193,14 @@ def test_bad_input_costs_one_clear_line(overrides, message, tmp_path):
     assert lines[0].startswith("mindseye: ")
     assert message in lines[0]
     assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_mistake_in_a_second_start_leaves_the_finished_run(smoke, tmp_path):
+    shutil.copytree(smoke[0], tmp_path / "run")
+    done = mindseye("experiment=smoke", "layer=nowhere", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert (read_run(tmp_path / "run").images == read_run(smoke[0]).images).all()
+    assert (tmp_path / "run" / "facets" / "00" / "visualization.png").is_file()
 
 
 def test_layers_lists_a_network_s_layers(tmp_path):

@@ -22,8 +22,8 @@ from torch import nn
 from mindseye.facets import discover_facets, discovery, load_photographs, photographs
 from mindseye.facets import survey as survey_module
 from mindseye.facets.cache import Cache, address, default_folder
-from mindseye.leases import put_aside, signs_of_life
 from mindseye.facets.survey import architecture, code_of, survey
+from mindseye.leases import put_aside, signs_of_life
 from mindseye.networks import Network, callable_network
 from mindseye.networks.preparing import prepare
 

@@ -46,6 +46,15 @@ def test_a_cell_s_folder_is_one_name_below_the_sweep_s(values):
     assert folder.endswith(cell_id(overrides))
 
 
+def test_a_sweep_is_not_mixed_with_another_folder_s(tmp_path):
+    """The same overrides may mean other photographs there."""
+    add_cells(tmp_path, GRID, [], "", "/here")
+    add_cells(tmp_path, GRID, [], "", "/here")
+    with pytest.raises(ValueError, match="was begun in /here"):
+        add_cells(tmp_path, GRID, [], "", "/there")
+    assert Manifest.read(tmp_path).started_from == "/here"
+
+
 def test_a_folder_is_named_for_what_varies_and_no_two_cells_share_one(tmp_path):
     cells = add_cells(tmp_path, [("images.root=/a/b", *overrides) for overrides in GRID], [], "")
     assert [cell.folder[:-11] for cell in cells] == ["k=4,C=2", "k=4,C=3", "k=8,C=2", "k=8,C=3"]

@@ -6,7 +6,9 @@ import time
 
 import pytest
 
+from mindseye.results import run_status
 from mindseye.results.run_status import Occupied, RunRecord, RunStatus, occupy, read_status, write_status
+from mindseye.sweeps import manifest
 from mindseye.sweeps.manifest import add_cells
 from mindseye.sweeps.status import read_sweep
 from mindseye.visualizer.interruptions import Interrupted
@@ -22,10 +24,39 @@ def test_a_run_says_how_it_is_doing(tmp_path):
         record._said = 0
         record.progress(3, 10)
         assert (read_status(tmp_path).step, read_status(tmp_path).steps) == (3, 10)
+        (tmp_path / "metrics.json").write_text("{}")
         record.complete(0.9)
     done = read_status(tmp_path)
     assert (done.status, done.measure, done.overrides, done.config_sha256) == ("completed", 0.9, ("k=4",), "abc")
     assert not (tmp_path / "running.lock").exists()
+    (tmp_path / "metrics.json").unlink()
+    assert read_status(tmp_path).status == "to be continued"
+
+
+def test_who_comes_second_finds_a_completed_run_and_leaves_it(tmp_path):
+    (tmp_path / "metrics.json").write_text("{}")
+    with RunRecord(tmp_path, [], "abc") as record:
+        record.complete(0.9)
+    before = (tmp_path / "status.json").read_bytes()
+    with RunRecord(tmp_path, [], "abc", keep_completed=True) as record:
+        assert record.completed.measure == 0.9
+    assert (tmp_path / "status.json").read_bytes() == before
+    with RunRecord(tmp_path, [], "other", keep_completed=True) as record:
+        assert record.completed is None
+        assert read_status(tmp_path).status == "running"
+
+
+@pytest.mark.parametrize("content", ["", "nonsense"])
+def test_a_lock_that_belongs_to_nobody_is_taken_over(content, tmp_path, monkeypatch):
+    """A full disk makes an empty file: created, and then not written."""
+    monkeypatch.setattr(run_status, "LEASE_S", 1.0)
+    monkeypatch.setattr(run_status, "BEAT_S", 0.1)
+    (tmp_path / "running.lock").write_text(content)
+    with occupy(tmp_path):
+        assert (tmp_path / "running.lock").stat().st_size > len(content)
+    monkeypatch.setattr(manifest, "_LEASE_S", 1.0)
+    (tmp_path / "manifest.lock").write_text(content)
+    assert len(add_cells(tmp_path, [("k=4",)], [], "")) == 1
 
 
 @pytest.mark.parametrize(
@@ -123,6 +154,8 @@ def test_a_sweep_is_counted_and_its_time_left_guessed(tmp_path):
     ):
         write_status(tmp_path / cell.folder, status)
     (tmp_path / cells[4].folder / "running.lock").touch()
+    for cell in cells[:2]:
+        (tmp_path / cell.folder / "metrics.json").write_text("{}")
     found = read_sweep(tmp_path)
     assert found.counts() == {"waiting": 1, "running": 1, "completed": 2, "failed": 1, "to be continued": 1}
     # The median of the completed is 20 s: 5 s of the running one are left, and two whole ones, one at a time.
