@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Node, eventually, mindseye_command
 
+from cluster.nodes import Node, eventually, mindseye_command
 from mindseye.results.run_folder import read_run
 from mindseye.sweeps.manifest import Cell, Manifest
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Node, mindseye_command
 
+from cluster.nodes import Node, mindseye_command
 from mindseye.facets.cache import Cache
 from mindseye.results.run_folder import StoredRun, read_run
 
