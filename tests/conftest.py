@@ -1,6 +1,7 @@
 """Small real things that many tests share: drawn photographs, the packaged demo network, facets found with them."""
 
 import os
+import signal
 import warnings
 
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -14,6 +15,9 @@ from mindseye.facets import FacetTargets, Photographs, discover_facets, load_pho
 from mindseye.networks import Network, demo_network
 
 warnings.filterwarnings("ignore", module="pytorch_lightning")
+# A shell starts what it puts into the background with Ctrl-C ignored, and so would be all that tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(2)
 
 
