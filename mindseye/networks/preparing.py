@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from mindseye.networks.frozen_convolution import FrozenConv2d
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.network import Network
 from mindseye.networks.recording import ImagesOnly, Tape, record
@@ -27,7 +28,7 @@ _FOLDS = {
     (nn.Conv3d, nn.BatchNorm3d): fuse_conv_bn_eval,
     (nn.Linear, nn.BatchNorm1d): fuse_linear_bn_eval,
 }
-_WEIGHTED = {weighted for weighted, _ in _FOLDS}  # what takes its weights in another precision
+_WEIGHTED = {*(weighted for weighted, _ in _FOLDS), FrozenConv2d}  # what takes its weights in another precision
 log = logging.getLogger(__name__)
 
 
@@ -192,6 +193,7 @@ def prepare(
         try:
             straight = _straight(network.body, layer, previous, tape, keep_copy)
             folded = _fold(straight) if fold else 0
+            _freeze(straight)
         except Exception as error:  # a tracer meets anything a forward method may do
             log.debug("tracing %s", network.name, exc_info=True)
             straight, reason = None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -291,9 +293,12 @@ def _straight(body: nn.Module, layer: str, previous: str | None, tape: Tape, kee
         with graph.inserting_after(kept):  # a later module writes over it
             kept = graph.call_function(torch.clone, (kept,))
     graph.output((tracer.reached.node, kept))
-    graph.lint()
+    # Without the tracer, which knows one network: a program is pickled together with what traced it.
+    plain = fx.Graph()
+    plain.output(plain.graph_copy(graph, {}))
+    plain.lint()
     # The copy holds the modules on the way alone: fx takes over what the program names.
-    return copy.deepcopy(fx.GraphModule(tracer.root, graph))
+    return copy.deepcopy(fx.GraphModule(tracer.root, plain))
 
 
 def _fold(straight: fx.GraphModule) -> int:
@@ -334,6 +339,16 @@ def _folded(convolution: nn.Module, norm: nn.Module) -> nn.Module | None:
     if fuse is None or norm.running_mean is None:
         return None
     return fuse(convolution, norm)
+
+
+def _freeze(straight: fx.GraphModule) -> None:
+    """Puts a FrozenConv2d in the place of each convolution that it suits."""
+    made: dict[nn.Module, FrozenConv2d] = {}
+    for name, module in list(straight.named_modules(remove_duplicate=False)):
+        if FrozenConv2d.suits(module):
+            if module not in made:
+                made[module] = FrozenConv2d.of(module)
+            straight.set_submodule(name, made[module])
 
 
 def _probe(network: Network) -> Tensor:

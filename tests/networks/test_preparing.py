@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import pickle
 import weakref
 
 import pytest
@@ -79,9 +80,11 @@ def test_every_family_answers_as_before(name):
         assert prepared.traced, layer
         target, previous = answers(network, layer, None, images)
         with torch.no_grad():
-            a, p = prepared(images)
-        assert relative(a, target) < 1e-4, layer
-        assert relative(p, previous) < 1e-4, layer
+            looked = prepared(images)
+        drawn = prepared(images.clone().requires_grad_())  # by other kernels
+        for a, p in (looked, drawn):
+            assert relative(a.detach(), target) < 1e-4, layer
+            assert relative(p.detach(), previous) < 1e-4, layer
         if any(isinstance(part, nn.BatchNorm2d) for part in network.modules()):
             assert prepared.folded > 0
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
@@ -272,6 +275,21 @@ def test_prepared_is_prepared():
         prepared.in_precision("double")
     assert not any(parameter.requires_grad for parameter in prepared.parameters())
     assert not prepared.train().training
+
+
+def test_copies_and_pickles_draw_the_same():
+    """Also once it has run: the weights as oneDNN lays them out can be neither copied nor pickled."""
+    prepared = prepare(load_network("demo"), "layer3.0")
+    images = torch.rand(2, 3, 96, 96)
+
+    def gradient(network):
+        leaf = images.clone().requires_grad_()
+        network(leaf)[0].square().sum().backward()
+        return leaf.grad
+
+    right = gradient(prepared)
+    for other in (copy.deepcopy(prepared), pickle.loads(pickle.dumps(prepared))):
+        assert torch.equal(gradient(other), right)
 
 
 def test_a_wrong_layer_costs_one_line():
