@@ -83,8 +83,8 @@ def test_every_family_answers_as_before(name):
             looked = prepared(images)
         drawn = prepared(images.clone().requires_grad_())  # by other kernels
         for a, p in (looked, drawn):
-            assert relative(a, target) < 1e-4, layer
-            assert relative(p, previous) < 1e-4, layer
+            assert relative(a.detach(), target) < 1e-4, layer
+            assert relative(p.detach(), previous) < 1e-4, layer
         if any(isinstance(part, nn.BatchNorm2d) for part in network.modules()):
             assert prepared.folded > 0
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
@@ -349,15 +349,3 @@ def test_no_hooks_are_left_behind():
     network = load_network("demo")
     assert isinstance(prepare(network, "layer3.0"), PreparedNetwork)
     assert all(not part._forward_hooks and not part._forward_pre_hooks for part in network.modules())
-
-
-def test_it_can_be_sent_to_another_process():
-    """To the bit, folded and in channels last; what was compiled stays behind."""
-    prepared = prepare(network_of(Block()), "after")
-    assert prepared.folded
-    images = torch.rand(2, 3, 32, 32)
-    with torch.no_grad():
-        before = prepared(images)
-        sent = pickle.loads(pickle.dumps(prepared.compile()))
-        assert not sent.compiled
-        assert all(torch.equal(one, other) for one, other in zip(sent(images), before, strict=True))
