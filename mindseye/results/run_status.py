@@ -69,7 +69,7 @@ def read_status(folder: str | os.PathLike[str]) -> RunStatus:
     if status.status == "running" and not _is_alive(place, status):
         return replace(status, status="to be continued", reason=SILENT)
     if status.status == "completed" and not (place / RESULT).is_file():
-        return replace(status, status="to be continued", reason=f"its {RESULT} is gone")
+        return replace(status, status="to be continued", reason=f"{RESULT} is missing")
     return status
 
 

@@ -7,6 +7,7 @@ import pytest
 import warm
 
 from mindseye.results.run_folder import read_run
+from mindseye.sweeps.manifest import Manifest
 
 # The real command, beside which stands who counts: per cell, how many images enter the network while its facets are
 # found. (Later the pictures go through it too, and among these are photographs.)
@@ -60,7 +61,8 @@ def test_a_sweep_over_k_C_gain_and_objective_looks_at_the_photographs_once(tmp_p
     cells = ["-m", "k=5,10", "C=2,3", "hydra.sweep.dir=sweep"]
     counts, hashes = counted(*cells, cwd=tmp_path, cache=tmp_path / "cache")
     assert counts == [24] + 3 * [0]
-    log = (tmp_path / "sweep" / "3" / "run.log").read_text()
+    last = list(Manifest.read(tmp_path / "sweep").cells.values())[-1]
+    log = (tmp_path / "sweep" / last.folder / "run.log").read_text()
     assert log.count("from the cache") == 1
     assert "survey, embedding of 24 photographs" in log
     other = ["-m", "objective=calibrated,published", "objective.gain=3", "hydra.sweep.dir=later"]

@@ -56,14 +56,15 @@ def assert_alike(one, other):
 
 @contextmanager
 def counting(convolution):
-    """The sizes of the batches that enter a convolution of the network, or a copy of it; probes are single images."""
+    """The sizes of the batches that enter a convolution of that shape, whoever made it; probes are single images."""
     batches = []
 
     def enter(module, arguments):
-        if isinstance(arguments[0], torch.Tensor) and len(arguments[0]) > 1:
+        alike = isinstance(module, nn.Conv2d) and module.weight.shape == convolution.weight.shape
+        if alike and isinstance(arguments[0], torch.Tensor) and len(arguments[0]) > 1:
             batches.append(len(arguments[0]))
 
-    handle = convolution.register_forward_pre_hook(enter)
+    handle = nn.modules.module.register_module_forward_pre_hook(enter)
     try:
         yield batches
     finally:
