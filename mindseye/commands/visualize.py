@@ -125,10 +125,12 @@ def interruptible() -> Iterator[dict[int, Any]]:
     Gives the handlers that were there before, by signal.
     """
     before: dict[int, Any] = {}
+    leaving: list[int] = []
 
     def stop(signum: int, frame: object) -> None:
         for number in before:
             signal.signal(number, signal.SIG_IGN)  # the same news again must not disturb the leaving
+        leaving.append(signum)
         raise Interrupted(signum)
 
     if threading.current_thread() is threading.main_thread():
@@ -136,7 +138,7 @@ def interruptible() -> Iterator[dict[int, Any]]:
     try:
         yield before
     finally:
-        for number, handler in before.items():
+        for number, handler in before.items() if not leaving else ():  # else the process is about to end
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
