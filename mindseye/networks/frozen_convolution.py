@@ -145,7 +145,11 @@ class _Fast(torch.autograd.Function):
 
 
 def _has_kernels(dtype: torch.dtype) -> bool:
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+    # Both are torch's own affair: a release without one of them computes by nn.Conv2d.
+    there = hasattr(torch.ops.mkldnn, "_convolution_pointwise") and hasattr(
+        torch._C._nn, "mkldnn_reorder_conv2d_weight"
+    )
+    if not (torch.backends.mkldnn.is_available() and there):
         return False
     if dtype is torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
