@@ -21,6 +21,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mindseye.commands.signatures import Signature, read_signature
 from mindseye.sweeps.manifest import cell_folder
 from mindseye.sweeps.summary import MEASURES
 
@@ -294,17 +295,21 @@ def _check_constructors(node: Mapping[str, Any], place: str) -> None:
     """Every node with a _target_ holds only what that constructor takes, of the types it takes."""
     target = node.get("_target_")
     if target is not None:
-        try:
-            constructor = get_object(target)
-        except Exception as error:
-            raise ConfigurationError(f"{place}._target_={target}: cannot be imported ({error})") from error
-        _check_arguments(constructor, node, place)
+        _check_arguments(_takes(target, place), node, place)
     for key, child in node.items():
         if isinstance(child, dict):
             _check_constructors(child, f"{place}.{key}")
 
 
-def _check_arguments(constructor: Any, node: Mapping[str, Any], place: str) -> None:
+def _takes(target: str, place: str) -> Signature:
+    """What a constructor takes: by its source where that tells, since importing torch takes seconds, else imported."""
+    told = read_signature(target)
+    if told is not None:
+        return told
+    try:
+        constructor = get_object(target)
+    except Exception as error:
+        raise ConfigurationError(f"{place}._target_={target}: cannot be imported ({error})") from error
     parameters = inspect.signature(constructor).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     made = constructor.__init__ if inspect.isclass(constructor) else constructor
@@ -312,19 +317,24 @@ def _check_arguments(constructor: Any, node: Mapping[str, Any], place: str) -> N
         hints = typing.get_type_hints(made)
     except Exception:  # annotations of other people's constructors need not resolve
         hints = {}
+    return Signature({name: hints.get(name, Any) for name in parameters}, open_ended)
+
+
+def _check_arguments(takes: Signature, node: Mapping[str, Any], place: str) -> None:
     # transfer.layer is the command's own, beside what the network takes
     extra = {"layer"} if place == "transfer" else set()
     for key, value in node.items():
         if key in SPECIAL_KEYS or key in extra:
             continue
-        if key not in parameters and not open_ended:
-            raise ConfigurationError(f"{place}.{key}: there is no such setting{_nearest(key, list(parameters))}")
+        if key not in takes.hints and not takes.open_ended:
+            raise ConfigurationError(f"{place}.{key}: there is no such setting{_nearest(key, list(takes.hints))}")
         if value == MISSING:
             raise ConfigurationError(f"{place}.{key} must be given: {place}.{key}=…")
         constructed = isinstance(value, dict) and "_target_" in value
         interpolated = isinstance(value, str) and "${" in value
-        if key in hints and not constructed and not interpolated and not fits(value, hints[key]):
-            raise ConfigurationError(f"{place}.{key}={value}: {_described(hints[key])} is right")
+        hint = takes.hints.get(key, Any)
+        if not constructed and not interpolated and not fits(value, hint):
+            raise ConfigurationError(f"{place}.{key}={value}: {_described(hint)} is right")
 
 
 def fits(value: Any, hint: Any) -> bool:
