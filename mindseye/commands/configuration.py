@@ -43,6 +43,7 @@ ROOT = {
     "seed": (int, 0, False),
     "facets_per_batch": (int, 1, True),
     "snapshots": (int, 1, False),
+    "gradients": (int, 1, True),
     "checkpoint": (float, 1, False),
     "precision": (str, None, False),
     "compile": (bool, None, False),

@@ -36,6 +36,7 @@ from mindseye.commands.configuration import (
 from mindseye.commands.gallery import try_gallery
 from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
+from mindseye.commands.tracking import tracked
 from mindseye.results.run_status import Occupied, RunRecord
 from mindseye.sweeps.manifest import Manifest, layers_beside
 from mindseye.visualizer.interruptions import SIGNALS, TO_BE_CONTINUED, Interrupted
@@ -168,9 +169,14 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     others = layers_of_the_sweep(config, network, layer) if cache is not None else []
     console = Console()
     measures = 4 if config.transfer._target_ is None else 10
-    with JobProgress(
-        console, photographs=len(photographs), pictures=config.C, steps=config.steps, measures=measures
-    ) as progress:
+    sweep = Path(hydra_config.sweep.dir).absolute() if hydra_config.mode == RunMode.MULTIRUN else None
+    experiment = hydra_config.runtime.choices.get("experiment")
+    with (
+        tracked(config, folder, hydra_config.overrides.task, sweep=sweep, experiment=experiment) as trackers,
+        JobProgress(
+            console, photographs=len(photographs), pictures=config.C, steps=config.steps, measures=measures
+        ) as progress,
+    ):
 
         def report(step: int, terms: dict[str, float]) -> None:
             record.progress(step, config.steps)
@@ -199,16 +205,30 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
             precision=config.precision,
             compile=config.compile,
             snapshots_every=config.snapshots,
+            gradients_every=config.gradients,
+            logger=trackers,
             report=report,
             announce=progress.stage,
             references=references,
             checkpoint=checkpoint,
             **parts,
         )
-    complete(result.metrics, targets, factors, discovery_s, time.perf_counter() - started, config)
-    result.save(folder, config=OmegaConf.to_yaml(config, resolve=True))
-    checkpoint.discard()
-    page = try_gallery(folder)
+        complete(result.metrics, targets, factors, discovery_s, time.perf_counter() - started, config)
+        result.save(folder, config=OmegaConf.to_yaml(config, resolve=True))
+        checkpoint.discard()
+        page = try_gallery(folder)
+        if trackers:
+            from mindseye.reports.tracking import track_result  # matplotlib
+
+            progress.stage("telling the trackers")
+            track_result(
+                trackers,
+                folder,
+                targets=targets,
+                images=result.images,
+                metrics=result.metrics,
+                steps=config.steps,
+            )
     console.print(closing_table(result))
     for name in ("facets.png", "facets", "metrics.json", *([page.name] if page else [])):
         console.print(f"{folder / name}", soft_wrap=True, highlight=False)
@@ -281,7 +301,6 @@ def make_parts(config: DictConfig) -> dict[str, Any]:
         "transformations": make(config.transformations),
         "optimizer": make(config.optimizer),
         "filters": filters,
-        "logger": None if config.logger._target_ is None else make(config.logger),
     }
 
 

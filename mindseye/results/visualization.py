@@ -86,7 +86,8 @@ def visualize(
     precision: Precision = "float32",
     compile: bool = False,
     snapshots_every: int = 20,
-    logger: Logger | None = None,
+    gradients_every: int | None = None,
+    logger: Logger | Sequence[Logger] | None = None,
     report: Report | None = None,
     announce: Announce | None = None,
     references: Sequence[TransferReference] = (),
@@ -116,6 +117,7 @@ def visualize(
         precision=precision,
         compile=compile,
         snapshots_every=snapshots_every,
+        gradients_every=gradients_every,
         logger=logger,
         report=report,
         announce=announce,
@@ -142,9 +144,7 @@ def visualize(
     return Visualization(fitted.images, metrics, targets, fitted, f"{network.name} · {targets.layer}")
 
 
-def provenance(
-    network: PreparedNetwork, targets: FacetTargets, seed: int, precision: Precision, compile: bool
-) -> dict:
+def provenance(network: PreparedNetwork, targets: FacetTargets, seed: int, precision: Precision, compile: bool) -> dict:
     """What is needed to know where a result came from and to make it again."""
     said = {"mindseye": importlib.metadata.version("mindseye"), "python": platform.python_version()}
     said.update(versions(*PACKAGES))

@@ -29,6 +29,7 @@ from mindseye.visualizer.module import FacetVisualizer
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.quiet import quiet_lightning
 from mindseye.visualizer.schedules import Schedules
+from mindseye.visualizer.tracking import as_trackers, track_pictures
 from mindseye.visualizer.transformations import Transformations
 
 MakeCanvas = Callable[[Tensor, Tensor], Canvas]
@@ -43,7 +44,7 @@ class Fit:
 
     images: Tensor  # [C, ch, S, S] in 0..1
     snapshots: dict[int, Tensor]  # step -> uint8 [C, ch, S, S]
-    history: dict[str, list[float]]  # see callbacks.History.table
+    history: dict[str, list[float | None]]  # see callbacks.History.table
     seconds: float
     step_ms: float  # the median after the first few steps
 
@@ -118,7 +119,8 @@ def fit(
     precision: Precision = "float32",
     compile: bool = False,
     snapshots_every: int = 20,
-    logger: Logger | None = None,
+    gradients_every: int | None = None,
+    logger: Logger | Sequence[Logger] | None = None,
     report: Report | None = None,
     announce: Announce | None = None,
     log_every: int = 10,
@@ -132,7 +134,9 @@ def fit(
     them; on a CPU they also share out the threads. precision and compile: how the network runs, see
     `mindseye.networks.preparing`; pictures and sums stay in float32. report(step, terms) is called every `log_every`
     steps with means over the facets (with several devices, over those of the first), announce(what) when something
-    begins that has no steps. The other arguments are those of FacetVisualizer and of Lightning's Trainer.
+    begins that has no steps. logger: one of Lightning's, or several, see `mindseye.visualizer.tracking`; with several
+    devices they are told everything at the end. gradients_every: see FacetVisualizer. The other arguments are those of
+    FacetVisualizer and of Lightning's Trainer.
 
     checkpoint: where the fit is kept while it runs, and gone on from. While the steps run SIGTERM, SIGINT, SIGUSR1 and
     SIGUSR2 then wait for the end of their step: the checkpoint is written and the handler that stood before is called.
@@ -143,6 +147,8 @@ def fit(
     """
     if steps < 1:
         raise ValueError(f"steps={steps}: 1 or more is right")
+    if gradients_every is not None and gradients_every < 1:
+        raise ValueError(f"gradients_every={gradients_every}: 1 or more steps is right, None for never")
     if facets_per_batch is not None and facets_per_batch < 1:
         raise ValueError(f"facets_per_batch={facets_per_batch}: 1 or more is right, null for all at once")
     processes = _processes(devices, targets.C, accelerator)
@@ -162,6 +168,7 @@ def fit(
         facets_per_batch=facets_per_batch,
         adaptive_lr=adaptive_lr,
         seed=seed,
+        gradients_every=gradients_every,
     )
     voice = Voice()
     if processes > 1:
@@ -171,6 +178,7 @@ def fit(
         heard = (report, announce)
     callbacks = _callbacks(filters, heard, compile, snapshots_every, log_every, checkpoint)
     data = FacetTargetsDataModule(targets, steps)
+    trackers = as_trackers(logger)
     started = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory(prefix="mindseye-") as scratch, quiet_lightning():
@@ -180,7 +188,7 @@ def fit(
             settings = {
                 "accelerator": accelerator,
                 "devices": processes,
-                "logger": logger or False,
+                "logger": trackers if processes == 1 and trackers else False,
                 "callbacks": callbacks,
                 "plugins": [LightningEnvironment(), SafetensorsIO(files.key)],
                 "default_root_dir": scratch,
@@ -192,7 +200,12 @@ def fit(
                 parts = _draw_shares(settings, module, data, launcher)
     finally:
         network.to(device)  # Lightning leaves everything on the CPU
-    return _whole(parts, started)
+    fitted, history = _whole(parts, started)
+    if processes > 1:
+        history.retell(trackers, log_every)
+        for step, images in fitted.snapshots.items():
+            track_pictures(trackers, images, step)
+    return fitted
 
 
 def _processes(devices: int, facets: int, accelerator: str) -> int:
@@ -296,7 +309,7 @@ def _part(trainer: pl.Trainer) -> dict[str, Any]:
     }
 
 
-def _whole(parts: list[dict[str, Any]], started: float) -> Fit:
+def _whole(parts: list[dict[str, Any]], started: float) -> tuple[Fit, History]:
     """The parts of all processes, in the order of their facets."""
     images = torch.cat([part["images"] for part in parts])
     lost = [c for c in range(len(images)) if not images[c].isfinite().all()]
@@ -306,10 +319,11 @@ def _whole(parts: list[dict[str, Any]], started: float) -> Fit:
     rows = torch.cat([part["history"]["rows"] for part in parts], dim=2)
     history.take({**parts[0]["history"], "rows": rows})
     gaps = [max(each) for each in zip(*(part["gaps"] for part in parts), strict=False)]
-    return Fit(
+    fitted = Fit(
         images=images,
         snapshots={step: torch.cat([part["snapshots"][step] for part in parts]) for step in parts[0]["snapshots"]},
         history=history.table(),
         seconds=max(part["seconds_before"] for part in parts) + time.perf_counter() - started,
         step_ms=statistics.median(gaps[1:] or gaps),  # the first steps choose kernels and fill caches
     )
+    return fitted, history

@@ -12,7 +12,7 @@ from mindseye.facets.survey import as_maps
 from mindseye.networks.preparing import PreparedNetwork
 from mindseye.visualizer.canvas import Canvas
 from mindseye.visualizer.data import TargetBatch
-from mindseye.visualizer.objective import LossTerms, Objective
+from mindseye.visualizer.objective import GRADIENTS, LossTerms, Objective, gradient_norms
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations, view
 
@@ -28,6 +28,9 @@ class FacetVisualizer(pl.LightningModule):
 
     The image's optimiser is `optimizer(parameters)`, its learning rate set at each step from `schedules.lr`; (r, b)
     have an Adam of their own at `adaptive_lr`.
+
+    gradients_every: after the first step and every so many the norm of each term's own gradient is taken, which costs
+    about three further passes back; None: never. A compiled network's program goes back once only, so it has none.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class FacetVisualizer(pl.LightningModule):
         facets_per_batch: int | None = None,
         adaptive_lr: float = 0.02,
         seed: int = 0,
+        gradients_every: int | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -61,6 +65,8 @@ class FacetVisualizer(pl.LightningModule):
         self.seed = seed
         self.now = schedules.at(1, steps)  # the scheduled values of the current step, set by callbacks.Schedule
         self.terms: Tensor | None = None  # the last step's terms, [len(LossTerms.names()), c], on the device
+        self.gradients_every = gradients_every
+        self.gradients: Tensor | None = None  # the last step's [len(GRADIENTS), c]; NaN where it was not looked at
         self.facets_per_batch = facets_per_batch
         self.own = slice(0, facets)  # of the C facets, those that this process draws
         self.chunks = self._cut()  # counted from the first of its own
@@ -96,7 +102,9 @@ class FacetVisualizer(pl.LightningModule):
         image_optimizer.zero_grad()
         adaptive_optimizer.optimizer.zero_grad()
         views, noise = self._draw(batch_idx)
-        terms = []
+        terms, gradients = [], []
+        every = None if self.network.compiled else self.gradients_every
+        looks = every is not None and (batch_idx == 0 or (batch_idx + 1) % every == 0)
         if self.network.compiled and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # last step's outputs may be written over
         for chunk in self.chunks:
@@ -113,6 +121,9 @@ class FacetVisualizer(pl.LightningModule):
                 raise ValueError(f"no image enters {self.network.layer}: name the layer before it, previous=…")
             # Only the network runs in another precision: pictures and sums stay in float32.
             loss = self._loss(a.float(), previous.float(), images, batch, facets)
+            if looks:
+                weights = self.objective.weights(self.now["penalty"], self.facets)
+                gradients.append(gradient_norms(loss, weights, images))
             self.manual_backward(loss.total.sum())
             terms.append(loss.stacked())
         image_optimizer.step()
@@ -122,6 +133,8 @@ class FacetVisualizer(pl.LightningModule):
             self.adaptive.reset_()
             image_optimizer.optimizer.state.clear()
         self.terms = torch.cat(terms, dim=1)
+        unseen = self.terms.new_full((len(GRADIENTS), self.terms.shape[1]), torch.nan)
+        self.gradients = torch.cat(gradients, dim=1) if looks else unseen
 
     def warm_up(self) -> None:
         """One pass of each batch size forward and back, so that a compiled network is ready before the first step."""

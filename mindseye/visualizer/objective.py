@@ -4,6 +4,7 @@ Shapes: c facets at hand of C, D channels, H'×W' maps; a = activation of the ta
 a_{i−1} = activation of the previous layer.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -120,6 +121,16 @@ class Objective:
         """The (r, b) that this objective starts with, for so many facets."""
         return AdaptiveDistance(facets, scale=self.r, shape=self.b, trainable=self.adaptive == "trained")
 
+    def weights(self, lam: float, facets: int) -> dict[str, float]:
+        """What each term is multiplied by in the total, for λ = `lam` and C = `facets`: a sign, a weight, a count."""
+        times = 1 if self.channels == "own" else facets**2
+        return {
+            "dm": -self.dm,
+            "ad": times * self.ad,
+            "penalty": times * self.penalty * lam,
+            "tv": self.tv,
+        }
+
     def __call__(
         self,
         a: Tensor,
@@ -191,6 +202,25 @@ class Objective:
     def _match(self, a: Tensor, t: Tensor) -> Tensor:
         match = {"cosine": cosine, "dot_product": dot_product, "dot_product_cosine": dot_product_cosine}
         return match[self.match](a, t)
+
+
+def gradient_norms(terms: LossTerms, weights: Mapping[str, float], images: Tensor) -> Tensor:
+    """How strongly each term alone pulls at the pictures: ‖∂(w·term)/∂image‖₂ for each of GRADIENTS -> [5, c].
+
+    terms: of `images` [c, ch, S, S] in 0..1, whose graph is kept; weights: of `Objective.weights`. A term without
+    weight, or that the image has no part in, has 0. One pass back through the network for each of the others.
+    """
+    weighted = {name: w * getattr(terms, name) for name, w in weights.items()} | {"total": terms.total}
+    norms = []
+    for name in GRADIENTS:
+        gradient = None
+        if weights.get(name, 1) and weighted[name].requires_grad:
+            [gradient] = torch.autograd.grad(weighted[name].sum(), images, retain_graph=True, allow_unused=True)
+        norms.append(images.new_zeros(len(images)) if gradient is None else gradient.flatten(1).norm(dim=1))
+    return torch.stack(norms).detach()
+
+
+GRADIENTS = ("dm", "ad", "penalty", "tv", "total")
 
 
 def take_channels(maps: Tensor, channels: Tensor) -> Tensor:

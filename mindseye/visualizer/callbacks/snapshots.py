@@ -1,14 +1,16 @@
 """The pictures on the way, and the loss terms of every step."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from mindseye.visualizer.module import FacetVisualizer
-from mindseye.visualizer.objective import LossTerms
+from mindseye.visualizer.tracking import COLUMNS, track_pictures, track_steps
 
 
 class Snapshots(pl.Callback):
@@ -26,7 +28,7 @@ class Snapshots(pl.Callback):
         """After step t = batch_idx + 1."""
         if (batch_idx + 1) % self.every == 0:
             self.images[batch_idx + 1] = to_bytes(pl_module.images()).cpu()
-            log_pictures(trainer, self.images[batch_idx + 1], batch_idx + 1)
+            track_pictures(trainer.loggers, self.images[batch_idx + 1], batch_idx + 1)
 
 
 def to_bytes(images: Tensor) -> Tensor:
@@ -34,21 +36,8 @@ def to_bytes(images: Tensor) -> Tensor:
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def log_pictures(trainer: pl.Trainer, images: Tensor, step: int) -> None:
-    """uint8 [C, ch, S, S] to every wandb logger, as bytes: floats in 0..1 would become black pictures there."""
-    if not any(type(logger).__name__ == "WandbLogger" for logger in trainer.loggers):
-        return
-    from pytorch_lightning.loggers import WandbLogger
-
-    shown = [image.permute(1, 2, 0).numpy() for image in images if image.shape[0] in (1, 3)]
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            captions = [f"facet {c}" for c in range(len(shown))]
-            logger.log_image("visualization", shown, step=step, caption=captions)
-
-
 class History(pl.Callback):
-    """Loss terms, (r, b) and scheduled values of every step.
+    """Loss terms, (r, b), scheduled values of every step, and the gradients' norms where they were taken.
 
     They stay on the device until `flush_every` steps are together, so that the loop waits for the device only then.
     `report`, if given, is called at each flush with (step, {term: mean over the facets}). Where several processes share
@@ -68,19 +57,32 @@ class History(pl.Callback):
     ) -> None:
         """After step t = batch_idx + 1."""
         adaptive, own = pl_module.adaptive, pl_module.own
-        self._waiting.append(torch.cat([pl_module.terms, adaptive.r[None, own], adaptive.b[None, own]]))
+        parts = [pl_module.terms, adaptive.r[None, own], adaptive.b[None, own], pl_module.gradients]
+        self._waiting.append(torch.cat(parts))
         self.scheduled.append(dict(pl_module.now))
         if (batch_idx + 1) % self.flush_every == 0 or batch_idx + 1 == pl_module.steps:
             self._flush(trainer, pl_module, batch_idx + 1)
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: FacetVisualizer) -> None:
+        """Trackers that begin anew where a fit goes on are told what was before."""
+        if self.scheduled:
+            self.retell(
+                [tracker for tracker in trainer.loggers if getattr(tracker, "forgets", False)], self.flush_every
+            )
+
+    def retell(self, trackers: Sequence[Logger], every: int) -> None:
+        """Tell trackers of all the steps there were so far, each `every`-th and the last."""
+        if self.scheduled:
+            track_steps(trackers, torch.cat(self.rows), self.scheduled, 1, every=every, last=len(self.scheduled))
+
     def _flush(self, trainer: pl.Trainer, pl_module: FacetVisualizer, step: int) -> None:
         self._gather(pl_module, step)
-        means = dict(zip(COLUMNS, self.rows[-1][-1].mean(dim=1).tolist(), strict=True))
+        rows = self.rows[-1]
         if self.report is not None:
-            self.report(step, means)
-        for logger in trainer.loggers:
-            logger.log_metrics({f"loss/{name}": value for name, value in means.items()}, step=step)
-            logger.log_metrics({f"schedule/{name}": value for name, value in self.scheduled[-1].items()}, step=step)
+            self.report(step, dict(zip(COLUMNS, rows[-1].mean(dim=1).tolist(), strict=True)))
+        first, last = step - len(rows) + 1, pl_module.steps
+        now = self.scheduled[first - 1 : step]
+        track_steps(trainer.loggers, rows, now, first, every=self.flush_every, last=last)
 
     def _gather(self, pl_module: FacetVisualizer, step: int) -> None:
         """Bring what waits on the device to the host, up to this step."""
@@ -120,20 +122,22 @@ class History(pl.Callback):
         self.rows = [kept["rows"]]
         self.scheduled = [dict(zip(kept["names"], values, strict=True)) for values in kept["scheduled"].tolist()]
 
-    def table(self) -> dict[str, list[float]]:
-        """A column each: step, facet, every loss term, r, b and every scheduled value; a row per step and facet."""
+    def table(self) -> dict[str, list[float | None]]:
+        """A column each: step, facet, every loss term, r, b, gradient norms and scheduled values; a row per step and
+        facet. Gradient norms are None where they were not taken, and no column where they never were."""
         everything = torch.cat(self.rows) if self.rows else torch.empty(0, len(COLUMNS), 0)
         T, _, C = everything.shape
-        columns: dict[str, list[float]] = {
+        columns: dict[str, list[float | None]] = {
             "step": [t + 1 for t in range(T) for _ in range(C)],
             "facet": [c for _ in range(T) for c in range(C)],
         }
         for index, name in enumerate(COLUMNS):
-            columns[name] = everything[:, index].flatten().tolist()
+            values = everything[:, index].flatten()
+            if not name.startswith("gradient_"):
+                columns[name] = values.tolist()
+            elif not values.isnan().all():
+                columns[name] = [None if math.isnan(value) else value for value in values.tolist()]
         for name in self.scheduled[0] if self.scheduled else ():
             # λ's schedule and the penalty it multiplies would otherwise share a name
             columns[f"schedule_{name}"] = [values[name] for values in self.scheduled for _ in range(C)]
         return columns
-
-
-COLUMNS = (*LossTerms.names(), "r", "b")

@@ -1,0 +1,94 @@
+"""The trackers of the group `logger`, told what a run is and of which sweep."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, OmegaConf
+
+from mindseye.commands.configuration import make
+from mindseye.files import write_atomically
+
+if TYPE_CHECKING:
+    from mindseye.visualizer.tracking import Tracker
+
+LONGEST_TAG, LONGEST_GROUP = 64, 128  # what wandb takes
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def tracked(
+    config: DictConfig, folder: Path, overrides: Sequence[str], *, sweep: Path | None, experiment: str | None
+) -> Iterator[list["Tracker"]]:
+    """Every tracker of `config.logger`, ended with the run, so that the next cell of this process gets its own.
+
+    One that cannot be made because a package is missing, or a setting is wrong, is a ValueError; one that fails later
+    is left alone. A run that goes on after an interruption goes on in wandb as well.
+    """
+    nodes = {name: node for name, node in config.logger.items() if node is not None}
+    if not nodes:
+        yield []
+        return
+    from mindseye.visualizer.tracking import Tracker
+
+    trackers = []
+    before = os.environ.get("WANDB_DATA_DIR"), os.environ.get("WANDB_MODE")
+    for node in nodes.values():
+        if node._target_.endswith(".WandbLogger"):
+            os.environ.setdefault("WANDB_SILENT", "true")  # it talks into progress bars; we say where it writes
+            # Else pictures of tables would be kept in the user's own folders.
+            os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))
+            node = described(node, folder, overrides, sweep, experiment)
+        try:
+            trackers.append(Tracker(make(node)))
+        except ModuleNotFoundError as error:
+            raise ValueError(f"logger: {' '.join(str(error).split())}") from error
+    failed = True
+    try:
+        for tracker in trackers:
+            tracker.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+            if tracker.is_wandb and not tracker.failed:
+                place = tracker.attempt(lambda logger: logger.experiment.dir)
+                log.info("wandb writes to %s", Path(place).parent if place else None)
+        yield trackers
+        failed = False
+        _kept_id(folder).unlink(missing_ok=True)
+    finally:
+        for tracker in trackers:
+            tracker.finish(failed)
+        for name, value in zip(("WANDB_DATA_DIR", "WANDB_MODE"), before, strict=True):
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def described(
+    node: DictConfig, folder: Path, overrides: Sequence[str], sweep: Path | None, experiment: str | None
+) -> DictConfig:
+    """wandb's settings with what the user left open: name, group, job_type, tags, and the id of a run that goes on."""
+    open_ones = {
+        "name": folder.name,
+        "group": None if sweep is None else f"{sweep.parent.name}/{sweep.name}"[-LONGEST_GROUP:],
+        "job_type": experiment or "visualize",
+        "tags": [tag if len(tag) <= LONGEST_TAG else f"{tag[: LONGEST_TAG - 1]}…" for tag in overrides],
+        "id": _id(folder),
+    }
+    given = {name: value for name, value in node.items() if value is not None}
+    return OmegaConf.create({**open_ones, **OmegaConf.to_container(OmegaConf.create(given), resolve=True)})
+
+
+def _id(folder: Path) -> str:
+    """Of this run; the same again where it was not completed and goes on."""
+    kept = _kept_id(folder)
+    if not kept.is_file():
+        write_atomically(kept, hashlib.sha256(os.urandom(16)).hexdigest()[:12].encode())
+    return kept.read_text()
+
+
+def _kept_id(folder: Path) -> Path:
+    return folder / "wandb" / "unfinished_id"

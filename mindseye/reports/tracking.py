@@ -1,0 +1,105 @@
+"""What a finished run leaves with its trackers: measures, the sheet of all facets, the map, a table, the run folder."""
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from mindseye.facets.targets import FacetTargets
+from mindseye.reports.figures import feature_space
+from mindseye.results.pictures import to_picture
+from mindseye.visualizer.tracking import AXIS, Tracker
+
+LEFT_OUT = ("wandb", "tensorboard", "csv", "checkpoint", "photographs")  # of a run folder's artifact
+NEAREST = 4  # photographs of a facet in the table
+DPI = 150
+
+
+def track_result(
+    trackers: Sequence[Tracker], folder: Path, *, targets: FacetTargets, images: Tensor, metrics: Mapping, steps: int
+) -> None:
+    """Tell every tracker of a finished run: images [C, ch, S, S] in 0..1 and metrics as in the run folder `folder`.
+
+    Numbers go to all, in panel metrics, pictures to wandb and TensorBoard, the table and the artifact to wandb.
+    """
+    told = [tracker for tracker in trackers if not tracker.failed]
+    if not told:
+        return
+    figures = dict(_numbers(metrics["summary"]))
+    for name, values in metrics["baselines"].items():
+        figures |= {f"{name}/{key}": value for key, value in _numbers(values)}
+    for tracker in told:
+        tracker.log_metrics({f"metrics/{name}": value for name, value in figures.items()}, steps)
+    drawing = [tracker for tracker in told if tracker.is_wandb or tracker.is_tensorboard]
+    if drawing:
+        sheet = np.asarray(Image.open(folder / "facets.png").convert("RGB"))
+        feature_map = _drawn(targets)
+        for tracker in drawing:
+            tracker.picture("facets", sheet, steps)
+            tracker.picture("map", feature_map, steps)
+    for tracker in told:
+        if tracker.is_wandb:
+            tracker.attempt(
+                lambda logger: logger.experiment.log({"facets_table": _table(targets, images, metrics), AXIS: steps})
+            )
+            tracker.attempt(lambda logger: logger.experiment.log_artifact(_artifact(folder, logger.experiment.id)))
+
+
+def _numbers(values: Mapping, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """{"fidelity": {"cosine": 1}} -> ("fidelity.cosine", 1.0)."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            yield f"{prefix}{name}", float(value)
+
+
+def _drawn(targets: FacetTargets) -> np.ndarray:
+    """The map of all photographs as a picture: uint8 [height, width, 3]."""
+    stored = io.BytesIO()
+    feature_space(targets).savefig(stored, format="png", dpi=DPI)
+    return np.asarray(Image.open(stored).convert("RGB"))
+
+
+def _table(targets: FacetTargets, images: Tensor, metrics: Mapping) -> object:
+    """A wandb.Table with a row per facet."""
+    import wandb
+
+    rows = [
+        dict(_numbers({k: v for k, v in row.items() if k not in ("facet", "baselines")})) for row in metrics["facets"]
+    ]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = wandb.Table(columns=["facet", "nearest photographs", "initial image", "visualization", *names])
+    for c, row in enumerate(rows):
+        order = targets.weights[c].argsort(descending=True, stable=True)[:NEAREST].tolist()
+        strip = np.concatenate([_rgb(targets.photographs[c, n]) for n in order], axis=1)
+        paths = ", ".join(targets.paths[int(targets.chosen[c, n])] for n in order)
+        table.add_data(
+            c,
+            wandb.Image(strip, caption=paths),
+            wandb.Image(_rgb(targets.initial[c])),
+            wandb.Image(_rgb(images[c])),
+            *(row.get(name) for name in names),
+        )
+    return table
+
+
+def _rgb(image: Tensor) -> np.ndarray:
+    """Bytes, since wandb makes floats in 0..1 black."""
+    return np.asarray(to_picture(image).convert("RGB"))
+
+
+def _artifact(folder: Path, run_id: str) -> object:
+    """The run folder as a wandb.Artifact, without photographs and what trackers wrote there themselves."""
+    import wandb
+
+    artifact = wandb.Artifact(f"run-{run_id}", type="run")
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and name.parts[0] not in LEFT_OUT:
+            artifact.add_file(str(path), name=name.as_posix(), policy="immutable")  # no second copy
+    return artifact

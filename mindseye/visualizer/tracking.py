@@ -1,0 +1,157 @@
+"""Lightning's loggers as trackers that no run ends by, and the names that everything has in them."""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from pytorch_lightning.loggers import Logger
+from torch import Tensor
+
+from mindseye.visualizer.objective import GRADIENTS, LossTerms
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+COLUMNS = (*LossTerms.names(), "r", "b", *(f"gradient_{name}" for name in GRADIENTS))  # of a step's history
+DISTANCE = ("mdist", "r", "b")
+AXIS = "trainer/global_step"  # Lightning's name of the one axis that all wandb panels share
+
+
+class Tracker(Logger):
+    """A Lightning logger whose failures are said once, in one line; from then on it is left alone.
+
+    Steps are those of the fit, from 1 on. `pictures` and `picture` reach wandb and TensorBoard; others have no place
+    for them.
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        super().__init__()
+        self.logger = logger
+        self.failed = False
+        kinds = {base.__name__ for base in type(logger).__mro__}
+        self.is_wandb = "WandbLogger" in kinds
+        self.is_tensorboard = "TensorBoardLogger" in kinds
+        self.forgets = "CSVLogger" in kinds  # begins anew where a run goes on: it must be told what was before
+
+    def attempt(self, action: Callable[[Logger], T]) -> T | None:
+        """What `action(logger)` gives; None where it fails, or the logger has failed before."""
+        if self.failed:
+            return None
+        try:
+            return action(self.logger)
+        except Exception as error:  # whatever a tracker raises: no disk, no network, a bug of its own
+            self.failed = True
+            said = " ".join(str(error).split()) or type(error).__name__
+            log.warning("%s is left alone from here on, the run goes on: %s", type(self.logger).__name__, said)
+            log.info("what it raised", exc_info=True)
+            return None
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Numbers by their panel's name: loss/dm."""
+        self.attempt(lambda logger: logger.log_metrics(dict(metrics), step))
+
+    def log_hyperparams(self, params: Any, *args: Any) -> None:
+        """The configuration."""
+        self.attempt(lambda logger: logger.log_hyperparams(params))
+
+    def pictures(self, name: str, images: Tensor, step: int) -> None:
+        """uint8 [C, ch, S, S] with 1 or 3 channels: bytes, since wandb makes floats in 0..1 black."""
+        if images.shape[1] not in (1, 3):
+            return
+        if self.is_wandb:
+            shown = [image.permute(1, 2, 0).numpy() for image in images]
+            captions = [f"facet {c}" for c in range(len(shown))]
+            self.attempt(lambda logger: logger.log_image(name, shown, step=step, caption=captions))
+        elif self.is_tensorboard:
+            for c, image in enumerate(images):
+                self.attempt(
+                    lambda logger, c=c, image=image: logger.experiment.add_image(f"{name}/facet_{c:02d}", image, step)
+                )
+
+    def picture(self, name: str, picture: np.ndarray, step: int) -> None:
+        """One picture, uint8 [height, width, 3]."""
+        if self.is_wandb:
+            self.attempt(lambda logger: logger.log_image(name, [picture], step=step))
+        elif self.is_tensorboard:
+            self.attempt(lambda logger: logger.experiment.add_image(name, picture, step, dataformats="HWC"))
+
+    def save(self) -> None:
+        """Write what waits."""
+        self.attempt(lambda logger: logger.save())
+
+    def finalize(self, status: str) -> None:
+        """The fit is over; more may be logged."""
+        self.attempt(lambda logger: logger.finalize(status))
+
+    def finish(self, failed: bool) -> None:
+        """The run is over, so that the next one of this process gets its own."""
+        self.finalize("failed" if failed else "success")
+        if self.is_wandb:
+            experiment = getattr(self.logger, "_experiment", None)  # without making one now
+            if experiment is not None:
+                self.failed = False  # it must be ended, too, where it has failed
+                self.attempt(lambda logger: experiment.finish(exit_code=int(failed)))
+
+    @property
+    def name(self) -> str | None:
+        """The logger's."""
+        return self.attempt(lambda logger: logger.name)
+
+    @property
+    def version(self) -> int | str | None:
+        """The logger's."""
+        return self.attempt(lambda logger: logger.version)
+
+    @property
+    def save_dir(self) -> str | None:
+        """The logger's."""
+        return self.attempt(lambda logger: logger.save_dir)
+
+
+def as_trackers(loggers: Logger | Sequence[Logger] | None) -> list[Tracker]:
+    """One logger, several or none, as trackers."""
+    if loggers is None:
+        return []
+    several = [loggers] if isinstance(loggers, Logger) else loggers
+    return [logger if isinstance(logger, Tracker) else Tracker(logger) for logger in several]
+
+
+def track_steps(
+    trackers: Iterable[Logger],
+    rows: Tensor,
+    scheduled: Sequence[Mapping[str, float]],
+    first: int,
+    *,
+    every: int,
+    last: int,
+) -> None:
+    """Tell of the steps from `first` on: rows [steps, len(COLUMNS), C] on the host and their scheduled values.
+
+    Means over the facets of each `every`-th step and of step `last`, in panels loss, distance, schedule; gradient
+    norms in gradient, wherever they were taken.
+    """
+    trackers = list(trackers)
+    if not trackers:
+        return
+    for step, row, now in zip(range(first, first + len(rows)), rows.mean(dim=2).tolist(), scheduled, strict=True):
+        means = dict(zip(COLUMNS, row, strict=True))
+        gradients = {f"gradient/{name}": means[f"gradient_{name}"] for name in GRADIENTS}
+        told = {name: value for name, value in gradients.items() if math.isfinite(value)}
+        if step % every == 0 or step == last:
+            told |= {
+                f"{'distance' if name in DISTANCE else 'loss'}/{name}": means[name]
+                for name in (*LossTerms.names(), "r", "b")
+            }
+            told |= {f"schedule/{name}": value for name, value in now.items()}
+        if told:
+            for tracker in trackers:
+                tracker.log_metrics(told, step)
+
+
+def track_pictures(trackers: Iterable[Logger], images: Tensor, step: int) -> None:
+    """Tell of the pictures after a step, uint8 [C, ch, S, S] on the host."""
+    for tracker in trackers:
+        if isinstance(tracker, Tracker):
+            tracker.pictures("visualization", images, step)
