@@ -164,7 +164,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 def quoted(word: str) -> str:
     """An override with number-like layer names in quotes: a layer may be called 6.20, which YAML reads as 6.2."""
-    found = re.fullmatch(r"(\+{0,2}(?:layer|previous|transfer\.layer)=)(.+)", word)
+    found = re.fullmatch(r"(\+{0,2}(?:layer|previous|transfer\.\w+\.layer)=)(.+)", word)
     if not found:
         return word
     names = found[2].split(",")
@@ -254,7 +254,7 @@ def check(config: DictConfig) -> None:
         within = settings[group] if group else settings
         if name in within:
             check_setting(key, within[name])
-    if str(settings["measure"]).startswith("transfer.") and not (settings["transfer"] or {}).get("_target_"):
+    if str(settings["measure"]).startswith("transfer.") and not any((settings["transfer"] or {}).values()):
         raise ConfigurationError(f"measure={settings['measure']}: needs a network that judges, transfer=NETWORK")
     if "lr" in (settings["optimizer"] or {}):
         raise ConfigurationError("optimizer.lr: the learning rate is schedule.lr.start and schedule.lr.end")
@@ -322,8 +322,8 @@ def _takes(target: str, place: str) -> Signature:
 
 
 def _check_arguments(takes: Signature, node: Mapping[str, Any], place: str) -> None:
-    # transfer.layer is the command's own, beside what the network takes
-    extra = {"layer"} if place == "transfer" else set()
+    # The layer is the command's own, beside what a network that judges takes
+    extra = {"layer"} if place.startswith("transfer.") else set()
     for key, value in node.items():
         if key in SPECIAL_KEYS or key in extra:
             continue

@@ -168,7 +168,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     cache = open_cache(config)
     others = layers_of_the_sweep(config, network, layer) if cache is not None else []
     console = Console()
-    measures = 4 if config.transfer._target_ is None else 10
+    measures = 4 + 6 * sum(node is not None for node in config.transfer.values())
     sweep = Path(hydra_config.sweep.dir).absolute() if hydra_config.mode == RunMode.MULTIRUN else None
     experiment = hydra_config.runtime.choices.get("experiment")
     with (
@@ -381,23 +381,29 @@ def discover(
 
 
 def judges(config: DictConfig, targets: "FacetTargets", cache: "Cache | None") -> list["TransferReference"]:
-    """The second network of the group `transfer`, if there is one, and what it sees in the photographs."""
-    if config.transfer._target_ is None:
+    """The networks of the group `transfer`, and what each sees in the photographs; plain figures are the first one's."""
+    nodes = {name: node for name, node in config.transfer.items() if node is not None}
+    if not nodes:
         return []
     from mindseye.facets.photographs import Photographs
     from mindseye.results.metrics import transfer_reference
 
-    settings = config.transfer.copy()
-    OmegaConf.set_struct(settings, False)
-    layer = _text(settings.pop("layer"))
-    other: Network = make(settings)
-    if other.channels != targets.initial.shape[1]:
-        raise ConfigurationError(
-            f"transfer takes {other.channels} channels and the network {targets.initial.shape[1]}: they must agree"
-        )
-    other.to(pick_device(config.trainer.accelerator))
-    photographs = Photographs(Path(targets.root), targets.paths, targets.initial.shape[-1], other.channels)
-    return [transfer_reference(other, other.resolve(layer, "late"), targets, photographs, cache=cache)]
+    channels = targets.initial.shape[1]
+    photographs = Photographs(Path(targets.root), targets.paths, targets.initial.shape[-1], channels)
+    references = []
+    for name, node in nodes.items():
+        settings = node.copy()
+        OmegaConf.set_struct(settings, False)
+        layer = _text(settings.pop("layer", None))
+        other: Network = make(settings)
+        if other.channels != channels:
+            raise ConfigurationError(
+                f"transfer.{name} takes {other.channels} channels and the network {channels}: they must agree"
+            )
+        other.to(pick_device(config.trainer.accelerator))
+        seen = transfer_reference(other, other.resolve(layer, "late"), targets, photographs, cache=cache)
+        references.append(replace(seen, name=str(name)))
+    return references
 
 
 def complete(

@@ -90,7 +90,7 @@ def test_without_a_cache_nothing_is_written_and_the_same_comes_out(tmp_path):
 
 def test_another_network_that_judges_is_asked_once_too(tmp_path):
     for folder in ("first", "second"):
-        judged = ["transfer=demo", "transfer.layer=layer3.0", f"hydra.run.dir={folder}"]
+        judged = ["transfer=demo", "transfer.demo.layer=layer3.0", f"hydra.run.dir={folder}"]
         assert mindseye("experiment=smoke", "steps=1", *judged, cwd=tmp_path, cache=tmp_path / "c").returncode == 0
     shown = mindseye("cache", cwd=tmp_path, cache=tmp_path / "c").stdout
     assert shown.count("survey") == 2

@@ -45,7 +45,8 @@ def options():
 def test_every_option_of_every_group_composes_and_is_checked(option):
     needs = [need.replace("network.", f"{option.split('=')[0]}.") for need in NEEDS.get(option, [])]
     if option.startswith("transfer="):
-        needs = [n.replace("network.", "transfer.") for n in NEEDS.get(option.replace("transfer", "network"), [])]
+        place = option.replace("=", ".")
+        needs = [n.replace("network", place, 1) for n in NEEDS.get(option.replace("transfer", "network"), [])]
     check(compose([option, *needs]))
 
 
@@ -158,7 +159,7 @@ def test_what_is_wrong_is_refused_in_one_line_that_says_what_is_right(override):
         ("layer=6.20", ["6.20"]),
         ("layer=0.10", ["0.10"]),
         ("previous=2", ["2"]),
-        ("transfer.layer=7.2", ["7.2"]),
+        ("transfer.demo.layer=7.2", ["7.2"]),
         ("layer=6.2,6.20,layer4.1", ["6.2", "6.20", "layer4.1"]),
         ("layer=null", [None]),
     ],
@@ -190,7 +191,9 @@ def test_right_overrides_pass():
     )
     check_overrides(["objective=published,released", "hydra.run.dir=/tmp/x", "canvas.init=noise", "layer=6.5.conv1"])
     check_overrides(["filters=published", "filters.blur.every=5", "filters.tv=null"])
-    check_overrides(["transfer=squeezenet1_1", "transfer.layer=features.12", "transfer.weights=null"])
+    judge = "transfer.squeezenet1_1"
+    check_overrides(["transfer=[resnet18,squeezenet1_1]", f"{judge}.layer=features.12", f"{judge}.weights=null"])
+    check_overrides(["logger=[wandb,csv]", "logger.wandb.offline=false", "logger.wandb.tags=[a]"])
 
 
 @pytest.mark.parametrize(

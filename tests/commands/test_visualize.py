@@ -94,7 +94,7 @@ def test_the_same_command_gives_the_same_bytes_on_one_device_or_two(smoke, tmp_p
         ("objective=released",),
         ("canvas=maco", "canvas.init=noise", "facets_per_batch=1", "previous=conv1"),
         ("logger=csv", "layer=layer2.0.conv1", "optimizer=sgd", "filters=none", "schedule=constant"),
-        ("transfer=demo", "transfer.layer=layer3.0", "facets.selection=nearest_members"),
+        ("transfer=demo", "transfer.demo.layer=layer3.0", "facets.selection=nearest_members"),
     ],
     ids=lambda overrides: overrides[0],
 )
@@ -107,14 +107,6 @@ def test_presets_and_options_run(overrides, tmp_path):
         assert "transfer" in metrics["baselines"]["initial"]
     if "logger=csv" in overrides:
         assert "loss/total" in next((tmp_path / "run").rglob("metrics.csv")).read_text()
-
-
-def test_wandb_offline_keeps_terms_and_pictures_that_are_not_black(tmp_path):
-    done = mindseye("experiment=smoke", "logger=wandb", "hydra.run.dir=run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    pictures = list((tmp_path / "run").rglob("media/images/*.png"))
-    assert len(pictures) == 2 * 3  # two snapshots of three facets
-    assert all(30 < np.asarray(Image.open(path)).mean() < 225 for path in pictures)
 
 
 def test_a_sweep_makes_a_run_folder_a_cell(tmp_path):

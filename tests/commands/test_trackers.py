@@ -1,0 +1,179 @@
+"""wandb and TensorBoard by the real command, read back from what they wrote."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import warm
+from PIL import Image
+
+from mindseye.results.run_folder import read_run
+
+
+def mindseye(*arguments, cwd, **variables):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    return warm.python("-m", "mindseye.commands.main", *arguments, cwd=cwd, env=environment, timeout=240)
+
+
+def records(run):
+    """What wandb's own reader finds in an offline run."""
+    wandb = Path(sys.executable).with_name("wandb")
+    [log] = run.glob("wandb/offline-run-*/run-*.wandb")
+    asked = subprocess.run(
+        [wandb, "leet", "inspect", "--json", log], capture_output=True, text=True, timeout=60, check=True
+    )
+    return [json.loads(line) for line in asked.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Two cells in one process, with all trackers on."""
+    place = tmp_path_factory.mktemp("tracked")
+    done = mindseye(
+        "-m", "experiment=smoke", "k=4,8", "logger=[wandb,tensorboard,csv]", "gradients=2", "snapshots=2",
+        "hydra.sweep.dir=night/sweep", cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return sorted(path.parent for path in (place / "night" / "sweep").glob("*/metrics.json"))
+
+
+@pytest.fixture(scope="module")
+def written(sweep):
+    return [records(run) for run in sweep]
+
+
+def history(read):
+    return [record["history"]["item"] for record in read if record["type"] == "history"]
+
+
+def test_every_cell_is_a_run_of_its_own_grouped_by_the_sweep(sweep, written):
+    runs = [record["run"] for read in written for record in read if record["type"] == "run"]
+    assert len({run["run_id"] for run in runs}) == 2
+    assert {run["run_group"] for run in runs} == {"night/sweep"}
+    assert {run["job_type"] for run in runs} == {"smoke"}
+    assert [run["display_name"] for run in runs] == [run.name for run in sweep]
+    assert [("k=4" in run["tags"], "k=8" in run["tags"]) for run in runs] == [(True, False), (False, True)]
+    for read in written:
+        assert [record["exit"]["exit_code"] for record in read if record["type"] == "exit"] == [0]
+
+
+def test_config_is_the_run_s(written):
+    for k, read in zip((4, 8), written, strict=True):
+        config = {}
+        for record in read:
+            config |= record.get("config", {}).get("update", {})
+        assert config["k"] == k
+        assert config["objective"]["gain"] == 2.5
+
+
+def test_scalars_are_the_history_s_and_the_metrics_in_named_panels(sweep, written):
+    for run, read in zip(sweep, written, strict=True):
+        stored = read_run(run)
+        items = history(read)
+        panels = {name.split("/")[0] for item in items for name in item if "/" in name}
+        assert panels >= {"loss", "distance", "schedule", "gradient", "metrics"}
+        assert all("trainer/global_step" in item for item in items)
+        [last] = [item for item in items if "loss/total" in item]
+        assert last["trainer/global_step"] == 4
+        assert last["loss/total"] == pytest.approx(sum(stored.history["total"][-3:]) / 3, rel=1e-5)
+        norms = [item["trainer/global_step"] for item in items if "gradient/dm" in item]
+        assert norms == [1, 2, 4]
+        [measured] = [item for item in items if "metrics/fidelity.cosine" in item]
+        assert measured["metrics/fidelity.cosine"] == stored.metrics["summary"]["fidelity"]["cosine"]
+        noise = stored.metrics["baselines"]["noise"]["fidelity"]["cosine"]
+        assert measured["metrics/noise/fidelity.cosine"] == noise
+
+
+def test_pictures_are_there_and_not_black(sweep, written):
+    for run, read in zip(sweep, written, strict=True):
+        shown = [item for item in history(read) if item.get("visualization._type") == "images/separated"]
+        assert [item["trainer/global_step"] for item in shown] == [2, 4]
+        [files] = run.glob("wandb/offline-run-*/files")
+        for item in shown:
+            assert len(item["visualization.filenames"]) == 3
+            for name in item["visualization.filenames"]:
+                assert 30 < np.asarray(Image.open(files / name)).mean() < 225
+        for key in ("map", "facets"):
+            [item] = [item for item in history(read) if f"{key}.filenames" in item]
+            assert np.asarray(Image.open(files / item[f"{key}.filenames"][0])).std() > 10
+
+
+def test_the_table_has_a_row_a_facet_with_pictures_and_measures(sweep, written):
+    for run in sweep:
+        [file] = run.glob("wandb/offline-run-*/files/media/table/facets_table*.json")
+        table = json.loads(file.read_text())
+        assert table["columns"][:4] == ["facet", "nearest photographs", "initial image", "visualization"]
+        assert [row[0] for row in table["data"]] == [0, 1, 2]
+        column = table["columns"].index("fidelity.cosine")
+        facets = read_run(run).metrics["facets"]
+        assert [row[column] for row in table["data"]] == [facet["fidelity"]["cosine"] for facet in facets]
+        assert all(row[3]["_type"] == "image-file" for row in table["data"])
+        # Its pictures lie in the run folder, not in the user's own.
+        staged = list(run.glob("wandb/artifacts/staging/*"))
+        assert len(staged) >= 9
+
+
+def test_the_artifact_is_the_run_folder(sweep, written):
+    for run, read in zip(sweep, written, strict=True):
+        artifacts = [record["artifact"] for record in read if record["type"] == "artifact"]
+        [artifact] = [one for one in artifacts if one["type"] == "run"]
+        held = {entry["path"]: entry for entry in artifact["manifest"]["contents"]}
+        assert set(held) >= {
+            "metrics.json", "config.yaml", "history.parquet", "images.safetensors", "facets/00/visualization.png",
+            "gallery.html", "run.log",
+        }  # fmt: skip
+        assert not [name for name in held if name.split("/")[0] in ("wandb", "photographs", "checkpoint")]
+        assert Path(held["metrics.json"]["local_path"]).samefile(run / "metrics.json")
+
+
+def test_tensorboard_has_curves_and_pictures(sweep):
+    for run in sweep:
+        found = {}
+        for file in sorted(run.glob("tensorboard/events.out.tfevents.*")):
+            for step, value in events(file):
+                found.setdefault(value.tag, []).append((step, value))
+        total = dict(found["loss/total"])
+        stored = read_run(run)
+        assert total[4].simple_value == pytest.approx(sum(stored.history["total"][-3:]) / 3, rel=1e-5)
+        assert [step for step, _ in found["visualization/facet_02"]] == [2, 4]
+        assert "metrics/fidelity.cosine" in found
+        assert found["map"][0][1].image.encoded_image_string.startswith(b"\x89PNG")
+
+
+def events(file):
+    """(step, value) of an event file: length, its checksum, content, its checksum; again and again."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    content, at = file.read_bytes(), 0
+    while at < len(content):
+        [length] = struct.unpack("<Q", content[at : at + 8])
+        event = Event.FromString(content[at + 12 : at + 12 + length])
+        at += 16 + length
+        yield from ((event.step, value) for value in event.summary.value)
+
+
+def test_no_network_costs_the_tracker_and_not_the_run(tmp_path):
+    done = mindseye(
+        "experiment=smoke", "logger=wandb", "logger.wandb.offline=false", "logger.wandb.settings.init_timeout=3",
+        "hydra.run.dir=run", cwd=tmp_path, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY="0" * 40,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert read_run(tmp_path / "run").metrics["status"] == "completed"
+    assert done.stderr.count("WandbLogger is left alone from here on, the run goes on:") == 1
+
+
+def test_no_place_to_write_costs_the_tracker_and_not_the_run(tmp_path):
+    (tmp_path / "file").touch()
+    done = mindseye(
+        "experiment=smoke", "logger=[tensorboard,csv]", f"logger.tensorboard.save_dir={tmp_path}/file",
+        "hydra.run.dir=run", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("TensorBoardLogger is left alone from here on, the run goes on:") == 1
+    assert "loss/total" in (tmp_path / "run" / "csv" / "metrics.csv").read_text()
+    assert read_run(tmp_path / "run").metrics["status"] == "completed"

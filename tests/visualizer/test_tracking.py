@@ -1,0 +1,177 @@
+"""Trackers: what they are told, by which names, and that none can end a run."""
+
+import csv
+import logging
+import math
+
+import pytest
+import torch
+from pytorch_lightning.loggers import CSVLogger, Logger
+
+from mindseye.visualizer.fitting import fit
+from mindseye.visualizer.objective import GRADIENTS, LossTerms, Objective, gradient_norms
+from mindseye.visualizer.tracking import Tracker, as_trackers
+
+
+class Told(Logger):
+    """Keeps what it is told, and fails from the `fails`-th call on."""
+
+    name, version = "told", 0
+
+    def __init__(self, fails=math.inf):
+        super().__init__()
+        self.fails = fails
+        self.calls = []
+
+    def log_metrics(self, metrics, step=None):
+        self.calls.append((step, metrics))
+        if len(self.calls) >= self.fails:
+            raise OSError("[Errno 28] No space\nleft on device")
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        raise AssertionError("not called by a fit")
+
+
+@pytest.fixture(scope="module")
+def told_fit(network, targets):
+    told = Told()
+    made = fit(network, targets, steps=5, accelerator="cpu", logger=told, log_every=2, gradients_every=3)
+    return told, made
+
+
+def test_panels_steps_and_means(told_fit):
+    told, made = told_fit
+    by_step = {}
+    for step, metrics in told.calls:
+        by_step.setdefault(step, {}).update(metrics)
+    assert {step for step, metrics in by_step.items() if "loss/total" in metrics} == {2, 4, 5}
+    assert {step for step, metrics in by_step.items() if "gradient/dm" in metrics} == {1, 3}
+    last = by_step[5]
+    assert {"loss/dm", "loss/ad", "loss/penalty", "loss/tv", "loss/total"} <= set(last)
+    assert {"distance/mdist", "distance/r", "distance/b", "schedule/lr", "schedule/mask_sigma"} <= set(last)
+    for panel, column in (("loss/total", "total"), ("distance/r", "r")):
+        assert last[panel] == pytest.approx(sum(made.history[column][-3:]) / 3, rel=1e-5)
+
+
+def test_history_has_the_norms_where_they_were_taken(told_fit):
+    _, made = told_fit
+    steps = made.history["step"]
+    for name in GRADIENTS:
+        column = made.history[f"gradient_{name}"]
+        assert {step for step, value in zip(steps, column, strict=True) if value is not None} == {1, 3}
+        assert all(value is None or value >= 0 for value in column)
+
+
+def test_looking_at_gradients_and_tracking_change_nothing(told_fit, network, targets):
+    plain = fit(network, targets, steps=5, accelerator="cpu")
+    assert torch.equal(plain.images, told_fit[1].images)
+    assert not [name for name in plain.history if name.startswith("gradient")]
+
+
+def test_norms_of_terms_whose_gradients_are_known():
+    """DM = ⟨u, x⟩ has gradient u, AD = |x|²/2 has x, TV = 0·x has 0, and P does not depend on x."""
+    x = torch.tensor([[3.0, 4.0], [0.0, 2.0]]).reshape(2, 1, 1, 2).requires_grad_()
+    images = x * 1.0
+    u = torch.tensor([1.0, 0.0])
+    dm, ad = (images.flatten(1) * u).sum(1), images.flatten(1).square().sum(1) / 2
+    constant, tv = torch.ones(2), images.flatten(1).sum(1) * 0
+    weights = {"dm": -2.0, "ad": 3.0, "penalty": 5.0, "tv": 1.0}
+    total = -2 * dm + 3 * ad + 5 * constant + tv
+    norms = gradient_norms(LossTerms(dm, ad, ad, constant, tv, total), weights, images)
+    assert norms[0].tolist() == [2, 2]
+    assert norms[1].tolist() == [15, 6]
+    assert norms[2].tolist() == [0, 0]
+    assert norms[3].tolist() == [0, 0]
+    assert torch.allclose(norms[4], torch.tensor([math.hypot(9 - 2, 12), math.hypot(-2, 6)]))
+
+
+@pytest.mark.parametrize("objective", [Objective(), Objective(channels="every_facet", penalty=2.0)])
+def test_weights_make_the_total(network, targets, objective):
+    made = fit(network, targets, steps=2, accelerator="cpu", objective=objective)
+    for row in range(len(made.history["step"])):
+        weights = objective.weights(made.history["schedule_penalty"][row], targets.C)
+        summed = sum(weight * made.history[name][row] for name, weight in weights.items())
+        assert summed == pytest.approx(made.history["total"][row], rel=1e-4)
+
+
+def test_one_term_alone_is_the_total(network, targets):
+    alone = Objective(ad=0, penalty=0, tv=0)
+    made = fit(network, targets, steps=1, accelerator="cpu", objective=alone, gradients_every=1)
+    assert made.history["gradient_dm"] == pytest.approx(made.history["gradient_total"], rel=1e-5)
+    assert made.history["gradient_ad"] == [0.0] * targets.C
+
+
+def test_in_chunks_the_norms_are_the_same(network, targets, told_fit):
+    made = fit(network, targets, steps=3, accelerator="cpu", gradients_every=3, facets_per_batch=1)
+    for name in GRADIENTS:
+        first = [value for value in made.history[f"gradient_{name}"] if value is not None]
+        whole = [value for value in told_fit[1].history[f"gradient_{name}"] if value is not None]
+        assert first == pytest.approx(whole, rel=1e-5)
+
+
+def test_wrong_gradients_every(network, targets):
+    with pytest.raises(ValueError, match="gradients_every=0: 1 or more"):
+        fit(network, targets, steps=1, accelerator="cpu", gradients_every=0)
+
+
+def test_a_tracker_that_fails_is_said_once_and_left_alone(network, targets, caplog, told_fit):
+    bad, good = Told(fails=2), Told()
+    with caplog.at_level(logging.WARNING, "mindseye"):
+        made = fit(
+            network, targets, steps=5, accelerator="cpu", logger=[bad, good], log_every=2, gradients_every=3
+        )
+    assert torch.equal(made.images, told_fit[1].images)
+    assert len(bad.calls) == 2
+    assert good.calls == told_fit[0].calls
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert said == ["Told is left alone from here on, the run goes on: [Errno 28] No space left on device"]
+
+
+def test_interruptions_are_no_failures_of_a_tracker():
+    def interrupted(logger):
+        raise KeyboardInterrupt
+
+    tracker = Tracker(Told())
+    with pytest.raises(KeyboardInterrupt):
+        tracker.attempt(interrupted)
+    assert not tracker.failed
+
+
+def test_one_several_or_none():
+    one = Told()
+    assert as_trackers(None) == []
+    assert [tracker.logger for tracker in as_trackers(one)] == [one]
+    wrapped = as_trackers([one, Told()])
+    assert as_trackers(wrapped) == wrapped
+
+
+def test_several_processes_tell_of_all_facets(network, targets, told_fit):
+    told = Told()
+    fit(network, targets, steps=5, accelerator="cpu", devices=2, logger=told, log_every=2, gradients_every=3)
+    whole = told_fit[0].calls
+    assert [step for step, _ in told.calls] == [step for step, _ in whole]
+    for (_, mine), (_, theirs) in zip(told.calls, whole, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5)
+
+
+def test_csv_that_goes_on_has_every_step(network, targets, tmp_path):
+    """A fit that is stopped and goes on writes its metrics.csv anew, with the steps before."""
+    from mindseye.visualizer.checkpoints import Checkpoint
+    from mindseye.visualizer.interruptions import Interrupted
+
+    def stop(step, terms):
+        if step == 2:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    settings = {"steps": 5, "accelerator": "cpu", "log_every": 2, "checkpoint": Checkpoint(tmp_path / "fit", "key")}
+    for report in (stop, None):
+        logger = CSVLogger(tmp_path, "csv", version="")
+        try:
+            fit(network, targets, logger=logger, report=report, **settings)
+        except Interrupted:
+            assert report is stop
+    with open(tmp_path / "csv" / "metrics.csv", newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file) if row["loss/total"]] == ["2", "4", "5"]
