@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mindseye.commands.gallery import try_gallery
 from mindseye.files import write_atomically
-from mindseye.reports.ablation import MEASURES, Comparison, as_csv, as_latex, as_markdown, compare
+from mindseye.reports.ablation import MEASURES, Comparison, as_csv, as_json, as_latex, as_markdown, compare
 from mindseye.sweeps.status import read_sweep
 from mindseye.sweeps.summary import read_rows
 
@@ -21,7 +22,7 @@ def report(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="mindseye report",
         description="Holds every value of one swept setting against a reference value, pair by pair over facets, seeds "
-        "and all other settings, and writes report.md, report.tex and report.csv into the folder.",
+        "and all other settings, and writes report.md, .tex, .csv and .json into the folder, and its gallery anew.",
     )
     parser.add_argument("folder", type=Path, help="a sweep's (hydra.sweep.dir)")
     parser.add_argument("--by", default="ablation", help="the swept setting; default: ablation")
@@ -34,14 +35,17 @@ def report(arguments: list[str]) -> None:
     if reference is None:
         reference = next((str(row[f"override.{asked.by}"]) for row in rows if f"override.{asked.by}" in row), "none")
     found = compare(rows, asked.by, reference, measures=asked.measures)
-    for suffix, content in ((".md", as_markdown(found)), (".tex", as_latex(found)), (".csv", as_csv(found))):
-        write_atomically(sweep.folder / f"report{suffix}", content.encode())
+    written = {".md": as_markdown(found), ".tex": as_latex(found), ".csv": as_csv(found), ".json": as_json(found)}
+    files = [sweep.folder / f"report{suffix}" for suffix in written]
+    for file, content in zip(files, written.values(), strict=True):
+        write_atomically(file, content.encode())
+    page = try_gallery(sweep.folder)
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
     console.print(_shown(found))
-    for suffix in (".md", ".tex", ".csv"):
-        console.print(str(sweep.folder / f"report{suffix}"), soft_wrap=True, highlight=False)
+    for file in [*files, *([page] if page else [])]:
+        console.print(str(file), soft_wrap=True, highlight=False)
 
 
 def _shown(found: Comparison) -> Table:

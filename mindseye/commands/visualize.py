@@ -381,7 +381,7 @@ def discover(
 
 
 def judges(config: DictConfig, targets: "FacetTargets", cache: "Cache | None") -> list["TransferReference"]:
-    """The networks of the group `transfer`, and what each sees in the photographs; plain figures are the first one's."""
+    """The networks of the group `transfer`, the first of which gives the plain figures, and what each of them sees."""
     nodes = {name: node for name, node in config.transfer.items() if node is not None}
     if not nodes:
         return []

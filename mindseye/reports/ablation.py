@@ -6,8 +6,9 @@ other overrides look at the same facets, so that facet c of one is held against 
 
 import csv
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -137,6 +138,11 @@ def as_latex(comparison: Comparison) -> str:
     begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
     caption = _caption(comparison).replace("%", r"\%")
     return "\n".join([f"% {caption}", begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", end, ""])
+
+
+def as_json(comparison: Comparison) -> str:
+    """Everything, for programs; the gallery shows it."""
+    return json.dumps(asdict(comparison), indent=1)
 
 
 def as_csv(comparison: Comparison) -> str:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from mindseye.commands.gallery import make_gallery
+from mindseye.reports.ablation import Comparison, Difference, as_json
 from mindseye.results.run_status import RunStatus, write_status
 from mindseye.sweeps.manifest import add_cells
 
@@ -330,6 +331,58 @@ def test_an_address_of_nonsense_shows_the_grid(visit, sweep):
     )
     assert heads(page)
     assert page.locator(".cell").count() > 0
+
+
+def test_a_picture_under_the_mouse_is_shown_large(visit, sweep):
+    page = visit(sweep)
+    first, preview = page.locator(".cell:has(img)").first, page.locator("#preview")
+    assert preview.is_hidden()
+    first.hover()
+    preview.wait_for(state="visible")
+    small, large = first.locator("img"), preview.locator("img")
+    assert large.get_attribute("src") == small.get_attribute("src")
+    assert large.bounding_box()["width"] > 1.2 * small.bounding_box()["width"]
+    box = preview.bounding_box()
+    assert min(box["x"], box["y"]) >= 0
+    assert box["x"] + box["width"] <= 1300
+    assert box["y"] + box["height"] <= 860
+    page.keyboard.press("Escape")
+    assert preview.is_hidden()
+    first.hover(position={"x": 20, "y": 20})
+    page.mouse.move(5, 5)
+    page.wait_for_timeout(500)
+    assert preview.is_hidden()
+
+
+def test_the_report_s_table(visit, tmp_path, make_run):
+    hostile = "<img src=x onerror=document.title='pwned'>"
+    cells = add_cells(tmp_path, [("ablation=none", "ablation=no_dm", f"ablation={hostile}")], [], "")
+    for cell in cells:
+        make_run(tmp_path / cell.folder, facets=2, overrides=cell.overrides)
+    make_gallery(tmp_path)
+    assert visit(tmp_path / "gallery.html").locator("#report").is_hidden()
+    differences = (
+        Difference("fidelity.cosine", "no_dm", 0.5, -0.25, -0.3, -0.2, 6),
+        Difference("fidelity.cosine", hostile, 0.8, 0.05, -0.1, 0.2, 6),
+        Difference("naturalness.spectrum", "no_dm", 0.1, -0.4, -0.5, -0.3, 6),
+    )
+    found = Comparison("ablation", "none", {"fidelity.cosine": 0.75, "naturalness.spectrum": 0.5}, differences, 0)
+    (tmp_path / "report.json").write_text(as_json(found))
+    make_gallery(tmp_path)
+    page = visit(tmp_path / "gallery.html")
+    page.click("#report-summary")
+    rows = [row.locator("th, td").all_inner_texts() for row in page.locator("#report-table tbody tr").all()]
+    assert rows[0][:2] == ["none itself", "0.750"]
+    assert rows[1][0] == "no_dm"
+    assert "−0.250 ▼" in rows[1][1]  # a smaller cosine is worse, and the interval leaves 0 out
+    assert "−0.400 ▲" in rows[1][2]  # a smaller distance of spectra is better
+    assert rows[2][0] == hostile
+    assert "▲" not in rows[2][1]  # 0 is in the interval
+    assert rows[2][2] == "–"
+    assert page.title() != "pwned"
+    (tmp_path / "report.json").write_text('{"by": 3, "means": [')
+    make_gallery(tmp_path)
+    assert visit(tmp_path / "gallery.html").locator("#report").is_hidden()
 
 
 def test_keys(visit, sweep):

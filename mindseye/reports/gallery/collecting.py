@@ -24,6 +24,7 @@ NOT_SET = "(default)"  # of a swept key that a run neither overrides nor has in 
 
 _BETTER = {True: "larger", False: "smaller", None: "near 1"}
 _MOST_BYTES = 64 << 20  # of one file of a run: more is none that a run writes
+_MOST_COLUMNS = 40  # of the report's table
 _MOST_KEYS, _MOST_FACETS, _MOST_PHOTOGRAPHS, _MOST_TEXT = 2000, 1000, 200, 400
 _POINTS = 400_000  # of all curves together; a page of 5000 facets then has about 3 MB of them
 _FEWEST_POINTS, _MOST_POINTS = 12, 120  # of one curve
@@ -65,7 +66,8 @@ def collect(
 
     overview: title, notes, `axes` (each key with the values that it takes in these runs, in order), `measures` (name,
     and which is better: larger, smaller or near 1, as `larger_is_better` has True, False or None; None where it does
-    not have it), `steps` (lists of file names) and `runs`: path, href (its folder as a URL relative to the page),
+    not have it), `steps` (lists of file names), `report` (the table of `mindseye report`, see `_report`) and `runs`:
+    path, href (its folder as a URL relative to the page),
     status, reason, `at` (index of its value on each axis) and `facets`: measures in the order of `measures`, the
     `pictures` there are, which list of `steps`, which list of photographs.
     details: what only the large view needs, see `_details`. Nothing is raised for a run that cannot be read.
@@ -116,6 +118,7 @@ def collect(
             "steps": steps.values,
             "terms": [{"name": name, "range": _range(read, name)} for name in terms],
             "runs": rows,
+            "report": _report(folder / "report.json"),
         },
         "shared": {"config": common, "photographs": lists, "names": words.values},
         "details": [_details(run, common, terms, names, points) for run in read],
@@ -319,6 +322,31 @@ def _range(read: Sequence[_Run], name: str) -> list[float] | None:
         if math.isfinite(value)
     ]
     return [_rounded(min(values)), _rounded(max(values))] if values else None
+
+
+def _report(path: Path) -> Json | None:
+    """The comparison in report.json as rows: by, reference, measures, means, and per variant `pairs` and `cells`, each
+    [difference, low, high] or null; None where there is none that can be read."""
+    try:
+        said = json.loads(_bytes(path, most=8 << 20))
+        measures = [str(name) for name in said["means"]][:_MOST_COLUMNS]
+        rows: dict[str, dict] = {}
+        for one in said["differences"][: _MOST_COLUMNS * _MOST_FACETS]:
+            empty = {"variant": _text(str(one["variant"])), "pairs": 0, "cells": [None] * len(measures)}
+            row = rows.setdefault(str(one["variant"]), empty)
+            row["pairs"] = max(row["pairs"], int(one["pairs"]))
+            cell = [_number(one[name]) for name in ("difference", "low", "high")]
+            if one["measure"] in measures and None not in cell:
+                row["cells"][measures.index(one["measure"])] = cell
+        return {
+            "by": _text(str(said["by"])),
+            "reference": _text(str(said["reference"])),
+            "measures": [_text(name) for name in measures],
+            "means": [_number(said["means"][name]) for name in measures],
+            "rows": list(rows.values()),
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
 
 
 def _config(place: Path) -> dict[str, object]:

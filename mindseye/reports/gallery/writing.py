@@ -14,7 +14,7 @@ from mindseye.reports.gallery.collecting import ListedRun, collect
 
 PAGE = "gallery.html"
 # In this order: each uses what is above it, and `main` starts it all.
-SCRIPTS = ("data", "filter", "state", "grid", "curves", "details", "comparison", "main")
+SCRIPTS = ("data", "filter", "state", "grid", "curves", "details", "comparison", "hover", "report", "main")
 
 
 def write_gallery(

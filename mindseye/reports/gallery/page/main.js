@@ -261,6 +261,7 @@ const fold = () => (byId("controls").open = !narrow.matches);
 narrow.addEventListener("change", fold);
 fold();
 fillChoices();
+showReport();
 showTheme();
 fromAddress();
 show();
