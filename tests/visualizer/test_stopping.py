@@ -58,6 +58,14 @@ WAYS = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class Fragile(nn.Module):
     """The identity, but for pictures whose number `place` is above `limit`: as a root or a norm in anybody's network,
     √ of what is left to the limit becomes NaN, or its slope at 0 infinite, times 0."""
@@ -67,6 +75,7 @@ class Fragile(nn.Module):
         self.where, self.place, self.limit = where, place, limit
 
     def forward(self, x):
+        assert len(x)  # no program of torch.fx has this: with a limit and without one it is run as it stands here
         left = self.limit - x.flatten(1)[:, self.place]
         if self.where == "the gradient":
             left = left.clamp(min=0) + 0 * left
@@ -179,7 +188,7 @@ class DivideByZero(pl.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         images = pl_module.images()
         if batch_idx + 1 == STEP:
-            images[LOST] /= 0 * images[LOST]
+            images[LOST] *= 0 / (0 * images[LOST])
         pl_module.canvas.encode(images)
 
 
@@ -265,7 +274,7 @@ def test_a_fit_that_goes_on_keeps_a_facet_stopped(named, healthy, step, tmp_path
     assert len(warnings_in(caplog)) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("devices", [2, 3])
 def test_a_stopped_facet_in_one_of_several_processes(named, healthy, devices, caplog):
     """With three it is the only one of its process."""
@@ -283,7 +292,7 @@ def test_a_stopped_facet_in_one_of_several_processes(named, healthy, devices, ca
     [
         ({"optimizer": partial(SGD, lr=1.0), "schedules": Schedules(lr=Linear(1e38, 1e38))}, "the picture of facet 0"),
         ({"precision": "float16"}, "the loss of facet 0"),
-        pytest.param({"devices": 3}, "the loss of facet 0", marks=pytest.mark.slow),
+        pytest.param({"devices": 3}, "the loss of facet 0", marks=pytest.mark.long),
     ],
     ids=["learning rate", "float16", "processes"],
 )
@@ -326,7 +335,7 @@ def test_what_a_run_says_of_a_stopped_facet(network, targets, endless, tmp_path)
     stored = read_run(made.save(tmp_path / "run", config="k: 8\n"))
     assert torch.equal(stored.images, made.images)
     assert stored.history["total"][1] is None
-    assert stored.history["total"][0] == pytest.approx(made.history["total"][0])
+    assert stored.history["total"][0] == pytest.approx(made.fit.history["total"][0])
     [run] = collect(tmp_path, [ListedRun("run", RunStatus(status="completed"))])["overview"]["runs"]
     assert run["status"] == "completed"
     assert run["reason"] == "facet 1 is stopped at step 1, where the loss is no longer finite"
@@ -383,33 +392,37 @@ def test_what_is_put_back_leaves_the_others_bits():
 class Hungry(nn.Module):
     """The identity, which asks for more memory than there is of any kind where it gets more than `most` pictures."""
 
-    def __init__(self, most, from_step=1):
+    def __init__(self, most, from_call=1):
         super().__init__()
-        self.most, self.from_step, self.calls = most, from_step, 0
+        self.most, self.from_call, self.calls = most, from_call, 0
 
     def forward(self, x):
-        self.calls += 1
-        if len(x) > self.most and self.calls >= self.from_step:
+        assert len(x)  # not to be traced
+        self.calls += x.requires_grad
+        if len(x) > self.most and self.calls >= self.from_call:
             return x + torch.empty(2**47, device=x.device)[0]
         return x
 
 
-def hungry(most, from_step=1):
+def hungry(most, from_call=1):
     network = demo_network()
-    body = nn.Sequential(Hungry(most, from_step))
+    body = nn.Sequential(Hungry(most, from_call))
     body.add_module("net", network.body)
     return Network(body, network.mean.flatten().tolist(), network.std.flatten().tolist(), "fragile", network.size)
 
 
-@pytest.mark.parametrize(("most", "taken"), [(2, [2]), (1, [2, 1])])
-@pytest.mark.parametrize("from_step", [1, 4])
-def test_too_little_memory_halves_the_batch_and_keeps_the_bits(named, most, taken, from_step, caplog):
-    """Step 4 is taken again from its beginning, with the same views and noise."""
-    settings = {"filters": [Blur(2)], "gradients_every": 2}
-    whole = drawn(hungry(5), named, facets_per_batch=taken[-1], **settings)
-    assert same(drawn(hungry(5), named, **settings), whole)
-    caplog.clear()
-    assert same(drawn(hungry(most, from_step), named, **settings), whole)
+@pytest.fixture(scope="module")
+def five(network, photographs):
+    found = me.discover_facets(network, photographs, network.resolve(depth="middle"), facets=5, k=8, N=4)
+    return replace(found, layer=f"net.{found.layer}")
+
+
+@pytest.mark.parametrize(("most", "from_call", "taken"), [(4, 1, [3]), (2, 1, [3, 2]), (4, 4, [3])])
+def test_too_little_memory_halves_the_batch_and_keeps_the_bits(five, most, from_call, taken, caplog):
+    """The step is taken again from its beginning, with the same views and noise: the first, or the fourth."""
+    settings = {"filters": [Blur(2)], "gradients_every": 2, "steps": 5}
+    whole = drawn(hungry(99), five, facets_per_batch=taken[-1], **settings)
+    assert same(drawn(hungry(most, from_call), five, **settings), whole)
     said = warnings_in(caplog)
     assert len(said) == len(taken)
     for line, size in zip(said, taken, strict=True):
@@ -431,11 +444,14 @@ def test_no_memory_for_a_single_facet_is_said_as_torch_says_it(named, caplog):
     assert len(warnings_in(caplog)) == 2  # three, two, one
 
 
-def test_other_errors_are_not_taken_for_it(named, caplog):
-    class Broken(pl.Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            pl_module._views = torch.zeros(3, 2, 2)
+class Wrong(nn.Module):
+    def forward(self, x):
+        return x + torch.ones(7) if x.requires_grad else x
 
-    with pytest.raises(RuntimeError):
-        drawn(fragile(), named, filters=[Broken()], transformations=Transformations(every=99))
+
+def test_other_errors_are_not_taken_for_it(five, caplog):
+    network = hungry(99)
+    network.body[0] = Wrong()
+    with pytest.raises(RuntimeError, match="must match the size"):
+        drawn(network, five)
     assert not warnings_in(caplog)
