@@ -6,6 +6,8 @@ import logging
 import math
 import os
 import signal
+import subprocess
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -464,3 +466,53 @@ def test_other_errors_are_not_taken_for_it(five, caplog):
     with pytest.raises(RuntimeError, match="must match the size"):
         drawn(network, five)
     assert not warnings_in(caplog)
+
+
+LIMITED = """
+import logging, resource, sys
+import torch
+from torch import nn
+from mindseye.facets import FacetTargets
+from mindseye.networks import Network, demo_network
+from mindseye.visualizer.fitting import fit
+
+logging.basicConfig(format="%(message)s")
+torch.set_num_threads(1)
+
+class Broad(nn.Module):
+    many = torch.zeros(25_000_000)
+
+    def forward(self, x):
+        assert len(x)  # not to be traced
+        if x.requires_grad:  # 100 MB for each picture, there and back
+            x = x + (x[:, 0, :1, 0] * self.many).sum(dim=1)[:, None, None, None]
+        return x
+
+net = demo_network()
+body = nn.Sequential(Broad())
+body.add_module("net", net.body)
+network = Network(body, net.mean.flatten().tolist(), net.std.flatten().tolist(), "broad", net.size)
+targets = FacetTargets.load(sys.argv[1])
+settings = {"steps": 3, "accelerator": "cpu"}
+whole = fit(network, targets, facets_per_batch=3, **settings)
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 500 * 2**20,) * 2)
+made = fit(network, targets, **settings)
+print(torch.equal(made.images, whole.images), made.history == whole.history)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_a_process_that_may_have_no_more_memory_draws_fewer_facets_at_a_time(five, tmp_path):
+    five.save(tmp_path / "targets")
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "targets")], capture_output=True, text=True, timeout=250,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "True"]
+    said = [line for line in done.stderr.splitlines() if "facets_per_batch" in line]
+    assert len(said) == 1
+    assert said[0].startswith("no memory for 5 facets at a time: going on with facets_per_batch=3 (")
