@@ -94,11 +94,13 @@ def contact_sheet(
 
 
 def facet_labels(targets: FacetTargets, rows: Sequence[dict]) -> list[list[str]]:
-    """What a facet's first column says: how many photographs it stands for, and its main measures."""
+    """What a facet's first column says: how many photographs it stands for, since when it is stopped, its measures."""
     sizes = targets.labels.bincount(minlength=targets.C).tolist()
     labels = []
     for size, row in zip(sizes, rows, strict=True):
         lines = [f"{size} photograph{'s' if size != 1 else ''}"]
+        if "stopped" in row:
+            lines.append(f"stopped at step {row['stopped']['step']}")
         figures = {
             "fidelity": row["fidelity"]["cosine"],
             "selectivity": row["selectivity"],

@@ -118,11 +118,14 @@ def _of_one_kind(values: list[object]) -> list[object]:
 
 
 def ranked(rows: Sequence[Row], measure: str) -> list[tuple[str, float]]:
-    """Completed cells by the mean of a measure over their facets, the best first: (cell, mean)."""
+    """Completed cells by the mean of a measure over their facets, the best first: (cell, mean).
+
+    As in a run's own summary, facets that were stopped have no part in it.
+    """
     values: dict[str, list[float]] = {}
     for row in rows:
         value = row.get(measure)
-        if isinstance(value, int | float):
+        if isinstance(value, int | float) and row.get("stopped.step") is None:
             values.setdefault(str(row["cell"]), []).append(float(value))
     means = [(cell, sum(found) / len(found)) for cell, found in values.items()]
     larger = MEASURES.get(measure, True)

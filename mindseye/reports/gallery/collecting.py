@@ -178,7 +178,7 @@ def _read(folder: Path, root: Path, listed: ListedRun) -> _Run:
         return run  # metrics.json is written last: where it is there, all is, whatever the status still says
     try:
         run.facets = _facets(place)
-        run.status, run.reason = "completed", ""
+        run.status, run.reason = "completed", _text("; ".join(filter(None, (one["stopped"] for one in run.facets))))
     except FileNotFoundError:
         return _damaged(run, "its metrics.json is missing")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -210,10 +210,12 @@ def _facets(place: Path) -> list[dict]:
             raise ValueError("a facet has no number")
         where = place / "facets" / f"{number:02d}"
         baselines = row.get("baselines", {})
+        apart = ("facet", "stopped", "baselines")
         facets.append(
             {
                 "facet": number,
-                "measures": _figures({name: x for name, x in row.items() if name not in ("facet", "baselines")}),
+                "measures": _figures({name: x for name, x in row.items() if name not in apart}),
+                "stopped": _stopped(row),
                 "baselines": {
                     name: _figures(baselines[name]) for name in BASELINES if isinstance(baselines.get(name), Mapping)
                 },
@@ -223,6 +225,14 @@ def _facets(place: Path) -> list[dict]:
             }
         )
     return facets
+
+
+def _stopped(row: Mapping) -> str:
+    """When and why a facet was stopped; "" where it was not."""
+    said = row.get("stopped")
+    if not isinstance(said, Mapping):
+        return ""
+    return f"facet {row['facet']} is stopped at step {said.get('step')}, where {said.get('why')}"
 
 
 def _step(name: str) -> int:

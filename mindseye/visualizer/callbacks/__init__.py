@@ -6,9 +6,10 @@ from mindseye.visualizer.callbacks.gradient_mask import GradientMask
 from mindseye.visualizer.callbacks.released import Brighten, RoundToLevels
 from mindseye.visualizer.callbacks.schedule import Schedule
 from mindseye.visualizer.callbacks.snapshots import History, Snapshots
+from mindseye.visualizer.callbacks.stopping import Stopping
 from mindseye.visualizer.callbacks.tv_denoise import TVDenoise
 
 __all__ = [
     "Blur", "Brighten", "Checkpointing", "GradientMask", "History", "RoundToLevels", "Schedule", "Snapshots",
-    "TVDenoise",
+    "Stopping", "TVDenoise",
 ]  # fmt: skip
