@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import bad_files
 import pytest
@@ -116,17 +118,8 @@ def test_a_folder_of_ten_thousand_files_is_listed_at_once(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs POSIX")
-def test_files_without_permission_are_named(tmp_path):
+def test_files_without_permission_are_named():
     """In a child without root's rights, for whom alone these bits bind."""
-    root = tmp_path / "photographs"
-    (root / "shut").mkdir(parents=True)
-    for name in ("a.png", "secret.png", "shut/b.png"):
-        Image.new("RGB", (9, 9)).save(root / name)
-    root.joinpath("secret.png").chmod(0)
-    root.joinpath("shut").chmod(0)
-    for place in (tmp_path, *tmp_path.parents):
-        if place.stat().st_mode & 0o005 != 0o005 and place.owner() != "root":
-            pytest.skip(f"{place} is closed to others")
     script = (
         "import os, sys\nfrom mindseye.facets.photographs import load_photographs\n"
         "if os.getuid() == 0:\n    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
@@ -134,16 +127,18 @@ def test_files_without_permission_are_named(tmp_path):
         "files = [*found.skipped, *(one for *_, skipped in found.batches(4) for one in skipped)]\n"
         "print(sorted((file.path, file.reason) for file in files), len(found))"
     )
-    opened = [place for place in (tmp_path, *tmp_path.parents[:3]) if place.stat().st_mode & 0o005 != 0o005]
-    for place in opened:  # pytest's own folders are its user's alone
-        place.chmod(place.stat().st_mode | 0o005)
-    try:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        root = Path(folder)
+        root.chmod(0o755)
+        (root / "shut").mkdir()
+        for name in ("a.png", "secret.png", "shut/b.png"):
+            Image.new("RGB", (9, 9)).save(root / name)
+        (root / "secret.png").chmod(0)
+        (root / "shut").chmod(0)
         done = subprocess.run(
-            [sys.executable, "-c", script, str(root)], capture_output=True, text=True, timeout=60, check=False,
-            env={**os.environ, "MINDSEYE_CACHE": str(tmp_path)},
-        )  # fmt: skip
-    finally:
-        root.joinpath("shut").chmod(0o755)
+            [sys.executable, "-c", script, str(root)], capture_output=True, text=True, timeout=60, check=False
+        )
+        (root / "shut").chmod(0o755)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[('secret.png', 'Permission denied'), ('shut', 'Permission denied')] 2"
 
