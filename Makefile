@@ -2,7 +2,9 @@
 PYTHON ?= python3
 LOWEST_PYTHON ?= python3.11
 BIN := .venv/bin
-LOWEST := tests/test_supply.py tests/test_house.py tests/commands/test_configuration.py tests/commands/test_repeating.py tests/facets tests/results tests/visualizer/test_fitting.py
+LOWEST := tests/test_supply.py tests/commands/test_repeating.py tests/commands/test_trackers.py tests/commands/test_cache_verb.py \
+	tests/networks/test_preparing.py tests/facets/test_photographs.py tests/facets/test_embedding.py tests/visualizer/test_fitting.py \
+	tests/visualizer/test_filters.py tests/visualizer/test_checkpoints.py tests/results tests/reports/test_figures.py tests/sweeps
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14

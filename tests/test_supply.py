@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ EXTRAS = {
 }
 
 
+@lru_cache
 def imported():
     """Every module of somebody else's that is imported, with a file that does."""
     found = {}

@@ -168,9 +168,9 @@ def _settings_by_default() -> Sequence[str]:
 
 
 def make(node: DictConfig) -> Any:
-    """Hydra's instantiate. Raises ConfigurationError."""
+    """Hydra's instantiate, with lists and dicts of Python's own. Raises ConfigurationError."""
     try:
-        return instantiate(node)
+        return instantiate(node, _convert_="all")
     except InstantiationException as error:
         raise ConfigurationError(composition_error(error)) from error
 

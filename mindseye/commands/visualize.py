@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,7 @@ from mindseye.commands.configuration import (
 from mindseye.commands.gallery import try_gallery
 from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
-from mindseye.commands.repeating import read_earlier, repeated_folder, tell_differences
+from mindseye.commands.repeating import EarlierRun, read_earlier, repeated_folder, tell_differences
 from mindseye.commands.tracking import tracked
 from mindseye.results.run_status import Occupied, RunRecord
 from mindseye.sweeps.manifest import Manifest, layers_beside
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from mindseye.networks import Network
     from mindseye.results.metrics import TransferReference
 
+# What --from named, for the job that Hydra calls in this process.
+_repeated: ContextVar[EarlierRun | None] = ContextVar("repeated", default=None)
 CTRL_C = 130  # the exit code of what a person stopped, as shells count it
 log = logging.getLogger(__name__)
 
@@ -81,9 +84,11 @@ def visualize(arguments: Sequence[str]) -> None:
         check_launcher(asked.overrides)
     elif asked.info or asked.cfg:
         compose([*where, *asked.overrides], with_hydra=True)
-    hand_over(arguments)
-    if earlier is not None and not shows_only and HydraConfig.get().mode == RunMode.RUN:
-        tell_differences(earlier, Path(HydraConfig.get().runtime.output_dir))
+    token = _repeated.set(earlier)
+    try:
+        hand_over(arguments)
+    finally:
+        _repeated.reset(token)
 
 
 def check_flags(asked: argparse.Namespace) -> None:
@@ -142,6 +147,8 @@ def run(config: DictConfig) -> float | None:
                     return record.completed.measure
                 measure = _run(config, folder, key, record)
                 record.complete(measure)
+                if not in_sweep and (earlier := _repeated.get()) is not None:
+                    tell_differences(earlier, folder)
                 return measure
         except (Interrupted, KeyboardInterrupt) as stop:
             by_hand = isinstance(stop, KeyboardInterrupt)
