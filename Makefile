@@ -1,6 +1,10 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
+LOWEST_PYTHON ?= python3.11
 BIN := .venv/bin
+LOWEST := tests/test_supply.py tests/commands/test_repeating.py tests/commands/test_trackers.py tests/commands/test_cache_verb.py \
+	tests/networks/test_preparing.py tests/facets/test_photographs.py tests/facets/test_embedding.py tests/visualizer/test_fitting.py \
+	tests/visualizer/test_filters.py tests/visualizer/test_checkpoints.py tests/results tests/reports/test_figures.py tests/sweeps
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -10,6 +14,15 @@ demo: .venv/installed  ## install and draw the facets of the generated demo (abo
 
 test: .venv/tested lint  ## install the test extra, run the whole test suite
 	$(BIN)/python -m pytest
+
+test-long: .venv/tested  ## what takes minutes: more bad files, more wrong settings, more faults
+	$(BIN)/python -m pytest -m long
+
+test-lowest: .venv-lowest/installed  ## the lowest versions that pyproject.toml allows (Python 3.11): a smoke run and a handful of tests
+	.venv-lowest/bin/python -m pytest $(LOWEST)
+
+audit: .venv/audited  ## ask a public service for known vulnerabilities of what is installed
+	$(BIN)/pip-audit --skip-editable
 
 test-cluster: .venv/clustered  ## sweeps on a real Slurm and Ray inside this machine (Linux, root; slurm-wlm munge iproute2)
 	$(BIN)/python -m pytest -m cluster tests/cluster
@@ -24,7 +37,7 @@ lint: .venv/tested  ## check style and imports
 	$(BIN)/ruff check .
 
 clean:  ## remove the environment and what runs left behind
-	rm -rf .venv outputs multirun build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest outputs multirun build dist .pytest_cache .ruff_cache
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -36,6 +49,16 @@ clean:  ## remove the environment and what runs left behind
 .venv/tested: pyproject.toml .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@ .venv/installed
+
+# A release of torch before 2.6 knows no Python 3.13, and none of these has wheels for more than a few Pythons.
+.venv-lowest/installed: pyproject.toml tests/lowest.txt
+	$(LOWEST_PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/lowest.txt --editable '.[test]'
+	@touch $@
+
+.venv/audited: pyproject.toml .venv/tested
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@touch $@
 
 .venv/clustered: pyproject.toml .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster]'
@@ -51,4 +74,4 @@ clean:  ## remove the environment and what runs left behind
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-lucent torch-dreams
 	@touch $@ .venv/installed
 
-.PHONY: help demo test test-cluster test-browser bench lint clean
+.PHONY: help demo test test-long test-lowest audit test-cluster test-browser bench lint clean

@@ -37,7 +37,7 @@ def from_picture(path: str | os.PathLike[str]) -> Tensor:
     try:
         with Image.open(path) as opened:
             array = np.array(opened if opened.mode == "L" else opened.convert("RGB"))
-    except (OSError, SyntaxError) as error:  # what Pillow raises for a broken PNG is a SyntaxError
+    except Exception as error:  # decoders raise anything at all: for a broken PNG a SyntaxError
         raise ValueError(f"{path} is no readable picture ({' '.join(str(error).split())})") from error
     return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mindseye.files import write_atomically
+from mindseye.files import plain_file, write_atomically
 from mindseye.sweeps.manifest import as_written
 from mindseye.sweeps.status import SweepStatus
 
@@ -56,9 +56,11 @@ def read_rows(sweep: SweepStatus) -> list[Row]:
 
 def _metrics(folder: Path) -> dict | None:
     try:
-        said = json.loads((folder / "metrics.json").read_text())
-        return said if isinstance(said["facets"], list) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        said = json.loads(plain_file(folder / "metrics.json", folder.parent).read_bytes())
+        facets = [facet["facet"] for facet in said["facets"]]
+        whole = all(type(number) is int and number >= 0 for number in facets)
+        return said if whole and isinstance(said.get("timing", {}), dict) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
