@@ -3,11 +3,13 @@
 import difflib
 import inspect
 import math
+import os
 import re
+import sys
 import types
 import typing
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -26,6 +28,7 @@ from mindseye.sweeps.manifest import cell_folder
 from mindseye.sweeps.summary import MEASURES
 
 CONFIG_NAME = "visualize"
+METRICS = "metrics"  # the key of the user's own measures
 MISSING = "???"
 # conf/hydra/launcher/ has files of the names that the launchers' packages give to their own: those are replaced, and
 # stay what ours are validated against, which Hydra warns of.
@@ -143,6 +146,13 @@ def make(node: DictConfig) -> Any:
         raise
 
 
+def make_metric(node: DictConfig) -> Any:
+    """A measure of the user's own: an object of a class, or a function as it is, with further keys as arguments."""
+    if inspect.isclass(get_object(node._target_)):
+        return make(node)
+    return make(OmegaConf.merge(node, {"_partial_": True}))
+
+
 def _keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in settings.items():
         if isinstance(value, dict):
@@ -206,7 +216,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
     where = [one.input_line for one in hydras if one.key_or_group == "hydra.searchpath"]
     check(compose([*where, *first.values()]))
     for one in overrides:
-        if one.is_sweep_override() and one.key_or_group in PLAIN_SETTINGS:  # nothing else depends on their values
+        alone = one.key_or_group in PLAIN_SETTINGS and one.key_or_group != "measure"
+        if one.is_sweep_override() and alone:  # nothing else depends on their values
             for value in one.sweep_iterator():
                 check_setting(one.key_or_group, getattr(value, "text", value))
             continue
@@ -240,20 +251,24 @@ def _choices(override: Override) -> list[str]:
 
 def check(config: DictConfig) -> None:
     """Refuse missing, mistyped or out-of-range settings and unknown constructor arguments. Loads no network."""
+    own_packages()
     settings = OmegaConf.to_container(config, resolve=False)
     known = PLAIN_SETTINGS
     present = [*settings, *(f"{group}.{name}" for group in PLAIN_GROUPS for name in settings.get(group) or ())]
     for key in present:
-        if key not in known and key not in _groups():
+        if key not in known and key not in (*_groups(), METRICS):
             raise ConfigurationError(f"{key}: there is no such setting{_nearest(key, [*known, *_groups()])}")
-    for key in (*ROOT, *_groups()):
+    for key in (*ROOT, *_groups(), METRICS):
         if key not in settings and key not in ("experiment", "length", "ablation"):  # these set keys of others
             raise ConfigurationError(f"{key} must stay in the configuration: it has been deleted (~{key})")
     for key in known:
         group, _, name = key.rpartition(".")
         within = settings[group] if group else settings
         if name in within:
-            check_setting(key, within[name])
+            check_setting(key, within[name], settings[METRICS] or ())
+    for name, node in (settings[METRICS] or {}).items():
+        if node is not None and not (isinstance(node, dict) and "_target_" in node):
+            raise ConfigurationError(f"{METRICS}.{name}={node}: {METRICS}.{name}._target_=my.module.function is right")
     if str(settings["measure"]).startswith("transfer.") and not any((settings["transfer"] or {}).values()):
         raise ConfigurationError(f"measure={settings['measure']}: needs a network that judges, transfer=NETWORK")
     if "lr" in (settings["optimizer"] or {}):
@@ -263,13 +278,21 @@ def check(config: DictConfig) -> None:
             _check_constructors(group, name)
 
 
-def check_setting(key: str, value: Any) -> None:
+def own_packages() -> None:
+    """Let dotted paths name what lies in the current directory, after all that is installed."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def check_setting(key: str, value: Any, own_measures: Collection[str] = ()) -> None:
     """Refuse a value that a setting of the root or of a plain group cannot have."""
     if value == MISSING:
         raise ConfigurationError(f"{key} must be given: {key}=…")
     _check_plain(key, value, *PLAIN_SETTINGS[key])
-    if value is not None and value not in CHOICES.get(key, (value,)):
-        choices = CHOICES[key]
+    choices = CHOICES.get(key, (value,))
+    if key == "measure":
+        choices = (*choices, *own_measures)
+    if value is not None and value not in choices:
         near = _nearest(str(value), choices)
         raise ConfigurationError(f"{key}={value}: {', '.join(choices)} are right{near}")
 

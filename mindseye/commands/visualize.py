@@ -21,8 +21,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
+from mindseye.commands import verbosity
 from mindseye.commands.closing_table import closing_table
 from mindseye.commands.configuration import (
     CONFIG_NAME,
@@ -31,6 +31,7 @@ from mindseye.commands.configuration import (
     check_overrides,
     config_folder,
     make,
+    make_metric,
     quoted,
 )
 from mindseye.commands.gallery import try_gallery
@@ -39,7 +40,7 @@ from mindseye.commands.progress import JobProgress
 from mindseye.commands.tracking import tracked
 from mindseye.results.run_status import Occupied, RunRecord
 from mindseye.sweeps.manifest import Manifest, layers_beside
-from mindseye.visualizer.interruptions import SIGNALS, TO_BE_CONTINUED, Interrupted
+from mindseye.visualizer.interruptions import CTRL_C, SIGNALS, TO_BE_CONTINUED, Interrupted
 
 if TYPE_CHECKING:
     from mindseye.facets.cache import Cache
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from mindseye.networks import Network
     from mindseye.results.metrics import TransferReference
 
-CTRL_C = 130  # the exit code of what a person stopped, as shells count it
 log = logging.getLogger(__name__)
 
 
@@ -84,7 +84,7 @@ def run(config: DictConfig) -> float | None:
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     # Unresolved: the same wherever the run folder lies.
     key = hashlib.sha256(OmegaConf.to_yaml(config).encode()).hexdigest()
-    with interruptible() as earlier_handlers:
+    with verbosity.log_on_terminal(), interruptible() as earlier_handlers:
         try:
             with RunRecord(folder, list(hydra_config.overrides.task), key, keep_completed=in_sweep) as record:
                 if record.completed is not None:
@@ -167,7 +167,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     photographs, factors = find_photographs(config, looking, folder)
     cache = open_cache(config)
     others = layers_of_the_sweep(config, network, layer) if cache is not None else []
-    console = Console()
+    console = verbosity.console()
     measures = 4 + 6 * sum(node is not None for node in config.transfer.values())
     sweep = Path(hydra_config.sweep.dir).absolute() if hydra_config.mode == RunMode.MULTIRUN else None
     experiment = hydra_config.runtime.choices.get("experiment")
@@ -232,6 +232,8 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     console.print(closing_table(result))
     for name in ("facets.png", "facets", "metrics.json", *([page.name] if page else [])):
         console.print(f"{folder / name}", soft_wrap=True, highlight=False)
+    if verbosity.is_quiet() and sweep is None:
+        print(folder, flush=True)
     usual = "transfer.cosine" if references else "fidelity.cosine"
     return measure_of(result.metrics["summary"], config.measure or usual)
 
@@ -301,6 +303,7 @@ def make_parts(config: DictConfig) -> dict[str, Any]:
         "transformations": make(config.transformations),
         "optimizer": make(config.optimizer),
         "filters": filters,
+        "measures": {str(name): make_metric(node) for name, node in config.metrics.items() if node is not None},
     }
 
 

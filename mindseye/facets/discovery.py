@@ -12,8 +12,9 @@ from torch import Tensor
 from mindseye.facets.cache import Cache
 from mindseye.facets.embedding import Method, Stage, cluster, embed, pick_method
 from mindseye.facets.photographs import Photographs
-from mindseye.facets.survey import Progress, Survey, as_maps, code_of, survey, to_unit, versions
+from mindseye.facets.survey import Progress, Survey, code_of, survey, to_unit, versions
 from mindseye.facets.targets import FacetTargets, top_channels
+from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import PreparedNetwork, prepare
 
@@ -210,6 +211,7 @@ def _blend_activations(network: PreparedNetwork, images: Tensor, weights: Tensor
     device = network.mean.device
     blended = []
     for photographs, w in zip(images, weights, strict=True):
-        maps = as_maps(network(to_unit(photographs, device))[0], network.layer).float()
+        answer = network(to_unit(photographs, device))[0]
+        maps = as_maps(answer, network.layer, network.prefix_tokens).float()
         blended.append(torch.einsum("n,ndhw->dhw", w.to(device), maps).cpu())
     return torch.stack(blended)

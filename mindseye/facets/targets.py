@@ -1,6 +1,7 @@
 """What discovery hands on: per facet a first image, the activation to reach and the channels that count."""
 
 import hashlib
+import html
 import json
 import os
 from dataclasses import dataclass, fields, replace
@@ -12,9 +13,11 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from mindseye.facets.photographs import SkippedFile
+from mindseye.facets.pictures import html_table, inline_png, strip
 from mindseye.files import write_atomically
 
 FORMAT = 1
+SHOWN = 5  # photographs and channels of a facet in a notebook
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,23 @@ class FacetTargets:
         if targets.content_hash() != expected:
             raise ValueError(f"{place} is damaged: its content is not what its hash says; delete it and discover again")
         return targets
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row per facet with its photographs, the largest weight first, and their blend."""
+        place, layer = html.escape(self.root), html.escape(self.layer)
+        rows = []
+        for c, size in enumerate(self.labels.bincount(minlength=self.C).tolist()):
+            order = self.weights[c].argsort(descending=True, stable=True)[:SHOWN].tolist()
+            photographs = strip([self.photographs[c, n] for n in order])
+            first = html.escape(self.paths[int(self.chosen[c, order[0]])])
+            channels = ", ".join(map(str, self.channels[c, :SHOWN].tolist()))
+            rows.append([
+                str(c), str(size), inline_png(photographs, f"photographs of facet {c}"),
+                inline_png(strip([self.initial[c]]), f"initial image of facet {c}"), first, f"{channels} …",
+            ])  # fmt: skip
+        heads = ["facet", "photographs", "the nearest", "initial image", "the first of them", "strongest channels"]
+        said = f"{self.C} facets of {len(self.paths)} photographs · top {self.k} of {self.maps.shape[1]} channels"
+        return f"<p><b>{layer}</b> · {said}<br>{place}</p>{html_table(heads, rows)}"
 
     def _tensors(self) -> dict[str, Tensor]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}

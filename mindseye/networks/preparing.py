@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 class PreparedNetwork(nn.Module):
     """A network cut off after one layer: images [B,ch,H,W] in 0..1 -> (target, previous).
 
-    It has what the rooms ask of a `Network`: `name`, `channels`, `size`, `layers`, `classes`, `mean`, `std`,
-    `resolve`, `fingerprint`. `layer` and `previous` are the exact names it was prepared for; `folded`, the number of
-    BatchNorms folded; `traced`, whether it runs as one straight program (else by hooks on the whole network).
+    It has what the rooms ask of a `Network`: `name`, `channels`, `size`, `layers`, `classes`, `prefix_tokens`, `mean`,
+    `std`, `resolve`, `fingerprint`. `layer` and `previous` are the exact names it was prepared for; `folded` is the
+    number of BatchNorms folded; `traced`, whether it runs as one straight program (else by hooks on the whole network).
     """
 
     mean: Tensor
@@ -57,6 +57,7 @@ class PreparedNetwork(nn.Module):
         super().__init__()
         self.name, self.channels, self.size = network.name, network.channels, network.size
         self.layers, self.classes = network.layers, network.classes
+        self.prefix_tokens = network.prefix_tokens
         self.register_buffer("mean", network.mean.clone())
         self.register_buffer("std", network.std.clone())
         self.layer, self.previous = layer, previous

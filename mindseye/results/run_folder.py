@@ -15,9 +15,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import write_atomically
-from mindseye.results.pictures import contact_sheet, facet_labels, to_picture
+from mindseye.results.pictures import contact_sheet, facet_labels
 
 
 def start_run(folder: Path) -> None:
