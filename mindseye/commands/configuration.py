@@ -4,6 +4,7 @@ import difflib
 import inspect
 import math
 import os
+import pkgutil
 import re
 import sys
 import types
@@ -19,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -136,10 +137,13 @@ def _unknown_key(key: str) -> str:
     return f"{key}: there is no such setting{_nearest(key, known) or '; README.md lists them'}"
 
 
-def make(node: DictConfig) -> Any:
-    """Hydra's instantiate, with the constructor's own one-line complaint in place of Hydra's wrapping of it."""
+def make(node: DictConfig, *, partial: bool = False) -> Any:
+    """Hydra's instantiate, with the constructor's own one-line complaint in place of Hydra's wrapping of it.
+
+    partial: the function itself, with the node's keys as its first arguments, and not what it gives.
+    """
     try:
-        return instantiate(node)
+        return instantiate(node, _partial_=True) if partial else instantiate(node)
     except InstantiationException as error:
         if isinstance(error.__cause__, ValueError | FileNotFoundError):
             raise ConfigurationError(str(error.__cause__)) from error
@@ -148,9 +152,7 @@ def make(node: DictConfig) -> Any:
 
 def make_metric(node: DictConfig) -> Any:
     """A measure of the user's own: an object of a class, or a function as it is, with further keys as arguments."""
-    if inspect.isclass(get_object(node._target_)):
-        return make(node)
-    return make(OmegaConf.merge(node, {"_partial_": True}))
+    return make(node, partial=not inspect.isclass(pkgutil.resolve_name(node._target_)))
 
 
 def _keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -331,10 +333,13 @@ def _takes(target: str, place: str) -> Signature:
     if told is not None:
         return told
     try:
-        constructor = get_object(target)
+        constructor = pkgutil.resolve_name(target)
     except Exception as error:
         raise ConfigurationError(f"{place}._target_={target}: cannot be imported ({error})") from error
-    parameters = inspect.signature(constructor).parameters
+    try:
+        parameters = inspect.signature(constructor).parameters
+    except ValueError:  # builtins have none
+        return Signature({}, True)
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     made = constructor.__init__ if inspect.isclass(constructor) else constructor
     try:

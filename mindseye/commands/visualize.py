@@ -55,7 +55,9 @@ log = logging.getLogger(__name__)
 def visualize(arguments: Sequence[str]) -> None:
     """Check every override, then hand over to Hydra, which calls `run` for each job."""
     arguments = [anchored(quoted(word)) for word in arguments]
-    asked = get_args_parser().parse_args(arguments)
+    asked = get_args_parser().parse_intermixed_args(arguments)
+    # Hydra itself takes options in front of the settings or behind them, not among them.
+    arguments = [*(word for word in arguments if word not in asked.overrides), *asked.overrides]
     shows_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
     if not shows_only:
         where = [f"hydra.searchpath=[file://{Path(asked.config_dir).absolute()}]"] if asked.config_dir else []
@@ -292,6 +294,10 @@ def _text(name: object) -> str | None:
 
 def make_parts(config: DictConfig) -> dict[str, Any]:
     """The method's parts out of their groups, by the names of `visualize`'s arguments."""
+    from mindseye.results.metrics import check_names
+
+    measures = {str(name): make_metric(node) for name, node in config.metrics.items() if node is not None}
+    check_names(measures)
     filters = [make(one) for one in config.filters.values() if one is not None]
     canvas = make(config.canvas)
     if "seed" in inspect.signature(get_object(config.canvas._target_)).parameters:
@@ -303,7 +309,7 @@ def make_parts(config: DictConfig) -> dict[str, Any]:
         "transformations": make(config.transformations),
         "optimizer": make(config.optimizer),
         "filters": filters,
-        "measures": {str(name): make_metric(node) for name, node in config.metrics.items() if node is not None},
+        "measures": measures,
     }
 
 

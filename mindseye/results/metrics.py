@@ -255,9 +255,12 @@ def measure(
 def own_measure(name: str, metric: Metric, images: Tensor, v: Tensor, targets: FacetTargets) -> Tensor:
     """What a user's measure says of pictures [C, ch, S, S] with activations v [C, D, H', W']: [C], float32.
 
-    Raises ValueError where that is not one number a facet.
+    Raises ValueError where that fails, or is not one number a facet.
     """
-    said = torch.as_tensor(metric(images.float(), v, targets)).detach().cpu()
+    try:
+        said = torch.as_tensor(metric(images.float(), v, targets)).detach().cpu()
+    except Exception as error:  # a function of the user's own may do anything; the log has where
+        raise ValueError(f"the measure {name} failed: {type(error).__name__}: {error}") from error
     if said.shape != (targets.C,) or said.is_complex():
         raise ValueError(
             f"the measure {name} gives a tensor of shape {list(said.shape)} for {targets.C} facets: "
