@@ -210,7 +210,7 @@ def prepare(
             straight, reason = None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             break
         if channels_last:
-            straight = straight.to(memory_format=torch.channels_last)
+            straight._apply(_channels_last)
         made = PreparedNetwork(network, straight, layer, previous, channels_last=channels_last, folded=folded)
         off = _difference(made, probe, target, tape.previous)
         if off <= TOLERANCE:
@@ -360,6 +360,11 @@ def _freeze(straight: fx.GraphModule) -> None:
             if module not in made:
                 made[module] = FrozenConv2d.of(module)
             straight.set_submodule(name, made[module])
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """As `Module.to(memory_format=…)` has it, which fails where a tensor has five dimensions."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 def _probe(network: Network) -> Tensor:

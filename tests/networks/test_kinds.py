@@ -284,3 +284,22 @@ def test_a_network_that_reads_0_to_255():
 def test_another_size_than_its_own_is_said_with_what_is_right(photographs):
     with pytest.raises(ValueError, match=r"vit cannot look at 48×48 images up to encoder.ln .*its own is 32"):
         discover_facets(tiny_vit(32), photographs, "encoder.ln", facets=2, k=2, N=2)
+
+
+def test_a_buffer_of_five_dimensions_stops_nothing():
+    """timm's Swin has one; torch lays out four dimensions with channels last, and refuses five."""
+
+    class Biased(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("bias", torch.ones(1, 6, 1, 1, 1))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) + self.bias[..., 0]
+
+    body = nn.Sequential(Biased(), nn.Conv2d(6, 4, 1))
+    prepared = prepare(Network(body, [0.5] * 3, [0.5] * 3, "biased", 32), "1")
+    assert prepared.traced
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(prepared(images)[0], body((images - 0.5) / 0.5), atol=1e-5)
