@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 HELP = """\
-mindseye: see what a layer of a CNN responds to, as one image per kind of stimulus
+mindseye: see what a layer of a CNN responds to, one image for each kind of it
 
   mindseye                        draw the facets of a small demo, about a minute
   mindseye network=resnet50 layer=layer3.5.conv1 images.root=FOLDER k=50 C=10
