@@ -254,7 +254,7 @@ def _choices(override: Override) -> list[str]:
 def check(config: DictConfig) -> None:
     """Refuse missing, mistyped or out-of-range settings and unknown constructor arguments. Loads no network."""
     own_packages()
-    settings = OmegaConf.to_container(config, resolve=False)
+    settings: Any = OmegaConf.to_container(config, resolve=False)
     known = PLAIN_SETTINGS
     present = [*settings, *(f"{group}.{name}" for group in PLAIN_GROUPS for name in settings.get(group) or ())]
     for key in present:

@@ -17,8 +17,8 @@ mindseye: see what a layer of a CNN responds to, one image for each kind of it
   mindseye sweep status FOLDER    how a sweep is doing; resume runs what is left
   mindseye gallery FOLDER         a page that shows the runs of a folder
 
-and: report (what one swept setting does), figures (for print, and films), cache
-(what runs share). Each says more with --help.
+and: report (what a setting does in a sweep), figures (for print, and films),
+cache (what runs share). Each says more with --help.
 
 settings, as KEY=VALUE:
   network  layer or depth  images.root     what looks at what

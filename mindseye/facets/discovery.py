@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -108,7 +108,7 @@ def discover_facets(
     if not 1 <= k <= seen.means.shape[1]:
         raise ValueError(f"k={k}: layer {layer} has {seen.means.shape[1]} channels, so k is 1 to {seen.means.shape[1]}")
     # All that `embed` is told, so that the cache's key can leave nothing out.
-    settings = {
+    settings: dict[str, Any] = {
         "components": components, "perplexity": perplexity, "tsne": tsne, "subsample": subsample, "seed": seed,
     }  # fmt: skip
     key = {

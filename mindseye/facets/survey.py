@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ def survey(
             cache.discard("survey", key)
             seen, recalled = look(), False
         elif recalled:
-            unreadable[:] = said
+            unreadable[:] = said or ()
             _say_skipped([*photographs.skipped, *unreadable])
             if progress is not None:
                 progress(len(photographs), len(photographs))
@@ -287,8 +288,10 @@ def _answers(network: PreparedNetwork | MergedNetwork, images: Tensor, size: int
     except (RuntimeError, AssertionError) as error:
         # An image smaller than the network's kernels and strides, or not of its one size.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        merged = isinstance(network, MergedNetwork)
-        last, own = (network.layers[-1], network.first.size) if merged else (network.layer, network.size)
+        if isinstance(network, MergedNetwork):
+            last, own = network.layers[-1], network.first.size
+        else:
+            last, own = network.layer, network.size
         raise ValueError(
             f"{network.name} cannot look at {size}×{size} images up to {last} ({reason}); try another images.size, "
             f"its own is {own}"
@@ -384,7 +387,8 @@ def architecture(body: nn.Module) -> str:
             generated = getattr(module, "code", None)  # torch.fx's and torch.jit's modules are their own source
         if isinstance(generated, str):
             digest.update(generated.encode())
-        sources.add(_source_sha256(type(module)))
+        kind: Any = type(module)  # hashable, which mypy denies of a metaclass's class
+        sources.add(_source_sha256(kind))
     digest.update("".join(sorted(sources)).encode())
     return digest.hexdigest()
 
@@ -437,4 +441,5 @@ def _file_sha256(path: str | Path) -> str:
         return f"{Path(path).name}: {type(error).__name__}"
 
 
-_CODE = code_of(*map(inspect.getfile, (Photographs, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps)))
+_LOOKING: tuple[Any, ...] = (Photographs, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps)
+_CODE = code_of(*map(inspect.getfile, _LOOKING))

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -87,7 +88,7 @@ class FacetTargets:
         place = Path(folder)
         try:
             said = json.loads((place / "targets.json").read_text())
-            tensors = load_tensors((place / "targets.safetensors").read_bytes())
+            tensors: dict[str, Any] = load_tensors((place / "targets.safetensors").read_bytes())
             if said.pop("format") != FORMAT:
                 raise ValueError(f"written in another format than {FORMAT}")
             expected = said.pop("content_hash")

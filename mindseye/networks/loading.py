@@ -124,7 +124,8 @@ def timm_network(
         arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
         if mean is not None:
             arguments["in_chans"] = len(mean)
-        if size is not None and timm.get_pretrained_cfg(name).fixed_input_size:
+        published = timm.get_pretrained_cfg(name)
+        if size is not None and published is not None and published.fixed_input_size:
             arguments["img_size"] = size
         pretrained = weights == "DEFAULT"
         try:
@@ -135,7 +136,8 @@ def timm_network(
     body = build(num_classes)
     if state is not None and path is not None:
         state = fit_names(state, body)
-        if num_classes is None and (classes := class_count(state, body, body.num_classes)) is not None:
+        built_with = int(getattr(body, "num_classes", 0))
+        if num_classes is None and (classes := class_count(state, body, built_with)) is not None:
             body = build(classes)
         load_weights(state, body, path, name)
     data = resolve_model_data_config(body)
@@ -355,11 +357,11 @@ def _torchvision_body(
     if state is None:
         return body
     if name.startswith("densenet"):
-        state = type(state)((re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key), state[key]) for key in state)
+        state = OrderedDict((re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key), state[key]) for key in state)
     state = fit_names(state, body)
     if family == "detection":
         backbone = {key.removeprefix("backbone."): state[key] for key in state if key.startswith("backbone.")}
-        load_weights(backbone, body.backbone, source, name)
+        load_weights(backbone, body.get_submodule("backbone"), source, name)
         return body
     if name in ("googlenet", "inception_v3") or family == "segmentation":
         state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}

@@ -7,6 +7,7 @@ c's picture at the target layer, t its target; both restricted to the facet's to
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from mindseye.networks.recording import record
 from mindseye.visualizer.filters import total_variation
 from mindseye.visualizer.objective import cosine, relative_distance, take_channels
 
-Figures = dict[str, object]  # names -> a number, or a group of such
+Figures = dict[str, Any]  # names -> a number, or a group of such
 # A measure of one's own: (pictures [C, ch, S, S] in 0..1, their activations [C, D, H', W'] at the target layer, the
 # targets) -> [C]. Everything is on the CPU, in float32; `targets.maps` and `targets.channels` are t and the top-k.
 Metric = Callable[[Tensor, Tensor, FacetTargets], Tensor]
@@ -174,8 +175,10 @@ def transfer(images: Tensor, reference: TransferReference, *, batch_size: int = 
     v = _batched(lambda x: pooled(reference.network, reference.layer, x), images, batch_size, device)
     similarity = centred_cosine(v, reference.targets, reference.mean)
     figures = {"cosine": similarity.diagonal(), "retrieval": retrieval(similarity)}
+    probabilities = None
     if reference.classes is not None:
         probabilities = _probabilities(reference.network, images, batch_size, device)
+    if reference.classes is not None and probabilities is not None:
         figures["agreement"] = probabilities.gather(1, reference.classes[:, None])[:, 0]
     return figures
 

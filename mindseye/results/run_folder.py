@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,8 +36,8 @@ def write_run(
     targets: FacetTargets,
     images: Tensor,
     snapshots: Mapping[int, Tensor],
-    history: Mapping[str, Sequence[float]],
-    metrics: Mapping[str, object],
+    history: Mapping[str, Sequence[float | None]],
+    metrics: Mapping[str, Any],
     config: str | None = None,
     title: str = "",
     subtitle: str = "",

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -57,7 +58,7 @@ class Visualization:
     """What a run gives: `images` [C, ch, S, S] in 0..1 and everything known of them."""
 
     images: Tensor
-    metrics: dict
+    metrics: dict[str, Any]
     targets: FacetTargets
     fit: Fit
     title: str
@@ -203,8 +204,8 @@ def visualize(
 
 def provenance(network: PreparedNetwork, targets: FacetTargets, seed: int, precision: Precision, compile: bool) -> dict:
     """What is needed to know where a result came from and to make it again."""
-    said = {"mindseye": importlib.metadata.version("mindseye"), "python": platform.python_version()}
-    said.update(versions(*PACKAGES))
+    python = platform.python_version()
+    said = {"mindseye": importlib.metadata.version("mindseye"), "python": python, **versions(*PACKAGES)}
     device = network.mean.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {

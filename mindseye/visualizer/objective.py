@@ -218,7 +218,9 @@ class Objective:
         else:
             every = [top_k[c].expand(len(t), -1) for c in range(len(top_k))]
             # One after the other: torch's sum takes another order for another number of facets at hand.
-            dm = sum(self._match(take_channels(a, j), take_channels(t, j)) for j in every)
+            dm = a.new_zeros(len(a))
+            for j in every:
+                dm = dm + self._match(take_channels(a, j), take_channels(t, j))
             times = len(top_k) ** 2
         if self.distance == "relative":
             mdist = relative_distance(a_top, self.gain * t_top)
