@@ -8,7 +8,7 @@ from collections.abc import Sequence
 HELP = """\
 mindseye: see what a layer of a CNN responds to, one image for each kind of it
 
-  mindseye                        draw the facets of a small demo, about a minute
+  mindseye                        draw the facets of a small demo, in a minute
   mindseye network=resnet50 layer=layer3.5.conv1 images.root=FOLDER k=50 C=10
                                   of your own photographs and network
   mindseye -m k=10,50 depth=early,late
@@ -25,7 +25,7 @@ settings, as KEY=VALUE:
   k  C  steps  seed                        channels, facets, steps, chance
   objective  facets  canvas  transformations  filters  schedule  optimizer
                                            groups of settings: how it is drawn
-  transfer  logger  hydra/launcher         who judges, who is told, where it runs
+  transfer  logger  hydra/launcher         judges, trackers, where it runs
   hydra.run.dir=FOLDER                     where the result goes
   --cfg job                                prints every setting with its value
 
