@@ -64,14 +64,15 @@ def test_installed_and_run_from_an_empty_directory(wheel, tmp_path):
     subprocess.run([*pip, "install", "--quiet", "--no-deps", str(wheel)], check=True)
     site = next((tmp_path / "env/lib").glob("python*/site-packages"))
     (site / "borrowed.pth").write_text(borrowed)  # only packages: the editable checkout is a .pth there, not followed
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
     empty = tmp_path / "empty"
     empty.mkdir()
     done = subprocess.run(
         [tmp_path / "env/bin/mindseye", "experiment=smoke", "hydra.run.dir=run"],
-        cwd=empty, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=empty, capture_output=True, text=True, check=False, env=alone,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (empty / "run/metrics.json").exists()
     asked = [python, "-c", "import mindseye; print(mindseye.__file__)"]
-    where = subprocess.run(asked, cwd=empty, capture_output=True, text=True, check=True).stdout
+    where = subprocess.run(asked, cwd=empty, capture_output=True, text=True, check=True, env=alone).stdout
     assert str(tmp_path) in where

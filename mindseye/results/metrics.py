@@ -143,9 +143,11 @@ def transfer_reference(
     workers: int | None = None,
     cache: Cache | None = None,
 ) -> TransferReference:
-    """Look at the facet's photographs, and at all of them for the mean, through another network.
+    """What another network sees at its `layer` in the facets' photographs, for `visualize(..., references=[...])`.
 
-    The mean is the same for every cell of a sweep: out of the `cache`, where there is one.
+    `photographs`: all that the facets were found among, about whose mean activation likenesses are measured. It is the
+    same for every cell of a sweep: out of the `cache`, where there is one. The network takes as many channels as the
+    one that draws. Raises ValueError for an unknown layer, and as `survey` does.
     """
     layer = network.resolve(layer)
     device = network.mean.device
