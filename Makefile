@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 LOWEST_PYTHON ?= python3.11
-BIN := .venv/bin
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 LOWEST := tests/test_supply.py tests/commands/test_repeating.py tests/commands/test_trackers.py tests/commands/test_cache_verb.py \
 	tests/networks/test_preparing.py tests/facets/test_photographs.py tests/facets/test_embedding.py tests/visualizer/test_fitting.py \
 	tests/visualizer/test_filters.py tests/visualizer/test_checkpoints.py tests/results tests/reports/test_figures.py tests/sweeps
@@ -33,20 +33,25 @@ test-browser: .venv/browsed  ## the gallery in a real browser (Chromium from the
 bench: .venv/benched  ## measure what mindseye costs beside the bare network and other tools (half an hour)
 	$(BIN)/python scripts/benchmark.py
 
-lint: .venv/tested  ## check style and imports
-	$(BIN)/ruff check .
+lint: style types  ## check style, imports and types
+
+style: .venv/tested
+	$(BIN)/python -m ruff check .
+
+types: .venv/tested
+	$(BIN)/python -m mypy
 
 clean:  ## remove the environment and what runs left behind
-	rm -rf .venv .venv-lowest outputs multirun build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest outputs multirun build dist .pytest_cache .ruff_cache .mypy_cache
 
-.venv/bin/python:
+.venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv
 
-.venv/installed: pyproject.toml .venv/bin/python
+.venv/installed: pyproject.toml .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-.venv/tested: pyproject.toml .venv/bin/python
+.venv/tested: pyproject.toml .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@ .venv/installed
 
@@ -60,18 +65,18 @@ clean:  ## remove the environment and what runs left behind
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	@touch $@
 
-.venv/clustered: pyproject.toml .venv/bin/python
+.venv/clustered: pyproject.toml .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster]'
 	@touch $@ .venv/tested .venv/installed
 
-.venv/browsed: pyproject.toml .venv/bin/python
+.venv/browsed: pyproject.toml .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
 	@touch $@ .venv/tested .venv/installed
 
 # lucent asks for a kornia of 2020 and torch-dreams for a display and 200 MB of MKL; both run without.
-.venv/benched: pyproject.toml .venv/bin/python
+.venv/benched: pyproject.toml .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-lucent torch-dreams
 	@touch $@ .venv/installed
 
-.PHONY: help demo test test-long test-lowest audit test-cluster test-browser bench lint clean
+.PHONY: help demo test test-long test-lowest audit test-cluster test-browser bench lint style types clean

@@ -41,9 +41,10 @@ from mindseye.demo.photographs import KINDS, generate, write_photographs
 from mindseye.facets.cache import Cache
 from mindseye.facets.discovery import discover_facets
 from mindseye.facets.photographs import load_photographs
-from mindseye.facets.survey import as_maps, to_unit
+from mindseye.facets.survey import to_unit
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks import Network, demo_network, torchvision_network
+from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
 from mindseye.visualizer.callbacks import Blur, GradientMask, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, PixelCanvas

@@ -3,11 +3,14 @@
 import difflib
 import inspect
 import math
+import os
+import pkgutil
 import re
+import sys
 import types
 import typing
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -20,7 +23,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
@@ -29,6 +32,7 @@ from mindseye.sweeps.manifest import cell_folder
 from mindseye.sweeps.summary import MEASURES
 
 CONFIG_NAME = "visualize"
+METRICS = "metrics"  # the key of the user's own measures
 MISSING = "???"
 # conf/hydra/launcher/ has files of the names that the launchers' packages give to their own: those are replaced, and
 # stay what ours are validated against, which Hydra warns of.
@@ -167,12 +171,22 @@ def _settings_by_default() -> Sequence[str]:
     return (*_keys(OmegaConf.to_container(_compose([]), resolve=False)), *_groups())
 
 
-def make(node: DictConfig) -> Any:
-    """Hydra's instantiate, with lists and dicts of Python's own. Raises ConfigurationError."""
+def make(node: DictConfig, *, partial: bool = False) -> Any:
+    """Hydra's instantiate, with lists and dicts of Python's own. Raises ConfigurationError.
+
+    partial: the function itself, with the node's keys as its first arguments, and not what it gives.
+    """
     try:
+        if partial:
+            return instantiate(node, _partial_=True, _convert_="all")
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
         raise ConfigurationError(composition_error(error)) from error
+
+
+def make_metric(node: DictConfig) -> Any:
+    """A measure of the user's own: an object of a class, or a function as it is, with further keys as arguments."""
+    return make(node, partial=not inspect.isclass(pkgutil.resolve_name(node._target_)))
 
 
 def _keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -281,7 +295,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
         check(task)
     _check_hydras_folders(composed)
     for one in overrides:
-        if one.is_discrete_sweep() and one.key_or_group in PLAIN_SETTINGS:  # nothing else depends on their values
+        alone = one.key_or_group in PLAIN_SETTINGS and one.key_or_group != "measure"
+        if one.is_discrete_sweep() and alone:  # nothing else depends on their values
             for value in islice(one.sweep_iterator(), MOST_CELLS):
                 check_setting(one.key_or_group, getattr(value, "text", value))
             continue
@@ -370,20 +385,24 @@ def _choices(override: Override) -> list[str]:
 
 def check(config: DictConfig) -> None:
     """Refuse missing, mistyped or out-of-range settings and unknown constructor arguments. Loads no network."""
+    own_packages()
     settings = _settings(config)
     for key, value in settings.items():
-        if key not in PLAIN_SETTINGS and key not in _groups():
+        if key not in PLAIN_SETTINGS and key not in (*_groups(), METRICS):
             raise ConfigurationError(f"{key}: there is no such setting{_nearest(key, [*PLAIN_SETTINGS, *_groups()])}")
         if key in _groups():
             _check_group(key, value)
-    for key in (*ROOT, *_groups()):
+    for key in (*ROOT, *_groups(), METRICS):
         if key not in settings and key not in SETTING_GROUPS:
             raise ConfigurationError(f"{key} must stay in the configuration: it has been deleted (~{key})")
     for key in PLAIN_SETTINGS:
         group, _, name = key.rpartition(".")
         within = settings[group] if group else settings
         if name in within:
-            check_setting(key, within[name])
+            check_setting(key, within[name], settings[METRICS] or ())
+    for name, node in (settings[METRICS] or {}).items():
+        if node is not None and not (isinstance(node, dict) and "_target_" in node):
+            raise ConfigurationError(f"{METRICS}.{name}={node}: {METRICS}.{name}._target_=my.module.function is right")
     if str(settings["measure"]).startswith("transfer.") and not any(settings["transfer"].values()):
         raise ConfigurationError(f"measure={settings['measure']}: needs a network that judges, transfer=NETWORK")
     images = settings["images"]
@@ -478,15 +497,23 @@ def _check_group(group: str, settings: Any) -> None:
             raise ConfigurationError(f"{place}._target_={node.get('_target_')}: the path of a class is right")
 
 
-def check_setting(key: str, value: Any) -> None:
+def own_packages() -> None:
+    """Let dotted paths name what lies in the current directory, after all that is installed."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def check_setting(key: str, value: Any, own_measures: Collection[str] = ()) -> None:
     """Refuse a value that a setting of the root or of a plain group cannot have."""
     if value == MISSING:
         raise ConfigurationError(f"{key} must be given: {key}=…")
     if isinstance(value, str) and "${hydra:" in value:  # looked at again in the job
         return
     _check_plain(key, value, *PLAIN_SETTINGS[key])
-    if value is not None and value not in CHOICES.get(key, (value,)):
-        choices = CHOICES[key]
+    choices = CHOICES.get(key, (value,))
+    if key == "measure":
+        choices = (*choices, *own_measures)
+    if value is not None and value not in choices:
         near = _nearest(str(value), choices)
         raise ConfigurationError(f"{key}={value}: {', '.join(choices)} are right{near}")
 
@@ -539,7 +566,7 @@ def _takes(target: str, place: str) -> Signature:
     if told is not None:
         return told
     try:
-        constructor = get_object(target)
+        constructor = pkgutil.resolve_name(target)
     except Exception as error:
         raise ConfigurationError(f"{place}._target_={target}: cannot be imported ({error})") from error
     try:

@@ -27,6 +27,7 @@ def figures(arguments: list[str]) -> None:
         prog="mindseye figures",
         description="Makes the paper's figures as PDF and PNG at print size: of a run 1 (visualisations), 2 (map and "
         "weights) and 3 (iterations), of a sweep over layers 4 (layers × targets).",
+        epilog="example: mindseye figures outputs/2026-11-23/12-00-00 --facets 0 2 --video mp4",
     )
     parser.add_argument("folder", type=Path, help="of a run (hydra.run.dir) or a sweep (hydra.sweep.dir)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to put them; default: FOLDER/figures")

@@ -20,11 +20,11 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 import mindseye
+from mindseye.commands import verbosity
 from mindseye.commands.configuration import ConfigurationError, config_folder, escaped
 from mindseye.commands.gallery import try_gallery
 from mindseye.files import write_atomically
@@ -235,7 +235,15 @@ def _fail(folder: Path, cell: Cell, reason: str) -> None:
 
 
 class SweepEnd(Callback):
-    """After the last cell: summary, gallery.html, a table, every failure; the exit code says what is left."""
+    """Before the first cell, with -q, Hydra is told to be quiet.
+
+    After the last cell: summary, gallery.html, a table, every failure; the exit code says what is left.
+    """
+
+    def on_multirun_start(self, config: DictConfig, config_name: str | None = None) -> None:
+        """Hydra says which cells it launches, on standard output."""
+        if verbosity.is_quiet():
+            logging.getLogger("hydra").setLevel(logging.WARNING)
 
     def on_multirun_end(self, config: DictConfig, config_name: str | None = None) -> None:
         """Exits with 1 where a cell failed, with 75 where one is to be continued or waiting."""
@@ -265,18 +273,20 @@ def summarise_sweep(sweep: SweepStatus, measure: str | None) -> None:
     written = write_summary(sweep.folder, rows)
     if (page := try_gallery(sweep.folder)) is not None:
         written.append(page)
-    console = Console()
+    console = verbosity.console()
     chosen = pick_measure(rows, chosen=measure)
     console.print(closing_table(sweep, ranked(rows, chosen), chosen))
     for path in written:
         console.print(str(path), soft_wrap=True, highlight=False)
+    if verbosity.is_quiet():
+        print(sweep.folder, flush=True)
 
 
 def _chosen_measure(config: DictConfig) -> str | None:
     """`measure` as given for the whole sweep, whose own configuration is composed without the cells' overrides."""
     for word in OmegaConf.to_container(config.hydra.overrides.task):
         key, _, value = str(word).partition("=")
-        if key == "measure" and value in MEASURES:
+        if key == "measure" and (value in MEASURES or value.isidentifier()) and value != "null":
             return value
     return None
 

@@ -26,8 +26,8 @@ from hydra.types import RunMode
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
+from mindseye.commands import verbosity
 from mindseye.commands.closing_table import closing_table
 from mindseye.commands.configuration import (
     CONFIG_NAME,
@@ -40,6 +40,7 @@ from mindseye.commands.configuration import (
     config_folder,
     escaped,
     make,
+    make_metric,
     quoted,
 )
 from mindseye.commands.gallery import try_gallery
@@ -49,7 +50,7 @@ from mindseye.commands.repeating import EarlierRun, read_earlier, repeated_folde
 from mindseye.commands.tracking import tracked
 from mindseye.results.run_status import Occupied, RunRecord
 from mindseye.sweeps.manifest import Manifest, layers_beside
-from mindseye.visualizer.interruptions import SIGNALS, TO_BE_CONTINUED, Interrupted
+from mindseye.visualizer.interruptions import CTRL_C, SIGNALS, TO_BE_CONTINUED, Interrupted
 
 if TYPE_CHECKING:
     from mindseye.facets.cache import Cache
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
 
 # What --from named, for the job that Hydra calls in this process.
 _repeated: ContextVar[EarlierRun | None] = ContextVar("repeated", default=None)
-CTRL_C = 130  # the exit code of what a person stopped, as shells count it
 log = logging.getLogger(__name__)
 
 
@@ -72,11 +72,13 @@ def visualize(arguments: Sequence[str]) -> None:
     if folder is not None:
         earlier = read_earlier(folder)
         arguments = [*earlier.overrides_beside(arguments), *arguments]
-    asked = get_args_parser().parse_args(arguments)
+    asked = get_args_parser().parse_intermixed_args(arguments)
     if earlier is not None and not asked.multirun:
         asked.overrides.append("hydra.mode=RUN")  # a cell of an experiment is one run
         arguments.append("hydra.mode=RUN")
     check_flags(asked)
+    # Hydra itself takes options in front of the settings or behind them, not among them.
+    arguments = [*(word for word in arguments if word not in asked.overrides), *asked.overrides]
     shows_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
     where = [f"hydra.searchpath=[{escaped(f'file://{Path(asked.config_dir).absolute()}')}]"] if asked.config_dir else []
     if not shows_only:
@@ -139,7 +141,7 @@ def run(config: DictConfig) -> float | None:
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     # Unresolved: the same wherever the run folder lies.
     key = hashlib.sha256(OmegaConf.to_yaml(config).encode()).hexdigest()
-    with interruptible() as earlier_handlers:
+    with verbosity.log_on_terminal(), interruptible() as earlier_handlers:
         try:
             with RunRecord(folder, list(hydra_config.overrides.task), key, keep_completed=in_sweep) as record:
                 if record.completed is not None:
@@ -230,7 +232,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     photographs, factors = find_photographs(config, looking, folder)
     cache = open_cache(config)
     others = layers_of_the_sweep(config, network, layer) if cache is not None else []
-    console = Console()
+    console = verbosity.console()
     measures = 4 + 6 * sum(node is not None for node in config.transfer.values())
     sweep = Path(hydra_config.sweep.dir).absolute() if hydra_config.mode == RunMode.MULTIRUN else None
     experiment = hydra_config.runtime.choices.get("experiment")
@@ -295,6 +297,8 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     console.print(closing_table(result))
     for name in ("facets.png", "facets", "metrics.json", *([page.name] if page else [])):
         console.print(f"{folder / name}", soft_wrap=True, highlight=False)
+    if verbosity.is_quiet() and sweep is None:
+        print(folder, flush=True)
     usual = "transfer.cosine" if references else "fidelity.cosine"
     return measure_of(result.metrics["summary"], config.measure or usual)
 
@@ -353,6 +357,10 @@ def _text(name: object) -> str | None:
 
 def make_parts(config: DictConfig) -> dict[str, Any]:
     """The method's parts out of their groups, by the names of `visualize`'s arguments."""
+    from mindseye.results.metrics import check_names
+
+    measures = {str(name): make_metric(node) for name, node in config.metrics.items() if node is not None}
+    check_names(measures)
     filters = [make(one) for one in config.filters.values() if one is not None]
     canvas = make(config.canvas)
     if "seed" in inspect.signature(get_object(config.canvas._target_)).parameters:
@@ -366,6 +374,7 @@ def make_parts(config: DictConfig) -> dict[str, Any]:
         "transformations": make(config.transformations),
         "optimizer": optimizer,
         "filters": filters,
+        "measures": measures,
     }
 
 

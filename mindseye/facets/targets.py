@@ -1,10 +1,12 @@
 """What discovery hands on: per facet a first image, the activation to reach and the channels that count."""
 
 import hashlib
+import html
 import json
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -12,9 +14,11 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from mindseye.facets.photographs import SkippedFile
+from mindseye.facets.pictures import html_table, inline_png, strip
 from mindseye.files import plain_file, write_atomically
 
 FORMAT = 1
+SHOWN = 5  # photographs and channels of a facet in a notebook
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class FacetTargets:
         place = Path(folder)
         try:
             said = json.loads(plain_file(place / "targets.json", place).read_bytes())
-            tensors = load_tensors(plain_file(place / "targets.safetensors", place).read_bytes())
+            tensors: dict[str, Any] = load_tensors(plain_file(place / "targets.safetensors", place).read_bytes())
             if said.pop("format") != FORMAT:
                 raise ValueError(f"written in another format than {FORMAT}")
             expected = said.pop("content_hash")
@@ -122,6 +126,23 @@ class FacetTargets:
             values = getattr(self, name)
             if values.dtype != torch.int64 or not 0 <= int(values.min()) <= int(values.max()) < most:
                 raise ValueError(f"{name} holds what is no number of 0 to {most - 1}")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row per facet with its photographs, the largest weight first, and their blend."""
+        place, layer = html.escape(self.root), html.escape(self.layer)
+        rows = []
+        for c, size in enumerate(self.labels.bincount(minlength=self.C).tolist()):
+            order = self.weights[c].argsort(descending=True, stable=True)[:SHOWN].tolist()
+            photographs = strip([self.photographs[c, n] for n in order])
+            first = html.escape(self.paths[int(self.chosen[c, order[0]])])
+            channels = ", ".join(map(str, self.channels[c, :SHOWN].tolist()))
+            rows.append([
+                str(c), str(size), inline_png(photographs, f"photographs of facet {c}"),
+                inline_png(strip([self.initial[c]]), f"initial image of facet {c}"), first, f"{channels} …",
+            ])  # fmt: skip
+        heads = ["facet", "photographs", "the nearest", "initial image", "the first of them", "strongest channels"]
+        said = f"{self.C} facets of {len(self.paths)} photographs · top {self.k} of {self.maps.shape[1]} channels"
+        return f"<p><b>{layer}</b> · {said}<br>{place}</p>{html_table(heads, rows)}"
 
     def _tensors(self) -> dict[str, Tensor]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 class PreparedNetwork(nn.Module):
     """A network cut off after one layer: images [B,ch,H,W] in 0..1 -> (target, previous).
 
-    It has what the rooms ask of a `Network`: `name`, `channels`, `size`, `layers`, `classes`, `mean`, `std`,
-    `resolve`, `fingerprint`. `layer` and `previous` are the exact names it was prepared for; `folded`, the number of
-    BatchNorms folded; `traced`, whether it runs as one straight program (else by hooks on the whole network).
+    It has what the rooms ask of a `Network`: `name`, `channels`, `size`, `layers`, `classes`, `prefix_tokens`, `mean`,
+    `std`, `resolve`, `fingerprint`. `layer` and `previous` are the exact names it was prepared for; `folded` is the
+    number of BatchNorms folded; `traced`, whether it runs as one straight program (else by hooks on the whole network).
     """
 
     mean: Tensor
@@ -57,6 +57,7 @@ class PreparedNetwork(nn.Module):
         super().__init__()
         self.name, self.channels, self.size = network.name, network.channels, network.size
         self.layers, self.classes = network.layers, network.classes
+        self.prefix_tokens = network.prefix_tokens
         self.register_buffer("mean", network.mean.clone())
         self.register_buffer("std", network.std.clone())
         self.layer, self.previous = layer, previous
@@ -209,7 +210,7 @@ def prepare(
             straight, reason = None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             break
         if channels_last:
-            straight = straight.to(memory_format=torch.channels_last)
+            straight._apply(_channels_last)
         made = PreparedNetwork(network, straight, layer, previous, channels_last=channels_last, folded=folded)
         off = _difference(made, probe, target, tape.previous)
         if off <= TOLERANCE:
@@ -359,6 +360,11 @@ def _freeze(straight: fx.GraphModule) -> None:
             if module not in made:
                 made[module] = FrozenConv2d.of(module)
             straight.add_submodule(name, made[module])
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """As `Module.to(memory_format=…)` has it, which fails where a tensor has five dimensions."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 def _probe(network: Network) -> Tensor:

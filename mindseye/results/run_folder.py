@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,9 +16,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import plain_file, write_atomically
-from mindseye.results.pictures import contact_sheet, facet_labels, to_picture
+from mindseye.results.pictures import contact_sheet, facet_labels
 
 
 def start_run(folder: Path) -> None:
@@ -34,8 +36,8 @@ def write_run(
     targets: FacetTargets,
     images: Tensor,
     snapshots: Mapping[int, Tensor],
-    history: Mapping[str, Sequence[float]],
-    metrics: Mapping[str, object],
+    history: Mapping[str, Sequence[float | None]],
+    metrics: Mapping[str, Any],
     config: str | None = None,
     title: str = "",
     subtitle: str = "",

@@ -177,7 +177,8 @@ def layers_beside(manifest: Manifest, overrides: Sequence[str]) -> list[tuple[st
     for cell in manifest.cells.values():
         if _looking(cell.overrides) == mine:
             said = dict(word.partition("=")[::2] for word in cell.overrides)
-            found[tuple(said[name].strip("'\"") if name in said else None for name in _LAYER)] = None
+            layer, depth = (said[name].strip("'\"") if name in said else None for name in _LAYER)
+            found[layer, depth] = None
     return list(found)
 
 

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mindseye.files import plain_file, write_atomically
 from mindseye.sweeps.manifest import as_written
@@ -110,7 +111,7 @@ def _place(column: str) -> int:
     return starts[0] if starts and not column.startswith("fidelity") else order.index("")
 
 
-def _of_one_kind(values: list[object]) -> list[object]:
+def _of_one_kind(values: list[Any]) -> list[Any]:
     kinds = {type(value) for value in values if value is not None}
     if kinds == {int, float}:
         return [None if value is None else float(value) for value in values]

@@ -26,7 +26,7 @@ from mindseye.visualizer.data import FacetTargetsDataModule
 from mindseye.visualizer.facet_sharding import RESULT, FacetSharding, SharedOut, Voice
 from mindseye.visualizer.interruptions import SignalWatch
 from mindseye.visualizer.module import FacetVisualizer
-from mindseye.visualizer.objective import Objective
+from mindseye.visualizer.objective import LossFunction, Objective
 from mindseye.visualizer.quiet import quiet_lightning
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.stopping import Stopped, nothing_left
@@ -106,7 +106,7 @@ def fit(
     targets: FacetTargets,
     *,
     steps: int = 80,
-    objective: Objective | None = None,
+    objective: LossFunction | None = None,
     canvas: MakeCanvas = FourierCanvas,
     schedules: Schedules | None = None,
     transformations: Transformations | None = None,

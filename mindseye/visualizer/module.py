@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mindseye.facets.survey import as_maps
+from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import PreparedNetwork
 from mindseye.visualizer.canvas import Canvas
 from mindseye.visualizer.data import TargetBatch
-from mindseye.visualizer.objective import GRADIENTS, LossTerms, Objective, gradient_norms
+from mindseye.visualizer.objective import GRADIENTS, LossFunction, LossTerms, gradient_norms
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.stopping import WHY, Stopped, first_fault, magnitude
 from mindseye.visualizer.transformations import Transformations, view
@@ -43,7 +43,7 @@ class FacetVisualizer(pl.LightningModule):
         self,
         network: PreparedNetwork,
         canvas: Canvas,
-        objective: Objective,
+        objective: LossFunction,
         schedules: Schedules,
         transformations: Transformations,
         optimizer: MakeOptimizer,
@@ -139,7 +139,7 @@ class FacetVisualizer(pl.LightningModule):
                 if noise is not None:
                     seen = seen + noise[facets]
                 a, previous = self.network(seen)
-                a = as_maps(a, self.network.layer)
+                a = as_maps(a, self.network.layer, self.network.prefix_tokens)
                 if not a.requires_grad:
                     raise ValueError(f"no gradient reaches the image from {self.network.layer}: it runs without them")
                 if previous is None:
