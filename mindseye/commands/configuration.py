@@ -372,6 +372,8 @@ def _choices(override: Override) -> list[str]:
     if isinstance(value, RangeSweep):
         if not value.step:
             raise ConfigurationError(f"{override.input_line}: a step of 0 reaches no end")
+        assert value.start is not None  # Hydra's own check
+        assert value.stop is not None
         if (value.stop - value.start) / value.step > MOST_CELLS:
             raise ConfigurationError(f"{override.input_line}: more than {MOST_CELLS:,} values")
     try:
@@ -435,7 +437,7 @@ def _named(group: Mapping[str, Any], name: str) -> list[tuple[str, Mapping[str, 
 def _check_network(node: Mapping[str, Any], place: str) -> None:
     """What a network's constructor would refuse only once its weights are there."""
     for name, most in (("size", MOST["images.size"]), ("num_classes", MOST_OF_ANY)):
-        value = node.get(name)
+        value: Any = node.get(name)
         if _is_number(value, int) and not 1 <= value <= most:
             raise ConfigurationError(f"{place}.{name}={value}: a whole number of 1 to {most:,} is right")
     mean, std = node.get("mean"), node.get("std")
@@ -450,7 +452,8 @@ def _check_network(node: Mapping[str, Any], place: str) -> None:
 
 def _settings(config: DictConfig | ListConfig, place: str = "") -> Any:
     """The configuration as plain values, interpolations resolved; what only Hydra can answer, in a job, stays text."""
-    raw = OmegaConf.to_container(config, resolve=False)
+    raw: Any = OmegaConf.to_container(config, resolve=False)
+    within: Any = config
     if isinstance(raw, str) or raw is None:  # an interpolation to nothing
         return raw
     listed = isinstance(raw, list)
@@ -459,7 +462,7 @@ def _settings(config: DictConfig | ListConfig, place: str = "") -> Any:
         where = f"{place}.{key}" if place else str(key)
         if isinstance(value, str) and "${" in value:
             try:
-                answer = config[key]
+                answer = within[key]
                 plain[key] = _settings(answer, where) if isinstance(answer, DictConfig | ListConfig) else answer
             except Exception as error:  # whatever a resolver raises
                 if "${hydra:" not in value:
@@ -467,7 +470,7 @@ def _settings(config: DictConfig | ListConfig, place: str = "") -> Any:
                     raise ConfigurationError(f"{where}={value}: {reason}") from error
                 plain[key] = value
         else:
-            plain[key] = _settings(config[key], where) if isinstance(value, dict | list) else value
+            plain[key] = _settings(within[key], where) if isinstance(value, dict | list) else value
     return list(plain.values()) if listed else plain
 
 

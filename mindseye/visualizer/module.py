@@ -77,6 +77,8 @@ class FacetVisualizer(pl.LightningModule):
         self.own = slice(0, facets)  # of the C facets, those that this process draws
         self.chunks = self._cut()  # counted from the first of its own
         # For each of its own facets: the first step that it did not take, 0 where it goes on, and why, of WHY.
+        self.stopped_at: Tensor
+        self.stopped_by: Tensor
         self.register_buffer("stopped_at", torch.zeros(facets, dtype=torch.int64))
         self.register_buffer("stopped_by", torch.zeros(facets, dtype=torch.int64))
         self._generator: torch.Generator | None = None
@@ -192,6 +194,7 @@ class FacetVisualizer(pl.LightningModule):
         pictures = [x for name in self.canvas.per_facet if (x := getattr(self.canvas, name)).requires_grad]
         gradients = [x.grad for x in pictures if x.grad is not None]
         r_and_b = [x[self.own, None] for x in self.adaptive.parameters()]
+        assert self.terms is not None  # the step's
         total = self.terms[LossTerms.names().index("total")]
         each = torch.stack([total.abs(), magnitude(gradients), magnitude(pictures), magnitude(r_and_b)])
         lost, why = first_fault(each)
