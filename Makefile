@@ -6,6 +6,9 @@ LOWEST := tests/test_supply.py tests/commands/test_repeating.py tests/commands/t
 	tests/networks/test_preparing.py tests/facets/test_photographs.py tests/facets/test_embedding.py tests/visualizer/test_fitting.py \
 	tests/visualizer/test_filters.py tests/visualizer/test_checkpoints.py tests/results tests/reports/test_figures.py tests/sweeps
 
+# A process a core, a file of tests at a time, since tests of a file share what they made.
+PARALLEL ?= -n auto --dist loadfile
+
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -13,10 +16,10 @@ demo: .venv/installed  ## install and draw the facets of the generated demo (abo
 	$(BIN)/mindseye
 
 test: .venv/tested lint  ## install the test extra, run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-long: .venv/tested  ## what takes minutes: more bad files, more wrong settings, more faults
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long $(PARALLEL)
 
 test-lowest: .venv-lowest/installed  ## the lowest versions that pyproject.toml allows (Python 3.11): a smoke run and a handful of tests
 	.venv-lowest/bin/python -m pytest $(LOWEST)
