@@ -105,6 +105,10 @@ class Canvas(nn.Module):
         """Take in pictures [C, ch, S, S] in 0..1: afterwards forward() gives them back."""
         self.set_latent_(self.unsquash(images))
 
+    def of_facets(self) -> list[Tensor]:
+        """The parameters and buffers [C, …] themselves."""
+        return [getattr(self, name) for name in self.per_facet]
+
     def keep(self, facets: slice) -> None:
         """Let all facets but these go. What was made from the photographs of all stays as it is."""
         for name in self.per_facet:

@@ -46,7 +46,7 @@ def log_partition(b: Tensor) -> Tensor:
     values, slopes = _partition_table_on(b.device, wide)
     w = ((2 - b.to(wide)).clamp(1e-12, 2) / 2) ** 0.25  # the clamp keeps the slope finite at b = 2
     position = w * (_KNOTS - 1)
-    left = position.detach().floor().clamp(max=_KNOTS - 2).long()
+    left = position.detach().floor().long().clamp(0, _KNOTS - 2)  # NaN, too, finds a place, and gives NaN
     t = position - left
     y0, y1, d0, d1 = values[left], values[left + 1], slopes[left], slopes[left + 1]
     interpolated = (

@@ -145,7 +145,7 @@ def fit(
     Where there was none, `Interrupted` is raised; where it returns, the fit goes on. A second SIGINT goes to that
     handler at once.
 
-    A facet whose loss, gradient, picture or (r, b) is no longer finite is stopped: it stays as it was before that step,
+    A facet whose loss, gradient or picture is no longer finite is stopped: it stays as it was before that step,
     and the others' bits are those of a fit without it. `Fit.stopped` and one line in the log say so.
 
     Raises ValueError in one line; also where every facet is stopped.

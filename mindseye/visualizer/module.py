@@ -15,7 +15,7 @@ from mindseye.visualizer.canvas import Canvas
 from mindseye.visualizer.data import TargetBatch
 from mindseye.visualizer.objective import GRADIENTS, LossFunction, LossTerms, gradient_norms
 from mindseye.visualizer.schedules import Schedules
-from mindseye.visualizer.stopping import WHY, Stopped, first_fault, magnitude
+from mindseye.visualizer.stopping import WHY, Stopped, all_is_well, first_fault, norms
 from mindseye.visualizer.transformations import Transformations, view
 
 MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
@@ -29,8 +29,7 @@ class FacetVisualizer(pl.LightningModule):
     Facets never mix: each has its own image, target, channels, (r, b) and random views, and the loss is a plain sum.
     So they may be computed `facets_per_batch` at a time (None: all at once), which bounds memory and changes nothing:
     on a CPU not a bit. Where the device has no memory for so many, the step is taken again with half of them, and so
-    are those after it. And one whose loss, gradient, picture or (r, b) is no longer finite stops alone: see
-    callbacks.Stopping.
+    are those after it. And one whose loss, gradient or picture is no longer finite stops alone: see callbacks.Stopping.
 
     The image's optimiser is `optimizer(parameters)`, its learning rate set at each step from `schedules.lr`; (r, b)
     have an Adam of their own at `adaptive_lr`.
@@ -173,34 +172,23 @@ class FacetVisualizer(pl.LightningModule):
             torch.cuda.empty_cache()
         return False
 
-    def facet_state(self) -> dict[str, Tensor]:
-        """All that a step changes of its own facets, by name: canvas, (r, b), and what the optimisers keep of them.
+    def stop_what_is_lost(self, step: int) -> bool:
+        """Mark those of its facets as stopped that step `step`, which was just taken, has spoilt.
 
-        Each [c, …], and to be written into.
+        False where it is known that none is stopped.
         """
-        state = {f"canvas {name}": getattr(self.canvas, name).detach() for name in self.canvas.per_facet}
-        state |= {f"(r, b) {name}": x.detach()[self.own] for name, x in self.adaptive.named_parameters()}
-        image_optimizer, adaptive_optimizer = self.optimizers()
-        for name, optimizer, own in (("image", image_optimizer, slice(None)), ("(r, b)", adaptive_optimizer, self.own)):
-            for number, (parameter, kept) in enumerate(optimizer.optimizer.state.items()):
-                for what, x in kept.items():
-                    # Others, counts of steps, are of all facets.
-                    if isinstance(x, Tensor) and x.shape[:1] == parameter.shape[:1]:
-                        state[f"{name} {number} {what}"] = x[own]
-        return state
-
-    def stop_what_is_lost(self, step: int) -> None:
-        """Mark those of its facets as stopped that step `step`, which was just taken, has spoilt."""
-        pictures = [x for name in self.canvas.per_facet if (x := getattr(self.canvas, name)).requires_grad]
+        pictures = [x for x in self.canvas.of_facets() if x.requires_grad]
         gradients = [x.grad for x in pictures if x.grad is not None]
-        r_and_b = [x[self.own, None] for x in self.adaptive.parameters()]
         assert self.terms is not None  # the step's
         total = self.terms[LossTerms.names().index("total")]
-        each = torch.stack([total.abs(), magnitude(gradients), magnitude(pictures), magnitude(r_and_b)])
-        lost, why = first_fault(each)
+        sizes = torch.stack([total, norms(gradients), norms(pictures)])
+        if self.device.type == "cpu" and all_is_well(sizes, self.stopped_at):
+            return False
+        lost, why = first_fault(sizes)
         lost &= self.stopped_at == 0
         self.stopped_at.masked_fill_(lost, step)
         torch.where(lost, why, self.stopped_by, out=self.stopped_by)
+        return True
 
     def stopped(self) -> dict[int, Stopped]:
         """Those of its facets that were stopped, by number. The host waits for the device."""

@@ -1,6 +1,7 @@
 """A facet whose numbers are no longer finite is stopped as it was before that step; the others do not notice.
 
-It is decided on the device, by masks: the host hears of it where it reads the history, and never waits for it.
+It is decided on the device, by masks: the host hears of it where it reads the history, and never waits for it. Only
+where the device is the host itself it looks first whether there is anything to mask, which is quicker there.
 """
 
 import math
@@ -10,8 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LARGEST = 1e18  # float32 ends at 3e38: the square of a number beyond this, or a sum of such squares, may be infinite
-WHY = ("the loss", "the gradient", "the picture", "(r, b)")  # in the order in which a step makes them
+WHY = ("the loss", "the gradient", "the picture")  # in the order in which a step makes them
 
 
 @dataclass(frozen=True)
@@ -27,41 +27,46 @@ class Stopped:
         return f"{self.why} is no longer finite"
 
 
-def magnitude(tensors: Sequence[Tensor]) -> Tensor:
-    """The largest |x| of each facet, NaN where there is one: tensors [c, …] -> [c]."""
-    each = [torch.linalg.vector_norm(x.flatten(1), ord=math.inf, dim=1) for x in tensors]
-    return each[0] if len(each) == 1 else torch.stack(each).amax(dim=0)
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """‖x‖₂ of each facet, tensors [c, …] -> [c]. Not finite where a number is not, or is too large to be squared."""
+    each = [torch.linalg.vector_norm(x.flatten(1), dim=1) for x in tensors]
+    return each[0] if len(each) == 1 else torch.linalg.vector_norm(torch.stack(each), dim=0)
 
 
-def first_fault(magnitudes: Tensor) -> tuple[Tensor, Tensor]:
-    """magnitudes [len(WHY), c] -> (whether there is a fault [c], the number in WHY of the first one [c] int64)."""
-    faults = ~(magnitudes <= LARGEST)  # no comparison with NaN is true
+def all_is_well(sizes: Tensor, stopped: Tensor) -> bool:
+    """Whether there is nothing to be done: all `sizes` are finite and nothing is `stopped`. The host waits for it."""
+    return math.isfinite(float(sizes.sum())) and not bool(stopped.any())
+
+
+def first_fault(sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """sizes [len(WHY), c] -> (whether one of them is not finite [c], the number in WHY of the first such [c] int64)."""
+    faults = ~sizes.isfinite()
     return faults.any(dim=0), faults.byte().argmax(dim=0)
 
 
 class Held:
-    """Everything that a step may change of each facet, as it was before the step: tensors [c, …] by name."""
+    """The canvas of each facet as it was before a step: tensors [c, …], always the same ones.
+
+    What optimisers keep of a stopped facet, and its (r, b), may become NaN: they reach its picture alone, and that is
+    put back. To hold them too would take half as long again as all this does.
+    """
 
     def __init__(self) -> None:
-        self._before: dict[str, Tensor] = {}
+        self._before: list[Tensor] = []
 
-    def hold(self, state: Mapping[str, Tensor]) -> None:
+    def hold(self, canvas: Sequence[Tensor]) -> None:
         """Take copies."""
-        self._before = {
-            name: self._before[name].copy_(x) if name in self._before else x.clone() for name, x in state.items()
-        }
+        if self._before:
+            for before, x in zip(self._before, canvas, strict=True):
+                before.copy_(x)
+        else:
+            self._before = [x.clone() for x in canvas]
 
-    def put_back(self, state: Mapping[str, Tensor], stopped: Tensor) -> None:
-        """Overwrite the facets that are `stopped` [c] with what was held; with 0 what was not there yet.
-
-        The others' bits stay.
-        """
-        for name, x in state.items():
+    def put_back(self, canvas: Sequence[Tensor], stopped: Tensor) -> None:
+        """Overwrite the facets that are `stopped` [c] with what was held. The others' bits stay."""
+        for before, x in zip(self._before, canvas, strict=True):
             mask = stopped.view(-1, *[1] * (x.ndim - 1))
-            if name in self._before:
-                torch.where(mask, self._before[name], x, out=x)
-            else:
-                x.masked_fill_(mask, 0)
+            torch.where(mask, before, x, out=x)
 
 
 def nothing_left(stopped: Mapping[int, Stopped]) -> str:
