@@ -1,20 +1,58 @@
-"""Files that are whole or not there. Nothing heavy is imported here."""
+"""Files that are whole or not there, and that lie where they seem to. Nothing heavy is imported here."""
 
+import errno
 import os
 import secrets
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 
+def plain_file(path: Path, within: Path) -> Path:
+    """The path of a file that is reached from `within` through no link: what stands in a folder is read, and no more.
+
+    Raises FileNotFoundError where there is none, OSError where it is a link, lies behind one, or is no regular file.
+    """
+    inside = path.relative_to(within).parts  # ValueError for a path elsewhere
+    place = within
+    for name in inside:
+        place = place / name
+        if name == ".." or place.is_symlink():
+            raise OSError(f"{place} is a link, and what it leads to is not read")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing")
+    if not path.is_file():  # opening a FIFO would wait for ever
+        raise OSError(f"{path} is no regular file")
+    return path
+
+
 def write_atomically(path: Path, content: bytes) -> None:
-    """The file is either as before or all of `content`, whatever happens meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """The file is either as before or all of `content`, whatever happens meanwhile.
+
+    Raises OSError; where the disk is full, or what its owner may use of it, it says how many bytes are needed.
+    """
     # Not the process's number alone: two containers may have the same on one shared folder.
     scratch = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(scratch, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            with suppress(OSError):
+                scratch.unlink()  # before it is looked how much is free
+            raise OSError(error.errno, _no_room(path, len(content), error.strerror), str(path)) from error
+        raise
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what is to be said
+            scratch.unlink()
+
+
+def _no_room(path: Path, needed: int, said: str) -> str:
+    with suppress(OSError):
+        here = next(place for place in path.absolute().parents if place.is_dir())
+        return f"{said}: {needed} bytes are needed, and {shutil.disk_usage(here).free} are free"
+    return f"{said}: {needed} bytes are needed"

@@ -7,23 +7,38 @@ at once, any other after its duration without a beat.
 
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from filelock import SoftFileLease, Timeout
 
 
-def take(lock: SoftFileLease, beat_s: float, *, wait: bool) -> bool:
+def take(
+    lock: SoftFileLease,
+    beat_s: float,
+    *,
+    wait: bool,
+    unless: Callable[[], bool] | None = None,
+    waiting: Callable[[], None] | None = None,
+) -> bool:
     """Acquire it; False where somebody else holds it who is alive, unless told to `wait`.
 
-    Raises OSError where a dead owner's file cannot be removed.
+    unless: asked again and again meanwhile; where it says so the lock is no longer wanted: False. waiting: called
+    once, when somebody else has it. Raises OSError where a dead owner's file cannot be removed.
     """
     while True:
         last = signs_of_life(lock.lock_file)
-        for seconds in (0.0 if last is None else 2 * beat_s, 1.5 * lock.lease_duration):
+        # Not without any time: a lock that was created this moment does not say yet whose it is.
+        for seconds in (0.0 if last is None else beat_s / 10, 2 * beat_s, 1.5 * lock.lease_duration):
             with suppress(Timeout):
-                lock.acquire(timeout=seconds, poll_interval=beat_s / 10)
+                lock.acquire(timeout=seconds, poll_interval=beat_s / 10, cancel_check=unless)
                 return True
+            if unless is not None and unless():
+                return False
+            if waiting is not None and seconds:
+                waiting()
+                waiting = None
             if signs_of_life(lock.lock_file) != last:
                 break
         else:  # no sign of life for longer than a lease, and yet not given away: an empty file, say

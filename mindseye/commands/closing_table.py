@@ -22,7 +22,7 @@ COLUMNS = {
 
 
 def closing_table(result: "Visualization") -> Table:
-    """A row per facet, then their mean and the three baselines' means."""
+    """A row per facet, then their mean and the three baselines' means, without those facets that were stopped."""
     metrics = result.metrics
     columns = {name: path for name, path in COLUMNS.items() if _at(metrics["summary"], path) is not None}
     table = Table(title=f"{result.title}\n{result.subtitle}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), expand=False)
@@ -30,7 +30,8 @@ def closing_table(result: "Visualization") -> Table:
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for row in metrics["facets"]:
-        table.add_row(str(row["facet"]), *(_shown(_at(row, path)) for path in columns.values()))
+        name = str(row["facet"]) + (f" (stopped at step {row['stopped']['step']})" if "stopped" in row else "")
+        table.add_row(name, *(_shown(_at(row, path)) for path in columns.values()))
     table.add_section()
     table.add_row("mean", *(_shown(_at(metrics["summary"], path)) for path in columns.values()), style="bold")
     for name, figures in metrics["baselines"].items():

@@ -48,9 +48,11 @@ def layers(arguments: list[str]) -> None:
 def _build(overrides: list[str]) -> Network:
     from omegaconf import OmegaConf
 
-    from mindseye.commands.configuration import compose, make
+    from mindseye.commands.configuration import check, compose, make
 
-    config = compose(overrides).network
+    whole = compose(overrides)
+    check(whole)
+    config = whole.network
     if "weights" in config:
         OmegaConf.set_readonly(config, False)
         config.weights = None  # a table needs no weights, and none should be downloaded for it

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = getattr(importlib.import_module(f"mindseye.commands.{verb}"), verb)
     try:
         command(arguments)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         from mindseye.visualizer.interruptions import CTRL_C

@@ -293,7 +293,7 @@ def write_photographs(
         raise ValueError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}")
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    final, draft = target / "factors.json", target / "factors.json.part"
+    final, draft, scratch = target / "factors.json", target / "factors.json.part", target / "photograph.part"
     factors = _balanced([kind], count, np.random.default_rng(seed))
     table = {f"{kind}_{index:04d}.png": asdict(each) for index, each in enumerate(factors)}
     # While the folder changes, the draft lists what may lie there, so that the next call can clear up after a crash.
@@ -304,6 +304,7 @@ def write_photographs(
         (target / name).unlink(missing_ok=True)
     draft.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     for name, each in zip(table, factors, strict=True):
-        Image.fromarray(render(each, size)).save(target / name)
+        Image.fromarray(render(each, size)).save(scratch, "PNG")
+        scratch.replace(target / name)  # so that a process that is killed leaves no half picture
     draft.replace(final)
     return factors

@@ -22,19 +22,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
+from filelock import LeaseSettingsMismatch, SoftFileLease
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from mindseye.leases import put_aside, signs_of_life
+from mindseye.leases import take
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the files: part of every address, so entries of another are not found
 LEASE_S = 20.0  # without a sign of life for so long the maker of an entry counts as dead, also on another host
-BEATS = 10  # signs of life in that time
-POLL_S = 0.2  # how often those who wait look
+BEATS = 10  # signs of life in that time; who waits looks ten times as often
 IN_USE_S = 10.0  # an entry read or made so recently is not evicted: others may be about to read it
 LEFT_BEHIND_S = 3600.0  # scratch files and locks untouched for so long belong to nobody
 
@@ -264,17 +263,12 @@ class Cache:
 
     @contextmanager
     def _turn(self, path: Path) -> Iterator[None]:
-        """Wait until nobody else makes this entry, or until it is there.
-
-        filelock's lease does it: a file created exclusively (which NFS does atomically, unlike flock) that names its
-        owner, whose modification time a thread of the owner's moves; it is taken over at once where the owner was a
-        process of this host that is dead, and after `lease_s` without a beat wherever it was.
-        """
+        """Wait until nobody else makes this entry, or until it is there: see `mindseye.leases`."""
         beat_s = self.lease_s / BEATS
         lock = SoftFileLease(path.with_suffix(".lock"), lease_duration=self.lease_s, heartbeat_interval=beat_s)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._acquire(lock, path)
+            take(lock, beat_s, wait=True, unless=path.exists, waiting=lambda: _say_who_works(lock))
         except (OSError, LeaseSettingsMismatch) as error:  # no locks here: everyone computes alone
             self._complain(error)
         try:
@@ -286,29 +280,6 @@ class Cache:
                 lock.release()
             except OSError as error:
                 self._complain(error)
-
-    def _acquire(self, lock: SoftFileLease, path: Path) -> None:
-        try:
-            # Not at once: a lock that was created this moment does not say yet whose it is.
-            lock.acquire(timeout=POLL_S, poll_interval=POLL_S / 4, cancel_check=path.exists)
-            return
-        except Timeout:
-            if path.exists():
-                return
-            owner = lock.owner
-            who = f" (pid {owner.pid}, {owner.hostname.partition('?')[0]})" if owner else ""
-            log.warning("waiting for another process%s that computes the same", who)
-        while not lock.is_locked:
-            last = signs_of_life(lock.lock_file)
-            try:
-                lock.acquire(timeout=1.5 * self.lease_s, poll_interval=POLL_S, cancel_check=path.exists)
-            except Timeout:
-                if path.exists():
-                    return
-                if last is not None and signs_of_life(lock.lock_file) == last:
-                    put_aside(Path(lock.lock_file), last)
-                    if signs_of_life(lock.lock_file) == last:
-                        raise OSError(f"{lock.lock_file} is left by a dead process and cannot be removed") from None
 
     # ---- the folder --------------------------------------------------------------------------------------------
 
@@ -353,6 +324,12 @@ class Cache:
             reason = " ".join(str(error).split())
             log.warning("the cache folder %s cannot be used (%s): going on without it", self.folder, reason)
         self._warned = True
+
+
+def _say_who_works(lock: SoftFileLease) -> None:
+    owner = lock.owner
+    who = f" (pid {owner.pid}, {owner.hostname.partition('?')[0]})" if owner else ""
+    log.warning("waiting for another process%s that computes the same", who)
 
 
 # ---- the file format ---------------------------------------------------------------------------------------------

@@ -319,10 +319,10 @@ def _skipped_again(photographs: Photographs, readable: Tensor) -> list[SkippedFi
 def _say_skipped(skipped: Sequence[SkippedFile]) -> None:
     """Every file in the log; on the terminal, which shows warnings, the first of them and how many there are."""
     for file in skipped:
-        log.info("skipped %s: %s", file.path, file.reason)
+        log.info("skipped %s: %s", file.shown, file.reason)
     if skipped:
         more = f" and {len(skipped) - 1} more (named in the log)" if len(skipped) > 1 else ""
-        log.warning("skipped %s: %s%s", skipped[0].path, skipped[0].reason, more)
+        log.warning("skipped %s: %s%s", skipped[0].shown, skipped[0].reason, more)
 
 
 def to_unit(images: Tensor, device: torch.device) -> Tensor:

@@ -330,10 +330,10 @@ def _fold(straight: fx.GraphModule) -> int:
         merged = _folded(convolution, norm)
         if merged is None:
             continue
-        straight.set_submodule(source.target, merged)
+        straight.add_submodule(source.target, merged)
         modules[source.target] = merged
         if type(norm).__name__ == "BatchNormAct2d":  # timm's, whose activation (and dropout) stay
-            straight.set_submodule(node.target, nn.Sequential(norm.drop, norm.act))
+            straight.add_submodule(node.target, nn.Sequential(norm.drop, norm.act))
         else:
             node.replace_all_uses_with(source)
             straight.graph.erase_node(node)
@@ -360,7 +360,7 @@ def _freeze(straight: fx.GraphModule) -> None:
         if FrozenConv2d.suits(module):
             if module not in made:
                 made[module] = FrozenConv2d.of(module)
-            straight.set_submodule(name, made[module])
+            straight.add_submodule(name, made[module])
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

@@ -91,6 +91,6 @@ def _artifact(folder: Path, run_id: str) -> object:
     artifact = wandb.Artifact(f"run-{run_id}", type="run")
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and name.parts[0] not in LEFT_OUT:
+        if name.parts[0] not in LEFT_OUT and path.is_file() and not path.is_symlink():  # what it leads to is not ours
             artifact.add_file(str(path), name=name.as_posix(), policy="immutable")  # no second copy
     return artifact

@@ -63,6 +63,7 @@ def centred_cosine(v: Tensor, t: Tensor, mean: Tensor) -> Tensor:
 
 def retrieval(similarity: Tensor) -> Tensor:
     """1 where facet c's own target is the most similar of the C to its picture, else 0: [C, C] -> [C]."""
+    similarity = similarity.nan_to_num(nan=-math.inf)  # a facet without a target is nobody's nearest
     return (similarity.argmax(dim=1) == torch.arange(len(similarity), device=similarity.device)).float()
 
 
@@ -116,8 +117,10 @@ def diversity(v: Tensor) -> Tensor | None:
         products = grams @ grams.T
     norms = products.diagonal().clamp(min=1e-300).sqrt()
     unlike = 1 - products / (norms[:, None] * norms[None, :])
-    unlike.fill_diagonal_(0)
-    return (unlike.sum(dim=1) / (len(v) - 1)).clamp(0, 1).float()
+    known = unlike.isfinite()  # not so for a facet that the layer answers with NaN: the others do without it
+    unlike = torch.where(known, unlike, 0).fill_diagonal_(0)
+    others = known.sum(dim=1) - 1
+    return torch.where(others > 0, unlike.sum(dim=1) / others, math.nan).clamp(0, 1).float()
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def from_picture(path: str | os.PathLike[str]) -> Tensor:
     try:
         with Image.open(path) as opened:
             array = np.array(opened if opened.mode == "L" else opened.convert("RGB"))
-    except (OSError, SyntaxError) as error:  # what Pillow raises for a broken PNG is a SyntaxError
+    except Exception as error:  # decoders raise anything at all: for a broken PNG a SyntaxError
         raise ValueError(f"{path} is no readable picture ({' '.join(str(error).split())})") from error
     return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
@@ -84,11 +84,13 @@ def contact_sheet(
 
 
 def facet_labels(targets: FacetTargets, rows: Sequence[dict]) -> list[list[str]]:
-    """What a facet's first column says: how many photographs it stands for, and its main measures."""
+    """What a facet's first column says: how many photographs it stands for, since when it is stopped, its measures."""
     sizes = targets.labels.bincount(minlength=targets.C).tolist()
     labels = []
     for size, row in zip(sizes, rows, strict=True):
         lines = [f"{size} photograph{'s' if size != 1 else ''}"]
+        if "stopped" in row:
+            lines.append(f"stopped at step {row['stopped']['step']}")
         figures = {
             "fidelity": row["fidelity"]["cosine"],
             "selectivity": row["selectivity"],

@@ -138,6 +138,7 @@ def visualize(
     their names, each a function of (pictures [C, ch, S, S] in 0..1, their activations [C, D, H', W'], targets) that
     gives [C], tried on the initial images before anything is drawn. The other arguments are those of
     `mindseye.visualizer.fitting.fit`; the defaults are the calibrated method. ValueError in one line.
+    A facet that was stopped (see there) says so in its row, `stopped`; the summary and the baselines' leave it out.
 
     >>> from mindseye.demo.photographs import write_photographs
     >>> import mindseye as me, tempfile
@@ -183,13 +184,16 @@ def visualize(
     compared = baselines(
         prepared, targets, gain=objective.gain, references=references, measures=measures, seed=seed
     )
+    stopped = {c: {"stopped": {"step": said.step, "why": said.reason}} for c, said in fitted.stopped.items()}
+    whole = [c for c in range(targets.C) if c not in stopped]
     metrics = {
         "facets": [
-            {"facet": c, **row, "baselines": {name: others[c] for name, others in compared.items()}}
+            {"facet": c, **stopped.get(c, {}), **row, "baselines": {name: one[c] for name, one in compared.items()}}
             for c, row in enumerate(rows)
         ],
-        "summary": summarise(rows),
-        "baselines": {name: summarise(others) for name, others in compared.items()},
+        # A stopped facet's picture is one of another number of steps: it would blur every mean.
+        "summary": summarise([rows[c] for c in whole]),
+        "baselines": {name: summarise([others[c] for c in whole]) for name, others in compared.items()},
         "photographs": {
             "used": len(targets.paths),
             "skipped": len(targets.skipped),

@@ -57,6 +57,10 @@ class Manifest:
             if said["format"] != FORMAT:
                 raise ValueError(f"written in another format than {FORMAT}")
             cells = [Cell(one["id"], one["folder"], tuple(one["overrides"])) for one in said["cells"]]
+            words = [word for cell in cells for word in (cell.id, *cell.overrides)]
+            for word in (*words, *(word for command in said["commands"] for word in command)):
+                if not isinstance(word, str):
+                    raise ValueError(f"{word!r} is no text")
             for cell in cells:
                 if not re.fullmatch(r"[\w.=,+@~-]+", cell.folder) or cell.folder in (".", ".."):
                     raise ValueError(f"{cell.folder!r} is no folder of a cell")

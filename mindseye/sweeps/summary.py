@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mindseye.files import write_atomically
+from mindseye.files import plain_file, write_atomically
 from mindseye.sweeps.manifest import as_written
 from mindseye.sweeps.status import SweepStatus
 
@@ -57,9 +57,11 @@ def read_rows(sweep: SweepStatus) -> list[Row]:
 
 def _metrics(folder: Path) -> dict | None:
     try:
-        said = json.loads((folder / "metrics.json").read_text())
-        return said if isinstance(said["facets"], list) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        said = json.loads(plain_file(folder / "metrics.json", folder.parent).read_bytes())
+        facets = [facet["facet"] for facet in said["facets"]]
+        whole = all(type(number) is int and number >= 0 for number in facets)
+        return said if whole and isinstance(said.get("timing", {}), dict) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -119,11 +121,14 @@ def _of_one_kind(values: list[Any]) -> list[Any]:
 
 
 def ranked(rows: Sequence[Row], measure: str) -> list[tuple[str, float]]:
-    """Completed cells by the mean of a measure over their facets, the best first: (cell, mean)."""
+    """Completed cells by the mean of a measure over their facets, the best first: (cell, mean).
+
+    As in a run's own summary, facets that were stopped have no part in it.
+    """
     values: dict[str, list[float]] = {}
     for row in rows:
         value = row.get(measure)
-        if isinstance(value, int | float):
+        if isinstance(value, int | float) and row.get("stopped.step") is None:
             values.setdefault(str(row["cell"]), []).append(float(value))
     means = [(cell, sum(found) / len(found)) for cell, found in values.items()]
     larger = MEASURES.get(measure, True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mindseye.files import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 NAME = re.compile(r"fit-(\d+)-of-(\d+)(-.+)?\.safetensors")
 log = logging.getLogger(__name__)
 

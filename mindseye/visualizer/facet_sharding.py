@@ -61,6 +61,18 @@ class Voice:
             self.send(("announce", what))
 
 
+class _ToParent(logging.Handler):
+    """What a process logs, handed to its parent, whose log is where people look."""
+
+    def __init__(self, send: Callable[[tuple], None]) -> None:
+        super().__init__()
+        self.send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Only the line itself."""
+        self.send(("log", record.name, record.levelno, record.getMessage()))
+
+
 class FacetSharding(DDPStrategy):
     """Lightning's strategy for `launcher`: no process group, no wrapping, every process its own checkpoint."""
 
@@ -174,6 +186,9 @@ class SharedOut(_Launcher):
                         self.report(*said)
                     elif kind == "announce":
                         self.announce(*said)
+                    elif kind == "log":
+                        name, level, line = said
+                        logging.getLogger(name).log(level, "%s", line)
                     elif kind == "raised":
                         raise _error(said[0])
                     else:
@@ -286,6 +301,7 @@ def _draw_share(
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    logging.getLogger("mindseye").addHandler(_ToParent(speak.send))
     try:
         setting.take()
         try:

@@ -19,7 +19,7 @@ from torch.optim import Adam, Optimizer
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
-from mindseye.visualizer.callbacks import Checkpointing, History, Schedule, Snapshots
+from mindseye.visualizer.callbacks import Checkpointing, History, Schedule, Snapshots, Stopping
 from mindseye.visualizer.canvas import Canvas, FourierCanvas
 from mindseye.visualizer.checkpoints import Checkpoint, SafetensorsIO, read_state
 from mindseye.visualizer.data import FacetTargetsDataModule
@@ -29,6 +29,7 @@ from mindseye.visualizer.module import FacetVisualizer
 from mindseye.visualizer.objective import LossFunction, Objective
 from mindseye.visualizer.quiet import quiet_lightning
 from mindseye.visualizer.schedules import Schedules
+from mindseye.visualizer.stopping import Stopped, nothing_left
 from mindseye.visualizer.tracking import as_trackers, track_pictures
 from mindseye.visualizer.transformations import Transformations
 
@@ -47,6 +48,7 @@ class Fit:
     history: dict[str, list[float | None]]  # see callbacks.History.table
     seconds: float
     step_ms: float  # the median after the first few steps
+    stopped: dict[int, Stopped]  # facet -> since when and why it is as it is; empty where all went well
 
 
 def calibrated_adam(parameters: Iterator[nn.Parameter]) -> Optimizer:
@@ -143,7 +145,10 @@ def fit(
     Where there was none, `Interrupted` is raised; where it returns, the fit goes on. A second SIGINT goes to that
     handler at once.
 
-    Raises ValueError in one line.
+    A facet whose loss, gradient, picture or (r, b) is no longer finite is stopped: it stays as it was before that step,
+    and the others' bits are those of a fit without it. `Fit.stopped` and one line in the log say so.
+
+    Raises ValueError in one line; also where every facet is stopped.
     """
     if steps < 1:
         raise ValueError(f"steps={steps}: 1 or more is right")
@@ -151,7 +156,7 @@ def fit(
         raise ValueError(f"gradients_every={gradients_every}: 1 or more steps is right, None for never")
     if facets_per_batch is not None and facets_per_batch < 1:
         raise ValueError(f"facets_per_batch={facets_per_batch}: 1 or more is right, null for all at once")
-    processes = _processes(devices, targets.C, accelerator)
+    processes = count_processes(devices, targets.C, accelerator)
     device = network.mean.device
     prepared = prepare(network, targets.layer, previous).in_precision(precision)
     if compile and not prepared.traced:
@@ -208,7 +213,7 @@ def fit(
     return fitted
 
 
-def _processes(devices: int, facets: int, accelerator: str) -> int:
+def count_processes(devices: int, facets: int, accelerator: str) -> int:
     """How many processes draw so many facets. Raises ValueError where there are not as many devices."""
     if devices < 1:
         raise ValueError(f"trainer.devices={devices}: 1 or more is right")
@@ -238,7 +243,7 @@ def _callbacks(
     """All callbacks in the order in which they must run."""
     report, announce = heard
     snapshots = Snapshots(snapshots_every)
-    callbacks = [Schedule(), *filters, History(log_every, report), snapshots, _StepClock(log_every)]
+    callbacks = [Schedule(), *filters, Stopping(), History(log_every, report), snapshots, _StepClock(log_every)]
     if compile:
         callbacks.insert(0, _WarmUp(announce))
     if checkpoint is not None:
@@ -305,6 +310,7 @@ def _part(trainer: pl.Trainer) -> dict[str, Any]:
         "history": by_kind[History].kept(),
         "snapshots": by_kind[Snapshots].images,
         "gaps": by_kind[_StepClock].gaps,
+        "stopped": [(c, said.step, said.why) for c, said in trainer.lightning_module.stopped().items()],
         "seconds_before": 0.0 if kept is None else kept.seconds_before,
     }
 
@@ -312,9 +318,12 @@ def _part(trainer: pl.Trainer) -> dict[str, Any]:
 def _whole(parts: list[dict[str, Any]], started: float) -> tuple[Fit, History]:
     """The parts of all processes, in the order of their facets."""
     images = torch.cat([part["images"] for part in parts])
-    lost = [c for c in range(len(images)) if not images[c].isfinite().all()]
-    if lost:
-        raise ValueError(f"the picture of facet {lost[0]} is no longer finite: try a smaller schedule.lr.start")
+    stopped = {c: Stopped(step, why) for part in parts for c, step, why in part["stopped"]}
+    if len(stopped) == len(images):
+        raise ValueError(nothing_left(stopped))
+    spoilt = [c for c in range(len(images)) if not images[c].isfinite().all()]
+    if spoilt:
+        raise ValueError(f"the picture of facet {spoilt[0]} was not finite before the first step: see its canvas")
     history = History()
     rows = torch.cat([part["history"]["rows"] for part in parts], dim=2)
     history.take({**parts[0]["history"], "rows": rows})
@@ -325,5 +334,6 @@ def _whole(parts: list[dict[str, Any]], started: float) -> tuple[Fit, History]:
         history=history.table(),
         seconds=max(part["seconds_before"] for part in parts) + time.perf_counter() - started,
         step_ms=statistics.median(gaps[1:] or gaps),  # the first steps choose kernels and fill caches
+        stopped=stopped,
     )
     return fitted, history

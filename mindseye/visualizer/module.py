@@ -1,5 +1,6 @@
 """The LightningModule: trainable images of all facets and Barron's (r, b), optimised as one batch."""
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,9 +15,12 @@ from mindseye.visualizer.canvas import Canvas
 from mindseye.visualizer.data import TargetBatch
 from mindseye.visualizer.objective import GRADIENTS, LossFunction, LossTerms, gradient_norms
 from mindseye.visualizer.schedules import Schedules
+from mindseye.visualizer.stopping import WHY, Stopped, first_fault, magnitude
 from mindseye.visualizer.transformations import Transformations, view
 
 MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
+NO_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "ALLOC_FAILED")  # as torch and its libraries say it
+log = logging.getLogger(__name__)
 
 
 class FacetVisualizer(pl.LightningModule):
@@ -24,7 +28,9 @@ class FacetVisualizer(pl.LightningModule):
 
     Facets never mix: each has its own image, target, channels, (r, b) and random views, and the loss is a plain sum.
     So they may be computed `facets_per_batch` at a time (None: all at once), which bounds memory and changes nothing:
-    on a CPU not a bit.
+    on a CPU not a bit. Where the device has no memory for so many, the step is taken again with half of them, and so
+    are those after it. And one whose loss, gradient, picture or (r, b) is no longer finite stops alone: see
+    callbacks.Stopping.
 
     The image's optimiser is `optimizer(parameters)`, its learning rate set at each step from `schedules.lr`; (r, b)
     have an Adam of their own at `adaptive_lr`.
@@ -70,6 +76,9 @@ class FacetVisualizer(pl.LightningModule):
         self.facets_per_batch = facets_per_batch
         self.own = slice(0, facets)  # of the C facets, those that this process draws
         self.chunks = self._cut()  # counted from the first of its own
+        # For each of its own facets: the first step that it did not take, 0 where it goes on, and why, of WHY.
+        self.register_buffer("stopped_at", torch.zeros(facets, dtype=torch.int64))
+        self.register_buffer("stopped_by", torch.zeros(facets, dtype=torch.int64))
         self._generator: torch.Generator | None = None
         self._generator_state: Tensor | None = None
         self._views: Tensor | None = None
@@ -87,6 +96,7 @@ class FacetVisualizer(pl.LightningModule):
         self.canvas.keep(facets)
         self.own = facets
         self.chunks = self._cut()
+        self.stopped_at, self.stopped_by = self.stopped_at[facets].clone(), self.stopped_by[facets].clone()
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The image's optimiser, and Adam for (r, b)."""
@@ -99,42 +109,100 @@ class FacetVisualizer(pl.LightningModule):
     def training_step(self, batch: TargetBatch, batch_idx: int) -> None:
         """One step of all its facets, chunk by chunk."""
         image_optimizer, adaptive_optimizer = self.optimizers()
-        image_optimizer.zero_grad()
-        adaptive_optimizer.optimizer.zero_grad()
         views, noise = self._draw(batch_idx)
-        terms, gradients = [], []
         every = None if self.network.compiled else self.gradients_every
         looks = every is not None and (batch_idx == 0 or (batch_idx + 1) % every == 0)
         if self.network.compiled and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # last step's outputs may be written over
-        for chunk in self.chunks:
-            images = self.canvas(chunk)
-            facets = slice(self.own.start + chunk.start, self.own.start + chunk.stop)
-            seen = images if views is None else view(images, views[facets])
-            if noise is not None:
-                seen = seen + noise[facets]
-            a, previous = self.network(seen)
-            a = as_maps(a, self.network.layer, self.network.prefix_tokens)
-            if not a.requires_grad:
-                raise ValueError(f"no gradient reaches the image from {self.network.layer}: it runs without them")
-            if previous is None:
-                raise ValueError(f"no image enters {self.network.layer}: name the layer before it, previous=…")
-            # Only the network runs in another precision: pictures and sums stay in float32.
-            loss = self._loss(a.float(), previous.float(), images, batch, facets)
-            if looks:
-                weights = self.objective.weights(self.now["penalty"], self.facets)
-                gradients.append(gradient_norms(loss, weights, images))
-            self.manual_backward(loss.total.sum())
-            terms.append(loss.stacked())
+        done = False
+        while not done:
+            image_optimizer.zero_grad()
+            adaptive_optimizer.optimizer.zero_grad()
+            done = self._go_back_through_all(batch, views, noise, looks)
         image_optimizer.step()
         if self.objective.adaptive == "trained":
             adaptive_optimizer.optimizer.step()
         elif self.objective.adaptive == "restarted":
             self.adaptive.reset_()
             image_optimizer.optimizer.state.clear()
-        self.terms = torch.cat(terms, dim=1)
-        unseen = self.terms.new_full((len(GRADIENTS), self.terms.shape[1]), torch.nan)
-        self.gradients = torch.cat(gradients, dim=1) if looks else unseen
+
+    def _go_back_through_all(
+        self, batch: TargetBatch, views: Tensor | None, noise: Tensor | None, looks: bool
+    ) -> bool:
+        """Every facet's terms and gradients. False where there was no memory: then `chunks` are smaller ones."""
+        terms, gradients = [], []
+        try:
+            for chunk in self.chunks:
+                images = self.canvas(chunk)
+                facets = slice(self.own.start + chunk.start, self.own.start + chunk.stop)
+                seen = images if views is None else view(images, views[facets])
+                if noise is not None:
+                    seen = seen + noise[facets]
+                a, previous = self.network(seen)
+                a = as_maps(a, self.network.layer, self.network.prefix_tokens)
+                if not a.requires_grad:
+                    raise ValueError(f"no gradient reaches the image from {self.network.layer}: it runs without them")
+                if previous is None:
+                    raise ValueError(f"no image enters {self.network.layer}: name the layer before it, previous=…")
+                # Only the network runs in another precision: pictures and sums stay in float32.
+                loss = self._loss(a.float(), previous.float(), images, batch, facets)
+                if looks:
+                    weights = self.objective.weights(self.now["penalty"], self.facets)
+                    gradients.append(gradient_norms(loss, weights, images))
+                self.manual_backward(loss.total.sum())
+                terms.append(loss.stacked())
+        except (RuntimeError, MemoryError) as error:
+            size = self.chunks[0].stop
+            if size == 1 or not is_out_of_memory(error):
+                raise
+            self.facets_per_batch = -(-size // 2)
+            self.chunks = self._cut()
+            log.warning(
+                "no memory for %d facets at a time: going on with facets_per_batch=%d (%s)",
+                size, self.facets_per_batch, " ".join(str(error).split())[:200],
+            )  # fmt: skip
+        else:
+            self.terms = torch.cat(terms, dim=1)
+            unseen = self.terms.new_full((len(GRADIENTS), self.terms.shape[1]), torch.nan)
+            self.gradients = torch.cat(gradients, dim=1) if looks else unseen
+            return True
+        # Not above, where the error still holds on to all that was computed.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return False
+
+    def facet_state(self) -> dict[str, Tensor]:
+        """All that a step changes of its own facets, by name: canvas, (r, b), and what the optimisers keep of them.
+
+        Each [c, …], and to be written into.
+        """
+        state = {f"canvas {name}": getattr(self.canvas, name).detach() for name in self.canvas.per_facet}
+        state |= {f"(r, b) {name}": x.detach()[self.own] for name, x in self.adaptive.named_parameters()}
+        image_optimizer, adaptive_optimizer = self.optimizers()
+        for name, optimizer, own in (("image", image_optimizer, slice(None)), ("(r, b)", adaptive_optimizer, self.own)):
+            for number, (parameter, kept) in enumerate(optimizer.optimizer.state.items()):
+                for what, x in kept.items():
+                    # Others, counts of steps, are of all facets.
+                    if isinstance(x, Tensor) and x.shape[:1] == parameter.shape[:1]:
+                        state[f"{name} {number} {what}"] = x[own]
+        return state
+
+    def stop_what_is_lost(self, step: int) -> None:
+        """Mark those of its facets as stopped that step `step`, which was just taken, has spoilt."""
+        pictures = [x for name in self.canvas.per_facet if (x := getattr(self.canvas, name)).requires_grad]
+        gradients = [x.grad for x in pictures if x.grad is not None]
+        r_and_b = [x[self.own, None] for x in self.adaptive.parameters()]
+        total = self.terms[LossTerms.names().index("total")]
+        each = torch.stack([total.abs(), magnitude(gradients), magnitude(pictures), magnitude(r_and_b)])
+        lost, why = first_fault(each)
+        lost &= self.stopped_at == 0
+        self.stopped_at.masked_fill_(lost, step)
+        torch.where(lost, why, self.stopped_by, out=self.stopped_by)
+
+    def stopped(self) -> dict[int, Stopped]:
+        """Those of its facets that were stopped, by number. The host waits for the device."""
+        each = zip(*torch.stack([self.stopped_at, self.stopped_by]).tolist(), strict=True)
+        return {self.own.start + c: Stopped(step, WHY[why]) for c, (step, why) in enumerate(each) if step}
 
     def warm_up(self) -> None:
         """One pass of each batch size forward and back, so that a compiled network is ready before the first step."""
@@ -185,3 +253,9 @@ class FacetVisualizer(pl.LightningModule):
         """Takes the random generator back."""
         self._generator_state = checkpoint.get("generator")
         self._views = checkpoint.get("views")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that a device, or the host, has no memory left."""
+    said = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in said for words in NO_MEMORY)

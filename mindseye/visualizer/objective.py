@@ -153,6 +153,7 @@ class Objective:
                 raise ValueError(f"objective.{name}={getattr(self, name)}: 0 (off) or a positive weight is right")
         if not self.gain > 0:
             raise ValueError(f"objective.gain={self.gain}: above 0 is right, 1 reproduces the facet")
+        self.adaptive_distance(1)  # which knows what r and b can be
         if self.dm == 0 and self.ad == 0:
             raise ValueError("objective.dm and objective.ad are both 0: nothing would be drawn; keep one of them")
         if self.distance == "elementwise" and not self.pooled:

@@ -129,13 +129,13 @@ def track_steps(
 ) -> None:
     """Tell of the steps from `first` on: rows [steps, len(COLUMNS), C] on the host and their scheduled values.
 
-    Means over the facets of each `every`-th step and of step `last`, in panels loss, distance, schedule; gradient
-    norms in gradient, wherever they were taken.
+    Means over the facets that were not stopped, of each `every`-th step and of step `last`, in panels loss, distance,
+    schedule; gradient norms in gradient, wherever they were taken.
     """
     trackers = list(trackers)
     if not trackers:
         return
-    for step, row, now in zip(range(first, first + len(rows)), rows.mean(dim=2).tolist(), scheduled, strict=True):
+    for step, row, now in zip(range(first, first + len(rows)), rows.nanmean(dim=2).tolist(), scheduled, strict=True):
         means = dict(zip(COLUMNS, row, strict=True))
         gradients = {f"gradient/{name}": means[f"gradient_{name}"] for name in GRADIENTS}
         told = {name: value for name, value in gradients.items() if math.isfinite(value)}

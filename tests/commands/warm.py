@@ -21,6 +21,29 @@ IMPORTED = (
 _parent: subprocess.Popen | None = None
 
 
+class Begun:
+    """A command at work: `pid`, and `wait()` for what `python` gives. Several may be at work at once."""
+
+    def __init__(self, arguments, cwd, env, timeout):
+        self.arguments = arguments
+        self._folder = tempfile.TemporaryDirectory()
+        self._streams = [str(Path(self._folder.name) / name) for name in ("stdout", "stderr")]
+        wish = {"arguments": arguments, "cwd": str(cwd), "env": env, "streams": self._streams, "timeout": timeout}
+        self.pid = _ask(env, wish)
+
+    def wait(self):
+        """Until it has ended and its parent knows."""
+        code = _ask(None, {"wait": self.pid})
+        stdout, stderr = (Path(stream).read_text() if Path(stream).exists() else "" for stream in self._streams)
+        self._folder.cleanup()
+        return subprocess.CompletedProcess([sys.executable, *self.arguments], code, stdout, stderr)
+
+    def kill(self):
+        """SIGKILL, now; and wait."""
+        os.kill(self.pid, 9)
+        return self.wait()
+
+
 def python(*arguments, cwd, env, timeout):
     """`python -m MODULE ...` or `python -c PROGRAM ...`: a subprocess.CompletedProcess with both streams as text.
 
@@ -30,15 +53,14 @@ def python(*arguments, cwd, env, timeout):
         return subprocess.run(
             [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False
         )
-    with tempfile.TemporaryDirectory() as folder:
-        streams = [str(Path(folder) / name) for name in ("stdout", "stderr")]
-        wish = {"arguments": arguments, "cwd": str(cwd), "env": env, "streams": streams, "timeout": timeout}
-        parent = _running(env)
-        parent.stdin.write(json.dumps(wish) + "\n")
-        parent.stdin.flush()
-        code = int(parent.stdout.readline())
-        stdout, stderr = (Path(stream).read_text() for stream in streams)
-    return subprocess.CompletedProcess([sys.executable, *arguments], code, stdout, stderr)
+    return Begun(arguments, cwd, env, timeout).wait()
+
+
+def _ask(env, wish):
+    parent = _running(env)
+    parent.stdin.write(json.dumps(wish) + "\n")
+    parent.stdin.flush()
+    return int(parent.stdout.readline())
 
 
 def _running(env):
@@ -52,13 +74,15 @@ def _running(env):
 
 
 def _wishes():
-    """In the parent: answers each wish with a child's exit code. In the child: gives the wish."""
+    """In the parent: answers each wish with a child's pid, and who waits for one with its exit code. In the child:
+    gives the wish."""
     for line in sys.stdin:
+        wish = json.loads(line)
         sys.stdout.flush()
-        child = os.fork()
-        if child == 0:
-            return json.loads(line)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        answer = os.waitstatus_to_exitcode(os.waitpid(wish["wait"], 0)[1]) if "wait" in wish else os.fork()
+        if answer == 0 and "wait" not in wish:
+            return wish
+        print(answer, flush=True)
     return None
 
 

@@ -178,7 +178,7 @@ def _read(folder: Path, root: Path, listed: ListedRun) -> _Run:
         return run  # metrics.json is written last: where it is there, all is, whatever the status still says
     try:
         run.facets = _facets(place)
-        run.status, run.reason = "completed", ""
+        run.status, run.reason = "completed", _text("; ".join(filter(None, (one["stopped"] for one in run.facets))))
     except FileNotFoundError:
         return _damaged(run, "its metrics.json is missing")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -188,9 +188,17 @@ def _read(folder: Path, root: Path, listed: ListedRun) -> _Run:
     except (OSError, ValueError) as error:
         run.reason = _text(f"no curves: its history.parquet cannot be read ({one_line(error)})")
     # The demo's photographs lie in the run folder; the user's lie where they are, and only their names are shown.
-    if (place / "photographs").is_dir() and not (place / "photographs").is_symlink():
+    if _holds_no_links(place / "photographs"):
         run.photographs = "photographs"
     return run
+
+
+def _holds_no_links(folder: Path) -> bool:
+    """Whether it is a folder, and nothing in it leads out of it."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    inside = ((place, name) for place, folders, files in os.walk(folder) for name in (*folders, *files))
+    return not any(os.path.islink(os.path.join(place, name)) for place, name in inside)
 
 
 def _damaged(run: _Run, reason: str) -> _Run:
@@ -210,10 +218,12 @@ def _facets(place: Path) -> list[dict]:
             raise ValueError("a facet has no number")
         where = place / "facets" / f"{number:02d}"
         baselines = row.get("baselines", {})
+        apart = ("facet", "stopped", "baselines")
         facets.append(
             {
                 "facet": number,
-                "measures": _figures({name: x for name, x in row.items() if name not in ("facet", "baselines")}),
+                "measures": _figures({name: x for name, x in row.items() if name not in apart}),
+                "stopped": _stopped(row),
                 "baselines": {
                     name: _figures(baselines[name]) for name in BASELINES if isinstance(baselines.get(name), Mapping)
                 },
@@ -223,6 +233,14 @@ def _facets(place: Path) -> list[dict]:
             }
         )
     return facets
+
+
+def _stopped(row: Mapping) -> str:
+    """When and why a facet was stopped; "" where it was not."""
+    said = row.get("stopped")
+    if not isinstance(said, Mapping):
+        return ""
+    return f"facet {row['facet']} is stopped at step {said.get('step')}, where {said.get('why')}"
 
 
 def _step(name: str) -> int:

@@ -7,9 +7,10 @@ from mindseye.visualizer.callbacks.periodic import PeriodicFilter
 from mindseye.visualizer.callbacks.released import Brighten, RoundToLevels
 from mindseye.visualizer.callbacks.schedule import Schedule
 from mindseye.visualizer.callbacks.snapshots import History, Snapshots
+from mindseye.visualizer.callbacks.stopping import Stopping
 from mindseye.visualizer.callbacks.tv_denoise import TVDenoise
 
 __all__ = [
     "Blur", "Brighten", "Checkpointing", "GradientMask", "History", "PeriodicFilter", "RoundToLevels", "Schedule",
-    "Snapshots", "TVDenoise",
+    "Snapshots", "Stopping", "TVDenoise",
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """The pictures on the way, and the loss terms of every step."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,10 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from mindseye.visualizer.module import FacetVisualizer
+from mindseye.visualizer.stopping import nothing_left
 from mindseye.visualizer.tracking import COLUMNS, track_pictures, track_steps
+
+log = logging.getLogger(__name__)
 
 
 class Snapshots(pl.Callback):
@@ -41,7 +45,8 @@ class History(pl.Callback):
 
     They stay on the device until `flush_every` steps are together, so that the loop waits for the device only then.
     `report`, if given, is called at each flush with (step, {term: mean over the facets}). Where several processes share
-    the facets, rows and means are over this one's.
+    the facets, rows and means are over this one's. A facet that was stopped has NaN from that step on, and no part in
+    means; it is said once, in one line. Where none is left, a ValueError says why.
     """
 
     def __init__(self, flush_every: int = 10, report: Callable[[int, dict[str, float]], None] | None = None) -> None:
@@ -79,7 +84,7 @@ class History(pl.Callback):
         self._gather(pl_module, step)
         rows = self.rows[-1]
         if self.report is not None:
-            self.report(step, dict(zip(COLUMNS, rows[-1].mean(dim=1).tolist(), strict=True)))
+            self.report(step, dict(zip(COLUMNS, rows[-1].nanmean(dim=1).tolist(), strict=True)))
         first, last = step - len(rows) + 1, pl_module.steps
         now = self.scheduled[first - 1 : step]
         track_steps(trainer.loggers, rows, now, first, every=self.flush_every, last=last)
@@ -91,13 +96,16 @@ class History(pl.Callback):
         rows = torch.stack(self._waiting).cpu()
         self._waiting.clear()
         self.rows.append(rows)
-        lost = (~rows[:, COLUMNS.index("total")].isfinite()).nonzero()
-        if len(lost):
-            t, c = lost[0].tolist()
-            raise ValueError(
-                f"the loss of facet {pl_module.own.start + c} is no longer finite at step {step - len(rows) + 1 + t}: "
-                "try a smaller schedule.lr.start, or precision=float32"
-            )
+        first, stopped = step - len(rows) + 1, pl_module.stopped()
+        for c, found in stopped.items():
+            rows[max(0, found.step - first) :, :, c - pl_module.own.start] = math.nan
+            if found.step >= first and len(stopped) < pl_module.facets:
+                log.warning(
+                    "facet %d is stopped at step %d, where %s: it stays as it was, the others go on",
+                    c, found.step, found.reason,
+                )  # fmt: skip
+        if len(stopped) == pl_module.facets:
+            raise ValueError(nothing_left(stopped))
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: FacetVisualizer, checkpoint: dict[str, Any]) -> None:
         """Everything up to this step, also between two flushes."""
@@ -124,7 +132,8 @@ class History(pl.Callback):
 
     def table(self) -> dict[str, list[float | None]]:
         """A column each: step, facet, every loss term, r, b, gradient norms and scheduled values; a row per step and
-        facet. Gradient norms are None where they were not taken, and no column where they never were."""
+        facet. Gradient norms are None where they were not taken, and no column where they never were; everything is
+        None from the step on in which a facet was stopped."""
         everything = torch.cat(self.rows) if self.rows else torch.empty(0, len(COLUMNS), 0)
         T, _, C = everything.shape
         columns: dict[str, list[float | None]] = {
@@ -133,9 +142,7 @@ class History(pl.Callback):
         }
         for index, name in enumerate(COLUMNS):
             values = everything[:, index].flatten()
-            if not name.startswith("gradient_"):
-                columns[name] = values.tolist()
-            elif not values.isnan().all():
+            if not (name.startswith("gradient_") and values.isnan().all()):
                 columns[name] = [None if math.isnan(value) else value for value in values.tolist()]
         for name in self.scheduled[0] if self.scheduled else ():
             # λ's schedule and the penalty it multiplies would otherwise share a name

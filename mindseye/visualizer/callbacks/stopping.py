@@ -1,0 +1,34 @@
+"""Stops facets whose numbers are no longer finite."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from mindseye.visualizer.module import FacetVisualizer
+from mindseye.visualizer.stopping import Held
+
+
+class Stopping(pl.Callback):
+    """After each step: facets that it has spoilt, and those stopped before, are what they were before it.
+
+    It must come after the filters, which change stopped facets too, and before all that looks at the pictures.
+    """
+
+    def __init__(self) -> None:
+        self._held = Held()
+
+    @torch.no_grad()
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: FacetVisualizer, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember every facet."""
+        self._held.hold(pl_module.facet_state())
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: FacetVisualizer, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After step t = batch_idx + 1."""
+        pl_module.stop_what_is_lost(batch_idx + 1)
+        self._held.put_back(pl_module.facet_state(), pl_module.stopped_at > 0)

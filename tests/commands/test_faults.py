@@ -1,0 +1,353 @@
+"""What a machine does to a run: kills at any moment, full and read-only disks, eight jobs that need the same."""
+
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import warm
+import yaml
+from PIL import Image
+from safetensors.torch import load as load_tensors
+
+from mindseye.facets import discover_facets, load_photographs
+from mindseye.facets.cache import Cache
+from mindseye.networks import demo_network
+from mindseye.results.run_status import read_status
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, kills and mounts as Linux does")
+
+# The command, but that its state may be saved after every ten steps, so that a second's run has several checkpoints.
+OFTEN = """
+import sys
+from mindseye.commands import configuration
+from mindseye.commands.main import main
+configuration.PLAIN_SETTINGS["checkpoint"] = (float, 0, False)
+main(sys.argv[1:])
+"""
+STEPS = 40
+TINY = ["experiment=smoke", f"steps={STEPS}", "snapshots=10", "gradients=15", "checkpoint=0", "hydra.run.dir=run"]
+BYTES = (".safetensors", ".parquet", ".png", ".webp")
+
+
+def begin(place, *words, cache=None, program=OFTEN, timeout=250):
+    """The real command in the folder `place`, or a Python program."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "MINDSEYE_CACHE": str(cache or place / "cache")}
+    place.mkdir(exist_ok=True)
+    return warm.Begun(["-c", program, *words], place, env, timeout)
+
+
+def result(folder):
+    """Everything that a run found: the bytes of its pictures, images, history, and its measures."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in BYTES and "photographs" not in path.parts)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    found = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return found | {name: metrics[name] for name in ("facets", "summary", "baselines")}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """What the run comes to when nothing happens, and how many seconds it takes."""
+    place = tmp_path_factory.mktemp("uninterrupted")
+    begin(place, program="").wait()  # from here on imports cost nothing
+    began = time.monotonic()
+    done = begin(place, *TINY).wait()
+    assert done.returncode == 0, done.stderr
+    found = result(place / "run")
+    history = pq.read_table(place / "run" / "history.parquet").to_pydict()
+    assert {"r", "b", "total", "gradient_dm"} <= set(history)
+    return found, time.monotonic() - began
+
+
+# ---- killed at any moment --------------------------------------------------------------------------------------
+
+
+def forbidden():
+    raise AssertionError("no whole entry")
+
+
+def check_whole(path):
+    """A file under its own name is whole, whenever its writer was killed."""
+    content = path.read_bytes()
+    kind = path.suffix
+    if kind == ".json":
+        json.loads(content)
+    elif kind == ".yaml":
+        assert yaml.safe_load(content)
+    elif kind == ".safetensors":
+        assert load_tensors(content)  # it knows its length
+    elif kind in (".png", ".webp"):
+        Image.open(io.BytesIO(content)).load()
+    elif kind == ".parquet":
+        pq.read_table(io.BytesIO(content))
+    elif kind == ".html":
+        assert content.rstrip().endswith(b"</html>")
+    else:
+        raise AssertionError(f"what is {path}?")
+
+
+def check_folder(folder):
+    """All files but logs, locks, and what begins with a dot or ends with .part: those are on their way."""
+    for path in folder.rglob("*"):
+        on_its_way = any(part.startswith(".") for part in path.relative_to(folder).parts) or path.suffix == ".part"
+        if path.is_file() and not on_its_way and path.suffix not in (".log", ".lock"):
+            check_whole(path)
+
+
+def check_cache(folder):
+    check_folder(folder)
+    cache = Cache(folder, 10**9)
+    for entry in cache.entries():
+        assert not cache.fetch(entry.kind, entry.key, forbidden).made
+
+
+def kept_step(folder):
+    """The step of the checkpoint in a run folder, 0 where there is none."""
+    path = folder / "checkpoint" / "fit-0-of-1.safetensors"
+    if not path.exists():
+        return 0
+    content = path.read_bytes()
+    said = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["state"]
+    return dict(map(tuple, (pair for pair in json.loads(said)["dict"] if pair[0] == "global_step")))["global_step"]
+
+
+def killed_again_and_again(place, seconds, seed, count):
+    """Start the same command in the same folder and kill it at a moment of chance, `count` times; then let it end.
+
+    Gives what there was at each death: the step of the checkpoint, or what was being done.
+    """
+    chance, found = random.Random(seed), []
+    log = place / "run" / "run.log"
+    for _ in range(3 * count):
+        begun = begin(place, *TINY)
+        time.sleep(chance.uniform(0.02, 1.0) * seconds)
+        died = begun.kill().returncode == -9  # else the moment was too late
+        check_folder(place / "run")
+        check_cache(place / "cache")
+        if died:
+            targets = (place / "run" / "targets" / "targets.json").exists()
+            found.append(kept_step(place / "run") or ("drawing" if targets else "before the facets are found"))
+        if len(found) == count:
+            break
+    step = kept_step(place / "run")
+    before = log.stat().st_size if log.exists() else 0
+    done = begin(place, *TINY).wait()
+    assert done.returncode == 0, done.stderr
+    assert (f"the fit goes on after step {step} of {STEPS}" in log.read_text()[before:]) == bool(step)
+    check_folder(place / "run")
+    assert not (place / "run" / "checkpoint").exists()
+    assert len(found) == count
+    return found
+
+
+def test_killed_at_three_moments_it_comes_to_the_same_bytes(uninterrupted, tmp_path):
+    whole, seconds = uninterrupted
+    killed_again_and_again(tmp_path, seconds, 1, 3)
+    assert result(tmp_path / "run") == whole
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(10, 20))
+def test_killed_at_fifty_moments_it_comes_to_the_same_bytes(uninterrupted, seed, tmp_path):
+    """Ten runs, each killed five times."""
+    whole, seconds = uninterrupted
+    print("killed at", killed_again_and_again(tmp_path, seconds, seed, 5))
+    assert result(tmp_path / "run") == whole
+
+
+# ---- eight jobs ------------------------------------------------------------------------------------------------
+
+LOOK = """
+import os, sys, time
+from mindseye.facets import discover_facets, load_photographs, survey
+from mindseye.facets.cache import Cache
+from mindseye.networks import demo_network
+
+cache, photographs, record, gate = sys.argv[1:]
+real = survey.to_unit
+
+def told(images, device):
+    with open(record, "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    time.sleep(0.2)
+    return real(images, device)
+
+survey.to_unit = told
+while not os.path.exists(gate):
+    time.sleep(0.005)
+network = demo_network()
+found = discover_facets(
+    network, load_photographs(photographs, size=48), network.resolve(depth="middle"), facets=3, k=8, N=4, batch_size=6,
+    workers=0, cache=Cache(cache, 10**9),
+)
+print(found.content_hash())
+"""
+
+
+@pytest.mark.long
+def test_of_eight_jobs_one_looks_at_the_photographs_also_where_three_are_killed_at_it(photograph_folder, tmp_path):
+    cache, record, gate = (tmp_path / name for name in ("cache", "record", "gate"))
+    record.touch()
+    jobs = {
+        job.pid: job
+        for job in (begin(tmp_path, str(cache), str(photograph_folder), str(record), str(gate), program=LOOK)
+                    for _ in range(8))
+    }  # fmt: skip
+    gate.touch()
+    began = time.monotonic()
+    killed = []
+    while len(killed) < 3:
+        seen = [pid for pid in map(int, record.read_text().split()) if pid not in killed]
+        if seen:
+            assert jobs[seen[0]].kill().returncode == -9  # it holds the lock, and sleeps
+            killed.append(seen[0])
+        assert time.monotonic() - began < 100
+        time.sleep(0.01)
+    said = [jobs[pid].wait() for pid in jobs if pid not in killed]
+    assert time.monotonic() - began < 100
+    assert [done.returncode for done in said] == [0] * 5, said
+    network = demo_network()
+    alone = discover_facets(
+        network, load_photographs(photograph_folder, size=48), network.resolve(depth="middle"), facets=3, k=8, N=4,
+        batch_size=6, workers=0,
+    )  # fmt: skip
+    assert {done.stdout.strip() for done in said} == {alone.content_hash()}
+    looked = record.read_text().split()
+    turns = [pid for pid, before in zip(looked, ["", *looked], strict=False) if pid != before]
+    assert len(turns) == len(set(turns)) == 4  # three who were killed, one who was not, and never two at a time
+    assert looked.count(turns[-1]) == 4  # all 24 photographs
+    check_cache(cache)
+    assert {path.suffix for path in cache.iterdir()} == {".safetensors"}
+
+
+# ---- disks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """disk(size in kB): a folder with a file system of its own."""
+    mounted = []
+
+    def mount(kilobytes):
+        place = tmp_path / f"disk{len(mounted)}"
+        place.mkdir()
+        asked = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", str(place)]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"a small disk needs root and mount: {done.stderr.strip()}")
+        mounted.append(place)
+        return place
+
+    try:
+        yield mount
+    finally:
+        for place in mounted:
+            subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+def fill(folder, leave):
+    """A file that leaves so many bytes free."""
+    filler = folder / "filler"
+    free = shutil.disk_usage(folder).free
+    with open(filler, "wb") as file:
+        for _ in range((free - leave) // 4096):
+            file.write(b"x" * 4096)
+    return filler
+
+
+def size_of(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def everything(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("shares", [[0.4], pytest.param([0.05, 0.2, 0.6], marks=pytest.mark.long)])
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
+    uninterrupted, disk, photograph_folder, tmp_path, shares
+):
+    """shares: of what a run needs, so much is free, try after try."""
+    place, cache = disk(16_000), tmp_path / "cache"
+    words = [*TINY, f"images.root={photograph_folder}", "hydra.run.dir=earlier"]
+    done = begin(place, *words, cache=cache).wait()
+    assert done.returncode == 0, done.stderr
+    needed = size_of(place / "earlier")
+    earlier, whole = everything(place / "earlier"), result(place / "earlier")
+    words = [*TINY, f"images.root={photograph_folder}"]
+    for share in shares:
+        filler = fill(place, int(share * needed))
+        done = begin(place, *words, cache=cache).wait()
+        filler.unlink()
+        assert done.returncode == 1
+        [line] = done.stderr.strip().splitlines()
+        assert line.startswith("mindseye: [Errno 28] No space left on device: ")
+        assert " bytes are needed, and " in line
+        assert f"'{place}/run/" in line
+        assert "Traceback" not in done.stdout + done.stderr
+        check_folder(place / "run")
+        assert not (place / "run" / "metrics.json").exists()
+        assert everything(place / "earlier") == earlier
+        assert read_status(place / "run").status in ("failed", "to be continued", "waiting")
+    done = begin(place, *words, cache=cache).wait()
+    assert done.returncode == 0, done.stderr
+    assert result(place / "run") == whole
+    assert everything(place / "earlier") == earlier
+
+
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize("how", ["full", pytest.param("read-only", marks=LONG), pytest.param("filled", marks=LONG)])
+def test_a_cache_that_cannot_be_written_costs_one_warning(uninterrupted, disk, tmp_path, how):
+    """Full; read-only and empty; read-only, and filled with what the run needs."""
+    whole, _ = uninterrupted
+    folder = disk(2000)
+    words = [*TINY, "checkpoint=60"]
+    if how == "filled":
+        assert begin(tmp_path / "first", *words, cache=folder).wait().returncode == 0
+    if how == "full":
+        fill(folder, 0)
+    else:
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    before = everything(folder)
+    done = begin(tmp_path / "second", *words, cache=folder).wait()
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.strip().splitlines()
+    if how == "filled":
+        assert lines == []
+    else:
+        [line] = lines
+        assert line.startswith(f"WARNING: the cache folder {folder} cannot be used (")
+        assert line.endswith("): going on without it")
+        assert ("No space left" if how == "full" else "Read-only file system") in line
+    assert everything(folder) == before
+    assert result(tmp_path / "second" / "run") == whole
+
+
+@pytest.mark.long
+def test_a_flipped_bit_in_the_cache_is_found_by_its_hash_and_the_entry_made_again(uninterrupted, tmp_path):
+    whole, _ = uninterrupted
+    assert begin(tmp_path, *TINY).wait().returncode == 0
+    cache = Cache(tmp_path / "cache", 10**9)
+    [survey] = [entry for entry in cache.entries() if entry.kind == "survey"]
+    content = bytearray(survey.path.read_bytes())
+    content[-len(content) // 3] ^= 8
+    good = load_tensors(survey.path.read_bytes())
+    survey.path.write_bytes(content)
+    done = begin(tmp_path, *TINY).wait()
+    assert done.returncode == 0, done.stderr
+    said = f"cache entry {survey.path.name} is damaged (its content is not what its hash says): made again"
+    assert said in done.stderr
+    assert all(torch.equal(x, good[name]) for name, x in load_tensors(survey.path.read_bytes()).items())
+    assert result(tmp_path / "run") == whole
+
+
