@@ -44,7 +44,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             with suppress(OSError):
                 scratch.unlink()  # before it is looked how much is free
-            raise OSError(error.errno, _no_room(path, len(content), error.strerror), str(path)) from error
+            raise OSError(error.errno, _no_room(path, len(content), str(error.strerror)), str(path)) from error
         raise
     finally:
         with suppress(OSError):  # what went wrong before is what is to be said
