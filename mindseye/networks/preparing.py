@@ -214,6 +214,7 @@ def prepare(
         made = PreparedNetwork(network, straight, layer, previous, channels_last=channels_last, folded=folded)
         off = _difference(made, probe, target, tape.previous)
         if off <= TOLERANCE:
+            log.debug("%s up to %s is one program: %d BatchNorms folded, off by %.1g", network.name, layer, folded, off)
             return made
         straight, reason = None, f"its answer would be off by {off:.1g}"
     log.info("%s runs as it stands, by hooks: %s", network.name, reason)

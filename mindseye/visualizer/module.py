@@ -38,6 +38,9 @@ class FacetVisualizer(pl.LightningModule):
     about three further passes back; None: never. A compiled network's program goes back once only, so it has none.
     """
 
+    stopped_at: Tensor
+    stopped_by: Tensor
+
     def __init__(
         self,
         network: PreparedNetwork,

@@ -86,6 +86,7 @@ def test_verbose_is_the_project_s_log_on_standard_error_and_no_other_run(place):
     done = mindseye("-v", "experiment=smoke", "hydra.run.dir=verbose", cwd=place)
     assert done.returncode == 0, done.stderr
     assert "INFO mindseye.commands.progress: step 4/4" in done.stderr
+    assert "DEBUG mindseye.networks.preparing: demo up to layer4.0 is one program" in done.stderr
     named = re.findall(r"^\d\d:\d\d:\d\d (?:DEBUG|INFO) (\S+):", done.stderr, re.M)
     assert named
     assert all(name.startswith("mindseye") for name in named)

@@ -295,7 +295,7 @@ def test_a_buffer_of_five_dimensions_stops_nothing():
             self.register_buffer("bias", torch.ones(1, 6, 1, 1, 1))
 
         def forward(self, images: Tensor) -> Tensor:
-            return super().forward(images) + self.bias[..., 0]
+            return (super().forward(images).unsqueeze(-1) + self.bias).squeeze(-1)
 
     body = nn.Sequential(Biased(), nn.Conv2d(6, 4, 1))
     prepared = prepare(Network(body, [0.5] * 3, [0.5] * 3, "biased", 32), "1")
