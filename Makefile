@@ -1,6 +1,13 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
-BIN := .venv/bin
+LOWEST_PYTHON ?= python3.11
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+LOWEST := tests/test_supply.py tests/commands/test_repeating.py tests/commands/test_trackers.py tests/commands/test_cache_verb.py \
+	tests/networks/test_preparing.py tests/facets/test_photographs.py tests/facets/test_embedding.py tests/visualizer/test_fitting.py \
+	tests/visualizer/test_filters.py tests/visualizer/test_checkpoints.py tests/results tests/reports/test_figures.py tests/sweeps
+
+# A process a core, a file of tests at a time, since tests of a file share what they made.
+PARALLEL ?= -n auto --dist loadfile
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -9,7 +16,16 @@ demo: .venv/installed  ## install and draw the facets of the generated demo (abo
 	$(BIN)/mindseye
 
 test: .venv/tested lint  ## install the test extra, run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
+
+test-long: .venv/tested  ## what takes minutes: more bad files, more wrong settings, more faults
+	$(BIN)/python -m pytest -m long $(PARALLEL)
+
+test-lowest: .venv-lowest/installed  ## the lowest versions that pyproject.toml allows (Python 3.11): a smoke run and a handful of tests
+	.venv-lowest/bin/python -m pytest $(LOWEST)
+
+audit: .venv/audited  ## ask a public service for known vulnerabilities of what is installed
+	$(BIN)/pip-audit --skip-editable
 
 test-cluster: .venv/clustered  ## sweeps on a real Slurm and Ray inside this machine (Linux, root; slurm-wlm munge iproute2)
 	$(BIN)/python -m pytest -m cluster tests/cluster
@@ -20,35 +36,50 @@ test-browser: .venv/browsed  ## the gallery in a real browser (Chromium from the
 bench: .venv/benched  ## measure what mindseye costs beside the bare network and other tools (half an hour)
 	$(BIN)/python scripts/benchmark.py
 
-lint: .venv/tested  ## check style and imports
-	$(BIN)/ruff check .
+lint: style types  ## check style, imports and types
+
+style: .venv/tested
+	$(BIN)/python -m ruff check .
+
+types: .venv/tested
+	$(BIN)/python -m mypy
 
 clean:  ## remove the environment and what runs left behind
-	rm -rf .venv outputs multirun build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest outputs multirun build dist .pytest_cache .ruff_cache .mypy_cache
 
-.venv/bin/python:
+.venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv
 
-.venv/installed: pyproject.toml .venv/bin/python
+.venv/installed: pyproject.toml .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-.venv/tested: pyproject.toml .venv/bin/python
+.venv/tested: pyproject.toml .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@ .venv/installed
 
-.venv/clustered: pyproject.toml .venv/bin/python
+# A release of torch before 2.6 knows no Python 3.13, and none of these has wheels for more than a few Pythons.
+.venv-lowest/installed: pyproject.toml tests/lowest.txt
+	$(LOWEST_PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint tests/lowest.txt --editable '.[test]'
+	@touch $@
+
+.venv/audited: pyproject.toml .venv/tested
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@touch $@
+
+.venv/clustered: pyproject.toml .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster]'
 	@touch $@ .venv/tested .venv/installed
 
-.venv/browsed: pyproject.toml .venv/bin/python
+.venv/browsed: pyproject.toml .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
 	@touch $@ .venv/tested .venv/installed
 
 # lucent asks for a kornia of 2020 and torch-dreams for a display and 200 MB of MKL; both run without.
-.venv/benched: pyproject.toml .venv/bin/python
+.venv/benched: pyproject.toml .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-lucent torch-dreams
 	@touch $@ .venv/installed
 
-.PHONY: help demo test test-cluster test-browser bench lint clean
+.PHONY: help demo test test-long test-lowest audit test-cluster test-browser bench lint style types clean

@@ -21,6 +21,8 @@ class ResumingSweeper(BasicSweeper):
         cells: Literal["asked", "known"] = "asked",
         retry_failed: bool = False,
     ) -> None:
+        if max_batch_size is not None and max_batch_size < 1:
+            raise ValueError(f"hydra.sweeper.max_batch_size={max_batch_size}: 1 or more is right, null for all at once")
         super().__init__(max_batch_size, None if params is None else dict(params))
         self.cells = cells
         self.retry_failed = retry_failed
@@ -33,6 +35,7 @@ class ResumingSweeper(BasicSweeper):
             self.launcher,
             self.config,
             [*self._parse_config(), *arguments],
+            loader=self.hydra_context.config_loader,
             known_cells=self.cells == "known",
             retry_failed=self.retry_failed,
             at_once=self.max_batch_size,

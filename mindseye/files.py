@@ -1,4 +1,4 @@
-"""Files that are whole or not there. Nothing heavy is imported here."""
+"""Files that are whole or not there, and that lie where they seem to. Nothing heavy is imported here."""
 
 import errno
 import os
@@ -6,6 +6,24 @@ import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
+
+
+def plain_file(path: Path, within: Path) -> Path:
+    """The path of a file that is reached from `within` through no link: what stands in a folder is read, and no more.
+
+    Raises FileNotFoundError where there is none, OSError where it is a link, lies behind one, or is no regular file.
+    """
+    inside = path.relative_to(within).parts  # ValueError for a path elsewhere
+    place = within
+    for name in inside:
+        place = place / name
+        if name == ".." or place.is_symlink():
+            raise OSError(f"{place} is a link, and what it leads to is not read")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing")
+    if not path.is_file():  # opening a FIFO would wait for ever
+        raise OSError(f"{path} is no regular file")
+    return path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -26,7 +44,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             with suppress(OSError):
                 scratch.unlink()  # before it is looked how much is free
-            raise OSError(error.errno, _no_room(path, len(content), error.strerror), str(path)) from error
+            raise OSError(error.errno, _no_room(path, len(content), str(error.strerror)), str(path)) from error
         raise
     finally:
         with suppress(OSError):  # what went wrong before is what is to be said

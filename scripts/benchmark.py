@@ -41,10 +41,11 @@ from mindseye.demo.photographs import KINDS, generate, write_photographs
 from mindseye.facets.cache import Cache
 from mindseye.facets.discovery import discover_facets
 from mindseye.facets.photographs import load_photographs
-from mindseye.facets.survey import as_maps, to_unit
+from mindseye.facets.survey import to_unit
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks import Network, demo_network, torchvision_network
-from mindseye.networks.preparing import prepare
+from mindseye.networks.maps import as_maps
+from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
 from mindseye.visualizer.callbacks import Blur, GradientMask, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, PixelCanvas
 from mindseye.visualizer.filters import rof_energy, tv_denoise
@@ -254,18 +255,24 @@ def peers(case: Case, device: torch.device, rounds: int) -> Iterator[Row]:
     network = random_network(case.network, device)
     targets = case_targets(case, network)
     prepared = prepare(network, case.layer)
-    n = 3
+    low = prepared.in_precision("bfloat16")
+    n = BLOCK
 
-    def ours() -> None:
+    def ours(network: PreparedNetwork, precision: Precision) -> None:
         fit(
-            prepared, targets, steps=n, filters=every_filter(), snapshots_every=10**6,
+            network, targets, steps=n, filters=every_filter(), snapshots_every=10**6, precision=precision,
             accelerator="cuda" if device.type == "cuda" else "cpu",
         )  # fmt: skip
 
     bare = bare_of(case, network)
-    rivals: dict[str, Callable[[], None]] = {"bare": lambda: [bare() for _ in range(n)], "ours": ours}
-    images = {"bare": case.facets, "ours": case.facets}
-    notes = {"ours": f"{n} steps with Lightning's start and end, which a longer run spreads"}
+    rivals: dict[str, Callable[[], None]] = {
+        "bare": lambda: [bare() for _ in range(n)],
+        "ours": partial(ours, prepared, "float32"),
+        "ours, bfloat16": partial(ours, low, "bfloat16"),
+    }
+    mine = [name for name in rivals if name != "bare"]
+    images = dict.fromkeys(rivals, case.facets)
+    notes = dict.fromkeys(mine, f"{n} steps with Lightning's start and end, which a longer run spreads")
     for name, make in (("lucent", _lucent), ("horama", _horama), ("torch-dreams", _torch_dreams)):
         try:
             with warnings.catch_warnings():
@@ -284,9 +291,11 @@ def peers(case: Case, device: torch.device, rounds: int) -> Iterator[Row]:
         to_bare = compared(seconds, name, "bare") * images["bare"] / images[name]
         row = f"peer, {case}: {name}, a step and image"
         yield Row(row, 1000 * statistics.median(per_image), "ms", "bare step", to_bare, notes.get(name, ""))
-        if name not in ("bare", "ours"):
-            ratio = compared(seconds, "ours", name) * images[name] / images["ours"]
-            yield Row(f"peer, {case}: ours / {name}", None, "", name, ratio)
+        if name in ("bare", *mine):
+            continue
+        for own in mine:
+            ratio = compared(seconds, own, name) * images[name] / images[own]
+            yield Row(f"peer, {case}: {own} / {name}", None, "", name, ratio)
 
 
 def _version(package: str) -> str:

@@ -18,7 +18,8 @@ warnings.filterwarnings("ignore", module="pytorch_lightning")
 # A shell starts what it puts into the background with Ctrl-C ignored, and so would be all that tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-torch.set_num_threads(2)
+# Two in all, however many processes share the tests out.
+torch.set_num_threads(max(1, 2 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 
 @pytest.fixture(scope="session", autouse=True)

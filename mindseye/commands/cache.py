@@ -23,6 +23,7 @@ def cache(arguments: list[str]) -> None:
         prog="mindseye cache",
         description="What is kept between runs: the folder, its limit, and a table by kind, network, layer and set of "
         "photographs. `mindseye cache clear` deletes all of it, and nothing else in the folder.",
+        epilog="examples: mindseye cache; mindseye cache clear cache.folder=/scratch/mindseye",
     )
     parser.add_argument("words", nargs="*", metavar="clear | cache.folder=FOLDER", help="as for mindseye itself")
     words = parser.parse_args(arguments).words

@@ -1,6 +1,6 @@
 """What a run came to, on one screen of 80 columns."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
@@ -40,11 +40,12 @@ def closing_table(result: "Visualization") -> Table:
 
 
 def _at(figures: dict, path: tuple[str, ...]) -> float | None:
+    found: Any = figures
     for name in path:
-        if name not in figures:
+        if name not in found:
             return None
-        figures = figures[name]
-    return figures
+        found = found[name]
+    return found
 
 
 def _shown(value: float | None) -> str:

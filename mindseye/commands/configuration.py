@@ -3,29 +3,36 @@
 import difflib
 import inspect
 import math
+import os
+import pkgutil
 import re
+import sys
 import types
 import typing
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from mindseye.commands.signatures import Signature, read_signature
 from mindseye.sweeps.manifest import cell_folder
 from mindseye.sweeps.summary import MEASURES
 
 CONFIG_NAME = "visualize"
+METRICS = "metrics"  # the key of the user's own measures
 MISSING = "???"
 # conf/hydra/launcher/ has files of the names that the launchers' packages give to their own: those are replaced, and
 # stay what ours are validated against, which Hydra warns of.
@@ -60,7 +67,7 @@ PLAIN = {
     "facets.N": (int, 1, False),
     "facets.gamma": (float, 1e-9, True),
     "facets.components": (int, 1, False),
-    "facets.perplexity": (float, 0, False),
+    "facets.perplexity": (float, 1, False),
     "facets.tsne": (str, None, False),
     "facets.subsample": (int, 100, False),
     "facets.batch_size": (int, 1, False),
@@ -72,6 +79,21 @@ PLAIN = {
 }
 PLAIN_SETTINGS = {**ROOT, **PLAIN}
 PLAIN_GROUPS = ("images", "facets", "cache", "trainer")
+NAMED_GROUPS = ("filters", "logger", "transfer")  # each of their keys has a constructor, or is null
+SETTING_GROUPS = ("experiment", "length", "ablation")  # set keys of others and have none of their own
+# What is more is a slip, or more than what is underneath can take.
+MOST = {
+    "seed": 2**32 - 1,  # of numpy's and scikit-learn's generators
+    "steps": 10_000_000,
+    "images.size": 8192,
+    "images.count": 1_000_000,
+    "facets.workers": 256,
+    "cache.limit_gb": 1_000_000_000,
+}
+MOST_OF_ANY = 1_000_000_000
+MOST_CELLS = 100_000  # of a sweep
+PATHS = ("images.root", "cache.folder", "network.path", "network.weights")
+HYDRAS_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 CHOICES = {
     "depth": ("early", "middle", "late"),
     "facets.weighting": ("calibrated", "published"),
@@ -89,6 +111,9 @@ OmegaConf.register_new_resolver("cell_folder", lambda overrides: cell_folder(lis
 class ConfigurationError(ValueError):
     """What is wrong with the configuration and what would be right, in one line."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
 
 def config_folder() -> Path:
     """conf/ as it travels: inside the installed package, or beside it in a checkout."""
@@ -103,8 +128,8 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     """The whole configuration for these overrides, Hydra's own part with it if asked. Raises ConfigurationError."""
     try:
         return _compose(overrides, with_hydra)
-    except (HydraException, OmegaConfBaseException, FileNotFoundError) as error:
-        raise ConfigurationError(_one_line(error)) from error
+    except Exception as error:  # of files that are no mappings Hydra's and YAML's own readers raise anything at all
+        raise ConfigurationError(composition_error(error)) from error
 
 
 def _compose(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
@@ -113,7 +138,12 @@ def _compose(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
         return hydra_compose(CONFIG_NAME, list(overrides), return_hydra_config=with_hydra)
 
 
-def _one_line(error: Exception) -> str:
+def composition_error(error: Exception) -> str:
+    """What Hydra or OmegaConf say of a configuration that cannot be composed, and what would be right."""
+    if isinstance(error, InstantiationException) and isinstance(error.__cause__, ValueError | OSError):
+        return str(error.__cause__)  # the constructor's own one-line complaint in place of Hydra's wrapping of it
+    if isinstance(error, RecursionError):
+        return "the configuration refers to itself without end"
     text = str(error)
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if unknown:
@@ -125,22 +155,38 @@ def _one_line(error: Exception) -> str:
         return f"{group}={name}: there is no such {group}{_nearest(name, names)}; there are {', '.join(names)}"
     if "Could not load 'hydra/launcher/submitit_slurm'" in text:
         return "hydra/launcher=slurm needs a package that is not installed: pip install 'mindseye[slurm]'"
-    return text.split("\nSee https")[0]
+    if twice := re.match(r"Multiple values for ([^ ]+)\. To", text):
+        return f"{twice[1]} is given twice, by {twice[1]}=… or +{twice[1]}=…: give {twice[1]}=… once"
+    if isinstance(error.__cause__, OmegaConfBaseException):  # "Error merging override k=x", and why
+        text = f"{text}: {str(error.__cause__).split(chr(10))[0]}"
+    return text.split("\nSee https")[0] or type(error).__name__
 
 
 def _unknown_key(key: str) -> str:
-    known = [*_keys(OmegaConf.to_container(_compose([]), resolve=False)), *_groups()]
-    return f"{key}: there is no such setting{_nearest(key, known) or '; README.md lists them'}"
+    return f"{key}: there is no such setting{_nearest(key, _settings_by_default()) or '; README.md lists them'}"
 
 
-def make(node: DictConfig) -> Any:
-    """Hydra's instantiate, with the constructor's own one-line complaint in place of Hydra's wrapping of it."""
+@lru_cache
+def _settings_by_default() -> Sequence[str]:
+    return (*_keys(OmegaConf.to_container(_compose([]), resolve=False)), *_groups())
+
+
+def make(node: DictConfig, *, partial: bool = False) -> Any:
+    """Hydra's instantiate, with lists and dicts of Python's own. Raises ConfigurationError.
+
+    partial: the function itself, with the node's keys as its first arguments, and not what it gives.
+    """
     try:
-        return instantiate(node)
+        if partial:
+            return instantiate(node, _partial_=True, _convert_="all")
+        return instantiate(node, _convert_="all")
     except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError | FileNotFoundError):
-            raise ConfigurationError(str(error.__cause__)) from error
-        raise
+        raise ConfigurationError(composition_error(error)) from error
+
+
+def make_metric(node: DictConfig) -> Any:
+    """A measure of the user's own: an object of a class, or a function as it is, with further keys as arguments."""
+    return make(node, partial=not inspect.isclass(pkgutil.resolve_name(node._target_)))
 
 
 def _keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -151,19 +197,34 @@ def _keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _groups() -> list[str]:
-    return sorted(path.name for path in config_folder().iterdir() if path.is_dir() and path.name != "hydra")
+@lru_cache
+def _groups() -> Sequence[str]:
+    return tuple(
+        sorted(path.name for path in config_folder().iterdir() if path.is_dir() and path.name != "hydra")
+    )
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    spelled = {other.lower(): other for other in known}  # K may be meant for k
+    near = [spelled[found] for found in difflib.get_close_matches(name.lower(), spelled, n=2, cutoff=0.5)]
     # A key given without its group, or under the wrong one: gain, loss.gain -> objective.gain.
     near += [other for other in known if other.split(".")[-1] == name.split(".")[-1] and other not in near]
     return f"; did you mean {' or '.join(near[:3])}?" if near else ""
 
 
 def quoted(word: str) -> str:
-    """An override with number-like layer names in quotes: a layer may be called 6.20, which YAML reads as 6.2."""
+    """An override with what Hydra's grammar would read otherwise, or not at all, in quotes.
+
+    Number-like names of layers: one may be called 6.20, which YAML reads as 6.2. And the paths of files, which may hold
+    any character: but one with a comma, or that looks like choice(…), may be a sweep and needs quotes of its own.
+
+    >>> quoted("images.root=~/my photos"), quoted("images.root=a,b"), quoted("images.root='a b'")
+    ("images.root='~/my photos'", 'images.root=a,b', "images.root='a b'")
+    """
+    key, _, path = word.partition("=")
+    if key.lstrip("+") in PATHS and not re.match(r"['\"\[{]|\w+\(", path):
+        plain = re.fullmatch(r"[\w./\\:+*@?|$%{},-]*", path, re.ASCII)
+        return word if plain or "," in path else f"{key}={escaped(path)}"
     found = re.fullmatch(r"(\+{0,2}(?:layer|previous|transfer\.\w+\.layer)=)(.+)", word)
     if not found:
         return word
@@ -182,6 +243,19 @@ def escaped(text: str) -> str:
     return "'" + re.sub(r"(\\+)$", lambda found: found[1] * 2, doubled) + "'"
 
 
+def check_own_files(folder: Path) -> None:
+    """Refuse files of one's own (--config-dir) that are no settings, which Hydra would pass over in silence."""
+    if not folder.is_dir():
+        raise ConfigurationError(f"--config-dir={folder}: there is no such folder")
+    for file in sorted(path for group in _groups() for path in (folder / group).glob("*.yaml")):
+        try:
+            said = yaml.safe_load(file.read_bytes())
+        except Exception as error:  # what damaged YAML makes its parser raise
+            raise ConfigurationError(f"{file}: no readable YAML ({error})") from error
+        if not isinstance(said, dict | None):
+            raise ConfigurationError(f"{file}: holds a {type(said).__name__}; settings, key: value, are right")
+
+
 def check_overrides(arguments: Sequence[str]) -> None:
     """Refuse wrong command-line overrides, every swept value among them, before Hydra starts any job.
 
@@ -196,80 +270,253 @@ def check_overrides(arguments: Sequence[str]) -> None:
                 f"{one.input_line}: settings stay in the configuration; give {one.key_or_group} another value "
                 "(0 or null switches most things off)"
             )
+        value = one.value()
+        if one.key_or_group in _groups() and (isinstance(value, int | float | dict) or value == ""):
+            raise ConfigurationError(f"{one.input_line}: {_options(one.key_or_group)}")
     first = {one.key_or_group: _choices(one)[0] for one in overrides}
     composed = compose([*(one.input_line for one in hydras), *first.values()], with_hydra=True)
-    params = OmegaConf.select(composed, "hydra.sweeper.params") or {}
+    params = _sweeper_params(composed)
     swept = _parsed([f"{key}={values}" for key, values in params.items()])
-    swept = [one for one in swept if not one.is_sweep_override() or one.is_discrete_sweep()]  # no other sweeper's
-    overrides = [*(one for one in swept if one.key_or_group not in first), *overrides]
+    own_sweeper = str(composed.hydra.sweeper.get("_target_")).endswith(".ResumingSweeper")
+    if not own_sweeper:
+        swept = [one for one in swept if not one.is_sweep_override() or one.is_discrete_sweep()]
+    added = [one for one in swept if one.key_or_group not in first]
+    overrides = [*added, *overrides]
+    if own_sweeper:
+        _check_grid(overrides)
     first = {one.key_or_group: _choices(one)[0] for one in overrides}
     where = [one.input_line for one in hydras if one.key_or_group == "hydra.searchpath"]
-    check(compose([*where, *first.values()]))
+    if added:
+        check(compose([*where, *first.values()]))
+    else:
+        task = composed.copy()
+        with open_dict(task):
+            del task["hydra"]
+        check(task)
+    _check_hydras_folders(composed)
     for one in overrides:
-        if one.is_sweep_override() and one.key_or_group in PLAIN_SETTINGS:  # nothing else depends on their values
-            for value in one.sweep_iterator():
+        alone = one.key_or_group in PLAIN_SETTINGS and one.key_or_group != "measure"
+        if one.is_discrete_sweep() and alone:  # nothing else depends on their values
+            for value in islice(one.sweep_iterator(), MOST_CELLS):
                 check_setting(one.key_or_group, getattr(value, "text", value))
             continue
         for other in _choices(one)[1:]:
             check(compose([*where, *(other if key == one.key_or_group else value for key, value in first.items())]))
 
 
+def _check_hydras_folders(composed: DictConfig) -> None:
+    for key in HYDRAS_FOLDERS:
+        try:
+            folder = OmegaConf.select(composed, key, throw_on_missing=True)
+        except InterpolationToMissingValueError:  # the number of a job, say
+            continue
+        except OmegaConfBaseException as error:
+            raise ConfigurationError(f"{key}: {str(error).splitlines()[0]}") from error
+        if not isinstance(folder, str) or not folder.strip():
+            raise ConfigurationError(f"{key}={'' if folder is None else folder}: the path of a folder is right")
+
+
+def _sweeper_params(composed: DictConfig) -> Mapping[str, Any]:
+    """What Hydra's own part says to sweep over; refuses a sweeper or launcher that is none."""
+    sweeper, launcher = composed.hydra.get("sweeper"), composed.hydra.get("launcher")
+    for name, node in (("sweeper", sweeper), ("launcher", launcher)):
+        if not isinstance(node, DictConfig) or not isinstance(node.get("_target_"), str):
+            options = "mindseye, basic" if name == "sweeper" else "basic, joblib, slurm, ray"
+            raise ConfigurationError(f"hydra.{name}={node}: hydra/{name}=NAME takes one; there are {options}")
+    _check_constructors(_settings(sweeper), "hydra.sweeper")
+    params = sweeper.get("params")
+    if params is not None and not isinstance(params, DictConfig):
+        raise ConfigurationError(f"hydra.sweeper.params={params}: a mapping {{override: values}} is right")
+    return params or {}
+
+
+def _check_grid(overrides: Sequence[Override]) -> None:
+    cells = 1
+    for one in overrides:
+        value = one.value()
+        if isinstance(value, IntervalSweep):
+            raise ConfigurationError(
+                f"{one.input_line}: a grid needs single values, as in {one.key_or_group}=1,2 or range(1,5)"
+            )
+        if one.is_sweep_override():
+            cells *= sum(1 for _ in one.sweep_iterator())
+        if cells > MOST_CELLS:
+            raise ConfigurationError(f"{one.input_line}: makes a sweep of {cells:,} cells; at most {MOST_CELLS:,}")
+
+
 def _parsed(words: Sequence[str]) -> list[Override]:
     overrides: list[Override] = []
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which glob(*) asks for options
     for word in words:
         try:
-            overrides += OverridesParser.create().parse_overrides([word])
-        except HydraException as error:
-            reason = str(error).split("\nSee https")[0].split("\n")[-1]
+            overrides += parser.parse_overrides([word])
+        except Exception as error:  # a number of too many digits, brackets nested too deeply: not only Hydra's own
+            lines = str(error).split("\nSee https")[0].split("\n")
+            if lines[-1].strip() == "^":  # under the character that is wrong
+                place = lines[-1].index("^")
+                lines = [f"not readable from {word[place : place + 10]!r} on; what is no plain word goes into quotes"]
+            reason = lines[-1] or "not readable"
             raise ConfigurationError(f"{word}: write key=value, or a command first ({reason})") from error
     return overrides
 
 
 def _choices(override: Override) -> list[str]:
-    """Every single override that a swept one stands for, at most 1,000 of them."""
+    """Every single override that a swept one stands for, at most 1,000 of them; of an interval its ends."""
     if not override.is_sweep_override():
         return [override.input_line or ""]
     key = override.get_key_element()
-    values = []
-    for value in override.sweep_string_iterator():
-        values.append(f"{key}={value}")
-        if len(values) == 1000:
-            break
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [f"{key}={value.start}", f"{key}={value.end}"]
+    if isinstance(value, RangeSweep):
+        if not value.step:
+            raise ConfigurationError(f"{override.input_line}: a step of 0 reaches no end")
+        assert value.start is not None  # Hydra's own check
+        assert value.stop is not None
+        if (value.stop - value.start) / value.step > MOST_CELLS:
+            raise ConfigurationError(f"{override.input_line}: more than {MOST_CELLS:,} values")
+    try:
+        values = [f"{key}={one}" for one in islice(override.sweep_string_iterator(), 1000)]
+    except HydraException as error:  # of a shuffle or sort that it cannot do
+        raise ConfigurationError(f"{override.input_line}: {composition_error(error)}") from error
+    if not values:
+        raise ConfigurationError(f"{override.input_line}: there is no value in it")
     return values
 
 
 def check(config: DictConfig) -> None:
     """Refuse missing, mistyped or out-of-range settings and unknown constructor arguments. Loads no network."""
-    settings = OmegaConf.to_container(config, resolve=False)
-    known = PLAIN_SETTINGS
-    present = [*settings, *(f"{group}.{name}" for group in PLAIN_GROUPS for name in settings.get(group) or ())]
-    for key in present:
-        if key not in known and key not in _groups():
-            raise ConfigurationError(f"{key}: there is no such setting{_nearest(key, [*known, *_groups()])}")
-    for key in (*ROOT, *_groups()):
-        if key not in settings and key not in ("experiment", "length", "ablation"):  # these set keys of others
+    own_packages()
+    settings = _settings(config)
+    for key, value in settings.items():
+        if key not in PLAIN_SETTINGS and key not in (*_groups(), METRICS):
+            raise ConfigurationError(f"{key}: there is no such setting{_nearest(key, [*PLAIN_SETTINGS, *_groups()])}")
+        if key in _groups():
+            _check_group(key, value)
+    for key in (*ROOT, *_groups(), METRICS):
+        if key not in settings and key not in SETTING_GROUPS:
             raise ConfigurationError(f"{key} must stay in the configuration: it has been deleted (~{key})")
-    for key in known:
+    for key in PLAIN_SETTINGS:
         group, _, name = key.rpartition(".")
         within = settings[group] if group else settings
         if name in within:
-            check_setting(key, within[name])
-    if str(settings["measure"]).startswith("transfer.") and not any((settings["transfer"] or {}).values()):
+            check_setting(key, within[name], settings[METRICS] or ())
+    for name, node in (settings[METRICS] or {}).items():
+        if node is not None and not (isinstance(node, dict) and "_target_" in node):
+            raise ConfigurationError(f"{METRICS}.{name}={node}: {METRICS}.{name}._target_=my.module.function is right")
+    if str(settings["measure"]).startswith("transfer.") and not any(settings["transfer"].values()):
         raise ConfigurationError(f"measure={settings['measure']}: needs a network that judges, transfer=NETWORK")
-    if "lr" in (settings["optimizer"] or {}):
+    images = settings["images"]
+    if images.get("root") is None and settings["C"] > images.get("count", settings["C"]):
+        raise ConfigurationError(
+            f"C={settings['C']} facets need at least as many photographs; images.count={images['count']} are drawn"
+        )
+    for place, node in (("network", settings["network"]), *_named(settings["transfer"], "transfer")):
+        _check_network(node, place)
+    for place, node in _named(settings["logger"], "logger"):
+        for name, value in (node.get("settings") or {}).items():
+            if name.endswith("_timeout") and _is_number(value, float) and value <= 0:
+                raise ConfigurationError(f"{place}.settings.{name}={value}: above 0 is right, in seconds")
+    if "lr" in settings["optimizer"]:
         raise ConfigurationError("optimizer.lr: the learning rate is schedule.lr.start and schedule.lr.end")
     for name, group in settings.items():
         if isinstance(group, dict):
             _check_constructors(group, name)
 
 
-def check_setting(key: str, value: Any) -> None:
+def _options(group: str) -> str:
+    names = sorted(file.stem for file in (config_folder() / group).glob("*.yaml"))
+    return f"{group}=NAME takes one of {', '.join(names)}"
+
+
+def _named(group: Mapping[str, Any], name: str) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(f"{name}.{key}", node) for key, node in group.items() if node is not None]
+
+
+def _check_network(node: Mapping[str, Any], place: str) -> None:
+    """What a network's constructor would refuse only once its weights are there."""
+    for name, most in (("size", MOST["images.size"]), ("num_classes", MOST_OF_ANY)):
+        value: Any = node.get(name)
+        if _is_number(value, int) and not 1 <= value <= most:
+            raise ConfigurationError(f"{place}.{name}={value}: a whole number of 1 to {most:,} is right")
+    mean, std = node.get("mean"), node.get("std")
+    for name, values in (("mean", mean), ("std", std)):
+        if isinstance(values, list) and not all(_is_number(value, float) for value in values):
+            raise ConfigurationError(f"{place}.{name}={values}: a list of one number per channel is right")
+    if isinstance(std, list) and not all(value > 0 for value in std):
+        raise ConfigurationError(f"{place}.std={std}: every number must be above 0")
+    if isinstance(mean, list) and isinstance(std, list) and (len(mean) != len(std) or not mean):
+        raise ConfigurationError(f"{place}.mean has {len(mean)} numbers and {place}.std {len(std)}: one per channel")
+
+
+def _settings(config: DictConfig | ListConfig, place: str = "") -> Any:
+    """The configuration as plain values, interpolations resolved; what only Hydra can answer, in a job, stays text."""
+    raw: Any = OmegaConf.to_container(config, resolve=False)
+    within: Any = config
+    if isinstance(raw, str) or raw is None:  # an interpolation to nothing
+        return raw
+    listed = isinstance(raw, list)
+    plain: dict[Any, Any] = {}
+    for key, value in enumerate(raw) if listed else raw.items():
+        where = f"{place}.{key}" if place else str(key)
+        if isinstance(value, str) and "${" in value:
+            try:
+                answer = within[key]
+                plain[key] = _settings(answer, where) if isinstance(answer, DictConfig | ListConfig) else answer
+            except Exception as error:  # whatever a resolver raises
+                if "${hydra:" not in value:
+                    reason = "it refers to itself" if isinstance(error, RecursionError) else str(error).split("\n")[0]
+                    raise ConfigurationError(f"{where}={value}: {reason}") from error
+                plain[key] = value
+        else:
+            plain[key] = _settings(within[key], where) if isinstance(value, dict | list) else value
+    return list(plain.values()) if listed else plain
+
+
+def _check_group(group: str, settings: Any) -> None:
+    """A group is a mapping; of a group with a constructor one with its _target_, of several such a mapping of them."""
+    if group in SETTING_GROUPS:
+        return
+    if not isinstance(settings, dict):
+        raise ConfigurationError(f"{group}={settings}: {_options(group)}")
+    if group in PLAIN_GROUPS:
+        for name in settings:
+            key = f"{group}.{name}"
+            if key not in PLAIN_SETTINGS:
+                raise ConfigurationError(
+                    f"{key}: there is no such setting{_nearest(key, [*PLAIN_SETTINGS, *_groups()])}"
+                )
+        return
+    nodes = settings if group in NAMED_GROUPS else {"": settings}
+    for name, node in nodes.items():
+        place = f"{group}.{name}" if name else group
+        if node is None and name:
+            continue
+        if not isinstance(node, dict):
+            right = "null switches it off" if group == "filters" else f"{group}=NAME takes one, null switches it off"
+            raise ConfigurationError(f"{place}={node}: {place}.KEY=… sets one of its settings; {right}")
+        if not isinstance(node.get("_target_"), str):
+            raise ConfigurationError(f"{place}._target_={node.get('_target_')}: the path of a class is right")
+
+
+def own_packages() -> None:
+    """Let dotted paths name what lies in the current directory, after all that is installed."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def check_setting(key: str, value: Any, own_measures: Collection[str] = ()) -> None:
     """Refuse a value that a setting of the root or of a plain group cannot have."""
     if value == MISSING:
         raise ConfigurationError(f"{key} must be given: {key}=…")
+    if isinstance(value, str) and "${hydra:" in value:  # looked at again in the job
+        return
     _check_plain(key, value, *PLAIN_SETTINGS[key])
-    if value is not None and value not in CHOICES.get(key, (value,)):
-        choices = CHOICES[key]
+    choices = CHOICES.get(key, (value,))
+    if key == "measure":
+        choices = (*choices, *own_measures)
+    if value is not None and value not in choices:
         near = _nearest(str(value), choices)
         raise ConfigurationError(f"{key}={value}: {', '.join(choices)} are right{near}")
 
@@ -279,12 +526,26 @@ def _check_plain(key: str, value: Any, kind: type, least: float | None, optional
         if not optional:
             raise ConfigurationError(f"{key}=null: {_said(kind, least)} is right")
         return
-    right = isinstance(value, kind) or (kind is float and isinstance(value, int))
-    right = right and (kind is str or math.isfinite(value))
-    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-        right = True  # a folder may be called 2012
-    if (isinstance(value, bool) and kind is not bool) or not right or (least is not None and value < least):
-        raise ConfigurationError(f"{key}={value}: {_said(kind, least)}{' or null' if optional else ''} is right")
+    if kind is str:  # a folder may be called 2012
+        right = value != "" and (isinstance(value, str) or _is_number(value, float))
+    elif kind is bool:
+        right = isinstance(value, bool)
+    else:
+        right = _is_number(value, kind) and (least is None or value >= least)
+    most = MOST.get(key, MOST_OF_ANY)
+    if not right or (kind in (int, float) and value > most):
+        top = f" and at most {most:,}" if right else ""
+        raise ConfigurationError(f"{key}={value}: {_said(kind, least)}{top}{' or null' if optional else ''} is right")
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    """A whole number, or with kind=float any finite one."""
+    if isinstance(value, bool) or not isinstance(value, int | float if kind is float else int):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 def _said(kind: type, least: float | None) -> str:
@@ -308,10 +569,15 @@ def _takes(target: str, place: str) -> Signature:
     if told is not None:
         return told
     try:
-        constructor = get_object(target)
+        constructor = pkgutil.resolve_name(target)
     except Exception as error:
         raise ConfigurationError(f"{place}._target_={target}: cannot be imported ({error})") from error
-    parameters = inspect.signature(constructor).parameters
+    try:
+        parameters = inspect.signature(constructor).parameters
+    except TypeError:
+        raise ConfigurationError(f"{place}._target_={target}: is no function or class") from None
+    except ValueError:  # written in C, without a signature
+        return Signature({}, True)
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     made = constructor.__init__ if inspect.isclass(constructor) else constructor
     try:
@@ -350,8 +616,7 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is bool:
         return isinstance(value, bool)
     if hint in (int, float):
-        number = isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
-        return number and math.isfinite(value)
+        return _is_number(value, hint)
     if hint is str or hint is Path:
         return isinstance(value, str)
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):

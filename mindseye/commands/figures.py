@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mindseye.files import plain_file
 from mindseye.sweeps.manifest import MANIFEST, Cell, cell_folder
 from mindseye.sweeps.status import read_sweep
 
@@ -26,6 +27,7 @@ def figures(arguments: list[str]) -> None:
         prog="mindseye figures",
         description="Makes the paper's figures as PDF and PNG at print size: of a run 1 (visualisations), 2 (map and "
         "weights) and 3 (iterations), of a sweep over layers 4 (layers × targets).",
+        epilog="example: mindseye figures outputs/2026-11-23/12-00-00 --facets 0 2 --video mp4",
     )
     parser.add_argument("folder", type=Path, help="of a run (hydra.run.dir) or a sweep (hydra.sweep.dir)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to put them; default: FOLDER/figures")
@@ -56,7 +58,6 @@ def of_run(folder: Path, facets: Sequence[int] | None, photographs: int, width: 
     """Figures 1 to 3 of a run folder by their files' names; what it does not allow is named on standard error."""
     import torch
 
-    from mindseye.facets.targets import FacetTargets
     from mindseye.reports.figures import COLUMN, PAGE, feature_space, iterations, visualizations
     from mindseye.results.run_folder import read_run, snapshot_files
 
@@ -68,7 +69,9 @@ def of_run(folder: Path, facets: Sequence[int] | None, photographs: int, width: 
     if photographs < 0:
         raise ValueError(f"--photographs {photographs}: 0 or more is right")
     # A run that was saved from Python has no targets.
-    targets = FacetTargets.load(folder / "targets") if (folder / "targets").is_dir() else None
+    targets = _targets(folder) if (folder / "targets").is_dir() else None
+    if targets is not None and targets.C != C:
+        raise ValueError(f"{folder} is damaged: it has {C} pictures of {targets.C} facets")
     heading = heading_of(run, targets)
     labels = [f"facet {c}" for c in listed]
     inches = {None: None, "column": COLUMN, "page": PAGE}[width]
@@ -89,6 +92,8 @@ def of_run(folder: Path, facets: Sequence[int] | None, photographs: int, width: 
     if not files:
         _left_out("figure 3", f"{folder} keeps no pictures of single iterations; snapshots=N keeps them every N steps")
     else:
+        if any(len(of_step) != C for of_step in files.values()):
+            raise ValueError(f"{folder} is damaged: pictures of single iterations of some facets are missing")
         pictures = {step: _read([files[step][c] for c in listed]) for step in files}
         pictures[max(run.history["step"])] = images  # the last one as it is, without WebP's losses
         drawn["fig3_iterations"] = iterations(
@@ -137,18 +142,21 @@ def film(folder: Path, path: Path, form: str, fps: float) -> Path:
 
 def heading_of(run: "StoredRun", targets: "FacetTargets | None") -> str:
     """Network, layer and k, as far as the folder says."""
-    network = run.metrics.get("provenance", {}).get("network", {}).get("name", "")
-    layer = run.metrics.get("provenance", {}).get("targets", {}).get("layer", "")
+    network = str(run.metrics.get("provenance", {}).get("network", {}).get("name", ""))
+    layer = str(run.metrics.get("provenance", {}).get("targets", {}).get("layer", ""))
     top = "" if targets is None else f"top {targets.k} of {targets.maps.shape[1]} channels"
     return " · ".join(part for part in (network, layer, top) if part)
 
 
 def _layer_row(folder: Path) -> "tuple[LayerRow, str]":
-    from mindseye.facets.targets import FacetTargets
     from mindseye.reports.figures import LayerRow
     from mindseye.results.run_folder import read_run
 
-    run, targets = read_run(folder), FacetTargets.load(folder / "targets")
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link, and what it leads to is not read")
+    run, targets = read_run(folder), _targets(folder)
+    if len(run.images) != targets.C:
+        raise ValueError(f"{folder} is damaged: it has {len(run.images)} pictures of {targets.C} facets")
     network = run.metrics.get("provenance", {}).get("network", {}).get("name", "")
     M = len(targets.paths)
     shared = f"a column: facets that share most of {M} photographs with the last layer's; facet, overlap"
@@ -156,12 +164,20 @@ def _layer_row(folder: Path) -> "tuple[LayerRow, str]":
     return LayerRow(targets.layer, targets, run.images), heading
 
 
+def _targets(folder: Path) -> "FacetTargets":
+    from mindseye.facets.targets import FacetTargets
+
+    if (folder / "targets").is_symlink():
+        raise ValueError(f"{folder / 'targets'} is a link, and what it leads to is not read")
+    return FacetTargets.load(folder / "targets")
+
+
 def _others(cell: Cell) -> tuple[str, ...]:
     return tuple(sorted(word for word in cell.overrides if word.lstrip("+").partition("=")[0] not in LAYER))
 
 
 def _stack(folder: Path, facets: Sequence[int], name: str) -> "Tensor":
-    return _read([folder / "facets" / f"{c:02d}" / f"{name}.png" for c in facets])
+    return _read([plain_file(folder / "facets" / f"{c:02d}" / f"{name}.png", folder) for c in facets])
 
 
 def _read(files: Sequence[Path]) -> "Tensor":
@@ -169,7 +185,10 @@ def _read(files: Sequence[Path]) -> "Tensor":
 
     from mindseye.results.pictures import from_picture
 
-    return torch.stack([from_picture(file) for file in files])
+    pictures = [from_picture(file) for file in files]
+    if len({picture.shape for picture in pictures}) > 1:
+        raise ValueError(f"{files[0].parent.parent} is damaged: its pictures are of several sizes")
+    return torch.stack(pictures)
 
 
 def _left_out(what: str, why: str) -> None:

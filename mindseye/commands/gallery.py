@@ -24,6 +24,7 @@ def gallery(arguments: list[str]) -> None:
         description="Write FOLDER/gallery.html, a page for any browser that shows the runs below FOLDER: a sweep "
         "(hydra.sweep.dir), one run (hydra.run.dir), or a folder of such folders. It needs the folder beside it, and "
         "nothing else.",
+        epilog="example: mindseye gallery multirun/2026-11-23/12-00-00",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     folder = parser.parse_args(arguments).folder.expanduser()

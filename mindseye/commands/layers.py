@@ -22,6 +22,7 @@ def layers(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="mindseye layers",
         description="A table of a network's layers: name, the paper's name, kind, channels, map size, receptive field.",
+        epilog="example: mindseye layers network=resnet50 --filter layer3.5",
     )
     parser.add_argument("overrides", nargs="*", metavar="network=NAME", help="as for mindseye itself")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only layers whose name or kind contains TEXT")
@@ -47,9 +48,11 @@ def layers(arguments: list[str]) -> None:
 def _build(overrides: list[str]) -> Network:
     from omegaconf import OmegaConf
 
-    from mindseye.commands.configuration import compose, make
+    from mindseye.commands.configuration import check, compose, make
 
-    config = compose(overrides).network
+    whole = compose(overrides)
+    check(whole)
+    config = whole.network
     if "weights" in config:
         OmegaConf.set_readonly(config, False)
         config.weights = None  # a table needs no weights, and none should be downloaded for it
@@ -57,7 +60,7 @@ def _build(overrides: list[str]) -> Network:
 
 
 def _is_choice(row: LayerRow) -> bool:
-    return row.depth is not None or (row.map_size is not None and row.convolutional)
+    return row.depth is not None or (row.map_size is not None and row.weighted)
 
 
 def _matches(row: LayerRow, text: str) -> bool:

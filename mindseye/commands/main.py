@@ -1,9 +1,41 @@
 """The command's first word picks what to do; without one it is `visualize`. Nothing heavy is imported here."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
+HELP = """\
+mindseye: see what a layer of a CNN responds to, one image for each kind of it
+
+  mindseye                        draw the facets of a small demo, in a minute
+  mindseye network=resnet50 layer=layer3.5.conv1 images.root=FOLDER k=50 C=10
+                                  of your own photographs and network
+  mindseye -m k=10,50 depth=early,late
+                                  a sweep: every combination is a run, a cell
+  mindseye layers network=NAME    a network's layers, to choose one from
+  mindseye sweep status FOLDER    how a sweep is doing; resume runs what is left
+  mindseye gallery FOLDER         a page that shows the runs of a folder
+
+and: report (what a setting does in a sweep), figures (for print, and films),
+cache (what runs share). Each says more with --help.
+
+settings, as KEY=VALUE:
+  network  layer or depth  images.root     what looks at what
+  k  C  steps  seed                        channels, facets, steps, chance
+  objective  facets  canvas  transformations  filters  schedule  optimizer
+                                           groups of settings: how it is drawn
+  transfer  logger  hydra/launcher         judges, trackers, where it runs
+  hydra.run.dir=FOLDER                     where the result goes
+  --cfg job                                prints every setting with its value
+
+  -q, --quiet      say only the run folder
+  -v, --verbose    say what is done, on standard error
+  --version
+  --hydra-help     Hydra's own options: --config-dir, --shell-completion, …
+
+exit codes: 0 done, 1 failed, 2 no such option, 75 to be continued, 130 Ctrl-C
+"""
 VERBS = {
     "visualize": "draw the facets that a layer sees in photographs (the default)",
     "layers": "list a network's layers: mindseye layers network=resnet50",
@@ -16,22 +48,33 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the `mindseye` command. Exits with 0, 1 after an error said in one line, 130 after Ctrl-C."""
+    """Entry point of the `mindseye` command. Its exit codes are in docs/clusters.md."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if not sys.stderr.isatty():  # what downloads weights draws bars into files, too
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     verb = arguments.pop(0) if arguments and arguments[0] in VERBS else "visualize"
     if verb == "visualize" and arguments in (["--version"], ["-V"]):
         import mindseye
 
         print(f"mindseye {mindseye.__version__}")
         return
+    if verb in ("visualize", "sweep"):
+        from mindseye.commands.verbosity import take_verbosity
+
+        arguments = take_verbosity(arguments)
+    if verb == "visualize" and {"-h", "--help"} & {*arguments}:
+        print(HELP, end="")
+        return
     command = getattr(importlib.import_module(f"mindseye.commands.{verb}"), verb)
     try:
         command(arguments)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:
+        from mindseye.visualizer.interruptions import CTRL_C
+
         print("mindseye: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(CTRL_C) from None
 
 
 def fail(message: str) -> None:

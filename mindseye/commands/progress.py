@@ -24,7 +24,8 @@ class JobProgress:
     """
 
     def __init__(self, console: Console, *, photographs: int, pictures: int, steps: int, measures: int = 4) -> None:
-        self._live = console.is_terminal
+        self._live = console.is_interactive and console.file.isatty()  # FORCE_COLOR makes no terminal of a file
+        self._quiet = console.quiet
         self._console = console
         self._steps = steps
         self._photographs = photographs
@@ -81,7 +82,7 @@ class JobProgress:
         if step * 10 // self._steps > self._said:
             self._said = step * 10 // self._steps
             log.info("step %d/%d  %s", step, self._steps, said)
-            if not self._live:
+            if not self._live and not self._quiet:
                 print(f"step {step}/{self._steps}  {said}", file=sys.stdout, flush=True)
         if step == self._steps:
             self.stage("measuring")

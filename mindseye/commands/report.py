@@ -23,6 +23,7 @@ def report(arguments: list[str]) -> None:
         prog="mindseye report",
         description="Holds every value of one swept setting against a reference value, pair by pair over facets, seeds "
         "and all other settings, and writes report.md, .tex, .csv and .json into the folder, and its gallery anew.",
+        epilog="example: mindseye report multirun/2026-11-23/12-00-00 --by objective.gain",
     )
     parser.add_argument("folder", type=Path, help="a sweep's (hydra.sweep.dir)")
     parser.add_argument("--by", default="ablation", help="the swept setting; default: ablation")

@@ -179,5 +179,6 @@ def _plain_type(module: _Module, name: str, depth: int) -> Any:
                     return getattr(importlib.import_module(statement.module), alias.name, Any)
     found = _definition(module, name)
     if found is not None:
-        return _hint(*found, depth=depth + 1) if isinstance(found[1], ast.expr) else Any
+        place, meant = found
+        return _hint(place, meant, depth=depth + 1) if isinstance(meant, ast.expr) else Any
     return getattr(builtins, name, Any)

@@ -25,12 +25,21 @@ def sweep(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="mindseye sweep",
         description="What `mindseye -m …` left in its folder (hydra.sweep.dir), also while it runs on other machines.",
+        epilog="example: mindseye sweep status multirun/2026-11-23/12-00-00 --watch",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="status | resume")
-    status = verbs.add_parser("status", help="cells done, running, failed, and the time left")
+    status = verbs.add_parser(
+        "status",
+        help="cells done, running, failed, and the time left",
+        epilog="example: mindseye sweep status my_sweep --watch",
+    )
     status.add_argument("folder", type=Path)
     status.add_argument("--watch", action="store_true", help="refresh until every cell is done")
-    resume = verbs.add_parser("resume", help="run the cells that are not done, continuing interrupted ones")
+    resume = verbs.add_parser(
+        "resume",
+        help="run the cells that are not done, continuing interrupted ones",
+        epilog="example: mindseye sweep resume my_sweep --failed hydra/launcher=joblib",
+    )
     resume.add_argument("folder", type=Path)
     resume.add_argument("--failed", action="store_true", help="failed cells again, too")
     resume.add_argument("overrides", nargs="*", metavar="hydra.KEY=VALUE", help="e.g. another hydra/launcher=joblib")

@@ -14,16 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 import mindseye
+from mindseye.commands import verbosity
 from mindseye.commands.configuration import ConfigurationError, config_folder, escaped
 from mindseye.commands.gallery import try_gallery
 from mindseye.files import write_atomically
@@ -45,18 +46,20 @@ def run_sweep(
     config: DictConfig,
     words: Sequence[str],
     *,
+    loader: ConfigLoader,
     known_cells: bool,
     retry_failed: bool,
     at_once: int | None,
 ) -> list[JobReturn]:
     """Launch every cell that is not done, `at_once` at a time. Nothing that happens to a cell is raised here.
 
-    words: the task's overrides, swept ones among them; or, with `known_cells`, whatever began the sweep. Exits with 1,
-    and one line, where the sweep's folder cannot be read or written.
+    words: the task's overrides, swept ones among them; or, with `known_cells`, whatever began the sweep. loader:
+    Hydra's, which knows the options that glob(*) stands for. Exits with 1, and one line, where the sweep's folder
+    cannot be read or written.
     """
     folder = Path(str(config.hydra.sweep.dir)).absolute()
     try:
-        todo = _to_do(config, folder, words, known_cells, retry_failed)
+        todo = _to_do(config, folder, words, loader, known_cells, retry_failed)
         with _signals_handed_on(launcher, folder):
             return _launch_all(launcher, folder, todo, at_once)
     except (ValueError, OSError) as error:  # Hydra would print a traceback
@@ -68,11 +71,16 @@ def run_sweep(
 
 
 def _to_do(
-    config: DictConfig, folder: Path, words: Sequence[str], known_cells: bool, retry_failed: bool
+    config: DictConfig,
+    folder: Path,
+    words: Sequence[str],
+    loader: ConfigLoader,
+    known_cells: bool,
+    retry_failed: bool,
 ) -> list[Cell]:
     """The cells there is something to do for, after the manifest has all of them."""
     command = [*_own_folders(config), *OmegaConf.to_container(config.hydra.overrides.hydra), *words]
-    cells = _known(folder) if known_cells else _asked(folder, words, command)
+    cells = _known(folder) if known_cells else _asked(folder, words, loader, command)
     if (begun_with := Manifest.read(folder).config_sha256) != configuration_sha256():
         log.warning(
             "%s was begun with another version of mindseye or its configuration (%.8s…): cells that are completed stay "
@@ -147,8 +155,8 @@ def _known(folder: Path) -> list[Cell]:
     return cells
 
 
-def _asked(folder: Path, words: Sequence[str], command: Sequence[str]) -> list[Cell]:
-    overrides = OverridesParser.create().parse_overrides(list(words))
+def _asked(folder: Path, words: Sequence[str], loader: ConfigLoader, command: Sequence[str]) -> list[Cell]:
+    overrides = OverridesParser.create(loader).parse_overrides(list(words))
     [grid] = BasicSweeper.split_arguments(overrides, None)
     return add_cells(folder, grid, command, configuration_sha256(), os.getcwd())
 
@@ -227,7 +235,15 @@ def _fail(folder: Path, cell: Cell, reason: str) -> None:
 
 
 class SweepEnd(Callback):
-    """After the last cell: summary, gallery.html, a table, every failure; the exit code says what is left."""
+    """Before the first cell, with -q, Hydra is told to be quiet.
+
+    After the last cell: summary, gallery.html, a table, every failure; the exit code says what is left.
+    """
+
+    def on_multirun_start(self, config: DictConfig, config_name: str | None = None) -> None:
+        """Hydra says which cells it launches, on standard output."""
+        if verbosity.is_quiet():
+            logging.getLogger("hydra").setLevel(logging.WARNING)
 
     def on_multirun_end(self, config: DictConfig, config_name: str | None = None) -> None:
         """Exits with 1 where a cell failed, with 75 where one is to be continued or waiting."""
@@ -257,18 +273,20 @@ def summarise_sweep(sweep: SweepStatus, measure: str | None) -> None:
     written = write_summary(sweep.folder, rows)
     if (page := try_gallery(sweep.folder)) is not None:
         written.append(page)
-    console = Console()
+    console = verbosity.console()
     chosen = pick_measure(rows, chosen=measure)
     console.print(closing_table(sweep, ranked(rows, chosen), chosen))
     for path in written:
         console.print(str(path), soft_wrap=True, highlight=False)
+    if verbosity.is_quiet():
+        print(sweep.folder, flush=True)
 
 
 def _chosen_measure(config: DictConfig) -> str | None:
     """`measure` as given for the whole sweep, whose own configuration is composed without the cells' overrides."""
     for word in OmegaConf.to_container(config.hydra.overrides.task):
         key, _, value = str(word).partition("=")
-        if key == "measure" and value in MEASURES:
+        if key == "measure" and (value in MEASURES or value.isidentifier()) and value != "null":
             return value
     return None
 

@@ -1,15 +1,18 @@
 """`mindseye`: one run from photographs and a network to pictures, by Hydra's grammar."""
 
+import argparse
 import hashlib
 import inspect
 import json
 import logging
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,28 +21,36 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
+from omegaconf.errors import OmegaConfBaseException
 
+from mindseye.commands import verbosity
 from mindseye.commands.closing_table import closing_table
 from mindseye.commands.configuration import (
     CONFIG_NAME,
     ConfigurationError,
     check,
     check_overrides,
+    check_own_files,
+    compose,
+    composition_error,
     config_folder,
+    escaped,
     make,
+    make_metric,
     quoted,
 )
 from mindseye.commands.gallery import try_gallery
 from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
+from mindseye.commands.repeating import EarlierRun, read_earlier, repeated_folder, tell_differences
 from mindseye.commands.tracking import tracked
 from mindseye.results.run_status import Occupied, RunRecord
 from mindseye.sweeps.manifest import Manifest, layers_beside
-from mindseye.visualizer.interruptions import SIGNALS, TO_BE_CONTINUED, Interrupted
+from mindseye.visualizer.interruptions import CTRL_C, SIGNALS, TO_BE_CONTINUED, Interrupted
 
 if TYPE_CHECKING:
     from mindseye.facets.cache import Cache
@@ -48,26 +59,72 @@ if TYPE_CHECKING:
     from mindseye.networks import Network
     from mindseye.results.metrics import TransferReference
 
-CTRL_C = 130  # the exit code of what a person stopped, as shells count it
+# What --from named, for the job that Hydra calls in this process.
+_repeated: ContextVar[EarlierRun | None] = ContextVar("repeated", default=None)
 log = logging.getLogger(__name__)
 
 
 def visualize(arguments: Sequence[str]) -> None:
     """Check every override, then hand over to Hydra, which calls `run` for each job."""
+    folder, arguments = repeated_folder(arguments)
     arguments = [anchored(quoted(word)) for word in arguments]
-    asked = get_args_parser().parse_args(arguments)
+    earlier = None
+    if folder is not None:
+        earlier = read_earlier(folder)
+        arguments = [*earlier.overrides_beside(arguments), *arguments]
+    asked = get_args_parser().parse_intermixed_args(arguments)
+    if earlier is not None and not asked.multirun:
+        asked.overrides.append("hydra.mode=RUN")  # a cell of an experiment is one run
+        arguments.append("hydra.mode=RUN")
+    check_flags(asked)
+    # Hydra itself takes options in front of the settings or behind them, not among them.
+    arguments = [*(word for word in arguments if word not in asked.overrides), *asked.overrides]
     shows_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
+    where = [f"hydra.searchpath=[{escaped(f'file://{Path(asked.config_dir).absolute()}')}]"] if asked.config_dir else []
     if not shows_only:
-        where = [f"hydra.searchpath=[file://{Path(asked.config_dir).absolute()}]"] if asked.config_dir else []
         check_overrides([*where, *asked.overrides])
         check_launcher(asked.overrides)
-    hand_over(arguments)
+    elif asked.info or asked.cfg:
+        compose([*where, *asked.overrides], with_hydra=True)
+    token = _repeated.set(earlier)
+    try:
+        hand_over(arguments)
+    finally:
+        _repeated.reset(token)
+
+
+def check_flags(asked: argparse.Namespace) -> None:
+    """Refuse flags of Hydra's that mean nothing here, or too much."""
+    if asked.experimental_rerun:
+        raise ConfigurationError(
+            "--experimental-rerun reads a pickle, which may run anything: mindseye --from RUN_FOLDER repeats a run"
+        )
+    if asked.config_name or asked.config_path:
+        raise ConfigurationError(
+            "--config-name, --config-path: there is one configuration; --config-dir=FOLDER adds files of your own to "
+            "its groups, FOLDER/experiment/mine.yaml say, for experiment=mine"
+        )
+    if asked.config_dir:
+        check_own_files(Path(asked.config_dir))
 
 
 def hand_over(arguments: Sequence[str]) -> None:
-    """Let Hydra run the job or the sweep of jobs, without looking at the overrides first."""
+    """Let Hydra run the job or the sweep of jobs, without looking at the overrides first.
+
+    Raises ConfigurationError, in one line, for what it cannot compose.
+    """
     sys.argv = ["mindseye", *arguments]
-    hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=CONFIG_NAME)(run)()
+    told = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would else print, often as a traceback
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=CONFIG_NAME)(run)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigurationError(composition_error(error)) from error
+    finally:
+        if told is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = told
 
 
 def run(config: DictConfig) -> float | None:
@@ -84,7 +141,7 @@ def run(config: DictConfig) -> float | None:
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     # Unresolved: the same wherever the run folder lies.
     key = hashlib.sha256(OmegaConf.to_yaml(config).encode()).hexdigest()
-    with interruptible() as earlier_handlers:
+    with verbosity.log_on_terminal(), interruptible() as earlier_handlers:
         try:
             with RunRecord(folder, list(hydra_config.overrides.task), key, keep_completed=in_sweep) as record:
                 if record.completed is not None:
@@ -92,6 +149,8 @@ def run(config: DictConfig) -> float | None:
                     return record.completed.measure
                 measure = _run(config, folder, key, record)
                 record.complete(measure)
+                if not in_sweep and (earlier := _repeated.get()) is not None:
+                    tell_differences(earlier, folder)
                 return measure
         except (Interrupted, KeyboardInterrupt) as stop:
             by_hand = isinstance(stop, KeyboardInterrupt)
@@ -151,23 +210,29 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     started = time.perf_counter()
     # Everything cheap is made first: a wrong value in any of it costs no reading of networks or photographs.
     parts = make_parts(config)
+    device = pick_device(config.trainer.accelerator)
 
+    from mindseye.facets.embedding import pick_method
     from mindseye.networks.preparing import prepare
     from mindseye.results.run_folder import start_run
     from mindseye.results.visualization import visualize as draw
     from mindseye.visualizer.checkpoints import Checkpoint
+    from mindseye.visualizer.fitting import count_processes
 
+    count_processes(config.trainer.devices, config.C, config.trainer.accelerator)
+    pick_method(config.facets.subsample, config.facets.tsne, config.facets.subsample)
+    check_photographs(config)
     network: Network = make(config.network)
     # A layer of an nn.Sequential is called 2, which YAML reads as a number.
     layer = network.resolve(_text(config.layer), config.depth)
-    network.to(pick_device(config.trainer.accelerator))
+    network.to(device)
     # From here on only the way to the layer is kept. Discovery knows no previous layer, so that all cells share it.
     looking = prepare(network, layer)
     drawing = looking if config.previous is None else prepare(network, layer, _text(config.previous))
     photographs, factors = find_photographs(config, looking, folder)
     cache = open_cache(config)
     others = layers_of_the_sweep(config, network, layer) if cache is not None else []
-    console = Console()
+    console = verbosity.console()
     measures = 4 + 6 * sum(node is not None for node in config.transfer.values())
     sweep = Path(hydra_config.sweep.dir).absolute() if hydra_config.mode == RunMode.MULTIRUN else None
     experiment = hydra_config.runtime.choices.get("experiment")
@@ -232,6 +297,8 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     console.print(closing_table(result))
     for name in ("facets.png", "facets", "metrics.json", *([page.name] if page else [])):
         console.print(f"{folder / name}", soft_wrap=True, highlight=False)
+    if verbosity.is_quiet() and sweep is None:
+        print(folder, flush=True)
     usual = "transfer.cosine" if references else "fidelity.cosine"
     return measure_of(result.metrics["summary"], config.measure or usual)
 
@@ -290,18 +357,39 @@ def _text(name: object) -> str | None:
 
 def make_parts(config: DictConfig) -> dict[str, Any]:
     """The method's parts out of their groups, by the names of `visualize`'s arguments."""
+    from mindseye.results.metrics import check_names
+
+    measures = {str(name): make_metric(node) for name, node in config.metrics.items() if node is not None}
+    check_names(measures)
     filters = [make(one) for one in config.filters.values() if one is not None]
     canvas = make(config.canvas)
     if "seed" in inspect.signature(get_object(config.canvas._target_)).parameters:
         canvas = partial(canvas, seed=config.seed)
+    optimizer = make(config.optimizer)
+    _try_out(canvas, optimizer)
     return {
         "objective": make(config.objective),
         "canvas": canvas,
         "schedules": make(config.schedule),
         "transformations": make(config.transformations),
-        "optimizer": make(config.optimizer),
+        "optimizer": optimizer,
         "filters": filters,
+        "measures": measures,
     }
+
+
+def _try_out(canvas: Any, optimizer: Any) -> None:
+    """Both are made from the facets, much later: one small picture shows what their constructors refuse."""
+    import torch
+
+    name = "canvas"
+    picture = torch.full((1, 3, 8, 8), 0.5)
+    try:
+        pixels = canvas(picture, picture[:, None])
+        name = "optimizer"
+        optimizer(pixels.parameters())
+    except Exception as error:  # whatever a constructor of anybody's raises
+        raise ConfigurationError(f"{name}: {error}" if name not in str(error) else str(error)) from error
 
 
 def pick_device(accelerator: str) -> str:
@@ -317,6 +405,19 @@ def pick_device(accelerator: str) -> str:
     raise ConfigurationError(f"trainer.accelerator={accelerator}: this machine has none; cpu or auto is right")
 
 
+def check_photographs(config: DictConfig) -> None:
+    """Refuse a folder that is none and a kind of object that cannot be drawn."""
+    from mindseye.facets.photographs import photograph_folder
+
+    if config.images.root is not None:
+        photograph_folder(config.images.root)
+        return
+    from mindseye.demo.photographs import KINDS
+
+    if config.images.get("kind") not in KINDS:
+        raise ConfigurationError(f"images.kind={config.images.get('kind')}: {', '.join(KINDS)} are right")
+
+
 def find_photographs(
     config: DictConfig, network: "Network", folder: Path
 ) -> tuple["Photographs", dict[str, str] | None]:
@@ -326,10 +427,8 @@ def find_photographs(
     size = config.images.size or network.size
     if config.images.root is not None:
         return load_photographs(config.images.root, size, network.channels), None
-    from mindseye.demo.photographs import KINDS, write_photographs
+    from mindseye.demo.photographs import write_photographs
 
-    if config.images.kind not in KINDS:
-        raise ConfigurationError(f"images.kind={config.images.kind}: {', '.join(KINDS)} are right")
     root = folder / "photographs"
     write_photographs(root, config.images.kind, config.images.count, seed=config.seed)
     factors = json.loads((root / "factors.json").read_text())
@@ -415,6 +514,8 @@ def complete(
     config: DictConfig,
 ) -> None:
     """Add to the measures what only the command knows: the demo's true facets, whole times, the configuration."""
+    from mindseye.facets.photographs import Photographs
+    from mindseye.facets.survey import content_of
     from mindseye.results.metrics import adjusted_rand_index
     from mindseye.results.visualization import sha256
 
@@ -422,4 +523,6 @@ def complete(
         ari = adjusted_rand_index(targets.labels, [factors[name] for name in targets.paths])
         metrics["summary"]["facets"] = {"ari": round(ari, 6)}
     metrics["timing"].update(discovery_s=round(discovery_s, 3), total_s=round(total_s, 3))
+    used = Photographs(Path(targets.root), targets.paths, targets.initial.shape[-1], targets.initial.shape[1])
+    metrics["provenance"]["photographs"] = {"sha256": content_of(used)}
     metrics["provenance"]["config_sha256"] = sha256(OmegaConf.to_yaml(config, resolve=True))

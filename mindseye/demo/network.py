@@ -70,7 +70,7 @@ class DemoNetwork(nn.Module):
         return self.fc(torch.flatten(self.avgpool(maps), 1))
 
 
-def demo_network(weights: str | None = "packaged") -> nn.Module:
+def demo_network(weights: str | Path | None = "packaged") -> nn.Module:
     """The demo's network in evaluation mode.
 
     weights: "packaged" for the trained ones that come with mindseye, the path of a safetensors file, or None for

@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,8 +12,9 @@ from torch import Tensor
 from mindseye.facets.cache import Cache
 from mindseye.facets.embedding import Method, Stage, cluster, embed, pick_method
 from mindseye.facets.photographs import Photographs
-from mindseye.facets.survey import Progress, Survey, as_maps, code_of, survey, to_unit, versions
+from mindseye.facets.survey import Progress, Survey, code_of, survey, to_unit, versions
 from mindseye.facets.targets import FacetTargets, top_channels
+from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import PreparedNetwork, prepare
 
@@ -107,7 +108,7 @@ def discover_facets(
     if not 1 <= k <= seen.means.shape[1]:
         raise ValueError(f"k={k}: layer {layer} has {seen.means.shape[1]} channels, so k is 1 to {seen.means.shape[1]}")
     # All that `embed` is told, so that the cache's key can leave nothing out.
-    settings = {
+    settings: dict[str, Any] = {
         "components": components, "perplexity": perplexity, "tsne": tsne, "subsample": subsample, "seed": seed,
     }  # fmt: skip
     key = {
@@ -210,6 +211,7 @@ def _blend_activations(network: PreparedNetwork, images: Tensor, weights: Tensor
     device = network.mean.device
     blended = []
     for photographs, w in zip(images, weights, strict=True):
-        maps = as_maps(network(to_unit(photographs, device))[0], network.layer).float()
+        answer = network(to_unit(photographs, device))[0]
+        maps = as_maps(answer, network.layer, network.prefix_tokens).float()
         blended.append(torch.einsum("n,ndhw->dhw", w.to(device), maps).cpu())
     return torch.stack(blended)

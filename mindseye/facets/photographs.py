@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 SUFFIXES = frozenset(
@@ -29,6 +30,10 @@ START = "fork" if sys.platform == "linux" else "spawn"
 # from where Pillow calls the result almost indistinguishable from a full decode (Image.thumbnail's `reducing_gap`).
 REDUCING_GAP = 3.0
 
+# Decoded, a picture takes 4 bytes a pixel, and twice that while it is cropped: this bounds it, whatever a small file
+# says of itself. It is where Pillow begins to warn; large JPEGs are decoded smaller and stay far below.
+MOST_PIXELS = 89_478_485
+
 Batch = tuple[list[int], Tensor, list["SkippedFile"]]
 
 
@@ -42,6 +47,20 @@ class SkippedFile:
 
     path: str
     reason: str
+
+    @property
+    def shown(self) -> str:
+        """The path in one line that can be printed, whatever bytes and line breaks the name has."""
+        return printable(self.path)
+
+
+def printable(name: str) -> str:
+    r"""A file's name as it is where it can be printed, else in quotes with escapes.
+
+    >>> printable("a b.png"), printable("a\nb.png")
+    ('a b.png', "'a\\nb.png'")
+    """
+    return name if name.isprintable() else ascii(name)
 
 
 @dataclass(frozen=True)
@@ -176,7 +195,8 @@ def _said_of_death(process: multiprocessing.Process, photographs: Photographs, i
     code = process.exitcode
     how = f"was killed ({signal.Signals(-code).name})" if code is not None and code < 0 else f"ended with code {code}"
     return (
-        f"a worker process {how} while it read {photographs.paths[indices[0]]} to {photographs.paths[indices[-1]]}: "
+        f"a worker process {how} while it read {printable(photographs.paths[indices[0]])} to "
+        f"{printable(photographs.paths[indices[-1]])}: "
         "no memory left, or a damaged file that crashes its decoder; fewer workers need less, and workers=0 reads "
         "without any"
     )
@@ -189,17 +209,26 @@ def load_photographs(root: str | os.PathLike[str], size: int = 224, channels: in
     what the network takes: 3 (RGB), 1 (luminance), or any other number for .npy arrays of that many channels.
     Links to folders are followed once. Raises FileNotFoundError where there is no such folder or no image in it.
     """
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise FileNotFoundError(f"images.root={root} {what}; name a folder of images or of class folders")
+    folder = photograph_folder(root)
     if size < 1 or channels < 1:
         raise ValueError(f"images.size and the network's channels are at least 1, not {size} and {channels}")
     paths, skipped = _list_files(folder)
     if not paths:
-        tried = f" ({len(skipped)} unusable: {skipped[0].path}: {skipped[0].reason})" if skipped else ""
+        tried = f" ({len(skipped)} unusable: {skipped[0].shown}: {skipped[0].reason})" if skipped else ""
         raise FileNotFoundError(f"no images under images.root={root}{tried}; looked for {', '.join(sorted(SUFFIXES))}")
     return Photographs(folder, tuple(paths), size, channels, tuple(skipped))
+
+
+def photograph_folder(root: str | os.PathLike[str]) -> Path:
+    """The folder, `~` expanded. Raises FileNotFoundError where there is none."""
+    try:
+        folder = Path(root).expanduser()
+    except RuntimeError:  # ~nobody
+        folder = Path(root)
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"images.root={root} {what}; name a folder of images or of class folders")
+    return folder
 
 
 def _list_files(root: Path) -> tuple[list[str], list[SkippedFile]]:
@@ -211,7 +240,12 @@ def _list_files(root: Path) -> tuple[list[str], list[SkippedFile]]:
         skipped.append(SkippedFile(os.path.relpath(error.filename, root), error.strerror or "cannot be listed"))
 
     for folder, folders, files in os.walk(root, followlinks=True, onerror=cannot_list):
-        status = os.stat(folder)
+        try:
+            status = os.stat(folder)
+        except OSError as error:  # gone since it was listed
+            cannot_list(error)
+            folders.clear()
+            continue
         if (status.st_dev, status.st_ino) in seen:  # a link back to a folder already walked
             folders.clear()
             continue
@@ -241,23 +275,34 @@ def read_photograph(path: str | os.PathLike[str], size: int, channels: int = 3) 
     animation the first frame. `.npy` holds [H, W], [H, W, ch] or [ch, H, W], integers or 0..1 floats. A JPEG at least
     2·REDUCING_GAP times as large as needed is decoded at a half, a quarter or an eighth of its size, in a third of the
     time.
-    Raises UnreadablePhotograph with the reason in one line.
+    A picture of more than MOST_PIXELS is not decoded. Raises UnreadablePhotograph with the reason in one line.
     """
     try:
         if Path(path).suffix.lower() == ".npy":
             return _resize_array(_read_array(path, channels), size)
         if channels not in (1, 3):
             raise UnreadablePhotograph(f"the network takes {channels} channels: give .npy arrays of that many")
-        with Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")  # a file that can be read is read, whatever its decoder thinks of it
             image.draft(None, (round(REDUCING_GAP * size),) * 2)  # does nothing to other formats
+            _check_pixels(*image.size)
             square = _central_square(image)
             return _to_tensor(_to_channels(square, channels).resize((size, size), Image.Resampling.BICUBIC))
     except UnreadablePhotograph:
         raise
     except Image.DecompressionBombError as error:
         raise UnreadablePhotograph(f"too many pixels: {error}") from error
+    except UnidentifiedImageError as error:  # its message names the path, which is known
+        raise UnreadablePhotograph("holds no picture in a format that is known here") from error
+    except OSError as error:
+        raise UnreadablePhotograph(" ".join((error.strerror or f"OSError: {error}").split())) from error
     except Exception as error:  # image decoders raise anything at all: struct.error, SyntaxError, EOFError …
         raise UnreadablePhotograph(" ".join(f"{type(error).__name__}: {error}".split())) from error
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise UnreadablePhotograph(f"too many pixels: {width} × {height}; {MOST_PIXELS:,} is the most that is decoded")
 
 
 def _central_square(image: Image.Image) -> Image.Image:
@@ -301,6 +346,9 @@ def _to_tensor(image: Image.Image) -> Tensor:
 
 def _read_array(path: str | os.PathLike[str], channels: int) -> np.ndarray:
     array = np.load(path, allow_pickle=False, mmap_mode="r")
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise UnreadablePhotograph("is an archive of arrays, not one array")
     if array.ndim == 2:
         array = array[None]
     if array.ndim == 3 and array.shape[0] != channels and array.shape[-1] == channels:
@@ -308,8 +356,12 @@ def _read_array(path: str | os.PathLike[str], channels: int) -> np.ndarray:
     if array.ndim != 3 or array.shape[0] != channels:
         raise UnreadablePhotograph(f"holds an array of shape {list(array.shape)}; [{channels}, H, W] is right")
     side = min(array.shape[1:])
+    if side == 0:
+        raise UnreadablePhotograph(f"holds an array of shape {list(array.shape)}: no pixels")
+    _check_pixels(side, side * -(-channels // 3))
     top, left = (array.shape[1] - side) // 2, (array.shape[2] - side) // 2
     values = np.array(array[:, top : top + side, left : left + side])
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.dtype == np.uint8:
         return values
     if values.dtype == np.uint16:

@@ -12,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mindseye.facets.cache import Cache
 from mindseye.facets.photographs import Photographs, SkippedFile, UnreadablePhotograph
+from mindseye.networks.maps import as_maps
 from mindseye.networks.merging import MergedNetwork, merge, share_weights
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import PreparedNetwork, prepare
@@ -85,7 +87,7 @@ def survey(
             cache.discard("survey", key)
             seen, recalled = look(), False
         elif recalled:
-            unreadable[:] = said
+            unreadable[:] = said or ()
             _say_skipped([*photographs.skipped, *unreadable])
             if progress is not None:
                 progress(len(photographs), len(photographs))
@@ -177,7 +179,7 @@ def _kept_bytes(network: PreparedNetwork, photographs: Photographs, keep_maps: i
     side = photographs.size
     image = torch.zeros(1, photographs.channels, side, side, device=network.mean.device)
     with torch.no_grad():
-        shape = as_maps(_answers(network, image, side)[0], network.layer).shape
+        shape = as_maps(_answers(network, image, side)[0], network.layer, network.prefix_tokens).shape
     maps = _map_bytes(len(photographs), shape)
     return 4 * len(photographs) * shape[1] + (maps if maps <= keep_maps else 0)
 
@@ -207,8 +209,9 @@ def _leave_out(layer: str, reason: object) -> None:
 class _Table:
     """What one layer says of the photographs, a row for each readable one: means, and maps where they are small."""
 
-    def __init__(self, layer: str, count: int, keep_maps: int) -> None:
+    def __init__(self, layer: str, prefix: int | None, count: int, keep_maps: int) -> None:
         self.layer = layer
+        self._prefix = prefix
         self._count, self._keep_maps = count, keep_maps
         self._means = self._maps = torch.empty(0)
         self._keeping = False
@@ -216,7 +219,7 @@ class _Table:
 
     def add(self, answer: Tensor) -> None:
         """The layer's output for the next photographs. Raises ValueError where it has no channels."""
-        answer = as_maps(answer, self.layer).float()
+        answer = as_maps(answer, self.layer, self._prefix).float()
         if not self._filled:  # the first batch says how large everything will be
             shape = torch.Size((self._count, *answer.shape[1:]))
             self._keeping = _map_bytes(self._count, shape) <= self._keep_maps
@@ -253,7 +256,7 @@ def _look(
 ) -> tuple[list[_Table], list[int], list[SkippedFile]]:
     """One pass over the photographs: a table for each layer, the indices [M] of the readable files, the others."""
     layers = network.layers if isinstance(network, MergedNetwork) else (network.layer,)
-    tables = [_Table(layer, len(photographs), keep_maps) for layer in layers]
+    tables = [_Table(layer, network.prefix_tokens, len(photographs), keep_maps) for layer in layers]
     readable: list[int] = []
     skipped: list[SkippedFile] = []
     for indices, images, unreadable in photographs.batches(batch_size, workers=workers):
@@ -285,9 +288,13 @@ def _answers(network: PreparedNetwork | MergedNetwork, images: Tensor, size: int
     except (RuntimeError, AssertionError) as error:
         # An image smaller than the network's kernels and strides, or not of its one size.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        last = network.layers[-1] if isinstance(network, MergedNetwork) else network.layer
+        if isinstance(network, MergedNetwork):
+            last, own = network.layers[-1], network.first.size
+        else:
+            last, own = network.layer, network.size
         raise ValueError(
-            f"{network.name} cannot look at {size}×{size} images up to {last} ({reason}); try another images.size"
+            f"{network.name} cannot look at {size}×{size} images up to {last} ({reason}); try another images.size, "
+            f"its own is {own}"
         ) from error
 
 
@@ -312,35 +319,15 @@ def _skipped_again(photographs: Photographs, readable: Tensor) -> list[SkippedFi
 def _say_skipped(skipped: Sequence[SkippedFile]) -> None:
     """Every file in the log; on the terminal, which shows warnings, the first of them and how many there are."""
     for file in skipped:
-        log.info("skipped %s: %s", file.path, file.reason)
+        log.info("skipped %s: %s", file.shown, file.reason)
     if skipped:
         more = f" and {len(skipped) - 1} more (named in the log)" if len(skipped) > 1 else ""
-        log.warning("skipped %s: %s%s", skipped[0].path, skipped[0].reason, more)
-
-
-# ---- activations -------------------------------------------------------------------------------------------------
+        log.warning("skipped %s: %s%s", skipped[0].shown, skipped[0].reason, more)
 
 
 def to_unit(images: Tensor, device: torch.device) -> Tensor:
     """uint8 images on any device -> float32 in 0..1 on `device`."""
     return images.to(device, non_blocking=True).float() / 255
-
-
-def as_maps(activation: Tensor, layer: str) -> Tensor:
-    """A layer's output as maps [B, D, H', W']; a pooled one [B, D] has maps of one pixel. ValueError for the rest.
-
-    Images are square here, and so are maps: of four dimensions whose second and third are equal and the fourth is not,
-    the fourth is the channels' (Swin transformers give [B, H', W', D]), and it is put first.
-    """
-    if activation.ndim == 4:
-        _, first, second, last = activation.shape
-        return activation.permute(0, 3, 1, 2) if first == second != last else activation
-    if activation.ndim == 2:
-        return activation[:, :, None, None]
-    raise ValueError(
-        f"layer {layer} gives a tensor of shape {list(activation.shape)}; a visualisation needs maps [B, D, H, W] or "
-        "pooled channels [B, D]: `mindseye layers` lists the layers that have them"
-    )
 
 
 # ---- all that a survey depends on --------------------------------------------------------------------------------
@@ -400,7 +387,8 @@ def architecture(body: nn.Module) -> str:
             generated = getattr(module, "code", None)  # torch.fx's and torch.jit's modules are their own source
         if isinstance(generated, str):
             digest.update(generated.encode())
-        sources.add(_source_sha256(type(module)))
+        kind: Any = type(module)  # hashable, which mypy denies of a metaclass's class
+        sources.add(_source_sha256(kind))
     digest.update("".join(sorted(sources)).encode())
     return digest.hexdigest()
 
@@ -453,4 +441,5 @@ def _file_sha256(path: str | Path) -> str:
         return f"{Path(path).name}: {type(error).__name__}"
 
 
-_CODE = code_of(*map(inspect.getfile, (Photographs, PreparedNetwork, MergedNetwork, Tape, Survey)))
+_LOOKING: tuple[Any, ...] = (Photographs, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps)
+_CODE = code_of(*map(inspect.getfile, _LOOKING))

@@ -1,10 +1,12 @@
 """What discovery hands on: per facet a first image, the activation to reach and the channels that count."""
 
 import hashlib
+import html
 import json
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -12,9 +14,11 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from mindseye.facets.photographs import SkippedFile
-from mindseye.files import write_atomically
+from mindseye.facets.pictures import html_table, inline_png, strip
+from mindseye.files import plain_file, write_atomically
 
 FORMAT = 1
+SHOWN = 5  # photographs and channels of a facet in a notebook
 
 
 @dataclass(frozen=True)
@@ -80,21 +84,65 @@ class FacetTargets:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "FacetTargets":
-        """Read what `save` wrote. Raises ValueError where a file is missing, of another format, or damaged."""
+        """Read what `save` wrote. Raises ValueError where a file is missing, of another format, a link, or damaged.
+
+        The folder may be anybody's: JSON and safetensors are read, and nothing in them is run.
+        """
         place = Path(folder)
         try:
-            said = json.loads((place / "targets.json").read_text())
-            tensors = load_tensors((place / "targets.safetensors").read_bytes())
+            said = json.loads(plain_file(place / "targets.json", place).read_bytes())
+            tensors: dict[str, Any] = load_tensors(plain_file(place / "targets.safetensors", place).read_bytes())
             if said.pop("format") != FORMAT:
                 raise ValueError(f"written in another format than {FORMAT}")
             expected = said.pop("content_hash")
             skipped = tuple(SkippedFile(**entry) for entry in said.pop("skipped"))
             targets = cls(**tensors, skipped=skipped, paths=tuple(said.pop("paths")), **said)
+            targets._check()
         except Exception as error:
-            raise ValueError(f"{place} holds no readable facet targets ({error})") from error
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"{place} holds no readable facet targets ({reason})") from error
         if targets.content_hash() != expected:
             raise ValueError(f"{place} is damaged: its content is not what its hash says; delete it and discover again")
         return targets
+
+    def _check(self) -> None:
+        """Raises ValueError where shapes do not agree or an index leads nowhere: a hash says nothing of who made it."""
+        texts = (self.layer, self.root, *self.paths, *(text for one in self.skipped for text in (one.path, one.reason)))
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a name is no text")
+        (C, N), M = self.chosen.shape, len(self.paths)
+        ch, S = self.initial.shape[1:3]
+        shapes = {
+            "initial": (C, ch, S, S), "maps": (C, *self.maps.shape[1:]), "channels": (C, self.k), "weights": (C, N),
+            "distances": (C, N), "photographs": (C, N, ch, S, S), "embedding": (M, 2), "labels": (M,),
+            "centres": (C, 2), "mean_activation": self.maps.shape[1:2],
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            if tuple(getattr(self, name).shape) != tuple(shape):
+                raise ValueError(f"{name} is {list(getattr(self, name).shape)}, not {list(shape)}")
+        if self.maps.ndim != 4 or min(C, N, M, S) < 1:
+            raise ValueError("there is nothing in it")
+        for name, most in (("chosen", M), ("labels", C), ("channels", self.maps.shape[1])):
+            values = getattr(self, name)
+            if values.dtype != torch.int64 or not 0 <= int(values.min()) <= int(values.max()) < most:
+                raise ValueError(f"{name} holds what is no number of 0 to {most - 1}")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row per facet with its photographs, the largest weight first, and their blend."""
+        place, layer = html.escape(self.root), html.escape(self.layer)
+        rows = []
+        for c, size in enumerate(self.labels.bincount(minlength=self.C).tolist()):
+            order = self.weights[c].argsort(descending=True, stable=True)[:SHOWN].tolist()
+            photographs = strip([self.photographs[c, n] for n in order])
+            first = html.escape(self.paths[int(self.chosen[c, order[0]])])
+            channels = ", ".join(map(str, self.channels[c, :SHOWN].tolist()))
+            rows.append([
+                str(c), str(size), inline_png(photographs, f"photographs of facet {c}"),
+                inline_png(strip([self.initial[c]]), f"initial image of facet {c}"), first, f"{channels} …",
+            ])  # fmt: skip
+        heads = ["facet", "photographs", "the nearest", "initial image", "the first of them", "strongest channels"]
+        said = f"{self.C} facets of {len(self.paths)} photographs · top {self.k} of {self.maps.shape[1]} channels"
+        return f"<p><b>{layer}</b> · {said}<br>{place}</p>{html_table(heads, rows)}"
 
     def _tensors(self) -> dict[str, Tensor]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}

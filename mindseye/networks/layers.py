@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from mindseye.networks.maps import channels_come_last, token_grid
 from mindseye.networks.receptive_field import FieldTracker, input_field
 
 # A residual network of torchvision's build has its four stages as children 4 to 7 of the body.
@@ -51,11 +52,11 @@ class LayerRow:
     paper: str | None  # the paper's spelling, where the network has one
     kind: str  # the module's class
     channels: int | None  # None where the layer gives no tensor
-    map_size: tuple[int, int] | None  # height, width in units; None where it gives no [B,D,H',W'] map
+    map_size: tuple[int, int] | None  # height, width in units, of tokens their grid's; None where it has none
     receptive_field: tuple[float, float] | None  # height, width in pixels; infinite: the whole image; None: unknown
     depth: str | None  # early, middle, late, where the network's config names it
     calls: int  # in one pass; the row describes the last
-    convolutional: bool  # holds a convolution: a layer people choose, unlike a lone norm, activation or pooling
+    weighted: bool  # holds a convolution or a linear layer: one people choose, unlike a norm, activation or pooling
 
 
 class _Described(Protocol):
@@ -66,6 +67,7 @@ class _Described(Protocol):
     layers: dict[str, str]
     channels: int
     size: int
+    prefix_tokens: int | None
 
 
 def layer_table(network: _Described, size: int | None = None) -> list[LayerRow]:
@@ -99,13 +101,13 @@ def layer_table(network: _Described, size: int | None = None) -> list[LayerRow]:
                 receptive_field=answer.field,
                 depth=aliases.get(path),
                 calls=answer.calls,
-                convolutional=any(isinstance(part, _CONVOLUTIONS) for part in module.modules()),
+                weighted=any(isinstance(part, _WEIGHTED) for part in module.modules()),
             )
         )
     return rows
 
 
-_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+_WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 @dataclass
@@ -117,7 +119,7 @@ class _Answer:
     map_size: tuple[int, int] | None = None
     field: tuple[float, float] | None = None
 
-    def see(self, output: Any, tracker: FieldTracker) -> None:
+    def see(self, output: Any, tracker: FieldTracker, prefix: int | None) -> None:
         self.calls += 1
         self.channels = self.map_size = self.field = None
         if not isinstance(output, Tensor) or output.ndim < 2:
@@ -127,9 +129,13 @@ class _Answer:
         if set(spans) == {2, 3} or (not spans and output.ndim == 4 and output.shape[2] == output.shape[3]):
             self.channels, self.map_size = output.shape[1], (output.shape[2], output.shape[3])
             self.field = input_field(spans)
-        else:
-            # tokens [B,T,D] and maps with their channels last
-            self.channels = output.shape[-1]
+            return
+        self.channels = output.shape[-1]  # tokens [B,T,D], maps with their channels last, pooled channels [B,D]
+        if output.ndim == 4 and (set(spans) == {1, 2} or (not spans and channels_come_last(tuple(output.shape)))):
+            self.map_size = (output.shape[1], output.shape[2])
+            self.field = input_field({dim + 1: span for dim, span in spans.items()})
+        elif output.ndim == 3 and (grid := token_grid(output.shape[1], prefix)) is not None:
+            self.map_size = (grid[1], grid[1])
 
 
 def _answers(network: _Described, side: int, device: str | None) -> dict[str, _Answer]:
@@ -142,19 +148,21 @@ def _answers(network: _Described, side: int, device: str | None) -> dict[str, _A
     with torch.inference_mode():
         images = torch.zeros(1, network.channels, side, side, dtype=like.dtype, device=like.device)
         tracker = FieldTracker(images)
-        with _listening(network.body, answers, tracker), tracker:
+        with _listening(network.body, answers, tracker, network.prefix_tokens), tracker:
             torch.func.functional_call(network.body, tensors, (images,))
     return answers
 
 
 @contextmanager
-def _listening(body: nn.Module, answers: dict[str, _Answer], tracker: FieldTracker) -> Iterator[None]:
+def _listening(
+    body: nn.Module, answers: dict[str, _Answer], tracker: FieldTracker, prefix: int | None
+) -> Iterator[None]:
     handles = []
     try:
         for path, module in body.named_modules():
 
             def listen(module: nn.Module, arguments: tuple[Any, ...], output: Any, path: str = path) -> None:
-                answers.setdefault(path, _Answer()).see(output, tracker)
+                answers.setdefault(path, _Answer()).see(output, tracker, prefix)
 
             handles.append(module.register_forward_hook(listen))
         yield

@@ -7,17 +7,20 @@ import importlib.util
 import inspect
 import re
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mindseye.networks.network import Network
 from mindseye.networks.weights import (
     STATE_DICT_FILES,
+    StateDict,
     class_count,
     existing_file,
     fit_names,
@@ -28,6 +31,8 @@ from mindseye.networks.weights import (
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+Built = TypeVar("Built")
+Family = Literal["classification", "segmentation", "detection"]  # of torchvision's models
 
 # ---- the five ways to a network ---------------------------------------------------------------------------------
 
@@ -35,23 +40,25 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def torchvision_network(
     name: str,
     weights: str | Path | None = "DEFAULT",
-    mean: Sequence[float] | None = IMAGENET_MEAN,
-    std: Sequence[float] | None = IMAGENET_STD,
-    size: int | None = 224,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: int | None = None,
     layers: Mapping[str, str] | None = None,
     num_classes: int | None = None,
 ) -> Network:
-    """A torchvision classification model.
+    """A torchvision model for classification or segmentation, or the backbone of one for detection.
 
     weights: None (random), "DEFAULT" or another of its published weights (downloaded once), or a file with a state
-    dict. mean, std, size: None takes what the published weights were evaluated with, ImageNet's and 224 otherwise.
-    num_classes: None reads it from the file, 1000 otherwise.
+    dict. mean, std, size: None takes what the published weights were evaluated with, ImageNet's and 224 otherwise. A
+    vision transformer of another size has its position embeddings interpolated. num_classes: None reads it from the
+    file, 1000 otherwise (segmentation: 21); a detection network's heads have no part in what is looked into.
 
     Raises ValueError, FileNotFoundError.
     """
     from torchvision import models
 
-    builder = _torchvision_builder(name)
+    family = _torchvision_family(name)
+    builder = models.get_model_builder(name)
     published = models.get_model_weights(name)
     path = weights_file(weights)
     entry = None
@@ -63,13 +70,26 @@ def torchvision_network(
             )
         entry = published[str(weights)]
     evaluated = entry.transforms() if entry is not None else None
+    side = getattr(evaluated, "crop_size", [224])[0]
+    state = None
+    if path is not None:
+        state = read_state_dict(path)
+    elif entry is not None and name.startswith("vit_") and size not in (None, side):
+        state = _downloaded(name, lambda: entry.get_state_dict(progress=False, check_hash=True))
+    size = size if size is not None else side
+    if entry is not None and state is None:
+        body = _downloaded(name, lambda: builder(weights=entry, progress=False))
+    else:
+        source = path if path is not None else Path(str(weights))
+        body = _torchvision_body(name, family, builder, num_classes, size, state, source)
+    classes = entry.meta["categories"] if entry is not None and family == "classification" else None
+    if family == "detection":
+        mean = mean if mean is not None else body.transform.image_mean
+        std = std if std is not None else body.transform.image_std
+        body = _DetectionBackbone(body.backbone)
     mean = mean if mean is not None else getattr(evaluated, "mean", IMAGENET_MEAN)
     std = std if std is not None else getattr(evaluated, "std", IMAGENET_STD)
-    size = size if size is not None else getattr(evaluated, "crop_size", [224])[0]
-    if entry is not None:
-        body = _downloaded(name, lambda: builder(weights=entry, progress=False))
-        return Network(body, mean, std, name, size, layers, entry.meta["categories"])
-    return Network(_torchvision_body(name, builder, num_classes, path), mean, std, name, size, layers)
+    return Network(body, mean, std, name, size, layers, classes)
 
 
 def timm_network(
@@ -83,7 +103,8 @@ def timm_network(
 ) -> Network:
     """A timm model. weights: None (random), "DEFAULT" (downloaded once), or a file with a state dict.
 
-    mean, std, size: None takes timm's own for this model; the length of a given mean is the number of channels.
+    mean, std, size: None takes timm's own for this model; the length of a given mean is the number of channels. A model
+    of one image size alone (vision transformers) is built for another where one is given.
 
     Raises ValueError (also where timm is not installed), FileNotFoundError.
     """
@@ -103,13 +124,20 @@ def timm_network(
         arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
         if mean is not None:
             arguments["in_chans"] = len(mean)
+        published = timm.get_pretrained_cfg(name)
+        if size is not None and published is not None and published.fixed_input_size:
+            arguments["img_size"] = size
         pretrained = weights == "DEFAULT"
-        return _downloaded(name, lambda: timm.create_model(name, pretrained=pretrained, **arguments))
+        try:
+            return _downloaded(name, lambda: timm.create_model(name, pretrained=pretrained, **arguments))
+        except TypeError as error:  # it takes no such argument
+            raise ValueError(f"timm cannot build {name} with {arguments}: {error}; size=null is its own") from error
 
     body = build(num_classes)
     if state is not None and path is not None:
         state = fit_names(state, body)
-        if num_classes is None and (classes := class_count(state, body, body.num_classes)) is not None:
+        built_with = int(getattr(body, "num_classes", 0))
+        if num_classes is None and (classes := class_count(state, body, built_with)) is not None:
             body = build(classes)
         load_weights(state, body, path, name)
     data = resolve_model_data_config(body)
@@ -130,6 +158,8 @@ def callable_network(
 ) -> Network:
     """Whatever nn.Module a function (or class) returns that takes [B,ch,H,W], ch being the length of mean and std.
 
+    A program of torch.export is one as well, where it was exported for any number of images.
+
     target: "package.module.function", importable also from the current directory, or "path/to/file.py:function";
     arguments: what it is called with; weights: a file with a state dict to load into what it returns.
 
@@ -142,9 +172,7 @@ def callable_network(
         raise ValueError(f"{target} cannot be called with arguments {dict(arguments or {})}: {error}") from None
     except ValueError:
         pass  # a builtin has no signature to check
-    body = function(**(arguments or {}))
-    if not isinstance(body, nn.Module):
-        raise ValueError(f"{target} returned a {type(body).__name__}: it must return a torch.nn.Module")
+    body = _looked_into(function(**(arguments or {})), f"what {target} returned")
     name = name or target.rpartition(":")[2].rpartition(".")[2]
     if weights is not None:
         path = existing_file(weights)
@@ -199,7 +227,7 @@ def demo_network(
 
 
 def load_network(
-    name: str | nn.Module = "resnet50",
+    name: "str | nn.Module | torch.export.ExportedProgram" = "resnet50",
     weights: str | Path | None = "DEFAULT",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -208,14 +236,25 @@ def load_network(
     num_classes: int | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> Network:
-    """A network by what names it: a torchvision name, "demo", "timm/<name>", a dotted path, or an nn.Module itself.
+    """A network by what names it: a torchvision name, "demo", "timm/<name>", a dotted path; or an nn.Module itself, or
+    a program of torch.export.
 
-    weights: None (random), "DEFAULT" (the network's own), or a file with a state dict. mean, std: a module or a
-    dotted path has no default for them. arguments: what a dotted path is called with.
+    It is frozen, in evaluation mode, and takes images [B,ch,H,W] in 0..1, ch being the length of mean and std.
+
+    weights: None (random), "DEFAULT" (the network's own), or a file with a state dict. mean, std: on images in 0..1,
+    one number a channel; a module or a dotted path has no default for them. size: the side in pixels that photographs
+    are best read at. layers: the names of its depths, {"early": ..., "middle": ..., "late": ...}. num_classes: of a
+    torchvision or timm model, where the file does not say. arguments: what a dotted path is called with.
+
+    >>> load_network("demo").resolve(depth="early")
+    'layer2.0'
+    >>> own = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    >>> load_network(own, mean=[0.5], std=[0.25], size=32).channels
+    1
 
     Raises ValueError, FileNotFoundError.
     """
-    if not isinstance(name, nn.Module) and name == "demo":
+    if isinstance(name, str) and name == "demo":
         own = "packaged" if weights == "DEFAULT" else weights
         return demo_network(own, layers, size if size is not None else 96)
     if isinstance(name, str) and name.startswith("timm/"):
@@ -228,9 +267,10 @@ def load_network(
     own_file = None if weights in (None, "DEFAULT") else existing_file(weights)
     if isinstance(name, str):
         return callable_network(name, arguments, own_file, mean=mean, std=std, size=side, layers=layers)
+    body = _looked_into(name, "the network")
     if own_file is not None:
-        load_weights(fit_names(read_state_dict(own_file), name), name, own_file, type(name).__name__)
-    return Network(name, mean, std, type(name).__name__.lower(), side, layers)
+        load_weights(fit_names(read_state_dict(own_file), body), body, own_file, type(body).__name__)
+    return Network(body, mean, std, type(body).__name__.lower(), side, layers)
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -238,44 +278,115 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"; the nearest names are {', '.join(nearest)}" if nearest else ""
 
 
+def _looked_into(given: object, what: str) -> nn.Module:
+    """A module on whose layers hooks can stand. Raises ValueError, with what to give instead, where there is none."""
+    if isinstance(given, torch.export.ExportedProgram):
+        images = next(node.meta["val"] for node in given.graph.nodes if node.name in given.graph_signature.user_inputs)
+        if isinstance(images.shape[0], int):
+            raise ValueError(
+                f"{what} was exported for {images.shape[0]} images at once: export it for any number, with "
+                "torch.export.export(…, dynamic_shapes=({0: torch.export.Dim('batch')},))"
+            )
+        return torch.export.unflatten(given)
+    if isinstance(given, torch.jit.ScriptModule):
+        raise ValueError(
+            f"{what} is a TorchScript program, which nothing can look into: give the nn.Module it was made of, with "
+            "torch.jit.load(file).state_dict() as its weights, or export it with torch.export"
+        )
+    if not isinstance(given, nn.Module):
+        raise ValueError(f"{what} is a {type(given).__name__}: a torch.nn.Module is right")
+    try:
+        return given.eval()
+    except NotImplementedError:
+        raise ValueError(
+            f"{what} is the flat module of a program of torch.export, whose layers are none any more: give the "
+            "ExportedProgram itself"
+        ) from None
+
+
 # ---- building ---------------------------------------------------------------------------------------------------
 
 
-def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
+class _DetectionBackbone(nn.Module):
+    """The backbone under the name it has in the whole network, which takes lists of images and looks for boxes."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> Any:
+        """What the backbone gives for normalised images [B,3,H,W]."""
+        return self.backbone(images)
+
+
+def _torchvision_family(name: str) -> Family:
+    """Which kind of model a name is of. Raises ValueError where it is of none that takes images [B,3,H,W]."""
     from torchvision import models
 
-    known = models.list_models(module=models)  # the classification models alone
-    if name not in known:
-        raise ValueError(f"torchvision has no classification model {name!r}{_nearest(name, known)}")
-    return models.get_model_builder(name)
+    homes: dict[Family, ModuleType] = {
+        "classification": models, "segmentation": models.segmentation, "detection": models.detection,
+    }  # fmt: skip
+    known = {family: models.list_models(module=home) for family, home in homes.items()}
+    for family, names in known.items():
+        if name in names:
+            return family
+    everything = [one for names in known.values() for one in names]
+    raise ValueError(f"torchvision has no model {name!r} of images{_nearest(name, everything)}")
 
 
 def _torchvision_body(
-    name: str, builder: Callable[..., nn.Module], num_classes: int | None, path: Path | None
+    name: str,
+    family: Family,
+    builder: Callable[..., nn.Module],
+    num_classes: int | None,
+    size: int,
+    state: StateDict | None,
+    source: Path,
 ) -> nn.Module:
-    """The model with the weights of a file, or random ones; as many classes as the file has."""
+    """The model with the weights of a state dict, or random ones; as many classes as the state dict has."""
+    usual = {"classification": 1000, "segmentation": 21, "detection": 91}[family]
     arguments: dict[str, Any] = {"weights": None}
+    if family != "classification":
+        arguments["weights_backbone"] = None
     if name in ("googlenet", "inception_v3"):
         # As with the published weights: these two rescale their input, and need no auxiliary heads to look inside.
-        arguments.update(aux_logits=False, transform_input=True, init_weights=path is None)
-    body = builder(num_classes=num_classes or 1000, **arguments)
-    if path is None:
+        arguments.update(aux_logits=False, transform_input=True, init_weights=state is None)
+    if name.startswith("vit_"):
+        arguments["image_size"] = size
+    body = builder(num_classes=num_classes or usual, **arguments)
+    if state is None:
         return body
-    state = read_state_dict(path)
     if name.startswith("densenet"):
-        state = type(state)((re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key), state[key]) for key in state)
+        state = OrderedDict((re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key), state[key]) for key in state)
     state = fit_names(state, body)
-    if name in ("googlenet", "inception_v3"):
+    if family == "detection":
+        backbone = {key.removeprefix("backbone."): state[key] for key in state if key.startswith("backbone.")}
+        load_weights(backbone, body.get_submodule("backbone"), source, name)
+        return body
+    if name in ("googlenet", "inception_v3") or family == "segmentation":
         state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}
-    if num_classes is None and (classes := class_count(state, body, 1000)) is not None:
+    if name.startswith("vit_"):
+        state = _for_size(state, body, size)
+    if num_classes is None and (classes := class_count(state, body, usual)) is not None:
         body = builder(num_classes=classes, **arguments)
-    load_weights(state, body, path, name)
+    load_weights(state, body, source, name)
     return body
 
 
-def _downloaded(name: str, build: Callable[[], nn.Module]) -> nn.Module:
+def _for_size(state: StateDict, body: nn.Module, size: int) -> StateDict:
+    """torchvision's vision transformer with its position embeddings interpolated to images of another size."""
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    if "encoder.pos_embedding" not in state:
+        return state  # what is missing is said when it is loaded
+    return interpolate_embeddings(size, body.patch_size, OrderedDict(state))
+
+
+def _downloaded(name: str, build: Callable[[], Built]) -> Built:
     try:
         return build()
+    except TypeError:
+        raise
     except Exception as error:  # each hub has its own errors for no network, no such file, a broken file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(

@@ -35,6 +35,11 @@ class MergedNetwork(nn.Module):
         self.eval()
 
     @property
+    def prefix_tokens(self) -> int | None:
+        """As `Network.prefix_tokens`."""
+        return self.first.prefix_tokens
+
+    @property
     def mean(self) -> Tensor:
         """[ch,1,1], on the network's device."""
         return self.first.mean

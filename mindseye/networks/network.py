@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mindseye.networks.layers import resolve_layer
+from mindseye.networks.maps import prefix_tokens
 
 # The layers of the depths early, middle and late; conf/network has the same, and a test compares them.
 # Where the paper shows a layer of the network, it is among them.
@@ -30,7 +31,8 @@ class Network(nn.Module):
 
     Attributes: `name`; `body`, whose module paths are the layer names; `mean` and `std` [ch,1,1]; `channels` ch;
     `size`, the side in pixels its photographs are best read at; `layers`, the layer names of the depths early,
-    middle, late; `classes`, the names of its outputs where they are known.
+    middle, late; `classes`, the names of its outputs where they are known; `prefix_tokens`, how many tokens of a
+    transformer stand before the image's (None: it does not say).
     """
 
     mean: Tensor
@@ -55,6 +57,7 @@ class Network(nn.Module):
         self.register_buffer("mean", torch.tensor([float(value) for value in mean], device=device)[:, None, None])
         self.register_buffer("std", torch.tensor([float(value) for value in std], device=device)[:, None, None])
         self.channels = len(mean)
+        self.prefix_tokens = prefix_tokens(body)
         self.size = int(size)
         given = KNOWN_LAYERS.get(name, {}) if layers is None else layers
         self.layers = {depth: layer for depth, layer in given.items() if layer is not None}

@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 class PreparedNetwork(nn.Module):
     """A network cut off after one layer: images [B,ch,H,W] in 0..1 -> (target, previous).
 
-    It has what the rooms ask of a `Network`: `name`, `channels`, `size`, `layers`, `classes`, `mean`, `std`,
-    `resolve`, `fingerprint`. `layer` and `previous` are the exact names it was prepared for; `folded`, the number of
-    BatchNorms folded; `traced`, whether it runs as one straight program (else by hooks on the whole network).
+    It has what the rooms ask of a `Network`: `name`, `channels`, `size`, `layers`, `classes`, `prefix_tokens`, `mean`,
+    `std`, `resolve`, `fingerprint`. `layer` and `previous` are the exact names it was prepared for; `folded` is the
+    number of BatchNorms folded; `traced`, whether it runs as one straight program (else by hooks on the whole network).
     """
 
     mean: Tensor
@@ -57,6 +57,7 @@ class PreparedNetwork(nn.Module):
         super().__init__()
         self.name, self.channels, self.size = network.name, network.channels, network.size
         self.layers, self.classes = network.layers, network.classes
+        self.prefix_tokens = network.prefix_tokens
         self.register_buffer("mean", network.mean.clone())
         self.register_buffer("std", network.std.clone())
         self.layer, self.previous = layer, previous
@@ -209,10 +210,11 @@ def prepare(
             straight, reason = None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             break
         if channels_last:
-            straight = straight.to(memory_format=torch.channels_last)
+            straight._apply(_channels_last)
         made = PreparedNetwork(network, straight, layer, previous, channels_last=channels_last, folded=folded)
         off = _difference(made, probe, target, tape.previous)
         if off <= TOLERANCE:
+            log.debug("%s up to %s is one program: %d BatchNorms folded, off by %.1g", network.name, layer, folded, off)
             return made
         straight, reason = None, f"its answer would be off by {off:.1g}"
     log.info("%s runs as it stands, by hooks: %s", network.name, reason)
@@ -328,10 +330,10 @@ def _fold(straight: fx.GraphModule) -> int:
         merged = _folded(convolution, norm)
         if merged is None:
             continue
-        straight.set_submodule(source.target, merged)
+        straight.add_submodule(source.target, merged)
         modules[source.target] = merged
         if type(norm).__name__ == "BatchNormAct2d":  # timm's, whose activation (and dropout) stay
-            straight.set_submodule(node.target, nn.Sequential(norm.drop, norm.act))
+            straight.add_submodule(node.target, nn.Sequential(norm.drop, norm.act))
         else:
             node.replace_all_uses_with(source)
             straight.graph.erase_node(node)
@@ -358,7 +360,12 @@ def _freeze(straight: fx.GraphModule) -> None:
         if FrozenConv2d.suits(module):
             if module not in made:
                 made[module] = FrozenConv2d.of(module)
-            straight.set_submodule(name, made[module])
+            straight.add_submodule(name, made[module])
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """As `Module.to(memory_format=…)` has it, which fails where a tensor has five dimensions."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 def _probe(network: Network) -> Tensor:

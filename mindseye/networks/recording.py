@@ -55,9 +55,10 @@ class Tape:
         self._previous_layer = previous
         self._path, self._call = resolve_layer(network.body, layer)
         self._module = network.body.get_submodule(self._path)
-        self._previous_path, self._previous_call = (
-            (None, None) if previous is None else resolve_layer(network.body, previous)
-        )
+        self._previous_path: str | None = None
+        self._previous_call: int | None = None
+        if previous is not None:
+            self._previous_path, self._previous_call = resolve_layer(network.body, previous)
         self._open = True
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,12 +50,18 @@ def read_state_dict(path: Path) -> StateDict:
         except SafetensorError as error:
             raise ValueError(f"{path} is not a whole .safetensors file: {error}") from None
     try:
-        saved: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of a TorchScript file, which is refused below
+            warnings.simplefilter("ignore", UserWarning)
+            saved: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         holds = f"holds objects besides tensors ({found[1]})" if found else "is not a file of tensors"
         raise ValueError(f"{path} {holds}: save model.state_dict() alone, with torch.save or as .safetensors") from None
     except (RuntimeError, EOFError) as error:
+        if "TorchScript" in str(error):
+            raise ValueError(
+                f"{path} is a TorchScript program: save torch.jit.load({path.name!r}).state_dict(), with torch.save"
+            ) from None
         raise ValueError(f"{path} cannot be read as a state dict: {_first_line(error)}") from None
     for key in _NESTED_UNDER:
         if isinstance(saved, Mapping) and isinstance(saved.get(key), Mapping):

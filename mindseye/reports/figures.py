@@ -24,9 +24,9 @@ from matplotlib.font_manager import FontProperties, get_font
 from matplotlib.textpath import TextToPath
 from torch import Tensor
 
+from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import write_atomically
-from mindseye.results.pictures import to_picture
 
 COLUMN, PAGE = 3.5, 7.16  # inches: the widths of a column and of a page of IEEE's two-column papers
 TALLEST = 9.2  # inches

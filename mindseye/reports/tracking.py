@@ -1,17 +1,17 @@
 """What a finished run leaves with its trackers: measures, the sheet of all facets, the map, a table, the run folder."""
 
 import io
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.reports.figures import feature_space
-from mindseye.results.pictures import to_picture
+from mindseye.results.metrics import numbers
 from mindseye.visualizer.tracking import AXIS, Tracker
 
 LEFT_OUT = ("wandb", "tensorboard", "csv", "checkpoint", "photographs")  # of a run folder's artifact
@@ -29,9 +29,9 @@ def track_result(
     told = [tracker for tracker in trackers if not tracker.failed]
     if not told:
         return
-    figures = dict(_numbers(metrics["summary"]))
+    figures = dict(numbers(metrics["summary"]))
     for name, values in metrics["baselines"].items():
-        figures |= {f"{name}/{key}": value for key, value in _numbers(values)}
+        figures |= {f"{name}/{key}": value for key, value in numbers(values)}
     for tracker in told:
         tracker.log_metrics({f"metrics/{name}": value for name, value in figures.items()}, steps)
     drawing = [tracker for tracker in told if tracker.is_wandb or tracker.is_tensorboard]
@@ -49,15 +49,6 @@ def track_result(
             tracker.attempt(lambda logger: logger.experiment.log_artifact(_artifact(folder, logger.experiment.id)))
 
 
-def _numbers(values: Mapping, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """{"fidelity": {"cosine": 1}} -> ("fidelity.cosine", 1.0)."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            yield f"{prefix}{name}", float(value)
-
-
 def _drawn(targets: FacetTargets) -> np.ndarray:
     """The map of all photographs as a picture: uint8 [height, width, 3]."""
     stored = io.BytesIO()
@@ -70,7 +61,7 @@ def _table(targets: FacetTargets, images: Tensor, metrics: Mapping) -> object:
     import wandb
 
     rows = [
-        dict(_numbers({k: v for k, v in row.items() if k not in ("facet", "baselines")})) for row in metrics["facets"]
+        dict(numbers({k: v for k, v in row.items() if k not in ("facet", "baselines")})) for row in metrics["facets"]
     ]
     names = list(dict.fromkeys(name for row in rows for name in row))
     table = wandb.Table(columns=["facet", "nearest photographs", "initial image", "visualization", *names])
@@ -100,6 +91,6 @@ def _artifact(folder: Path, run_id: str) -> object:
     artifact = wandb.Artifact(f"run-{run_id}", type="run")
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and name.parts[0] not in LEFT_OUT:
+        if name.parts[0] not in LEFT_OUT and path.is_file() and not path.is_symlink():  # what it leads to is not ours
             artifact.add_file(str(path), name=name.as_posix(), policy="immutable")  # no second copy
     return artifact

@@ -67,7 +67,7 @@ def _opened(file: Path) -> Image.Image:
     try:
         with Image.open(file) as opened:
             return opened.convert("RGB")
-    except OSError as error:
+    except Exception as error:  # decoders raise anything at all
         raise ValueError(f"{file} is no readable picture ({' '.join(str(error).split())})") from error
 
 

@@ -5,23 +5,30 @@ c's picture at the target layer, t its target; both restricted to the facet's to
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mindseye.facets.cache import Cache
 from mindseye.facets.photographs import Photographs
-from mindseye.facets.survey import as_maps, survey, to_unit
+from mindseye.facets.survey import survey, to_unit
 from mindseye.facets.targets import FacetTargets
+from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.recording import record
 from mindseye.visualizer.filters import total_variation
 from mindseye.visualizer.objective import cosine, relative_distance, take_channels
 
-Figures = dict[str, object]  # names -> a number, or a group of such
+Figures = dict[str, Any]  # names -> a number, or a group of such
+# A measure of one's own: (pictures [C, ch, S, S] in 0..1, their activations [C, D, H', W'] at the target layer, the
+# targets) -> [C]. Everything is on the CPU, in float32; `targets.maps` and `targets.channels` are t and the top-k.
+Metric = Callable[[Tensor, Tensor, FacetTargets], Tensor]
+# What metrics.json says of a facet besides measures of one's own, which cannot have these names.
+TAKEN = ("facet", "baselines", "fidelity", "selectivity", "retrieval", "naturalness", "diversity", "transfer", "facets")
 
 
 def fidelity(v: Tensor, t: Tensor, gain: float = 1.0) -> dict[str, Tensor]:
@@ -139,9 +146,11 @@ def transfer_reference(
     workers: int | None = None,
     cache: Cache | None = None,
 ) -> TransferReference:
-    """Look at the facet's photographs, and at all of them for the mean, through another network.
+    """What another network sees at its `layer` in the facets' photographs, for `visualize(..., references=[...])`.
 
-    The mean is the same for every cell of a sweep: out of the `cache`, where there is one.
+    `photographs`: all that the facets were found among, about whose mean activation likenesses are measured. It is the
+    same for every cell of a sweep: out of the `cache`, where there is one. The network takes as many channels as the
+    one that draws. Raises ValueError for an unknown layer, and as `survey` does.
     """
     layer = network.resolve(layer)
     device = network.mean.device
@@ -171,8 +180,10 @@ def transfer(images: Tensor, reference: TransferReference, *, batch_size: int = 
     v = _batched(lambda x: pooled(reference.network, reference.layer, x), images, batch_size, device)
     similarity = centred_cosine(v, reference.targets, reference.mean)
     figures = {"cosine": similarity.diagonal(), "retrieval": retrieval(similarity)}
+    probabilities = None
     if reference.classes is not None:
         probabilities = _probabilities(reference.network, images, batch_size, device)
+    if reference.classes is not None and probabilities is not None:
         figures["agreement"] = probabilities.gather(1, reference.classes[:, None])[:, 0]
     return figures
 
@@ -180,7 +191,7 @@ def transfer(images: Tensor, reference: TransferReference, *, batch_size: int = 
 def pooled(network: Network, layer: str, images: Tensor) -> Tensor:
     """Channel means of a layer: images [B, ch, S, S] in 0..1 -> [B, D]."""
     with record(network, layer) as tape:
-        return as_maps(tape(images), layer).float().flatten(2).mean(dim=2)
+        return as_maps(tape(images), layer, network.prefix_tokens).float().flatten(2).mean(dim=2)
 
 
 def _probabilities(network: Network, images: Tensor, batch_size: int, device: torch.device) -> Tensor | None:
@@ -207,6 +218,7 @@ def measure(
     *,
     gain: float = 1.0,
     references: Sequence[TransferReference] = (),
+    measures: Mapping[str, Metric] | None = None,
     batch_size: int = 16,
 ) -> list[Figures]:
     """Every figure of one picture per facet: a nested dictionary for each of the C facets.
@@ -214,10 +226,15 @@ def measure(
     fidelity (with `pooled`, the same on the means over the map), selectivity, retrieval, diversity (None for a single
     facet), naturalness.tv (total variation over the mean of the facet's photographs': 1 is as smooth as they are; None
     where they are flat), naturalness.spectrum (see `spectral_distance`), and transfer where other networks are given
-    (the first one's figures by their plain names, each one's under `networks`).
+    (the first one's figures by their plain names, each one's under `networks`). `measures` are the user's own, under
+    their names; ValueError where one does not give C numbers.
     """
     prepared = prepare(network, targets.layer)
-    v = _batched(lambda x: as_maps(prepared(x)[0], targets.layer).float(), images, batch_size, prepared.mean.device)
+
+    def answer(pictures: Tensor) -> Tensor:
+        return as_maps(prepared(pictures)[0], targets.layer, prepared.prefix_tokens).float()
+
+    v = _batched(answer, images, batch_size, prepared.mean.device)
     top, t_top = take_channels(v, targets.channels), take_channels(targets.maps, targets.channels)
     means, t_means = top.mean(dim=(2, 3), keepdim=True), t_top.mean(dim=(2, 3), keepdim=True)
     similarity = centred_cosine(v.flatten(2).mean(2), targets.maps.flatten(2).mean(2), targets.mean_activation)
@@ -232,6 +249,8 @@ def measure(
         },
         "diversity": apart if (apart := diversity(v)) is not None else [math.nan] * targets.C,
     }
+    for name, metric in (measures or {}).items():
+        figures[name] = own_measure(name, metric, images, v, targets)
     if references:
         each = [transfer(images, reference, batch_size=batch_size) for reference in references]
         figures["transfer"] = {
@@ -241,6 +260,38 @@ def measure(
     return [_row(figures, c) for c in range(targets.C)]
 
 
+def own_measure(name: str, metric: Metric, images: Tensor, v: Tensor, targets: FacetTargets) -> Tensor:
+    """What a user's measure says of pictures [C, ch, S, S] with activations v [C, D, H', W']: [C], float32.
+
+    Raises ValueError where that fails, or is not one number a facet.
+    """
+    try:
+        said = torch.as_tensor(metric(images.float(), v, targets)).detach().cpu()
+    except Exception as error:  # a function of the user's own may do anything; the log has where
+        raise ValueError(f"the measure {name} failed: {type(error).__name__}: {error}") from error
+    if said.shape != (targets.C,) or said.is_complex():
+        raise ValueError(
+            f"the measure {name} gives a tensor of shape {list(said.shape)} for {targets.C} facets: "
+            f"[{targets.C}], one real number each, is right"
+        )
+    return said.float()
+
+
+def check_names(measures: Mapping[str, Metric]) -> None:
+    """Raises ValueError for a measure that is no function, or whose name is taken or no word."""
+    for name, metric in measures.items():
+        if not name.isidentifier() or name in TAKEN:
+            raise ValueError(
+                f"a measure cannot be called {name!r}: a word of letters, digits and _ is right, but none of "
+                f"{', '.join(TAKEN)}"
+            )
+        if not callable(metric):
+            raise ValueError(
+                f"the measure {name} is a {type(metric).__name__}: a function (images, activations, targets) -> [C] "
+                "is right"
+            )
+
+
 def _row(figures: Figures, c: int) -> Figures:
     return {name: _row(x, c) if isinstance(x, dict) else rounded(float(x[c])) for name, x in figures.items()}
 
@@ -248,6 +299,19 @@ def _row(figures: Figures, c: int) -> Figures:
 def rounded(value: float) -> float | None:
     """None where there is no figure (a target of all zeros has no magnitude): JSON has no NaN."""
     return round(value, 6) if math.isfinite(value) else None
+
+
+def numbers(figures: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every figure by its dotted name, those that there are.
+
+    >>> dict(numbers({"fidelity": {"cosine": 1, "magnitude": None}}))
+    {'fidelity.cosine': 1.0}
+    """
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            yield f"{prefix}{name}", float(value)
 
 
 def summarise(rows: Sequence[Figures]) -> Figures:
@@ -268,6 +332,7 @@ def baselines(
     *,
     gain: float = 1.0,
     references: Sequence[TransferReference] = (),
+    measures: Mapping[str, Metric] | None = None,
     seed: int = 0,
     batch_size: int = 16,
 ) -> dict[str, list[Figures]]:
@@ -283,7 +348,9 @@ def baselines(
         "noise": torch.rand(targets.initial.shape, generator=generator),
     }
     return {
-        name: measure(network, targets, images, gain=gain, references=references, batch_size=batch_size)
+        name: measure(
+            network, targets, images, gain=gain, references=references, measures=measures, batch_size=batch_size
+        )
         for name, images in pictures.items()
     }
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
 
 BACKGROUND, INK, FAINT = (255, 255, 255), (28, 28, 30), (110, 110, 116)
@@ -21,23 +22,12 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
 
 
-def to_picture(image: Tensor) -> Image.Image:
-    """[ch, S, S] in 0..1, or uint8, as a picture: 1 channel grey, 3 RGB, 2 their mean, more the first three as RGB."""
-    if image.dtype != torch.uint8:
-        image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
-    if image.shape[0] == 2:
-        image = image.float().mean(dim=0, keepdim=True).round().to(torch.uint8)
-    shown = image[:3] if image.shape[0] >= 3 else image
-    array = shown.permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-
-
 def from_picture(path: str | os.PathLike[str]) -> Tensor:
     """A picture file as uint8 [1 or 3, height, width]. Raises ValueError, in one line, where it cannot be read."""
     try:
         with Image.open(path) as opened:
             array = np.array(opened if opened.mode == "L" else opened.convert("RGB"))
-    except (OSError, SyntaxError) as error:  # what Pillow raises for a broken PNG is a SyntaxError
+    except Exception as error:  # decoders raise anything at all: for a broken PNG a SyntaxError
         raise ValueError(f"{path} is no readable picture ({' '.join(str(error).split())})") from error
     return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 

@@ -3,21 +3,23 @@
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
-from mindseye.files import write_atomically
-from mindseye.results.pictures import contact_sheet, facet_labels, to_picture
+from mindseye.files import plain_file, write_atomically
+from mindseye.results.pictures import contact_sheet, facet_labels
 
 
 def start_run(folder: Path) -> None:
@@ -34,8 +36,8 @@ def write_run(
     targets: FacetTargets,
     images: Tensor,
     snapshots: Mapping[int, Tensor],
-    history: Mapping[str, Sequence[float]],
-    metrics: Mapping[str, object],
+    history: Mapping[str, Sequence[float | None]],
+    metrics: Mapping[str, Any],
     config: str | None = None,
     title: str = "",
     subtitle: str = "",
@@ -99,31 +101,68 @@ class StoredRun:
 
 
 def read_run(folder: str | os.PathLike[str]) -> StoredRun:
-    """Read a run folder. Raises ValueError, in one line, where it holds no completed run."""
+    """Read a run folder. Raises ValueError, in one line, where it holds no completed run.
+
+    The folder may be anybody's: JSON, safetensors and Parquet are read, nothing in them is run, no link is followed.
+    """
     place = Path(folder).expanduser()
     if not (place / "metrics.json").is_file():
         raise ValueError(f"{place} holds no completed run: metrics.json, which is written last, is missing")
     try:
-        metrics = json.loads((place / "metrics.json").read_text())
-        images = load_tensors((place / "images.safetensors").read_bytes())["images"]
-        history = pq.read_table(place / "history.parquet").to_pydict()
+        names = ("metrics.json", "images.safetensors", "history.parquet")
+        said, tensors, table = (plain_file(place / name, place).read_bytes() for name in names)
+        metrics = json.loads(said)
+        images = load_tensors(tensors)["images"]
+        history = pq.read_table(pa.BufferReader(table)).to_pydict()
     except Exception as error:
         raise ValueError(f"{place} is damaged ({type(error).__name__}: {' '.join(str(error).split())})") from error
-    if not isinstance(metrics, dict) or images.ndim != 4 or not torch.isfinite(images).all():
-        raise ValueError(f"{place} is damaged: its images or metrics are not what a run writes")
+    if not (_are_metrics(metrics) and _are_images(images) and _is_history(history)):
+        raise ValueError(f"{place} is damaged: its images, history or metrics are not what a run writes")
     return StoredRun(place, metrics, images, history)
+
+
+def _are_metrics(said: object) -> bool:
+    if not isinstance(said, dict):
+        return False
+    source = said.get("provenance", {})
+    parts = [source, *(said.get(name, {}) for name in ("summary", "baselines", "timing"))]
+    if isinstance(source, dict):
+        parts += [source.get(name, {}) for name in ("network", "targets", "versions", "device")]
+    facets = said.get("facets", [])
+    return isinstance(facets, list) and all(isinstance(part, dict) for part in (*parts, *facets))
+
+
+def _are_images(images: Tensor) -> bool:
+    return images.ndim == 4 and images.numel() > 0 and images.is_floating_point() and bool(images.isfinite().all())
+
+
+def _is_history(history: Mapping[str, Sequence[object]]) -> bool:
+    steps = history.get("step", [])
+    return len(steps) > 0 and all(type(step) is int for step in steps)
 
 
 def snapshot_files(folder: str | os.PathLike[str]) -> dict[int, list[Path]]:
     """The pictures on the way: step -> a file for each facet, steps rising; empty where none were kept.
 
-    Raises ValueError, in one line, where the facets do not have the same steps.
+    What has another name than a run gives, or is a link, is none of them. Raises ValueError, in one line, where the
+    facets do not have the same steps.
     """
     found: dict[int, list[Path]] = {}
-    places = sorted((Path(folder) / "facets").glob("[0-9]*"), key=lambda place: int(place.name))
-    for place in places:
-        for file in (place / "steps").glob("*.webp"):
-            found.setdefault(int(file.stem), []).append(file)
+    facets = Path(folder) / "facets"
+    places = [] if facets.is_symlink() else sorted(_numbered(facets, r"(\d{1,9})"))
+    for _, place in places:
+        if (place / "steps").is_symlink():
+            continue
+        for step, file in _numbered(place / "steps", r"(\d{1,9})\.webp"):
+            found.setdefault(step, []).append(file)
     if any(len(files) != len(places) for files in found.values()):
         raise ValueError(f"{folder} is damaged: its facets do not have pictures of the same steps")
     return dict(sorted(found.items()))
+
+
+def _numbered(folder: Path, pattern: str) -> list[tuple[int, Path]]:
+    """What is in a folder under a name of this pattern, with the number in it; no links."""
+    if not folder.is_dir():
+        return []
+    named = [(re.fullmatch(pattern, path.name, re.ASCII), path) for path in folder.iterdir() if not path.is_symlink()]
+    return [(int(found[1]), path) for found, path in named if found]

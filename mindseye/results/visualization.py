@@ -1,13 +1,15 @@
 """The whole job in one call: draw the facets, measure them, keep everything together."""
 
 import hashlib
+import html
 import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -15,22 +17,39 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mindseye.facets.pictures import html_table, inline_png
 from mindseye.facets.survey import versions
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
-from mindseye.results.metrics import TransferReference, baselines, measure, rounded, summarise
+from mindseye.results.metrics import (
+    TAKEN,
+    Metric,
+    TransferReference,
+    baselines,
+    check_names,
+    measure,
+    numbers,
+    rounded,
+    summarise,
+)
+from mindseye.results.pictures import contact_sheet, facet_labels
 from mindseye.results.run_folder import write_run
 from mindseye.visualizer.canvas import FourierCanvas
 from mindseye.visualizer.checkpoints import Checkpoint
 from mindseye.visualizer.fitting import Announce, Fit, MakeCanvas, Report, calibrated_adam, fit
-from mindseye.visualizer.objective import Objective
+from mindseye.visualizer.objective import LossFunction, Objective
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
 
 PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "scikit-learn", "openTSNE", "scikit-image", "kornia", "numpy",
     "pillow",
+)  # fmt: skip
+# What a notebook shows of the measures.
+KEY_MEASURES = (
+    "fidelity.cosine", "fidelity.relative_distance", "selectivity", "retrieval", "naturalness.tv", "transfer.cosine",
+    "transfer.retrieval",
 )  # fmt: skip
 
 
@@ -39,7 +58,7 @@ class Visualization:
     """What a run gives: `images` [C, ch, S, S] in 0..1 and everything known of them."""
 
     images: Tensor
-    metrics: dict
+    metrics: dict[str, Any]
     targets: FacetTargets
     fit: Fit
     title: str
@@ -60,6 +79,25 @@ class Visualization:
         )
         return folder
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the contact sheet, and the measures to look at first beside their baselines."""
+        said = self.metrics["facets"], self.metrics["summary"], self.metrics["baselines"]
+        sheet = contact_sheet(
+            self.targets, self.images, facet_labels(self.targets, said[0]), title=self.title, subtitle=self.subtitle
+        )
+        named = [(str(row["facet"]), row) for row in said[0]]
+        named += [("mean", said[1]), *said[2].items()]
+        figures = [(name, dict(numbers(row))) for name, row in named]
+        own = [name for name in said[1] if name not in TAKEN]
+        columns = [name for name in (*KEY_MEASURES, *own) if any(name in row for _, row in figures)]
+        rows = [
+            [html.escape(name), *(f"{row[one]:.3f}" if one in row else "" for one in columns)]
+            for name, row in figures
+        ]
+        table = html_table(["facet", *map(html.escape, columns)], rows)
+        heading = f"<p><b>{html.escape(self.title)}</b><br>{html.escape(self.subtitle)}</p>"
+        return f"{heading}{inline_png(sheet, self.title)}{table}"
+
     @property
     def subtitle(self) -> str:
         """One line on what was asked of what."""
@@ -72,7 +110,7 @@ def visualize(
     targets: FacetTargets,
     *,
     steps: int = 80,
-    objective: Objective | None = None,
+    objective: LossFunction | None = None,
     canvas: MakeCanvas = FourierCanvas,
     schedules: Schedules | None = None,
     transformations: Transformations | None = None,
@@ -91,16 +129,34 @@ def visualize(
     report: Report | None = None,
     announce: Announce | None = None,
     references: Sequence[TransferReference] = (),
+    measures: Mapping[str, Metric] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Visualization:
     """Draw one image per facet of `targets` and measure it beside its baselines.
 
-    `references` (see `transfer_reference`) are further networks to judge the pictures by. The other arguments are
-    those of `mindseye.visualizer.fitting.fit`; the defaults are the calibrated method. ValueError in one line.
+    `references` (see `transfer_reference`) are further networks to judge the pictures by, `measures` further figures by
+    their names, each a function of (pictures [C, ch, S, S] in 0..1, their activations [C, D, H', W'], targets) that
+    gives [C], tried on the initial images before anything is drawn. The other arguments are those of
+    `mindseye.visualizer.fitting.fit`; the defaults are the calibrated method. ValueError in one line.
     A facet that was stopped (see there) says so in its row, `stopped`; the summary and the baselines' leave it out.
+
+    >>> from mindseye.demo.photographs import write_photographs
+    >>> import mindseye as me, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> _ = write_photographs(folder.name, "padlock", 12, seed=0)
+    >>> network, photographs = me.load_network("demo"), me.load_photographs(folder.name, size=32)
+    >>> targets = me.discover_facets(network, photographs, "layer3.0", facets=2, k=8, N=4)
+    >>> contrast = lambda images, activations, targets: images.flatten(1).std(dim=1)
+    >>> result = me.visualize(network, targets, steps=2, measures={"contrast": contrast})
+    >>> result.images.shape, sorted(result.metrics["summary"])
+    (torch.Size([2, 3, 32, 32]), ['contrast', 'diversity', 'fidelity', 'naturalness', 'retrieval', 'selectivity'])
+    >>> folder.cleanup()
     """
     objective = objective or Objective()
     prepared = prepare(network, targets.layer, previous)
+    if measures:  # a measure that fails costs no drawing
+        check_names(measures)
+        measure(prepared, targets, targets.initial, measures=measures)
     fitted = fit(
         prepared,
         targets,
@@ -124,8 +180,10 @@ def visualize(
         announce=announce,
         checkpoint=checkpoint,
     )
-    rows = measure(prepared, targets, fitted.images, gain=objective.gain, references=references)
-    compared = baselines(prepared, targets, gain=objective.gain, references=references, seed=seed)
+    rows = measure(prepared, targets, fitted.images, gain=objective.gain, references=references, measures=measures)
+    compared = baselines(
+        prepared, targets, gain=objective.gain, references=references, measures=measures, seed=seed
+    )
     stopped = {c: {"stopped": {"step": said.step, "why": said.reason}} for c, said in fitted.stopped.items()}
     whole = [c for c in range(targets.C) if c not in stopped]
     metrics = {
@@ -150,8 +208,8 @@ def visualize(
 
 def provenance(network: PreparedNetwork, targets: FacetTargets, seed: int, precision: Precision, compile: bool) -> dict:
     """What is needed to know where a result came from and to make it again."""
-    said = {"mindseye": importlib.metadata.version("mindseye"), "python": platform.python_version()}
-    said.update(versions(*PACKAGES))
+    python = platform.python_version()
+    said = {"mindseye": importlib.metadata.version("mindseye"), "python": python, **versions(*PACKAGES)}
     device = network.mean.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {

@@ -57,6 +57,10 @@ class Manifest:
             if said["format"] != FORMAT:
                 raise ValueError(f"written in another format than {FORMAT}")
             cells = [Cell(one["id"], one["folder"], tuple(one["overrides"])) for one in said["cells"]]
+            words = [word for cell in cells for word in (cell.id, *cell.overrides)]
+            for word in (*words, *(word for command in said["commands"] for word in command)):
+                if not isinstance(word, str):
+                    raise ValueError(f"{word!r} is no text")
             for cell in cells:
                 if not re.fullmatch(r"[\w.=,+@~-]+", cell.folder) or cell.folder in (".", ".."):
                     raise ValueError(f"{cell.folder!r} is no folder of a cell")
@@ -173,7 +177,8 @@ def layers_beside(manifest: Manifest, overrides: Sequence[str]) -> list[tuple[st
     for cell in manifest.cells.values():
         if _looking(cell.overrides) == mine:
             said = dict(word.partition("=")[::2] for word in cell.overrides)
-            found[tuple(said[name].strip("'\"") if name in said else None for name in _LAYER)] = None
+            layer, depth = (said[name].strip("'\"") if name in said else None for name in _LAYER)
+            found[layer, depth] = None
     return list(found)
 
 

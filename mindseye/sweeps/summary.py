@@ -5,8 +5,9 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from mindseye.files import write_atomically
+from mindseye.files import plain_file, write_atomically
 from mindseye.sweeps.manifest import as_written
 from mindseye.sweeps.status import SweepStatus
 
@@ -56,9 +57,11 @@ def read_rows(sweep: SweepStatus) -> list[Row]:
 
 def _metrics(folder: Path) -> dict | None:
     try:
-        said = json.loads((folder / "metrics.json").read_text())
-        return said if isinstance(said["facets"], list) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        said = json.loads(plain_file(folder / "metrics.json", folder.parent).read_bytes())
+        facets = [facet["facet"] for facet in said["facets"]]
+        whole = all(type(number) is int and number >= 0 for number in facets)
+        return said if whole and isinstance(said.get("timing", {}), dict) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -108,7 +111,7 @@ def _place(column: str) -> int:
     return starts[0] if starts and not column.startswith("fidelity") else order.index("")
 
 
-def _of_one_kind(values: list[object]) -> list[object]:
+def _of_one_kind(values: list[Any]) -> list[Any]:
     kinds = {type(value) for value in values if value is not None}
     if kinds == {int, float}:
         return [None if value is None else float(value) for value in values]

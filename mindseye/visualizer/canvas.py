@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 Init = Literal["facet", "noise"]
+STEEPEST = 5.0  # decay: above, fine detail is scaled below what float32 tells from nothing
 MARGIN = 0.02  # images are kept this far inside 0..1 before the logit, whose slope has no bound at 0 and 1
 
 
@@ -213,7 +214,9 @@ class FourierCanvas(_SpectralCanvas):
         init: Init = "facet",
         seed: int = 0,
     ) -> None:
-        """initial [C, ch, S, S] in 0..1; photographs [C, N, ch, S, S] in 0..1, for their colours."""
+        """initial [C, ch, S, S] in 0..1; photographs [C, N, ch, S, S] in 0..1, for their colours. Raises ValueError."""
+        if not 0 <= decay <= STEEPEST:
+            raise ValueError(f"canvas.decay={decay}: 0 to {STEEPEST:g} is right; photographs' own is near 1")
         ch = initial.shape[1]
         colours = ColourStatistics.of(photographs.flatten(0, 1)) if decorrelate else ColourStatistics.plain(ch)
         super().__init__(tuple(initial.shape), colours, decay)

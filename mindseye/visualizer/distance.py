@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 SHAPE_RANGE = (0.001, 1.999)  # where b is trained: Z(b) exists for b >= 0 and ρ is smooth between the limits 0 and 2
 SMALLEST_SCALE = 0.05  # of a relative distance: below it the logarithm would reward ever finer agreement without end
+LARGEST_SCALE = 500.0  # its softplus, backwards, still fits a float
 _KNOTS = 1025
 
 
@@ -106,8 +107,10 @@ class AdaptiveDistance(nn.Module):
     ) -> None:
         super().__init__()
         low, high = SHAPE_RANGE
-        if not scale > smallest_scale > 0:
-            raise ValueError(f"objective.r={scale}: the scale starts above {smallest_scale}")
+        if not LARGEST_SCALE >= scale > smallest_scale > 0:
+            raise ValueError(
+                f"objective.r={scale}: the scale starts above {smallest_scale} and at most at {LARGEST_SCALE:g}"
+            )
         if not low < shape < high:
             raise ValueError(f"objective.b={shape}: the shape starts inside ({low}, {high})")
         self.smallest_scale = smallest_scale

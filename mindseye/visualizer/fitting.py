@@ -26,7 +26,7 @@ from mindseye.visualizer.data import FacetTargetsDataModule
 from mindseye.visualizer.facet_sharding import RESULT, FacetSharding, SharedOut, Voice
 from mindseye.visualizer.interruptions import SignalWatch
 from mindseye.visualizer.module import FacetVisualizer
-from mindseye.visualizer.objective import Objective
+from mindseye.visualizer.objective import LossFunction, Objective
 from mindseye.visualizer.quiet import quiet_lightning
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.stopping import Stopped, nothing_left
@@ -106,7 +106,7 @@ def fit(
     targets: FacetTargets,
     *,
     steps: int = 80,
-    objective: Objective | None = None,
+    objective: LossFunction | None = None,
     canvas: MakeCanvas = FourierCanvas,
     schedules: Schedules | None = None,
     transformations: Transformations | None = None,
@@ -156,7 +156,7 @@ def fit(
         raise ValueError(f"gradients_every={gradients_every}: 1 or more steps is right, None for never")
     if facets_per_batch is not None and facets_per_batch < 1:
         raise ValueError(f"facets_per_batch={facets_per_batch}: 1 or more is right, null for all at once")
-    processes = _processes(devices, targets.C, accelerator)
+    processes = count_processes(devices, targets.C, accelerator)
     device = network.mean.device
     prepared = prepare(network, targets.layer, previous).in_precision(precision)
     if compile and not prepared.traced:
@@ -213,7 +213,7 @@ def fit(
     return fitted
 
 
-def _processes(devices: int, facets: int, accelerator: str) -> int:
+def count_processes(devices: int, facets: int, accelerator: str) -> int:
     """How many processes draw so many facets. Raises ValueError where there are not as many devices."""
     if devices < 1:
         raise ValueError(f"trainer.devices={devices}: 1 or more is right")

@@ -14,6 +14,7 @@ SIGNALS: tuple[int, ...] = tuple(
 
 
 TO_BE_CONTINUED = 75  # the exit code of a run that was interrupted and goes on when it is started again (EX_TEMPFAIL)
+CTRL_C = 130  # of what a person stopped, as shells count it
 
 
 class Interrupted(BaseException):

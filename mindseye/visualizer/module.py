@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mindseye.facets.survey import as_maps
+from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import PreparedNetwork
 from mindseye.visualizer.canvas import Canvas
 from mindseye.visualizer.data import TargetBatch
-from mindseye.visualizer.objective import GRADIENTS, LossTerms, Objective, gradient_norms
+from mindseye.visualizer.objective import GRADIENTS, LossFunction, LossTerms, gradient_norms
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.stopping import WHY, Stopped, all_is_well, first_fault, norms
 from mindseye.visualizer.transformations import Transformations, view
@@ -38,11 +38,14 @@ class FacetVisualizer(pl.LightningModule):
     about three further passes back; None: never. A compiled network's program goes back once only, so it has none.
     """
 
+    stopped_at: Tensor
+    stopped_by: Tensor
+
     def __init__(
         self,
         network: PreparedNetwork,
         canvas: Canvas,
-        objective: Objective,
+        objective: LossFunction,
         schedules: Schedules,
         transformations: Transformations,
         optimizer: MakeOptimizer,
@@ -76,6 +79,8 @@ class FacetVisualizer(pl.LightningModule):
         self.own = slice(0, facets)  # of the C facets, those that this process draws
         self.chunks = self._cut()  # counted from the first of its own
         # For each of its own facets: the first step that it did not take, 0 where it goes on, and why, of WHY.
+        self.stopped_at: Tensor
+        self.stopped_by: Tensor
         self.register_buffer("stopped_at", torch.zeros(facets, dtype=torch.int64))
         self.register_buffer("stopped_by", torch.zeros(facets, dtype=torch.int64))
         self._generator: torch.Generator | None = None
@@ -138,7 +143,7 @@ class FacetVisualizer(pl.LightningModule):
                 if noise is not None:
                     seen = seen + noise[facets]
                 a, previous = self.network(seen)
-                a = as_maps(a, self.network.layer)
+                a = as_maps(a, self.network.layer, self.network.prefix_tokens)
                 if not a.requires_grad:
                     raise ValueError(f"no gradient reaches the image from {self.network.layer}: it runs without them")
                 if previous is None:
@@ -177,6 +182,7 @@ class FacetVisualizer(pl.LightningModule):
         """
         pictures = [x for x in self.canvas.of_facets() if x.requires_grad]
         gradients = [x.grad for x in pictures if x.grad is not None]
+        assert self.terms is not None  # the step's
         total = self.terms[LossTerms.names().index("total")]
         sizes = torch.stack([total, norms(gradients), norms(pictures)])
         if self.device.type == "cpu" and all_is_well(sizes, self.stopped_at):

@@ -6,7 +6,7 @@ a_{i−1} = activation of the previous layer.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -42,6 +42,47 @@ class LossTerms:
     def stacked(self) -> Tensor:
         """All terms without their graph: [terms, c]."""
         return torch.stack([getattr(self, name).detach() for name in self.names()])
+
+
+class LossFunction(Protocol):
+    """What the visualiser asks of an objective: `Objective` is one, a class of the user's own may be another.
+
+    Facets must not mix: each of the [c] numbers it gives depends on one facet's images and activations alone.
+    """
+
+    @property
+    def gain(self) -> float:
+        """s; `fidelity.relative_distance` is measured to s·t, 1 where the objective knows no such thing."""
+
+    @property
+    def adaptive(self) -> Adaptive:
+        """Whether (r, b) are trained, fixed, or restarted each step together with the optimiser."""
+
+    def adaptive_distance(self, facets: int) -> AdaptiveDistance:
+        """The (r, b) it starts with, for so many facets; `AdaptiveDistance(facets, trainable=False)` where unused."""
+
+    def weights(self, lam: float, facets: int) -> dict[str, float]:
+        """By what dm, ad, penalty and tv are multiplied in the total, for λ = `lam` and C = `facets`; 0 is off.
+
+        `gradient_norms` takes each weighted term's own gradient by it.
+        """
+
+    def __call__(
+        self,
+        a: Tensor,
+        previous: Tensor,
+        images: Tensor,
+        targets: Tensor,
+        top_k: Tensor,
+        facets: slice,
+        adaptive: AdaptiveDistance,
+        lam: float,
+    ) -> LossTerms:
+        """The terms, each [c], for the facets `facets` of C; `total` is what is minimised.
+
+        a [c, D, H', W'], previous [c, …] and images [c, ch, S, S] are theirs; targets [C, D, H', W'], top_k [C, k] and
+        `adaptive` those of all C, so `targets[facets]` and `top_k[facets]` are theirs.
+        """
 
 
 def dot_product(a: Tensor, t: Tensor) -> Tensor:
@@ -112,6 +153,7 @@ class Objective:
                 raise ValueError(f"objective.{name}={getattr(self, name)}: 0 (off) or a positive weight is right")
         if not self.gain > 0:
             raise ValueError(f"objective.gain={self.gain}: above 0 is right, 1 reproduces the facet")
+        self.adaptive_distance(1)  # which knows what r and b can be
         if self.dm == 0 and self.ad == 0:
             raise ValueError("objective.dm and objective.ad are both 0: nothing would be drawn; keep one of them")
         if self.distance == "elementwise" and not self.pooled:
@@ -177,7 +219,9 @@ class Objective:
         else:
             every = [top_k[c].expand(len(t), -1) for c in range(len(top_k))]
             # One after the other: torch's sum takes another order for another number of facets at hand.
-            dm = sum(self._match(take_channels(a, j), take_channels(t, j)) for j in every)
+            dm = a.new_zeros(len(a))
+            for j in every:
+                dm = dm + self._match(take_channels(a, j), take_channels(t, j))
             times = len(top_k) ** 2
         if self.distance == "relative":
             mdist = relative_distance(a_top, self.gain * t_top)

@@ -55,6 +55,8 @@ class Schedules:
 
     def __post_init__(self) -> None:
         for name, linear in vars(self).items():
+            if not isinstance(linear, Linear):
+                raise ValueError(f"schedule.{name}={linear}: give schedule.{name}.start and schedule.{name}.end")
             if linear.start < 0 or linear.end < 0:
                 raise ValueError(f"schedule.{name}: start and end are 0 or more, not {linear.start} and {linear.end}")
         if max(self.views.start, self.views.end) > 1:

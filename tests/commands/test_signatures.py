@@ -33,9 +33,15 @@ CONFIGURED = sorted(
 )
 
 
+GENERATED = {"wandb.Settings"}  # pydantic writes the constructor
+
+
 @pytest.mark.parametrize("target", CONFIGURED)
 def test_every_configured_constructor_is_read_as_python_sees_it(target):
     told, thing = read_signature(target), get_object(target)
+    if target in GENERATED:
+        assert told is None  # so that it is imported and asked
+        return
     parameters = inspect.signature(thing).parameters.values()
     open_ended = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
     names = [one.name for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]

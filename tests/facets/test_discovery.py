@@ -10,9 +10,9 @@ from torch import nn
 from mindseye.facets import FacetTargets, discover_facets, load_photographs
 from mindseye.facets.discovery import choose, facet_weights
 from mindseye.facets.embedding import cluster, embed
-from mindseye.facets.survey import as_maps
 from mindseye.facets.targets import top_channels
 from mindseye.networks import Network
+from mindseye.networks.maps import as_maps
 
 # ---- Eq. 1 -----------------------------------------------------------------------------------------------------
 

@@ -144,7 +144,7 @@ class Odd(nn.Module):
         torch.manual_seed(0)
         self.first = nn.Conv2d(3, 4, 3)
         self.norm = nn.BatchNorm2d(4)
-        self.tokens = nn.Flatten(2)  # [B, 4, H·W]
+        self.deep = nn.Unflatten(1, (2, 2))  # [B, 2, 2, H, W]
         self.root = nn.Softplus()
         self.log = Log()
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -154,7 +154,7 @@ class Odd(nn.Module):
 
     def forward(self, images):
         x = self.norm(self.first(images))
-        self.tokens(x)
+        self.deep(x)
         self.flat(self.log(self.pool(images) - 0.3))  # no number for a dark photograph
         return self.large(self.root(x))
 
@@ -180,7 +180,7 @@ def noise(tmp_path):
 
 def test_a_layer_that_gives_nothing_to_keep_does_not_stop_the_others(noise, cache, alone, caplog):
     right = ("first", "norm", "root")
-    wrong = {"tokens": "maps", "log": "NaN", "flat": "NaN", "unused": "no part", "large": "cannot look at 16×16"}
+    wrong = {"deep": "maps", "log": "NaN", "flat": "NaN", "unused": "no part", "large": "cannot look at 16×16"}
     Image.new("RGB", (24, 24)).save(noise / "dark.png")
     photographs = load_photographs(noise, 16)
     with caplog.at_level(logging.INFO):

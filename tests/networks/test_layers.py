@@ -238,12 +238,13 @@ def test_whole_image_unknown_and_no_map() -> None:
     assert table["fc"].map_size is None
     assert table["fc"].channels == 1000
     swin = table_of(models.swin_t(weights=None))
-    assert swin["features.1.0"].map_size is None  # its channels come last
+    assert swin["features.1.0"].map_size == (16, 16)  # its channels come last
+    assert swin["features.1.0"].channels == 96
     assert swin["permute"].map_size == (2, 2)
     assert swin["permute"].receptive_field is None  # attention ended the account
     assert swin["features.0.0"].receptive_field == (4, 4)
     vit = table_of(models.vit_b_32(weights=None), 224)
-    assert vit["encoder.layers.encoder_layer_0"].map_size is None
+    assert vit["encoder.layers.encoder_layer_0"].map_size == (7, 7)  # 49 tokens behind the class token
     assert vit["encoder.layers.encoder_layer_0"].channels == 768
 
 

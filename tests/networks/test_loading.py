@@ -237,8 +237,8 @@ def test_nothing_in_a_weights_file_is_run(squeezenet: dict[str, Tensor], tmp_pat
 
 
 def test_wrong_names() -> None:
-    refused("no classification model 'resnet5O'; the nearest names are resnet50", lambda: load_network("resnet5O"))
-    refused("no classification model 'fcn_resnet50'", lambda: torchvision_network("fcn_resnet50", None))
+    refused("no model 'resnet5O' of images; the nearest names are resnet50", lambda: load_network("resnet5O"))
+    refused("no model 'r3d_18'", lambda: torchvision_network("r3d_18", None))
     refused("no weights 'IMAGENET': give null, IMAGENET1K_V1", lambda: torchvision_network("resnet18", "IMAGENET"))
     refused("no weights file 'gone.pth'", lambda: torchvision_network("resnet18", "gone.pth"))
 
@@ -293,7 +293,7 @@ def test_wrong_callables(own_file: Path) -> None:
         ("own_networks_her.build", "cannot import 'own_networks_her'"),
         ("build", "names no function"),
         ("gone.py:build", "there is no file 'gone.py'"),
-        ("own_networks_here.number", "returned a int: it must return a torch.nn.Module"),
+        ("own_networks_here.number", "returned is a int: a torch.nn.Module is right"),
     ):
         refused(message, lambda target=target: callable_network(target, **HALF))
     refused(

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 import mindseye as me
-from mindseye.results.pictures import contact_sheet, facet_labels, to_picture
+from mindseye.facets.pictures import to_picture
+from mindseye.results.pictures import contact_sheet, facet_labels
 from mindseye.results.run_folder import read_run, write_atomically
 
 

@@ -18,7 +18,7 @@ from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToL
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
 from mindseye.visualizer.checkpoints import Checkpoint, read_state
 from mindseye.visualizer.facet_sharding import share
-from mindseye.visualizer.fitting import _processes, fit
+from mindseye.visualizer.fitting import count_processes, fit
 from mindseye.visualizer.interruptions import SIGNALS, Interrupted
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.transformations import Transformations
@@ -220,15 +220,15 @@ def test_what_cannot_be_sent_is_one_line(network, targets, arguments):
 
 def test_no_more_processes_than_facets_or_gpus(monkeypatch, caplog):
     with caplog.at_level(logging.INFO):
-        assert _processes(8, 3, "cpu") == 3
+        assert count_processes(8, 3, "cpu") == 3
     assert "3 facets are shared out among 3 devices, not 8" in caplog.text
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert _processes(2, 8, "cuda") == 2
-    assert _processes(3, 8, "cpu") == 3
+    assert count_processes(2, 8, "cuda") == 2
+    assert count_processes(3, 8, "cpu") == 3
     for accelerator in ("cuda", "gpu", "auto"):
         with pytest.raises(ValueError, match=r"^trainer.devices=3: this machine has 2 GPUs; 2 is right"):
-            _processes(3, 8, accelerator)
+            count_processes(3, 8, accelerator)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert _processes(3, 8, "auto") == 3
+    assert count_processes(3, 8, "auto") == 3
     with pytest.raises(ValueError, match=r"^trainer.devices=0: 1 or more"):
-        _processes(0, 8, "cpu")
+        count_processes(0, 8, "cpu")

@@ -188,9 +188,17 @@ def _read(folder: Path, root: Path, listed: ListedRun) -> _Run:
     except (OSError, ValueError) as error:
         run.reason = _text(f"no curves: its history.parquet cannot be read ({one_line(error)})")
     # The demo's photographs lie in the run folder; the user's lie where they are, and only their names are shown.
-    if (place / "photographs").is_dir() and not (place / "photographs").is_symlink():
+    if _holds_no_links(place / "photographs"):
         run.photographs = "photographs"
     return run
+
+
+def _holds_no_links(folder: Path) -> bool:
+    """Whether it is a folder, and nothing in it leads out of it."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    inside = ((place, name) for place, folders, files in os.walk(folder) for name in (*folders, *files))
+    return not any(os.path.islink(os.path.join(place, name)) for place, name in inside)
 
 
 def _damaged(run: _Run, reason: str) -> _Run:

@@ -12,6 +12,8 @@ class Brighten(PeriodicFilter):
 
     def __init__(self, amount: float = 5 / 255, every: int = 50, where: Literal["centre", "everywhere"] = "everywhere"):
         super().__init__(every, where)
+        if not 0 <= amount <= 1:
+            raise ValueError(f"filters.brighten.amount={amount}: 0 to 1 is right, of the range of brightness")
         self.amount = amount
 
     def filtered(self, images: Tensor, now: dict[str, float]) -> Tensor:
@@ -24,6 +26,8 @@ class RoundToLevels(PeriodicFilter):
 
     def __init__(self, levels: int = 256, every: int = 1, where: Literal["centre", "everywhere"] = "everywhere"):
         super().__init__(every, where)
+        if levels < 2:
+            raise ValueError(f"filters.round.levels={levels}: 2 or more grey levels are right")
         self.levels = levels
 
     def filtered(self, images: Tensor, now: dict[str, float]) -> Tensor:

@@ -17,7 +17,7 @@ function showPreview(element) {
   const side = Math.min(LARGEST, Math.max(room.left, room.right), window.innerHeight - 80);
   if (side < 1.2 * state.size) return; // as large already, or no room
   const words = element.title.split("\n")[0];
-  const large = make("img", { src: image.src, alt: "" });
+  const large = make("img", { src: image.getAttribute("src"), alt: "" });
   large.style.width = large.style.height = `${side}px`;
   preview.replaceChildren(large, make("p", { text: words, dir: "auto" }));
   preview.hidden = false;

@@ -8,7 +8,7 @@ function showReport() {
   byId("report-about").textContent =
     `Difference to ${report.by}=${report.reference}, paired over facets and all other settings, with its 95 % interval; ▲ better and ▼ worse where the interval leaves 0 out.`;
   const heads = [report.by, ...report.measures.map(spoken), "pairs"];
-  const own = [`${report.reference} itself`, ...report.means.map((mean) => (mean === null ? "–" : figure(mean))), ""];
+  const own = [`${report.reference} itself`, ...report.means.map((mean) => (mean === null ? "–" : mean.toFixed(3))), ""];
   const rows = report.rows.map((row) => [row.variant, ...row.cells.map((cell, i) => reportCell(cell, report.measures[i])), String(row.pairs)]);
   byId("report-table").replaceChildren(tableOf(heads, [own, ...rows], "plain figures report"));
 }
@@ -16,7 +16,7 @@ function showReport() {
 function reportCell(cell, name) {
   if (!cell) return "–";
   const [difference, low, high] = cell;
-  const signed = (value) => `${value < 0 ? "−" : "+"}${figure(Math.abs(value))}`;
+  const signed = (value) => (Math.abs(value) < 5e-4 ? "0.000" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`);
   const measure = MEASURES[measureIndex(name)];
   const better = measure?.better === "larger" ? difference > 0 : measure?.better === "smaller" ? difference < 0 : null;
   const clear = (low > 0 || high < 0) && better !== null;

@@ -1,0 +1,51 @@
+"""How much the command says: `-q` the run folder alone, `-v` also the project's log, down to DEBUG, on stderr."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+
+# In the environment, not in the configuration: it reaches the processes of a sweep, and a run is the same run however
+# much is said of it.
+VARIABLE = "MINDSEYE_VERBOSITY"
+WORDS = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose"}
+
+
+def take_verbosity(arguments: Sequence[str]) -> list[str]:
+    """The arguments without -q, -v and their long forms, after those are noted; the last one counts."""
+    asked = [WORDS[word] for word in arguments if word in WORDS]
+    if asked:
+        os.environ[VARIABLE] = asked[-1]
+    return [word for word in arguments if word not in WORDS]
+
+
+def is_quiet() -> bool:
+    """Whether nothing but the run folder is to be said on standard output."""
+    return os.environ.get(VARIABLE) == "quiet"
+
+
+def console() -> Console:
+    """Standard output; where it is to be quiet, nothing."""
+    return Console(quiet=is_quiet())
+
+
+@contextmanager
+def log_on_terminal() -> Iterator[None]:
+    """With -v, the project's log below WARNING, which the terminal shows anyway, on standard error meanwhile."""
+    if os.environ.get(VARIABLE) != "verbose":
+        yield
+        return
+    project = logging.getLogger("mindseye")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+    handler.addFilter(lambda record: record.levelno < logging.WARNING)
+    before = project.level
+    project.addHandler(handler)
+    project.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        project.setLevel(before)
+        project.removeHandler(handler)

@@ -1,0 +1,145 @@
+"""Parts of one's own, as docs/extending.md shows them, from a separate package on the real command and from Python."""
+
+import csv
+import importlib
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import warm
+
+import mindseye as me
+from mindseye.commands.configuration import ConfigurationError, check_overrides
+from mindseye.results.run_folder import read_run
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", DOCUMENT, re.S)
+YAML = dict(re.findall(r"`my_conf/([\w/]+\.yaml)`.*?```yaml\n(.*?)```", DOCUMENT, re.S))
+
+
+def mindseye(*arguments, cwd):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    return warm.python("-m", "mindseye.commands.main", *arguments, cwd=cwd, env=environment, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A directory with the document's package and its configuration files."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "mine").mkdir()
+    parts = [block for block in BLOCKS if not block.startswith("me.")]
+    assert len(parts) == 4
+    (folder / "mine" / "__init__.py").write_text("\n".join(parts))
+    assert set(YAML) == {"objective/mean.yaml", "canvas/grey.yaml"}
+    for name, content in YAML.items():
+        file = folder / "my_conf" / name
+        file.parent.mkdir(parents=True)
+        file.write_text(content)
+    return folder
+
+
+OWN = ("--config-dir", "my_conf", "objective=mean", "canvas=grey")
+SMALL = ("experiment=smoke", "C=2", "steps=2", "gradients=1", *OWN)
+FADE = ("+filters.fade._target_=mine.Fade", "+filters.fade.amount=1.0", "+filters.fade.every=2")
+SPARSITY = "+metrics.sparsity._target_=mine.sparsity"
+
+
+@pytest.fixture(scope="module")
+def run(place):
+    done = mindseye(*SMALL, *FADE, SPARSITY, "measure=sparsity", "hydra.run.dir=run", cwd=place)
+    assert done.returncode == 0, done.stderr
+    return read_run(place / "run")
+
+
+def test_the_objective_is_what_is_minimised(run):
+    history = run.history
+    lam, p, dm = (history[name] for name in ("schedule_penalty", "penalty", "dm"))
+    assert history["total"] == pytest.approx([lam[i] * p[i] - dm[i] for i in range(len(dm))])
+    assert set(history["mdist"]) == set(history["ad"]) == {0}
+    # dm alone pulls as hard as its weight says: the norms of the parts are at least that of their sum
+    for dm, penalty, total in zip(
+        history["gradient_dm"], history["gradient_penalty"], history["gradient_total"], strict=True
+    ):
+        assert 0 < total <= (dm + penalty) * 1.001
+
+
+def test_the_canvas_has_no_colour(run):
+    assert torch.equal(run.images[:, 0], run.images[:, 1])
+    assert torch.equal(run.images[:, 0], run.images[:, 2])
+
+
+def test_the_filter_takes_contrast_away(run):
+    assert run.images.flatten(1).std(dim=1).max() < 1e-4  # all of it, after the last step
+
+
+def test_the_measure_stands_in_all_that_a_sweep_leaves(place, run):
+    for row in [*run.metrics["facets"], run.metrics["summary"], *run.metrics["baselines"].values()]:
+        assert 0 <= row["sparsity"] <= 1
+    assert '"sparsity"' in (place / "run" / "gallery.html").read_text()
+    swept = ("-m", "k=4,8", "experiment=smoke", "C=2", "steps=1", SPARSITY, "measure=sparsity")
+    done = mindseye(*swept, "hydra.sweep.dir=sweep", cwd=place)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((place / "sweep" / "summary.csv").open()))
+    assert len(rows) == 4
+    assert all(0 <= float(row["sparsity"]) <= 1 for row in rows)
+    assert "sparsity" in done.stdout  # what the cells are ranked by
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([SPARSITY, "+metrics.sparsity.power=2"], r"metrics.sparsity.power: there is no such setting"),
+        (["+metrics.sparsity._target_=mine.nothing"], "cannot be imported .*no attribute 'nothing'"),
+        (["+metrics.sparsity=mine.sparsity"], "metrics.sparsity._target_=my.module.function is right"),
+        (["measure=sparsity"], "are right"),
+        ([*FADE[:1], "+filters.fade.amount=much"], "a number is right"),
+    ],
+)
+def test_a_mistake_is_refused_before_any_work(place, monkeypatch, overrides, message):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(ConfigurationError, match=message) as error:
+        check_overrides(overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_a_measure_that_fails_is_one_line_and_a_traceback_in_the_log(place):
+    done = mindseye("experiment=smoke", "+metrics.largest._target_=torch.argmax", "hydra.run.dir=wrong", cwd=place)
+    assert done.returncode == 1
+    assert done.stderr.startswith("mindseye: the measure largest failed: TypeError: argmax()")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" in (place / "wrong" / "run.log").read_text()
+    assert not (place / "wrong" / "metrics.json").exists()
+
+
+def test_the_same_from_python(place, network, targets, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(place)
+    mine = importlib.import_module("mine")
+    result = me.visualize(
+        network, targets, steps=2, objective=mine.MeanActivation(), canvas=mine.GreyCanvas, filters=[mine.Fade(0.1)],
+        measures={"sparsity": mine.sparsity, "largest": lambda images, a, targets: a.amax(dim=(1, 2, 3))},
+    )  # fmt: skip
+    expected = mine.sparsity(targets.initial, torch.zeros_like(targets.maps), targets)
+    assert expected.tolist() == [1.0] * targets.C  # silent everywhere
+    said = json.loads((result.save(tmp_path / "run") / "metrics.json").read_text())
+    assert {"sparsity", "largest"} <= set(said["summary"])
+    assert {"sparsity", "largest"} <= set(said["baselines"]["noise"])
+
+
+@pytest.mark.parametrize(
+    ("measures", "message"),
+    [
+        ({"one": lambda images, a, targets: images.mean()}, r"the measure one gives a tensor of shape \[\] for 3"),
+        ({"two": lambda images, a, targets: images}, r"\[3\], one real number each, is right"),
+        ({"three": 3}, "the measure three is a int"),
+        ({"a.b": len}, "a word of letters"),
+        ({"transfer": len}, "cannot be called 'transfer'"),
+    ],
+)
+def test_measures_that_are_none(network, targets, measures, message):
+    with pytest.raises(ValueError, match=message):
+        me.visualize(network, targets, steps=1, measures=measures)

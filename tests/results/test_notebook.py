@@ -1,0 +1,79 @@
+"""What a notebook shows of a result: pictures that carry themselves, figures, and names as text."""
+
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+import mindseye as me
+
+EVIL = '<script>alert("x")</script>&.png'
+
+
+class Page(HTMLParser):
+    """The tags and texts of a page, as a browser sees them; every opened tag must be closed."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.texts, self.images, self.open = [], [], [], []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag == "img":
+            self.images.append(dict(attrs))
+        elif tag != "br":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def picture(image):
+    kind, data = re.fullmatch(r"data:(image/png);base64,(.+)", image["src"]).groups()
+    assert kind == "image/png"
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+@pytest.fixture(scope="module")
+def result(network, targets):
+    mark = {"brightness": lambda images, a, targets: images.mean(dim=(1, 2, 3))}
+    return me.visualize(network, targets, steps=1, measures=mark)
+
+
+def test_a_visualization_shows_its_sheet_and_its_measures(result):
+    page = Page(result._repr_html_())
+    [sheet] = page.images
+    assert picture(sheet).height > result.targets.C * 100
+    assert f"{result.metrics['facets'][1]['fidelity']['cosine']:.3f}" in page.texts
+    assert f"{result.metrics['baselines']['noise']['selectivity']:.3f}" in page.texts
+    assert f"{float(result.images[2].mean()):.3f}" in page.texts
+    assert {"brightness", "mean", "initial", "nearest", "noise"} <= {*page.texts}
+
+
+def test_targets_show_their_photographs(targets):
+    page = Page(targets._repr_html_())
+    assert len(page.images) == 2 * targets.C
+    # the blend of facet 0 in the colours that it has
+    blend = picture(page.images[1])
+    assert blend.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0)) == pytest.approx(
+        [float(255 * targets.initial[0, ch].mean()) for ch in range(3)], abs=6
+    )
+    best = int(targets.chosen[0, targets.weights[0].argmax()])
+    assert targets.paths[best] in page.texts
+
+
+def test_names_are_data(targets, result):
+    named = replace(targets, root=EVIL, layer=EVIL, paths=tuple(EVIL for _ in targets.paths))
+    for shown in (named, replace(result, targets=named, title=EVIL)):
+        page = Page(shown._repr_html_())
+        assert "script" not in page.tags
+        assert any(EVIL in text for text in page.texts)

@@ -1,0 +1,269 @@
+"""Files of somebody else: nothing in them is run, and nothing of them leads out of their folder."""
+
+import io
+import json
+import os
+import pickle
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import mindseye as me
+from mindseye.commands.configuration import ConfigurationError
+from mindseye.commands.figures import figures
+from mindseye.commands.gallery import make_gallery
+from mindseye.commands.main import main
+from mindseye.commands.repeating import read_earlier
+from mindseye.commands.report import report
+from mindseye.facets import FacetTargets
+from mindseye.facets.cache import Cache
+from mindseye.facets.photographs import UnreadablePhotograph, read_photograph
+from mindseye.networks.weights import read_state_dict
+from mindseye.results.pictures import from_picture
+from mindseye.results.run_folder import read_run, snapshot_files
+from mindseye.results.run_status import read_status
+from mindseye.sweeps.manifest import Manifest, add_cells
+from mindseye.sweeps.status import read_sweep
+from mindseye.sweeps.summary import read_rows
+from mindseye.visualizer.checkpoints import Checkpoint, read_state
+
+
+class Trap:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.open, (str(self.mark), os.O_CREAT | os.O_WRONLY)
+
+
+def traps(mark):
+    """A trap in every dress that a pickle can come in, by name."""
+    plain = pickle.dumps(Trap(mark))
+    saved, oldest, zipped, array = (io.BytesIO() for _ in range(4))
+    torch.save({"state_dict": {"weight": torch.zeros(2)}, "trap": Trap(mark)}, saved)
+    torch.save({"trap": Trap(mark)}, oldest, _use_new_zipfile_serialization=False)
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("archive/data.pkl", plain)
+        archive.writestr("archive/version", "3")
+        archive.writestr("../../escaped", "out")
+    np.save(array, np.array([Trap(mark)], dtype=object), allow_pickle=True)
+    command = f"!!python/object/apply:os.open ['{mark}', 65]\n".encode()
+    return {
+        "plain": plain, "saved": saved.getvalue(), "oldest": oldest.getvalue(), "zipped": zipped.getvalue(),
+        "array": array.getvalue(), "yaml": command,
+    }  # fmt: skip
+
+
+def test_the_trap_springs_where_it_is_unpickled(tmp_path):
+    mark = tmp_path / "sprung"
+    os.close(pickle.loads(pickle.dumps(Trap(mark))))
+    assert mark.exists()
+
+
+@pytest.fixture(scope="module")
+def whole_run(network, targets, tmp_path_factory):
+    sweep = tmp_path_factory.mktemp("sweep")
+    [cell] = add_cells(sweep, [("k=8",)], ["k=8"], "0" * 64)
+    result = me.visualize(network, targets, steps=2, snapshots_every=1, accelerator="cpu")
+    place = result.save(sweep / cell.folder, config="k: 8\n")
+    targets.save(place / "targets")
+    (place / "status.json").write_text(json.dumps({"status": "completed", "overrides": ["k=8"]}))
+    return sweep
+
+
+@pytest.fixture
+def copy(whole_run, tmp_path):
+    """A sweep of one run, to be spoilt: (sweep, run folder)."""
+    shutil.copytree(whole_run, tmp_path / "sweep")
+    [place] = [path for path in (tmp_path / "sweep").iterdir() if path.is_dir()]
+    return tmp_path / "sweep", place
+
+
+READ = (ValueError, OSError, UnreadablePhotograph)
+
+
+def swallow(call, *arguments):
+    """What it gives, or its one line."""
+    said = ""
+    try:
+        return call(*arguments)
+    except READ as error:
+        said = str(error)
+    except SystemExit as end:
+        return end.code
+    assert "\n" not in said.strip()
+    return said
+
+
+@pytest.mark.parametrize("kind", ["plain", "saved", "oldest", "zipped", "array", "yaml"])
+def test_no_file_of_a_run_is_unpickled(copy, kind, tmp_path):
+    sweep, place = copy
+    mark = tmp_path / "sprung"
+    content = traps(mark)[kind]
+    files = [path for path in sweep.rglob("*") if path.is_file()]
+    assert len(files) > 15
+    for path in files:
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        for reader in (read_run, read_status, snapshot_files, read_earlier):
+            swallow(reader, place)
+        swallow(from_picture, path)
+        swallow(FacetTargets.load, place / "targets")
+        swallow(Manifest.read, sweep)
+        swallow(make_gallery, sweep)
+        swallow(lambda: read_rows(read_sweep(sweep)))
+        path.write_bytes(whole)
+        assert not mark.exists(), path
+    for path in (place / "targets/targets.json", place / "facets/00/nearest.png", sweep / "manifest.json"):
+        path.write_bytes(content)  # by the commands themselves, which refuse before they draw
+        assert isinstance(swallow(figures, [str(place)]), str)
+        swallow(report, [str(sweep), "--by", "k"])
+    assert not mark.exists()
+    assert not (tmp_path / "escaped").exists()
+
+
+@pytest.mark.parametrize("kind", ["plain", "saved", "oldest", "zipped", "array", "yaml"])
+def test_no_checkpoint_cache_entry_weights_or_photograph_is_unpickled(kind, tmp_path):
+    mark = tmp_path / "sprung"
+    content = traps(mark)[kind]
+    checkpoint = Checkpoint(tmp_path / "checkpoint", "key")
+    cache = Cache(tmp_path / "cache", 1 << 20)
+    cache.fetch("kind", {"a": 1}, lambda: {"x": torch.zeros(2)})
+    [entry] = (tmp_path / "cache").glob("*.safetensors")
+    (tmp_path / "checkpoint").mkdir()
+    weights = (tmp_path / f"weights{suffix}" for suffix in (".pth", ".pt", ".ckpt", ".bin", ".safetensors"))
+    for path in (checkpoint.file(), entry, *weights, tmp_path / "picture.npy", tmp_path / "picture.png"):
+        path.write_bytes(content)
+    swallow(read_state, checkpoint.file(), "key")
+    checkpoint.check(1)
+    assert cache.fetch("kind", {"a": 1}, lambda: {"x": torch.ones(2)}).made
+    assert len(cache.entries()) == 1
+    for path in tmp_path.glob("weights.*"):
+        assert isinstance(swallow(read_state_dict, path), str)
+        assert isinstance(swallow(lambda path=path: me.load_network("resnet18", weights=path)), str)
+    for path in tmp_path.glob("picture.*"):
+        assert isinstance(swallow(read_photograph, path, 8), str)
+    assert not mark.exists()
+
+
+def test_hydra_s_own_pickle_is_refused(tmp_path, capsys):
+    mark = tmp_path / "sprung"
+    (tmp_path / "job.pickle").write_bytes(pickle.dumps(Trap(mark)))
+    assert swallow(main, ["--experimental-rerun", str(tmp_path / "job.pickle")]) == 1
+    assert "--from" in capsys.readouterr().err
+    assert not mark.exists()
+
+
+# ---- ways out of the folder ------------------------------------------------------------------------------------
+
+
+SECRET = (250, 1, 200)
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """A folder that no run folder has to do with, with a picture and a run in it."""
+    place = tmp_path / "secret"
+    place.mkdir()
+    for name in ("visualization.png", "nearest.png", "initial.png", "0001.webp", "a.png"):
+        Image.new("RGB", (48, 48), SECRET).save(place / name, lossless=True)
+    return place
+
+
+def test_links_in_a_run_are_not_followed(copy, whole_run, secret):
+    sweep, place = copy
+    replaced = [
+        "facets/00/nearest.png", "facets/01/steps/0001.webp", "facets/02", "facets",
+        "targets", "targets/targets.safetensors", "images.safetensors", "metrics.json", "history.parquet",
+    ]  # fmt: skip
+    for name in replaced:
+        shutil.rmtree(place)
+        shutil.copytree(whole_run / place.name, place)
+        path = place / name
+        elsewhere = secret / ("moved" if path.is_dir() else path.name)
+        shutil.rmtree(secret / "moved", ignore_errors=True)
+        if path.is_dir():
+            shutil.copytree(path, elsewhere)
+            shutil.rmtree(path)
+        else:
+            if path.suffix not in (".png", ".webp"):
+                shutil.copy(path, elsewhere)
+            path.unlink()
+        path.symlink_to(elsewhere)
+        shutil.rmtree(place / "figures", ignore_errors=True)
+        said = swallow(figures, [str(place)])
+        if name != "facets/01/steps/0001.webp":
+            assert isinstance(said, str), name
+            assert "link" in said or "missing" in said or "same steps" in said, (name, said)
+        page = make_gallery(sweep).read_text()
+        overview = json.loads(page.partition('id="overview">')[2].partition("</script>")[0])
+        [run] = overview["runs"]
+        if name == "facets/00/nearest.png":
+            assert run["facets"][0]["pictures"] == ["visualization", "initial"]
+        if name in ("facets", "facets/02"):
+            assert run["facets"][2]["pictures"] == []
+
+
+def test_a_run_that_is_a_link_is_not_read_from_outside_the_sweep(copy, tmp_path):
+    sweep, place = copy
+    shutil.move(place, tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    [row] = read_rows(read_sweep(sweep))
+    assert row["status"] == "failed"
+    assert "leads out of the folder" in make_gallery(sweep).read_text()
+    with pytest.raises(ValueError, match="no two completed cells"):
+        figures([str(sweep)])
+
+
+@pytest.mark.parametrize("name", ["../secret/a.png", "/etc/passwd", "photographs/../../secret/a.png", "a\\..\\b.png"])
+def test_photographs_named_outside_are_text(copy, name):
+    sweep, place = copy
+    for file in place.glob("facets/*/photographs.json"):
+        file.write_text(json.dumps([{"path": name, "weight": 1.0, "distance": 0.0}]))
+    page = make_gallery(sweep).read_text()
+    assert f'src="{name}' not in page
+    assert json.dumps(name)[1:-1] in page  # and the page's own script makes no address of it, see photographSource
+
+
+@pytest.mark.parametrize("folder", ["../x", "/etc", "a/b", "..", ".", "", "a\x00b"])
+def test_no_cell_lies_outside_its_sweep(copy, folder):
+    sweep, _ = copy
+    said = json.loads((sweep / "manifest.json").read_text())
+    said["cells"][0]["folder"] = folder
+    (sweep / "manifest.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match="no readable manifest"):
+        Manifest.read(sweep)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["network=callable", "network.target=evil.py:build", "network.mean=[0.5]", "network.std=[0.5]"],
+        ["objective._target_=evil.build"],
+        ["+objective.gain={_target_: evil.build}"],
+        ["network._args_=[evil.py:build]", "network=callable"],
+        ["+canvas.more=[{_target_: evil.build}]"],
+        ["--experimental-rerun=x.pickle"],
+        ["--config-dir=/evil"],
+        ["hydra.searchpath=[file:///evil]"],
+        ["hydra.callbacks.evil._target_=evil.build"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_run_folder_s_own_word_imports_nothing(copy, overrides, tmp_path, monkeypatch):
+    _, place = copy
+    mark = tmp_path / "sprung"
+    (tmp_path / "evil.py").write_text(f"open({str(mark)!r}, 'w')\ndef build(*a, **k): ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    said = json.loads((place / "status.json").read_text())
+    (place / "status.json").write_text(json.dumps({**said, "overrides": overrides}))
+    with pytest.raises(ConfigurationError):
+        read_earlier(place).overrides_beside([])
+    assert not mark.exists()

@@ -1,0 +1,86 @@
+"""What a release says of itself is true: versions agree, targets that others call exist, the API is typed and told."""
+
+import inspect
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+import yaml
+
+import mindseye as me
+
+PROJECT = Path(__file__).parent.parent
+
+
+def test_version_and_paper_in_the_citation():
+    said = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
+    assert said["version"] == me.__version__
+    paper = said["preferred-citation"]
+    assert paper["title"] == "The Mind's Eye: Visualizing Class-Agnostic Features of CNNs"
+    assert paper["authors"] == [{"family-names": "Stergiou", "given-names": "Alexandros"}]
+    assert paper["year"] == 2021
+
+
+def test_the_changelog_is_kept():
+    text = (PROJECT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## \[(.+?)\] - (unreleased|\d{4}-\d\d-\d\d)$", text, re.M)
+    assert versions[0][0] == me.__version__
+    kinds = set(re.findall(r"^### (.+)$", text, re.M))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_hooks_and_ci_call_targets_that_there_are():
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.M))
+    hooks = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    jobs = yaml.safe_load((PROJECT / ".github/workflows/ci.yml").read_text())["jobs"]
+    called = [hook["entry"] for hook in hooks]
+    called += [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    assert len(called) == 3
+    for command in called:
+        make, target = command.split()[:2]
+        assert make == "make"
+        assert target in targets
+
+
+@pytest.mark.parametrize("name", me.__all__)
+def test_what_is_public_is_told_and_typed(name):
+    thing = getattr(me, name)
+    assert inspect.getdoc(thing)
+    made = thing.__init__ if inspect.isclass(thing) else thing
+    hints = typing.get_type_hints(made)
+    assert set(inspect.signature(made).parameters) - {"self"} <= set(hints)
+
+
+USER = """
+import torch
+from torch import Tensor
+
+import mindseye as me
+
+def contrast(images: Tensor, activations: Tensor, targets: me.FacetTargets) -> Tensor:
+    return images.flatten(1).std(dim=1)
+
+network = me.load_network(torch.nn.Conv2d(1, 8, 3), mean=[0.5], std=[0.25])
+targets = me.discover_facets(network, me.load_photographs("folder", size=64), layer="", facets=3, k=4)
+result = me.visualize(network, targets, objective=me.Objective(gain=1), measures={"contrast": contrast})
+reveal_type(result)
+reveal_type(targets.maps)
+me.visualize(network, targets, steps="many")
+"""
+
+
+@pytest.mark.long
+def test_who_imports_it_is_told_of_wrong_types(tmp_path):
+    (tmp_path / "user.py").write_text(USER)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "user.py"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert 'Revealed type is "mindseye.results.visualization.Visualization"' in done.stdout
+    assert 'Revealed type is "torch._tensor.Tensor"' in done.stdout
+    errors = [line for line in done.stdout.splitlines() if "error:" in line]
+    assert len(errors) == 1, done.stdout
+    assert 'Argument "steps" to "visualize" has incompatible type "str"; expected "int"' in errors[0]
