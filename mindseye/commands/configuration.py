@@ -386,10 +386,11 @@ def check(config: DictConfig) -> None:
             check_setting(key, within[name])
     if str(settings["measure"]).startswith("transfer.") and not any(settings["transfer"].values()):
         raise ConfigurationError(f"measure={settings['measure']}: needs a network that judges, transfer=NETWORK")
-    images = settings["images"]
-    if images.get("root") is None and settings["C"] > images.get("count", settings["C"]):
+    images, C = settings["images"], settings["C"]
+    drawn = images.get("count") if images.get("root") is None else None
+    if _is_number(C, int) and _is_number(drawn, int) and C > drawn:  # either may be text that Hydra answers in the job
         raise ConfigurationError(
-            f"C={settings['C']} facets need at least as many photographs; images.count={images['count']} are drawn"
+            f"C={C} facets need at least as many photographs; images.count={drawn} are drawn"
         )
     for place, node in (("network", settings["network"]), *_named(settings["transfer"], "transfer")):
         _check_network(node, place)
