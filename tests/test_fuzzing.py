@@ -30,7 +30,7 @@ from mindseye.sweeps.summary import read_rows, write_summary
 KEPT = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 # The same examples every time: what a suite finds today it must find tomorrow.
 FEW = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=KEPT)
-MANY = settings(max_examples=4000, deadline=None, derandomize=True, suppress_health_check=KEPT)
+MANY = settings(max_examples=2000, deadline=None, derandomize=True, suppress_health_check=KEPT)
 
 
 @contextlib.contextmanager
@@ -229,7 +229,7 @@ def test_any_run_folder_is_read_or_one_line(whole_run, tmp_path, name, changes, 
 
 
 @pytest.mark.long
-@settings(MANY, max_examples=1500)
+@settings(MANY, max_examples=120)
 @given(name=st.sampled_from(FILES), changes=edits, value=json_values, how=hows)
 def test_hundreds_of_damaged_run_folders_and_their_figures(whole_run, tmp_path, name, changes, value, how):
     run = one_damaged(whole_run, tmp_path / "run", name, changes, value, how)

@@ -22,7 +22,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
@@ -378,7 +378,7 @@ def _choices(override: Override) -> list[str]:
             raise ConfigurationError(f"{override.input_line}: more than {MOST_CELLS:,} values")
     try:
         values = [f"{key}={one}" for one in islice(override.sweep_string_iterator(), 1000)]
-    except HydraException as error:  # of a shuffle or sort that it cannot do
+    except Exception as error:  # of a sort of words and numbers, a range among choices: not only Hydra's own
         raise ConfigurationError(f"{override.input_line}: {composition_error(error)}") from error
     if not values:
         raise ConfigurationError(f"{override.input_line}: there is no value in it")
@@ -407,10 +407,11 @@ def check(config: DictConfig) -> None:
             raise ConfigurationError(f"{METRICS}.{name}={node}: {METRICS}.{name}._target_=my.module.function is right")
     if str(settings["measure"]).startswith("transfer.") and not any(settings["transfer"].values()):
         raise ConfigurationError(f"measure={settings['measure']}: needs a network that judges, transfer=NETWORK")
-    images = settings["images"]
-    if images.get("root") is None and settings["C"] > images.get("count", settings["C"]):
+    images, C = settings["images"], settings["C"]
+    drawn = images.get("count") if images.get("root") is None else None
+    if _is_number(C, int) and _is_number(drawn, int) and drawn < C:  # either may be text that Hydra answers in the job
         raise ConfigurationError(
-            f"C={settings['C']} facets need at least as many photographs; images.count={images['count']} are drawn"
+            f"C={C} facets need at least as many photographs; images.count={drawn} are drawn"
         )
     for place, node in (("network", settings["network"]), *_named(settings["transfer"], "transfer")):
         _check_network(node, place)

@@ -36,6 +36,11 @@ def test_a_hundred_wrong_settings_are_one_line_each():
     assert passed > 0  # some of what is odd is right
 
 
+@pytest.mark.parametrize("words", [["C=${hydra:run.dir}"], ["-m", "objective.dm=1,range(3,1)"]], ids=str)
+def test_what_the_many_found_stays_mended(words):
+    refuse_all([words])
+
+
 @pytest.mark.long
 def test_five_hundred_wrong_settings_alone_and_in_pairs_are_one_line_each():
     words = wrong_words.wrong_words(500, seed=2)
