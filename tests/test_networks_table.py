@@ -15,7 +15,8 @@ PROJECT = Path(__file__).parent.parent
 def test_every_network_of_the_table_comes_out_as_it_says():
     done = subprocess.run(
         [sys.executable, str(PROJECT / "scripts" / "try_networks.py")],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = [line for line in done.stdout.splitlines() if line.startswith("| ")]
