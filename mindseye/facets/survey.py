@@ -85,7 +85,7 @@ def survey(
         if recalled and (said := _skipped_again(photographs, seen["readable"])) is None:
             # A file that could not be read then can be read now: it was the disk's fault, not the file's.
             cache.discard("survey", key)
-            seen, recalled = look(), False
+            seen, recalled = cache.fetch("survey", key, look).tensors, False
         elif recalled:
             unreadable[:] = said or ()
             _say_skipped([*photographs.skipped, *unreadable])
@@ -98,6 +98,9 @@ def survey(
         channels=photographs.channels,
         skipped=(*photographs.skipped, *unreadable),
     )
+    if key is not None:
+        # What comes of it depends on which files could be read, too.
+        key = {**key, "readable": hashlib.sha256(seen["readable"].numpy().tobytes()).hexdigest()}
     return Survey(seen["means"], seen.get("maps"), kept, key, recalled)
 
 
@@ -364,7 +367,7 @@ def survey_key(
         "batch_size": batch_size,
         "keep_maps": keep_maps,
         "device": network.mean.device.type,
-        "precision": torch.get_float32_matmul_precision(),
+        "precision": [network.precision, torch.get_float32_matmul_precision()],
         "code": _CODE,
         "versions": versions("torch", "pillow", "numpy"),
     }
@@ -374,12 +377,23 @@ def architecture(body: nn.Module) -> str:
     """sha256 of how a network computes, beside its weights: its modules, their settings, the files they come from, and
     in what precision and order its weights lie (the fingerprint of a prepared network is the original's).
 
-    Functions that a module's file imports from elsewhere, and attributes that it does not print, are not seen.
+    Buffers that are not saved count by their content, as do a module's public attributes that are tensors, numbers or
+    texts. Functions that a module's file imports from elsewhere, and other attributes that it does not print, are not
+    seen.
     """
     # Where a module prints a function, the address of that is not the architecture's.
     digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(body)).encode())
     for name, weight in body.state_dict().items():
         digest.update(f"{name} {weight.dtype} {weight.stride()}\n".encode())
+    saved = body.state_dict().keys()
+    for name, buffer in body.named_buffers():
+        if name not in saved:
+            digest.update(f"{name} {_tensor_sha256(buffer)}\n".encode())
+    for place, module in body.named_modules():
+        for name, value in vars(module).items():
+            if not name.startswith("_"):
+                said = _tensor_sha256(value) if isinstance(value, Tensor) else _plain(value)
+                digest.update(f"{place}.{name} {said}\n".encode())
     sources: set[str] = set()
     for module in body.modules():
         generated = None
@@ -391,6 +405,21 @@ def architecture(body: nn.Module) -> str:
         sources.add(_source_sha256(kind))
     digest.update("".join(sorted(sources)).encode())
     return digest.hexdigest()
+
+
+def _tensor_sha256(tensor: Tensor) -> str:
+    digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}\0".encode())
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _plain(value: object) -> str:
+    """A number, a text, or a list of such; anything else says nothing."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_plain, value))})"
+    return ""
 
 
 @functools.cache  # what runs is the class as it was when it was read, whatever becomes of its file meanwhile

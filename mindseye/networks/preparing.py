@@ -20,7 +20,7 @@ from mindseye.networks.recording import ImagesOnly, Tape, record
 
 Precision = Literal["float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-GRADIENT_SCALE = 2.0**14  # float16 reaches down to 6e-8; gradients of a map of thousands of positions lie below that
+GRADIENT_TOP = 2.0**4  # the largest of a picture's gradients at the layer in float16, which reaches from 6e-8 to 65504
 TOLERANCE = 1e-4  # relative, of the prepared network's answers to the network's own
 _FOLDS = {
     (nn.Conv1d, nn.BatchNorm1d): fuse_conv_bn_eval,
@@ -101,11 +101,17 @@ class PreparedNetwork(nn.Module):
         if self.precision == "float32":
             with torch.autocast(images.device.type, enabled=False):
                 return self._through(images)
-        scale = GRADIENT_SCALE if self.precision == "float16" else 1.0
-        with torch.autocast(images.device.type, DTYPES[self.precision]):
-            answers = self._through(_ScaledGradient.apply(images, 1 / scale))
+        if self.precision == "bfloat16":
+            with torch.autocast(images.device.type, torch.bfloat16):
+                answers = self._through(images)
+            return tuple(None if answer is None else answer.float() for answer in answers)
+        scale = _Scale()
+        with torch.autocast(images.device.type, torch.float16):
+            answers = self._through(_ScaledBack.apply(images, scale))
         # In float32 before the gradient is scaled, so that on its way back it is scaled before it is rounded.
-        return tuple(None if answer is None else _ScaledGradient.apply(answer.float(), scale) for answer in answers)
+        given = [answer.float() for answer in answers if answer is not None]
+        scaled = iter(_ScaledUp.apply(scale, len(images), *given))
+        return tuple(None if answer is None else next(scaled) for answer in answers)
 
     def _through(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         if not self.traced:
@@ -221,17 +227,52 @@ def prepare(
     return PreparedNetwork(network, straight, layer, previous, channels_last=False, folded=0)
 
 
-class _ScaledGradient(torch.autograd.Function):
-    """The same values forward; the gradient times a factor backward."""
+class _Scale:
+    """What the gradients of one pass were multiplied by on their way back, a power of two for each picture: [B]."""
+
+    factor: Tensor
+
+
+class _ScaledUp(torch.autograd.Function):
+    """The same values forward. Backward each picture's gradients times a power of two that brings their largest near
+    GRADIENT_TOP, whatever objective they come from, so that they neither vanish nor overflow in float16."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return values.view_as(values)
+    def forward(ctx: Any, scale: _Scale, count: int, *answers: Tensor) -> tuple[Tensor, ...]:
+        ctx.scale, ctx.count = scale, count
+        ctx.set_materialize_grads(False)
+        return tuple(answer.view_as(answer) for answer in answers)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        given = [gradient for gradient in gradients if gradient is not None]
+        if all(len(gradient) == ctx.count for gradient in given):
+            largest = torch.stack([gradient.flatten(1).abs().amax(dim=1) for gradient in given]).amax(dim=0)
+        else:  # a layer that cuts pictures into windows: one factor for all
+            largest = torch.stack([gradient.abs().amax() for gradient in given]).amax().expand(ctx.count)
+        exponent = (GRADIENT_TOP / largest).log2().floor().nan_to_num(0.0, posinf=0.0, neginf=0.0)
+        factor = ctx.scale.factor = exponent.clamp(-60, 60).exp2()
+        return None, None, *(None if one is None else one * _along(factor, one) for one in gradients)
+
+
+class _ScaledBack(torch.autograd.Function):
+    """The same values forward; backward, after `_ScaledUp`, the gradient by what it was multiplied by there."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, scale: _Scale) -> Tensor:
+        ctx.scale = scale
+        return images.view_as(images)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.factor, None
+        return gradient / _along(ctx.scale.factor, gradient), None
+
+
+def _along(factor: Tensor, values: Tensor) -> Tensor:
+    """[B] so that it multiplies [B, …]."""
+    if len(values) != len(factor):
+        return factor[0]
+    return factor.reshape(-1, *[1] * (values.ndim - 1))
 
 
 class _Reached(BaseException):

@@ -1,5 +1,6 @@
 """One call that draws all facets: canvas, module, callbacks and Lightning's trainer put together."""
 
+import copy
 import logging
 import statistics
 import tempfile
@@ -159,8 +160,16 @@ def fit(
     processes = count_processes(devices, targets.C, accelerator)
     device = network.mean.device
     prepared = prepare(network, targets.layer, previous).in_precision(precision)
-    if compile and not prepared.traced:
-        prepared.compile()  # says why it cannot be
+    if compile:
+        if not prepared.traced:
+            prepared.compile()  # says why it cannot be
+        prepared = copy.copy(prepared)  # the caller's own stays as it is
+        if gradients_every is not None:
+            log.info("compile=true: the terms' own gradients are not noted, since a compiled program goes back once")
+    if precision == "float16" and device.type == "cpu":
+        log.warning(
+            "precision=float16 on a CPU takes many times as long as float32; bfloat16 is right where it computes in it"
+        )
     module = FacetVisualizer(
         prepared,
         canvas(targets.initial, targets.photographs.float() / 255),

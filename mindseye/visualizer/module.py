@@ -35,7 +35,7 @@ class FacetVisualizer(pl.LightningModule):
     have an Adam of their own at `adaptive_lr`.
 
     gradients_every: after the first step and every so many the norm of each term's own gradient is taken, which costs
-    about three further passes back; None: never. A compiled network's program goes back once only, so it has none.
+    three further passes back; None: never. A compiled network's program goes back once only, so it has none.
     """
 
     stopped_at: Tensor
@@ -152,8 +152,12 @@ class FacetVisualizer(pl.LightningModule):
                 loss = self._loss(a.float(), previous.float(), images, batch, facets)
                 if looks:
                     weights = self.objective.weights(self.now["penalty"], self.facets)
-                    gradients.append(gradient_norms(loss, weights, images))
+                    alone = gradient_norms(loss, weights, images)
+                    images.retain_grad()
                 self.manual_backward(loss.total.sum())
+                if looks:
+                    together = images.grad.flatten(1).norm(dim=1)
+                    gradients.append(torch.cat([alone, together[None]]))
                 terms.append(loss.stacked())
         except (RuntimeError, MemoryError) as error:
             size = self.chunks[0].stop

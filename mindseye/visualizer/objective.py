@@ -249,17 +249,16 @@ class Objective:
 
 
 def gradient_norms(terms: LossTerms, weights: Mapping[str, float], images: Tensor) -> Tensor:
-    """How strongly each term alone pulls at the pictures: ‖∂(w·term)/∂image‖₂ for each of GRADIENTS -> [5, c].
+    """How strongly each term alone pulls at the pictures: ‖∂(w·term)/∂image‖ for each of the first four of GRADIENTS: [4, c].
 
     terms: of `images` [c, ch, S, S] in 0..1, whose graph is kept; weights: of `Objective.weights`. A term without
     weight, or that the image has no part in, has 0. One pass back through the network for each of the others.
     """
-    weighted = {name: w * getattr(terms, name) for name, w in weights.items()} | {"total": terms.total}
     norms = []
-    for name in GRADIENTS:
-        gradient = None
-        if weights.get(name, 1) and weighted[name].requires_grad:
-            [gradient] = torch.autograd.grad(weighted[name].sum(), images, retain_graph=True, allow_unused=True)
+    for name in GRADIENTS[:-1]:
+        weight, term, gradient = weights.get(name, 0), getattr(terms, name), None
+        if weight and term.requires_grad:
+            [gradient] = torch.autograd.grad((weight * term).sum(), images, retain_graph=True, allow_unused=True)
         norms.append(images.new_zeros(len(images)) if gradient is None else gradient.flatten(1).norm(dim=1))
     return torch.stack(norms).detach()
 

@@ -40,8 +40,8 @@ def test_every_shape_answers_and_returns_gradients_as_the_plain_one(size):
         frozen = FrozenConv2d.of(plain)
         images = torch.randn(2, channels, *size)
         pairs = zip(both(frozen, images), both(plain, images), strict=True)
-        worst[kernel, stride, padding, channels] = max(relative(a, b) for a, b in pairs)
-    assert max(worst.values()) < 1e-5, max(worst, key=worst.get)
+        worst[kernel, stride, padding, channels] = [relative(a, b) for a, b in pairs]
+    assert all(error < 1e-5 for errors in worst.values() for error in errors), worst  # NaN is not
 
 
 def test_dilated_and_of_a_layout_with_channels_first():

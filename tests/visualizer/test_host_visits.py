@@ -4,6 +4,7 @@ import traceback
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mindseye.networks import demo_network
@@ -46,20 +47,41 @@ class HostVisits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class HostReads(TorchFunctionMode):
+    """Where each method was called from that brings values to the host; on a CPU it moves nothing and shows nowhere."""
+
+    NAMES = ("cpu", "tolist", "numpy", "item", "__bool__", "__int__", "__float__", "__index__", "equal", "allclose",
+             "bincount", "__array__")  # fmt: skip
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        if name in self.NAMES or (name == "to" and "cpu" in [str(one) for one in args[1:] if not torch.is_tensor(one)]):
+            stack = traceback.format_stack()
+            if not any(place in frame for frame in stack for place in HOST_ONLY):
+                self.seen.append("".join(stack[-6:]))
+        return func(*args, **(kwargs or {}))
+
+
 class Watch:
     """From the second step on: the first fills tables and caches."""
 
     def __init__(self):
-        self.visits = HostVisits()
+        self.visits, self.reads = HostVisits(), HostReads()
         self.begun = self.over = False
 
     def start(self):
         if not self.begun:
             self.visits.__enter__()
+            self.reads.__enter__()
             self.begun = True
 
     def stop(self):
         if self.begun and not self.over:
+            self.reads.__exit__(None, None, None)
             self.visits.__exit__(None, None, None)
             self.over = True
 
@@ -81,20 +103,26 @@ def test_no_step_reads_from_the_device(network, targets, facets_per_batch, tmp_p
     try:
         fit(
             network, targets, steps=8, filters=[Begin(), GradientMask(), Blur(2)], accelerator="cpu", log_every=3,
-            facets_per_batch=facets_per_batch, checkpoint=Checkpoint(tmp_path / "fit", "this fit"),
+            gradients_every=4, facets_per_batch=facets_per_batch, checkpoint=Checkpoint(tmp_path / "fit", "this fit"),
         )  # fmt: skip
     finally:
         watch.stop()
     assert watch.begun
     assert not watch.visits.seen, watch.visits.seen[0]
+    assert not watch.reads.seen, watch.reads.seen[0]
 
 
 def test_the_watch_sees_what_it_is_for(network, targets):
-    visits = HostVisits()
+    visits, reads = HostVisits(), HostReads()
     with visits:
         float(torch.ones(2).sum())
         torch.ones(2)[torch.ones(2) > 0]
     assert len(visits.seen) == 2
+    x = torch.ones(2)
+    with reads:
+        x.cpu(), x.tolist(), x.numpy(), x.to("cpu"), torch.equal(x, x), x.sum().item()
+        x + x, x.to(torch.float64)
+    assert len(reads.seen) == 6
 
 
 @pytest.mark.gpu
