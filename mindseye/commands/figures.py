@@ -39,6 +39,10 @@ def figures(arguments: list[str]) -> None:
     asked = parser.parse_args(arguments)
     folder = asked.folder.expanduser()
     out = (asked.out or folder / "figures").expanduser()
+    if asked.video:
+        from mindseye.reports.video import check_film
+
+        check_film(asked.video, asked.fps)
     if (folder / MANIFEST).is_file():
         if asked.video or asked.facets:
             raise ValueError(f"{folder} is a sweep: --video and --facets are for the folder of one of its runs")
@@ -132,12 +136,19 @@ def of_sweep(folder: Path) -> "dict[str, Figure]":
 
 
 def film(folder: Path, path: Path, form: str, fps: float) -> Path:
-    """The iterations of a run as one file."""
+    """The iterations of a run as one file, from the initial image to the visualisation."""
     from mindseye.reports.video import write_video
     from mindseye.results.run_folder import read_run, snapshot_files
 
-    steps = max(read_run(folder).history["step"])
-    return write_video(snapshot_files(folder), path, form, steps=steps, fps=fps)
+    run, shown = read_run(folder), snapshot_files(folder)
+    steps, C = max(map(int, run.history["step"])), len(run.images)
+    if shown:
+        first, last = (
+            [plain_file(folder / "facets" / f"{c:02d}" / f"{name}.png", folder) for c in range(C)]
+            for name in ("initial", "visualization")
+        )
+        shown = {0: first, **shown, steps: last}
+    return write_video(shown, path, form, steps=steps, fps=fps)
 
 
 def heading_of(run: "StoredRun", targets: "FacetTargets | None") -> str:

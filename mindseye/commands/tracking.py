@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,19 +44,25 @@ def tracked(
             os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))
             node = described(node, folder, overrides, sweep, experiment)
         try:
-            trackers.append(Tracker(make(node)))
+            logger = make(node)
         except ModuleNotFoundError as error:
             raise ValueError(f"logger: {' '.join(str(error).split())}") from error
+        # Lightning names it even where nobody has; wandb warns of that.
+        getattr(logger, "_wandb_init", {}).pop("anonymous", None)
+        trackers.append(Tracker(logger))
     failed = True
     try:
         for tracker in trackers:
             tracker.log_hyperparams(OmegaConf.to_container(config, resolve=True))
             if tracker.is_wandb and not tracker.failed:
-                place = tracker.attempt(lambda logger: logger.experiment.dir)
+                place, asked = tracker.attempt(lambda logger: logger.experiment.dir), tracker.save_dir
                 log.info("wandb writes to %s", Path(place).parent if place else None)
+                if place and asked and Path(asked).absolute() not in Path(place).parents:
+                    log.warning("wandb cannot write to %s; it writes to %s", asked, Path(place).parent)
         yield trackers
         failed = False
-        _kept_id(folder).unlink(missing_ok=True)
+        with suppress(OSError):
+            _kept_id(folder).unlink(missing_ok=True)
     finally:
         for tracker in trackers:
             tracker.finish(failed)
@@ -84,10 +90,12 @@ def described(
 
 def _id(folder: Path) -> str:
     """Of this run; the same again where it was not completed and goes on."""
-    kept = _kept_id(folder)
-    if not kept.is_file():
-        write_atomically(kept, hashlib.sha256(os.urandom(16)).hexdigest()[:12].encode())
-    return kept.read_text()
+    kept, fresh = _kept_id(folder), hashlib.sha256(os.urandom(16)).hexdigest()[:12]
+    with suppress(OSError):  # then wandb cannot write there either, and says so
+        if kept.is_file():
+            return kept.read_text()
+        write_atomically(kept, fresh.encode())
+    return fresh
 
 
 def _kept_id(folder: Path) -> Path:

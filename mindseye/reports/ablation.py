@@ -5,10 +5,14 @@ other overrides look at the same facets, so that facet c of one is held against 
 """
 
 import csv
+import html
 import io
 import json
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -28,9 +32,10 @@ class Difference:
     variant: str
     mean: float  # of the variant itself, over its pairs
     difference: float  # mean of variant − reference over the pairs
-    low: float  # of a 95 % bootstrap interval of that mean
+    low: float  # of a 95 % bootstrap interval of that mean; NaN where all pairs are of one facet
     high: float
     pairs: int
+    facets: int  # that these pairs are of: the same photographs make the same facet again under another seed
 
     @property
     def clear(self) -> bool:
@@ -40,13 +45,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All differences, with the reference's own means; `unpaired` counts rows that had no partner."""
+    """All differences, with the reference's own means, and how many rows had no part in them, by the reason."""
 
     by: str
     reference: str
     means: Mapping[str, float]  # measure -> the reference's mean over all its facets
     differences: tuple[Difference, ...]
-    unpaired: int
+    unpaired: int  # rows without a partner in the reference, or whose partner is a facet of other photographs
+    stopped: int = 0  # rows of facets that were stopped
 
 
 def compare(
@@ -59,39 +65,71 @@ def compare(
 ) -> Comparison:
     """Hold every value of the override `by` against `reference`, pair by pair.
 
-    A pair agrees in all other overrides and in the facet. The interval is a percentile bootstrap (Efron 1979) over
-    pairs, RESAMPLES times, the same pairs for every measure. Measures that no row has are left out. Raises ValueError,
-    in one line, where nothing was swept by that name or the reference is not among its values.
+    A pair agrees in all other overrides, in the facet and in the photographs that it is made of. The interval is a
+    percentile bootstrap (Efron 1979) of RESAMPLES draws over *facets*, each with all its pairs: the same photographs
+    under several seeds make one facet, whose pairs say nothing new of others (a cluster bootstrap, Davison & Hinkley
+    1997, section 3.8). Of few facets it is too narrow. Facets that were stopped are left out, as are measures that no
+    row has. Raises ValueError, in one line, for names that are not there and where nothing can be paired.
     """
     key = f"override.{by}"
     found = [row for row in rows if row.get("facet") is not None]
+    whole = [row for row in found if row.get("stopped.step") is None]
     values = list(dict.fromkeys(str(row[key]) for row in found if row.get(key) is not None))
     if not values:
-        swept = sorted({name.removeprefix("override.") for row in rows for name in row if name.startswith("override.")})
-        raise ValueError(f"--by {by}: no completed cell sets it; {', '.join(swept) or 'nothing'} can be compared by")
+        raise ValueError(f"--by {by}: no completed cell sets it; {_several(found)} can be compared by")
     if reference not in values:
         raise ValueError(f"--reference {reference}: {by} has {', '.join(values)}")
+    given = [measure for measure in measures if any(_number(row.get(measure)) is not None for row in whole)]
+    if not given:
+        raise ValueError(f"--measures {' '.join(measures)}: no facet has them; {', '.join(_measured(whole))} are there")
     others = sorted({name for row in found for name in row if name.startswith("override.")} - {key})
     tables: dict[str, dict[tuple, Mapping[str, object]]] = {value: {} for value in values}
-    for row in found:
-        tables[str(row[key])][(*(row.get(name) for name in others), row["facet"])] = row
-    given = [measure for measure in measures if any(_number(row.get(measure)) is not None for row in found)]
+    for row in whole:
+        if row.get(key) is not None:
+            tables[str(row[key])][(*(row.get(name) for name in others), row["facet"])] = row
     base = tables[reference]
     differences, unpaired = [], 0
     for variant in values:
-        pairs = [place for place in tables[variant] if place in base]
-        unpaired += len(tables[variant]) - len(pairs)
-        if variant == reference or not pairs:
+        table = tables[variant]
+        places = [place for place in table if place in base and _same_facet(table[place], base[place])]
+        unpaired += len(table) - len(places)
+        if variant == reference:
             continue
         for measure in given:
-            both = [
-                (_number(tables[variant][place].get(measure)), _number(base[place].get(measure))) for place in pairs
+            pairs = [
+                (ours, theirs, base[place].get("photographs", place))
+                for place in places
+                if (ours := _number(table[place].get(measure))) is not None
+                and (theirs := _number(base[place].get(measure))) is not None
             ]
-            both = [(ours, theirs) for ours, theirs in both if ours is not None and theirs is not None]
-            if both:
-                differences.append(_difference(measure, variant, np.array(both), seed))
+            if pairs:
+                differences.append(_difference(measure, variant, pairs, seed))
+    if not differences and unpaired:
+        raise ValueError(
+            f"--by {by}: no two cells have the same facets; they are found anew for every network, layer and C, so "
+            "that facet 0 of one is not facet 0 of the other"
+        )
     means = {measure: _mean([row.get(measure) for row in base.values()]) for measure in given}
-    return Comparison(by, reference, means, tuple(differences), unpaired)
+    return Comparison(by, reference, means, tuple(differences), unpaired, len(found) - len(whole))
+
+
+def _several(rows: Sequence[Mapping[str, object]]) -> str:
+    values: dict[str, set[str]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name.startswith("override."):
+                values.setdefault(name.removeprefix("override."), set()).add(str(value))
+    return ", ".join(sorted(name for name, different in values.items() if len(different) > 1)) or "nothing"
+
+
+def _measured(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    apart = ("override.", "timing.", "stopped.", "facet")
+    names = {name for row in rows for name, value in row.items() if _number(value) is not None}
+    return sorted(name for name in names if not name.startswith(apart))
+
+
+def _same_facet(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    return one.get("photographs") == other.get("photographs")
 
 
 def _number(value: object) -> float | None:
@@ -103,14 +141,25 @@ def _mean(values: Sequence[object]) -> float:
     return float(np.mean(numbers)) if numbers else float("nan")
 
 
-def _difference(measure: str, variant: str, both: np.ndarray, seed: int) -> Difference:
-    paired = both[:, 0] - both[:, 1]
-    drawn = np.random.default_rng(seed).integers(0, len(paired), (RESAMPLES, len(paired)))
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(paired[drawn].mean(axis=1), [tail, 1 - tail])
-    return Difference(
-        measure, variant, float(both[:, 0].mean()), float(paired.mean()), float(low), float(high), len(paired)
-    )
+def _difference(measure: str, variant: str, pairs: Sequence[tuple[float, float, object]], seed: int) -> Difference:
+    paired: dict[object, list[float]] = {}
+    for ours, theirs, facet in pairs:
+        paired.setdefault(facet, []).append(ours - theirs)
+    sums = np.array([sum(each) for each in paired.values()])
+    counts = np.array([len(each) for each in paired.values()])
+    low = high = float("nan")
+    if len(sums) > 1:
+        drawn = _draws(len(sums), seed)
+        tail = (1 - LEVEL) / 2
+        low, high = np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [tail, 1 - tail])
+    mean = float(np.mean([ours for ours, _, _ in pairs]))
+    difference = float(sums.sum() / counts.sum())
+    return Difference(measure, variant, mean, difference, float(low), float(high), len(pairs), len(sums))
+
+
+@lru_cache(maxsize=1)  # every measure of a variant is drawn for alike
+def _draws(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
 
 
 # ---- as text ---------------------------------------------------------------------------------------------------------
@@ -118,81 +167,105 @@ def _difference(measure: str, variant: str, both: np.ndarray, seed: int) -> Diff
 
 def as_markdown(comparison: Comparison) -> str:
     """A row per variant, a column per measure: the difference and its interval, in bold where it leaves 0 out."""
-    lines = _table(comparison, lambda d: f"{'**' if d.clear else ''}{_said(d)}{'**' if d.clear else ''}")
+
+    def cell(difference: Difference) -> str:
+        said = f"{signed(difference.difference)} {_interval(difference)}"
+        return f"**{said}**" if difference.clear else said
+
+    lines = _table(comparison, cell, _markdown)
     head, *body = [f"| {' | '.join(cells)} |" for cells in lines]
     rule = f"|{'---|' * len(lines[0])}"
-    return "\n".join([head, rule, *body, "", _caption(comparison), ""])
+    return "\n".join([head, rule, *body, "", _markdown(_caption(comparison)), ""])
 
 
 def as_latex(comparison: Comparison) -> str:
-    """The same as a booktabs table."""
-
-    def cell(difference: Difference) -> str:
-        said = rf"${difference.difference:+.3f}$ {{\scriptsize$[{difference.low:+.3f}, {difference.high:+.3f}]$}}"
-        return rf"\textbf{{{said}}}" if difference.clear else said
-
-    head, *body = [
-        " & ".join([_latex(name), *cells]) + r" \\" for name, *cells in _table(comparison, cell, _latex)
-    ]
+    """The same for LaTeX with booktabs: intervals below the differences, which are bold where they leave 0 out."""
+    head, own, *body = _table(comparison, _latex_number, _latex)
+    intervals = _table(comparison, lambda one: rf"{{\scriptsize {_interval(one)}}}", _latex)[2:]
+    lines = [head, own]
+    for numbers, (_, *below, _) in zip(body, intervals, strict=True):
+        lines += [numbers, ["", *below, ""]]
+    top, *rest = [" & ".join(cells) + r" \\" for cells in lines]
     columns = "l" + "r" * (len(comparison.means) + 1)
     begin, end = rf"\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
-    caption = _caption(comparison).replace("%", r"\%")
-    return "\n".join([f"% {caption}", begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", end, ""])
+    comment = "% " + _latex(_caption(comparison)) + r" \usepackage{booktabs}"
+    return "\n".join([comment, begin, r"\toprule", top, r"\midrule", *rest, r"\bottomrule", end, ""])
+
+
+def _latex_number(difference: Difference) -> str:
+    said = signed(difference.difference)
+    return rf"$\mathbf{{{said}}}$" if difference.clear else f"${said}$"
 
 
 def as_json(comparison: Comparison) -> str:
     """Everything, for programs; the gallery shows it."""
-    return json.dumps(asdict(comparison), indent=1)
+    said = asdict(comparison)
+    for one in said["differences"]:
+        one.update({name: None for name in ("low", "high") if math.isnan(one[name])})  # JSON has no NaN
+    return json.dumps(said, indent=1)
 
 
 def as_csv(comparison: Comparison) -> str:
     """A line per variant and measure, in full digits."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([comparison.by, "measure", "mean", "difference", "low", "high", "pairs"])
+    writer.writerow([comparison.by, "measure", "mean", "difference", "low", "high", "pairs", "facets"])
     for measure, mean in comparison.means.items():
-        writer.writerow([comparison.reference, measure, mean, "", "", "", ""])
+        writer.writerow([comparison.reference, measure, mean, "", "", "", "", ""])
     for one in comparison.differences:
-        writer.writerow([one.variant, one.measure, one.mean, one.difference, one.low, one.high, one.pairs])
+        writer.writerow(
+            [one.variant, one.measure, one.mean, one.difference, one.low, one.high, one.pairs, one.facets]
+        )
     return text.getvalue()
 
 
-def _said(difference: Difference) -> str:
-    return f"{difference.difference:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+def signed(value: float) -> str:
+    """Three decimals with their sign; 0 has none.
+
+    >>> signed(0.0312), signed(-0.25), signed(-0.0001)
+    ('+0.031', '-0.250', '0.000')
+    """
+    return "0.000" if abs(value) < 5e-4 else f"{value:+.3f}"
 
 
-def _table(
-    comparison: Comparison, cell: Callable[[Difference], str], quoted: Callable[[str], str] = str
-) -> list[list[str]]:
+def _interval(difference: Difference) -> str:
+    return "" if difference.facets < 2 else f"[{signed(difference.low)}, {signed(difference.high)}]"
+
+
+def _table(comparison: Comparison, cell: Callable[[Difference], str], quoted: Callable[[str], str]) -> list[list[str]]:
+    """Head, the reference's own means, and a row per variant; every text quoted."""
     measures = list(comparison.means)
     known = {(one.variant, one.measure): one for one in comparison.differences}
     variants = list(dict.fromkeys(one.variant for one in comparison.differences))
     own = [f"{comparison.means[measure]:.3f}" for measure in measures]
-    lines = [[comparison.by, *map(quoted, measures), "pairs"], [f"{comparison.reference} (its own means)", *own, ""]]
+    head = [quoted(comparison.by), *map(quoted, measures), "pairs (facets)"]
+    lines = [head, [quoted(f"{comparison.reference} (its own means)"), *own, ""]]
     for variant in variants:
-        pairs = max(one.pairs for one in comparison.differences if one.variant == variant)
+        most = max((one for one in comparison.differences if one.variant == variant), key=lambda one: one.pairs)
         cells = [cell(known[variant, measure]) if (variant, measure) in known else "" for measure in measures]
-        lines.append([variant, *cells, str(pairs)])
+        lines.append([quoted(variant), *cells, f"{most.pairs} ({most.facets})"])
     return lines
 
 
 def _caption(comparison: Comparison) -> str:
     left_out = f" {comparison.unpaired} rows had no partner." if comparison.unpaired else ""
+    stopped = f" {comparison.stopped} rows of stopped facets are left out." if comparison.stopped else ""
     return (
         f"Difference to {comparison.by}={comparison.reference}, paired over facets and all other settings, with a "
-        f"{LEVEL:.0%} bootstrap interval of its mean.{left_out}"
+        f"{LEVEL:.0%} interval of its mean by a bootstrap over facets.{left_out}{stopped}"
     )
+
+
+def _markdown(text: str) -> str:
+    """As text in a cell of a table, whatever a setting's value holds."""
+    plain = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", plain)
 
 
 def _latex(text: str) -> str:
     special = {
-        "_": r"\_",
-        "%": r"\%",
-        "&": r"\&",
-        "#": r"\#",
-        "$": r"\$",
-        "{": r"\{",
-        "}": r"\}",
-        "\\": r"\textbackslash{}",
-    }
-    return "".join(special.get(letter, letter) for letter in text)
+        "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
+        "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}",
+        ">": r"\textgreater{}",
+    }  # fmt: skip
+    return "".join(special.get(letter, letter) for letter in " ".join(text.split()))

@@ -14,7 +14,9 @@ from mindseye.reports.figures import feature_space
 from mindseye.results.metrics import numbers
 from mindseye.visualizer.tracking import AXIS, Tracker
 
-LEFT_OUT = ("wandb", "tensorboard", "csv", "checkpoint", "photographs")  # of a run folder's artifact
+# Of a run folder's artifact: what trackers wrote themselves, the photographs, and what is there while the run is.
+LEFT_OUT = ("wandb", "tensorboard", "csv", "checkpoint", "photographs", "running.lock", "status.json")
+CHANGING = ("run.log", "gallery.html")  # written to later, so that the artifact has a copy of its own
 NEAREST = 4  # photographs of a facet in the table
 DPI = 150
 
@@ -37,9 +39,10 @@ def track_result(
     drawing = [tracker for tracker in told if tracker.is_wandb or tracker.is_tensorboard]
     if drawing:
         sheet = np.asarray(Image.open(folder / "facets.png").convert("RGB"))
-        feature_map = _drawn(targets)
         for tracker in drawing:
             tracker.picture("facets", sheet, steps)
+        feature_map = drawing[0].attempt(lambda logger: _drawn(targets))
+        for tracker in drawing if feature_map is not None else ():
             tracker.picture("map", feature_map, steps)
     for tracker in told:
         if tracker.is_wandb:
@@ -92,5 +95,6 @@ def _artifact(folder: Path, run_id: str) -> object:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if name.parts[0] not in LEFT_OUT and path.is_file() and not path.is_symlink():  # what it leads to is not ours
-            artifact.add_file(str(path), name=name.as_posix(), policy="immutable")  # no second copy
+            policy = "mutable" if name.as_posix() in CHANGING else "immutable"  # a second copy of these alone
+            artifact.add_file(str(path), name=name.as_posix(), policy=policy)
     return artifact

@@ -30,13 +30,18 @@ def write_video(
     """
     if not snapshots:
         raise ValueError("no pictures of single iterations were kept: snapshots=N keeps them every N steps")
+    check_film(form, fps)
+    encode = _webp if form == "webp" else _mp4
+    write_atomically(path, encode(frames(snapshots, steps or max(snapshots)), len(snapshots), fps))
+    return path
+
+
+def check_film(form: str, fps: float) -> None:
+    """Raises ValueError for a form or a number of frames per second that there is no film of."""
     if form not in get_args(Form):
         raise ValueError(f"{form}: {', '.join(get_args(Form))} are right")
     if not 0.1 <= fps <= 120:
         raise ValueError(f"{fps:g} frames per second: 0.1 to 120 are right")
-    encode = _webp if form == "webp" else _mp4
-    write_atomically(path, encode(frames(snapshots, steps or max(snapshots)), len(snapshots), fps))
-    return path
 
 
 def frames(snapshots: Mapping[int, Sequence[Path]], steps: int) -> Iterator[Image.Image]:

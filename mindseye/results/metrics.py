@@ -226,8 +226,8 @@ def measure(
     fidelity (with `pooled`, the same on the means over the map), selectivity, retrieval, diversity (None for a single
     facet), naturalness.tv (total variation over the mean of the facet's photographs': 1 is as smooth as they are; None
     where they are flat), naturalness.spectrum (see `spectral_distance`), and transfer where other networks are given
-    (the first one's figures by their plain names, each one's under `networks`). `measures` are the user's own, under
-    their names; ValueError where one does not give C numbers.
+    (the first one's figures by their plain names; of several each one's under `networks`). `measures` are the user's
+    own, under their names; ValueError where one does not give C numbers.
     """
     prepared = prepare(network, targets.layer)
 
@@ -253,10 +253,10 @@ def measure(
         figures[name] = own_measure(name, metric, images, v, targets)
     if references:
         each = [transfer(images, reference, batch_size=batch_size) for reference in references]
-        figures["transfer"] = {
-            **each[0],
-            "networks": {reference.name: said for reference, said in zip(references, each, strict=True)},
-        }
+        figures["transfer"] = dict(each[0])
+        if len(references) > 1:
+            named = {reference.name: said for reference, said in zip(references, each, strict=True)}
+            figures["transfer"]["networks"] = named
     return [_row(figures, c) for c in range(targets.C)]
 
 

@@ -1,6 +1,7 @@
 """All that a sweep found, in one table: a row per cell and facet, as CSV for people and Parquet for programs."""
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ MEASURES = {
     "fidelity.cosine": True,
     "fidelity.relative_distance": False,
     "fidelity.pooled.cosine": True,
+    "fidelity.pooled.relative_distance": False,
     "selectivity": True,
     "retrieval": True,
     "naturalness.tv": None,
@@ -32,8 +34,9 @@ Row = dict[str, object]
 def read_rows(sweep: SweepStatus) -> list[Row]:
     """A row per cell and facet; one row without a facet for a cell that is not completed, with its status and reason.
 
-    Columns: cell, status, reason, one `override.KEY` for each key that any cell overrides, facet, the facet's measures
-    with dots between groups and names, `timing.…`, path (the facet's folder, below the sweep's).
+    Columns: cell, status, reason, one `override.KEY` for each key that any cell overrides, facet, photographs (which
+    it is made of, as a hash), the facet's measures with dots between groups and names, `timing.…`, path (the facet's
+    folder, below the sweep's).
     """
     rows: list[Row] = []
     for cell, status in sweep.cells:
@@ -51,8 +54,19 @@ def read_rows(sweep: SweepStatus) -> list[Row]:
             measures = _flat({name: value for name, value in facet.items() if name not in ("facet", "baselines")})
             number = facet["facet"]
             path = f"{cell.folder}/facets/{number:02d}"
-            rows.append({**start, "facet": number, **measures, **timing, "path": path})
+            known = _photographs(sweep.folder / path)
+            rows.append({**start, "facet": number, "photographs": known, **measures, **timing, "path": path})
     return rows
+
+
+def _photographs(facet: Path) -> str | None:
+    """Which photographs a facet is made of, as a hash: the same in two cells only where they look at the same facet."""
+    try:
+        said = json.loads(plain_file(facet / "photographs.json", facet.parent.parent.parent).read_bytes())
+        names = sorted(str(one["path"]) for one in said)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
 
 
 def _metrics(folder: Path) -> dict | None:
@@ -82,7 +96,9 @@ def _value(text: str) -> object:
             return kind(text)
         except ValueError:
             continue
-    return as_written(text).strip("'\"")
+    said = as_written(text)
+    quoted = len(said) > 1 and said[0] == said[-1] and said[0] in "'\""
+    return said[1:-1] if quoted else said
 
 
 def write_summary(folder: Path, rows: Sequence[Row]) -> list[Path]:

@@ -249,7 +249,7 @@ class Objective:
 
 
 def gradient_norms(terms: LossTerms, weights: Mapping[str, float], images: Tensor) -> Tensor:
-    """How strongly each term alone pulls at the pictures: ‖∂(w·term)/∂image‖ for each of the first four of GRADIENTS: [4, c].
+    """How strongly each term alone pulls at the pictures: ‖∂(w·term)/∂image‖, [4, c] for the first of GRADIENTS.
 
     terms: of `images` [c, ch, S, S] in 0..1, whose graph is kept; weights: of `Objective.weights`. A term without
     weight, or that the image has no part in, has 0. One pass back through the network for each of the others.

@@ -362,10 +362,10 @@ def test_the_report_s_table(visit, tmp_path, make_run):
     make_gallery(tmp_path)
     assert visit(tmp_path / "gallery.html").locator("#report").is_hidden()
     differences = (
-        Difference("fidelity.cosine", "no_dm", 0.5, -0.25, -0.3, -0.2, 6),
-        Difference("fidelity.cosine", hostile, 0.8, 0.05, -0.1, 0.2, 6),
-        Difference("fidelity.cosine", "more", 0.9, 0.15, 0.1, 0.2, 6),
-        Difference("naturalness.tv", "no_dm", 1.1, -0.4, -0.5, -0.3, 6),
+        Difference("fidelity.cosine", "no_dm", 0.5, -0.25, -0.3, -0.2, 6, 3),
+        Difference("fidelity.cosine", hostile, 0.8, 0.05, -0.1, 0.2, 6, 3),
+        Difference("fidelity.cosine", "more", 0.9, 0.15, 0.1, 0.2, 6, 3),
+        Difference("naturalness.tv", "no_dm", 1.1, -0.4, -0.5, -0.3, 6, 3),
     )
     found = Comparison("ablation", "none", {"fidelity.cosine": 0.75, "naturalness.tv": 1.5}, differences, 0)
     (tmp_path / "report.json").write_text(as_json(found))
@@ -376,8 +376,8 @@ def test_the_report_s_table(visit, tmp_path, make_run):
     assert rows[0][:2] == ["none itself", "0.750"]
     assert rows[1][0] == "no_dm"
     assert "−0.250 ▼" in rows[1][1]  # a smaller cosine is worse, and the interval leaves 0 out
-    assert "−0.400" in rows[1][2]
-    assert not {"▲", "▼"} & set(rows[1][2])  # what is best near 1 is neither better nor worse for being less
+    assert "−0.400 ▲" in rows[1][2]  # 1.5 − 0.4 is nearer to 1
+    assert rows[1][3] == "6 (3)"
     assert rows[2][0] == hostile
     assert "▲" not in rows[2][1]  # 0 is in the interval
     assert rows[2][2] == "–"

@@ -1,5 +1,7 @@
 """wandb and TensorBoard by the real command, read back from what they wrote."""
 
+import base64
+import hashlib
 import json
 import os
 import struct
@@ -130,6 +132,9 @@ def test_the_artifact_is_the_run_folder(sweep, written):
         }  # fmt: skip
         assert not [name for name in held if name.split("/")[0] in ("wandb", "photographs", "checkpoint")]
         assert Path(held["metrics.json"]["local_path"]).samefile(run / "metrics.json")
+        for entry in held.values():  # what an upload would find now is what was noted then
+            content = Path(entry["local_path"]).read_bytes()
+            assert base64.b64encode(hashlib.md5(content).digest()).decode() == entry["digest"], entry["path"]
 
 
 def test_tensorboard_has_curves_and_pictures(sweep):
@@ -167,6 +172,22 @@ def test_no_network_costs_the_tracker_and_not_the_run(tmp_path):
     assert done.returncode == 0, done.stderr
     assert read_run(tmp_path / "run").metrics["status"] == "completed"
     assert done.stderr.count("WandbLogger is left alone from here on, the run goes on:") == 1
+
+
+def test_a_place_where_wandb_cannot_write_is_said(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "wandb").touch()
+    done = mindseye("experiment=smoke", "logger=wandb", "hydra.run.dir=run", cwd=tmp_path, TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert read_run(tmp_path / "run").metrics["status"] == "completed"
+    lines = [line for line in done.stderr.splitlines() if "wandb" in line.lower()]
+    assert any("left alone" in line or "wandb cannot write to" in line for line in lines), lines
+
+
+def test_wandb_itself_prints_nothing(tmp_path):
+    done = mindseye("experiment=smoke", "logger=wandb", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "wandb" not in done.stderr
 
 
 def test_no_place_to_write_costs_the_tracker_and_not_the_run(tmp_path):

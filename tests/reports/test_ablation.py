@@ -1,11 +1,12 @@
 import csv
 import io
+import json
 import re
 
 import numpy as np
 import pytest
 
-from mindseye.reports.ablation import RESAMPLES, as_csv, as_latex, as_markdown, compare
+from mindseye.reports.ablation import RESAMPLES, as_csv, as_json, as_latex, as_markdown, compare
 
 
 def rows(effects, seeds=(0, 1, 2), facets=4, noise=0.0):
@@ -78,12 +79,61 @@ def test_every_form_has_every_variant_and_measure():
     found = compare(given, "ablation", "none", measures=["fidelity.cosine", "retrieval"])
     markdown, latex, table = as_markdown(found), as_latex(found), list(csv.DictReader(io.StringIO(as_csv(found))))
     assert "**-0.250 [-0.250, -0.250]**" in markdown
+    assert "12 (12)" in markdown
     assert len({line.count("|") for line in markdown.splitlines() if line.startswith("|")}) == 1
     body = latex[latex.index("\\toprule") : latex.index("\\bottomrule")]
     assert r"no\_dm \& 50\%" in body
+    assert r"$\mathbf{-0.250}$" in body
     assert {len(re.findall(r"(?<!\\)&", line)) for line in body.splitlines() if "&" in line} == {3}
     assert [(row["ablation"], row["measure"]) for row in table] == [
         ("none", "fidelity.cosine"), ("none", "retrieval"),
         ("no_dm & 50%", "fidelity.cosine"), ("no_dm & 50%", "retrieval"),
     ]  # fmt: skip
     assert float(table[2]["difference"]) == pytest.approx(-0.25)
+
+
+def test_seeds_of_the_same_facet_are_one_draw():
+    """Three seeds that say the same thrice leave the interval as wide as one seed's."""
+    given = [row for row in rows({"none": 0, "other": 0.1}, noise=0.3)]
+    first = [row for row in given if row["override.seed"] == 0]
+    known = [{**row, "photographs": f"facet {row['facet']}"} for row in first]
+    thrice = [{**row, "override.seed": seed} for row in known for seed in range(3)]
+    [one] = compare(first, "ablation", "none", measures=["fidelity.cosine"]).differences
+    [three] = compare(thrice, "ablation", "none", measures=["fidelity.cosine"]).differences
+    assert (one.pairs, one.facets, three.pairs, three.facets) == (4, 4, 12, 4)
+    assert (three.low, three.high) == (pytest.approx(one.low), pytest.approx(one.high))
+    alone = [row for row in thrice if row["facet"] == 0]
+    [single] = compare(alone, "ablation", "none", measures=["fidelity.cosine"]).differences
+    assert not single.clear
+    assert json.loads(as_json(compare(alone, "ablation", "none")))["differences"][0]["low"] is None
+
+
+def test_facets_of_other_photographs_are_no_pair():
+    given = rows({"layer1": 0, "layer4": 0.5})
+    for row in given:
+        row["photographs"] = f"{row['override.ablation']} {row['facet']}"
+    with pytest.raises(ValueError, match="no two cells have the same facets"):
+        compare(given, "ablation", "layer1")
+
+
+def test_stopped_facets_have_no_part():
+    given = rows({"none": 0, "worse": -0.1})
+    given[-1] |= {"stopped.step": 3, "fidelity.cosine": -9.0}
+    found = compare(given, "ablation", "none", measures=["fidelity.cosine"])
+    assert found.differences[0].difference == pytest.approx(-0.1)
+    assert (found.differences[0].pairs, found.stopped) == (11, 1)
+
+
+def test_unknown_measures_are_named_with_those_there_are():
+    with pytest.raises(ValueError, match=r"--measures nope: .*fidelity\.cosine, retrieval are there"):
+        compare(rows({"none": 0, "worse": -0.1}), "ablation", "none", measures=["nope"])
+
+
+def test_values_are_text_in_every_form():
+    hostile = "<img src=x onerror=alert(1)>|$x_^~\n%"
+    found = compare(rows({"none": 0, hostile: -0.1}), "ablation", "none", measures=["fidelity.cosine"])
+    markdown, latex = as_markdown(found), as_latex(found)
+    assert "<img" not in markdown
+    [line] = [line for line in markdown.splitlines() if "onerror" in line]
+    assert len(re.findall(r"(?<!\\)\|", line)) == 4
+    assert r"\textless{}img src=x onerror=alert(1)\textgreater{}|\$x\_\textasciicircum{}\textasciitilde{} \%" in latex

@@ -331,12 +331,12 @@ def test_an_animated_webp_has_a_frame_for_each_snapshot(run, tmp_path):
     figures([str(run), "--out", str(tmp_path), "--video", "webp", "--fps", "5"])
     opened = Image.open(tmp_path / "iterations.webp")
     files = snapshot_files(run)
-    assert opened.n_frames == len(files) == 2
+    assert opened.n_frames == 1 + len(files) + 1 == 4  # the initial image, snapshots, the visualisation
     opened.load()
     assert opened.info["duration"] == 200
     assert opened.width > 3 * 48
     first = np.asarray(opened.convert("RGB")).astype(int)
-    opened.seek(1)
+    opened.seek(2)
     assert np.abs(np.asarray(opened.convert("RGB")).astype(int) - first).max() > 20
     # The first facet's picture stands below the step counter, enlarged by a whole factor.
     picture = np.asarray(Image.open(files[4][0]).resize((192, 192), Image.Resampling.LANCZOS)).astype(int)
@@ -351,10 +351,13 @@ def test_an_mp4_has_a_frame_for_each_snapshot(run, tmp_path):
         frames = [frame.to_ndarray(format="rgb24") for frame in opened.decode(video=0)]
         assert opened.streams.video[0].average_rate == 4
         assert opened.streams.video[0].codec_context.pix_fmt == "yuv420p"
-    assert len(frames) == len(snapshot_files(run)) == 2
+    assert len(frames) == 1 + len(snapshot_files(run)) + 1 == 4
     assert all(side % 2 == 0 for side in frames[0].shape[:2])
     picture = np.asarray(Image.open(snapshot_files(run)[4][0]).resize((192, 192), Image.Resampling.LANCZOS)).astype(int)
-    assert np.abs(frames[1][30 : 30 + 192, 10 : 10 + 192].astype(int) - picture).mean() < 8
+    assert np.abs(frames[2][30 : 30 + 192, 10 : 10 + 192].astype(int) - picture).mean() < 8
+    final = Image.open(run / "facets" / "00" / "visualization.png").convert("RGB")
+    final = final.resize((192, 192), Image.Resampling.LANCZOS)
+    assert np.abs(frames[-1][30 : 30 + 192, 10 : 10 + 192].astype(int) - np.asarray(final).astype(int)).mean() < 8
 
 
 def test_without_pyav_an_mp4_costs_one_line(run, tmp_path, monkeypatch):

@@ -178,7 +178,10 @@ def test_transfer_stands_in_every_row_and_baseline(network, targets, photographs
     assert set(compared) == {"initial", "nearest", "noise"}
     for rows in compared.values():
         assert len(rows) == 3
-        assert set(rows[0]["transfer"]) == {"cosine", "retrieval", "agreement", "networks"}
+        assert set(rows[0]["transfer"]) == {"cosine", "retrieval", "agreement"}
+    [first, *_] = measure(network, targets, targets.initial, references=[reference, replace(reference, name="other")])
+    assert set(first["transfer"]["networks"]) == {"two colours", "other"}
+    assert first["transfer"]["networks"]["other"]["cosine"] == first["transfer"]["cosine"]
     assert summarise(compared["nearest"])["fidelity"]["cosine"] > summarise(compared["noise"])["fidelity"]["cosine"]
 
 

@@ -24,6 +24,7 @@ NOT_SET = "(default)"  # of a swept key that a run neither overrides nor has in 
 
 _BETTER = {True: "larger", False: "smaller", None: "near 1"}
 _MOST_BYTES = 64 << 20  # of one file of a run: more is none that a run writes
+_MOST_UNLIKE = 30  # times the usual curve's own range: more on one scale is a straight line
 _MOST_COLUMNS = 40  # of the report's table
 _MOST_KEYS, _MOST_FACETS, _MOST_PHOTOGRAPHS, _MOST_TEXT = 2000, 1000, 200, 400
 _POINTS = 400_000  # of all curves together; a page of 5000 facets then has about 3 MB of them
@@ -114,9 +115,9 @@ def collect(
             "title": _text(root.name),
             "notes": [_text(note) for note in notes],
             "axes": axes,
-            "measures": [{"name": name, "better": _BETTER[larger[name]] if name in larger else None} for name in names],
+            "measures": [{"name": name, "better": _better(larger, name)} for name in names],
             "steps": steps.values,
-            "terms": [{"name": name, "range": _range(read, name)} for name in terms],
+            "terms": [{"name": name, "range": _range(read, name), "unlike": _unlike(read, name)} for name in terms],
             "runs": rows,
             "report": _report(folder / "report.json"),
         },
@@ -342,19 +343,40 @@ def _range(read: Sequence[_Run], name: str) -> list[float] | None:
     return [_rounded(min(values)), _rounded(max(values))] if values else None
 
 
+def _unlike(read: Sequence[_Run], name: str) -> bool:
+    """Whether runs differ so much in a term that on one scale most of them are straight lines."""
+    spans = sorted(
+        max(finite) - min(finite)
+        for run in read
+        if name in run.curves
+        for facet in run.curves[name][1]
+        if (finite := [value for value in facet if math.isfinite(value)])
+    )
+    whole = _range(read, name)
+    return whole is not None and whole[1] - whole[0] > _MOST_UNLIKE * spans[len(spans) // 2]
+
+
+def _better(larger: Mapping[str, bool | None], name: str) -> str | None:
+    """Which of a measure is better; of one of several networks' what it is of the first one's."""
+    plain = re.sub(r"^transfer\.networks\..+\.", "transfer.", name)
+    return _BETTER[larger[plain]] if plain in larger else None
+
+
 def _report(path: Path) -> Json | None:
-    """The comparison in report.json as rows: by, reference, measures, means, and per variant `pairs` and `cells`, each
-    [difference, low, high] or null; None where there is none that can be read."""
+    """The comparison in report.json as rows: by, reference, measures, means, and per variant `pairs`, `facets` and
+    `cells`, each [difference, low, high], the last two null where there is no interval, or null; `unpaired`, `stopped`.
+    None where there is no report that can be read."""
     try:
         said = json.loads(_bytes(path, most=8 << 20))
         measures = [str(name) for name in said["means"]][:_MOST_COLUMNS]
         rows: dict[str, dict] = {}
         for one in said["differences"][: _MOST_COLUMNS * _MOST_FACETS]:
-            empty = {"variant": _text(str(one["variant"])), "pairs": 0, "cells": [None] * len(measures)}
+            name, cells = _text(str(one["variant"])), [None] * len(measures)
+            empty = {"variant": name, "pairs": 0, "facets": 0, "cells": cells}
             row = rows.setdefault(str(one["variant"]), empty)
-            row["pairs"] = max(row["pairs"], int(one["pairs"]))
+            row.update({count: max(row[count], int(one[count])) for count in ("pairs", "facets")})
             cell = [_number(one[name]) for name in ("difference", "low", "high")]
-            if one["measure"] in measures and None not in cell:
+            if one["measure"] in measures and cell[0] is not None:
                 row["cells"][measures.index(one["measure"])] = cell
         return {
             "by": _text(str(said["by"])),
@@ -362,6 +384,8 @@ def _report(path: Path) -> Json | None:
             "measures": [_text(name) for name in measures],
             "means": [_number(said["means"][name]) for name in measures],
             "rows": list(rows.values()),
+            "unpaired": int(said["unpaired"]),
+            "stopped": int(said["stopped"]),
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -7,6 +7,7 @@ const byId = (id) => document.getElementById(id);
 const DATA = readBlock("overview");
 const RUNS = DATA.runs;
 const MEASURES = DATA.measures;
+const SAME_SCALE = !DATA.terms.some((term) => term.unlike); // where one run dwarfs the others, each has its own
 
 let sharedBlock = null;
 const shared = () => (sharedBlock ??= readBlock("shared"));
@@ -121,6 +122,7 @@ const better = (measure) => BETTER[measure.better] ?? "";
 
 // What to sort by: the more the better, also where the measure itself counts the other way.
 function quality(measure, value) {
+  if (measure.better === null) return 0; // neither is better: cells stay in their order
   if (measure.better === "near 1") return -Math.abs(value - 1);
   return measure.better === "smaller" ? -value : value;
 }

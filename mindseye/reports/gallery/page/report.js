@@ -5,23 +5,25 @@ function showReport() {
   byId("report").hidden = !report;
   if (!report) return;
   byId("report-summary").textContent = `What each ${report.by} changes`;
+  const left = report.unpaired + report.stopped;
   byId("report-about").textContent =
-    `Difference to ${report.by}=${report.reference}, paired over facets and all other settings, with its 95 % interval; ▲ better and ▼ worse where the interval leaves 0 out.`;
-  const heads = [report.by, ...report.measures.map(spoken), "pairs"];
+    `Difference to ${report.by}=${report.reference}, paired over facets and all other settings, with its 95 % interval by a bootstrap over facets. Bold: the interval leaves 0 out; ▲ better, ▼ worse.${left ? ` ${left} facets have no partner or were stopped.` : ""}`;
+  const heads = [report.by, ...report.measures.map(spoken), "pairs (facets)"];
   const own = [`${report.reference} itself`, ...report.means.map((mean) => (mean === null ? "–" : mean.toFixed(3))), ""];
-  const rows = report.rows.map((row) => [row.variant, ...row.cells.map((cell, i) => reportCell(cell, report.measures[i])), String(row.pairs)]);
+  const rows = report.rows.map((row) => [row.variant, ...row.cells.map((cell, i) => reportCell(cell, report.measures[i], report.means[i])), `${row.pairs} (${row.facets})`]);
   byId("report-table").replaceChildren(tableOf(heads, [own, ...rows], "plain figures report"));
 }
 
-function reportCell(cell, name) {
+function reportCell(cell, name, mean) {
   if (!cell) return "–";
   const [difference, low, high] = cell;
   const signed = (value) => (Math.abs(value) < 5e-4 ? "0.000" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`);
-  const measure = MEASURES[measureIndex(name)];
-  const better = measure?.better === "larger" ? difference > 0 : measure?.better === "smaller" ? difference < 0 : null;
-  const clear = (low > 0 || high < 0) && better !== null;
-  return make("span", { class: clear ? (better ? "good" : "bad") : "" }, [
-    make("b", { text: `${signed(difference)}${clear ? (better ? " ▲" : " ▼") : ""}` }),
-    make("small", { text: `${signed(low)} … ${signed(high)}` }),
+  const measure = MEASURES[measureIndex(name)] ?? { better: null };
+  const gain = measure.better === null || mean === null ? 0 : quality(measure, mean + difference) - quality(measure, mean);
+  const clear = low !== null && (low > 0 || high < 0);
+  const arrow = !clear || gain === 0 ? "" : gain > 0 ? " ▲" : " ▼";
+  return make("span", { class: arrow && (gain > 0 ? "good" : "bad") }, [
+    make(clear ? "b" : "span", { text: `${signed(difference)}${arrow}` }),
+    make("small", { text: low === null ? "" : `${signed(low)} … ${signed(high)}` }),
   ]);
 }

@@ -29,7 +29,7 @@ function defaults() {
   return {
     view: "grid", ...startingAxes(), held, measure: startingMeasure(), bound: null, sort: "swept", filter: "",
     size: startingSize(),
-    open: null, beside: "", sameScale: true, a: null, b: null, split: 50, mark: null,
+    open: null, beside: "", sameScale: SAME_SCALE, a: null, b: null, split: 50, mark: null,
   };
 }
 
@@ -58,7 +58,7 @@ function toAddress() {
     if (state[name] !== first[name]) words.set(name, state[name]);
   for (const name of ["size", "split"]) if (state[name] !== first[name]) words.set(name, String(state[name]));
   if (state.bound !== null) words.set("bound", String(state.bound));
-  if (!state.sameScale) words.set("scale", "own");
+  if (state.sameScale !== SAME_SCALE) words.set("scale", state.sameScale ? "same" : "own");
   for (const axis of AXES)
     if (state.held[axis.key] !== first.held[axis.key]) words.set(`at.${axis.key}`, valueLabel(axis, state.held[axis.key]));
   if (state.open) writePlace(words, "open", state.open);
@@ -88,7 +88,7 @@ function fromAddress() {
   number("size", SIZES.least, SIZES.most);
   number("split", 0, 100);
   number("bound", 0, 100);
-  state.sameScale = words.get("scale") !== "own";
+  state.sameScale = ["same", "own"].includes(words.get("scale")) ? words.get("scale") === "same" : SAME_SCALE;
   for (const axis of AXES) {
     const index = axis.values.indexOf(words.get(`at.${axis.key}`) ?? "");
     if (index >= 0) state.held[axis.key] = index;
