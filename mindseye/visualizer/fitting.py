@@ -219,6 +219,8 @@ def fit(
         history.retell(trackers, log_every)
         for step, images in fitted.snapshots.items():
             track_pictures(trackers, images, step)
+        for tracker in trackers:
+            tracker.save()
     return fitted
 
 

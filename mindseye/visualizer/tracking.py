@@ -80,14 +80,19 @@ class Tracker(Logger):
     def save(self) -> None:
         """Write what waits."""
         self.attempt(lambda logger: logger.save())
+        if self.is_tensorboard:
+            self.attempt(lambda logger: logger.experiment.flush())
 
     def finalize(self, status: str) -> None:
-        """The fit is over; more may be logged."""
-        self.attempt(lambda logger: logger.finalize(status))
+        """The fit is over; more may be logged, so that nothing is closed yet.
+
+        TensorBoard's writer names its file by the second: opened again at once, it would write over what there is.
+        """
+        self.save()
 
     def finish(self, failed: bool) -> None:
         """The run is over, so that the next one of this process gets its own."""
-        self.finalize("failed" if failed else "success")
+        self.attempt(lambda logger: logger.finalize("failed" if failed else "success"))
         if self.is_wandb:
             experiment = getattr(self.logger, "_experiment", None)  # without making one now
             if experiment is not None:

@@ -312,7 +312,8 @@ def test_no_orphans_whatever_ends_the_program(many, how):
     else:
         program.send_signal(how)
     assert program.wait(timeout=30) != 0
-    assert program.stderr.read().count("Traceback") == (how == signal.SIGINT)  # its own, none from a worker
+    said = program.stderr.read()  # its own traceback, none from a worker; one may be of what a destructor left
+    assert said.count("Traceback") - said.count("Exception ignored in") == (how == signal.SIGINT), said
     deadline = time.monotonic() + 30
     while any(running(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,9 +1,7 @@
 """Layer names in both spellings, and the table: its shapes against real passes, its fields against gradients."""
 
 import math
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -282,26 +280,6 @@ def test_an_image_too_small_for_the_network() -> None:
 # ---- the command ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def _configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The network group alone, composed by Hydra as the main command does."""
-    import hydra
-    from omegaconf import DictConfig
-
-    (tmp_path / "only.yaml").write_text(
-        f"hydra:\n  searchpath: [file://{CONFIGS.parent}]\ndefaults:\n  - network: demo\n  - _self_\n"
-    )
-
-    def compose(overrides: list[str]) -> DictConfig:
-        with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
-            return hydra.compose("only", overrides=overrides)
-
-    module = ModuleType("mindseye.commands.configuration")
-    module.compose, module.make = compose, hydra.utils.instantiate
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-
-
-@pytest.mark.usefixtures("_configuration")
 def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     from mindseye.commands.layers import layers
 

@@ -147,12 +147,13 @@ def test_three_processes_report_log_stop_and_go_on_as_one(network, facets, tmp_p
     settings["report"] = lambda step, terms: said.append((step, terms))
     assert same(drawn(network, facets[5], filters=[Slow()], **settings), whole)
     assert [step for step, _ in said] == [4, 5]
-    again = drawn(network, facets[5], **settings)  # finished: read back, no process started
+    again = drawn(network, facets[5], **{**settings, "logger": None})  # finished: read back, no process started
     assert same(again, whole)
     assert again.step_ms > 0
     with open(tmp_path / "log" / "one" / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["step"] for row in rows if row["loss/total"]] == ["4", "5"]  # by the first process alone
+    assert [row["step"] for row in rows if row["loss/total"]] == ["2", "4", "5"]
+    assert float(rows[0]["loss/total"]) == pytest.approx(sum(whole.history["total"][5:10]) / 5)  # of all five facets
     assert not compiled
 
 
