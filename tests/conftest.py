@@ -78,6 +78,9 @@ def make_run(tmp_path_factory):
         for c in range(facets):
             place = folder / "facets" / f"{c:02d}"
             (place / "steps").mkdir(parents=True)
+            (place / "photographs").mkdir()
+            for n in range(len(photographs)):
+                os.link(store / "step.webp", place / "photographs" / f"{n:02d}.webp")
             for name in ("visualization", "initial", "nearest"):
                 os.link(store / f"{name}.png", place / f"{name}.png")
             for step in steps:

@@ -21,6 +21,8 @@ from mindseye.facets.targets import FacetTargets
 from mindseye.files import plain_file, write_atomically
 from mindseye.results.pictures import contact_sheet, facet_labels
 
+THUMBNAILS, THUMBNAIL = 20, 128  # photographs of a facet at most, and pixels of their longer side
+
 
 def start_run(folder: Path) -> None:
     """Make the folder; a run that was completed here before is none any more."""
@@ -58,6 +60,10 @@ def write_run(
         for name, image in (("visualization", images[c]), ("initial", targets.initial[c]), ("nearest", nearest[c])):
             write_atomically(place / f"{name}.png", _encoded(image, "PNG"))
         write_atomically(place / "photographs.json", json.dumps(_photographs(targets, c), indent=1).encode())
+        order = targets.weights[c].argsort(descending=True, stable=True).tolist()
+        for number, n in enumerate(order[:THUMBNAILS]):
+            small = _thumbnail(targets.photographs[c, n])
+            write_atomically(place / "photographs" / f"{number:02d}.webp", small)
         for step, pictures in snapshots.items():
             write_atomically(place / "steps" / f"{step:0{digits}d}.webp", _encoded(pictures[c], "WEBP"))
     sheet = contact_sheet(targets, images, facet_labels(targets, metrics["facets"]), title=title, subtitle=subtitle)
@@ -65,6 +71,14 @@ def write_run(
     sheet.save(stored, "PNG")
     write_atomically(folder / "facets.png", stored.getvalue())
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1).encode())
+
+
+def _thumbnail(photograph: Tensor) -> bytes:
+    """For the gallery, which shows nothing from outside of the run folder."""
+    picture, stored = to_picture(photograph).convert("RGB"), io.BytesIO()
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    picture.save(stored, "WEBP", quality=80, method=4)
+    return stored.getvalue()
 
 
 def _encoded(image: Tensor, form: str) -> bytes:

@@ -245,6 +245,7 @@ def test_the_large_view(visit, sweep):
     assert row[2] == "−0.0500 ▼"
     assert row[3] == "0.100"
     assert page.locator("#large-photographs .name").all_inner_texts() == ["a.png"]
+    assert page.locator("#large-photographs img").get_attribute("src").endswith("/facets/00/photographs/00.webp")
     assert page.locator("#large-curves .term").all_inner_texts() == ["total", "DM, direction"]
     assert page.locator("#large-curves svg path").count() == 4  # this cell's and the one's beside
     page.locator("#config-details summary").click()

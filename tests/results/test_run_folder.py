@@ -33,7 +33,8 @@ def test_everything_the_folder_promises(result, targets, tmp_path):
     folder = result.save(tmp_path / "run", config="")
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     steps = {"steps/0002.webp", "steps/0004.webp"}
-    facet = {"visualization.png", "initial.png", "nearest.png", "photographs.json", *steps}
+    small = {f"photographs/{n:02d}.webp" for n in range(targets.chosen.shape[1])}
+    facet = {"visualization.png", "initial.png", "nearest.png", "photographs.json", *steps, *small}
     expected = {"config.yaml", "metrics.json", "history.parquet", "images.safetensors", "facets.png"}
     assert files == expected | {f"facets/{c:02d}/{name}" for c in range(3) for name in facet}
     shown = np.asarray(Image.open(folder / "facets/01/visualization.png"))
@@ -42,6 +43,9 @@ def test_everything_the_folder_promises(result, targets, tmp_path):
     assert sum(entry["weight"] for entry in listed) == pytest.approx(1, abs=1e-4)
     assert [entry["weight"] for entry in listed] == sorted((entry["weight"] for entry in listed), reverse=True)
     assert listed[0]["path"] in targets.paths
+    heaviest = int(targets.weights[2].argmax())
+    small = np.asarray(Image.open(folder / "facets/02/photographs/00.webp")).astype(int)
+    assert np.abs(small - targets.photographs[2, heaviest].permute(1, 2, 0).numpy()).mean() < 8
 
 
 def test_metrics_have_the_names_that_other_tools_rely_on(result):

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch.optim import SGD
 
+from mindseye.networks.preparing import prepare
 from mindseye.results.metrics import measure, summarise
 from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
@@ -189,3 +190,19 @@ def test_a_named_previous_layer_is_the_one_penalised(network, targets):
     default = drawn(network, targets).history["penalty"]
     named = drawn(network, targets, previous="conv1").history["penalty"]
     assert default != named
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_compiled_fit_draws_the_same_and_leaves_the_caller_s_network_as_it_is(network, targets, precision):
+    prepared = prepare(network, targets.layer)
+    said = []
+    settings = {"precision": precision, "facets_per_batch": 2, "gradients_every": 1}
+    compiled = drawn(prepared, targets, compile=True, announce=said.append, **settings)
+    eager = drawn(prepared, targets, **settings)
+    assert len(said) == 1
+    assert "compiling" in said[0]
+    assert not prepared.compiled
+    assert (compiled.images - eager.images).abs().mean() < (1e-4 if precision == "float32" else 1e-2)
+    assert "gradient_dm" in eager.history
+    assert "gradient_dm" not in compiled.history  # its program goes back once only

@@ -127,14 +127,16 @@ def collect(
 
 
 def _details(run: _Run, common: Mapping[str, object], terms: Sequence[str], names: Sequence[str], points: int) -> Json:
-    """`config`: what differs from the shared one (`without`: shared keys it lacks); `overrides`; per facet `baselines`
-    (measures as above) and `curves`, per term: [steps, values], thinned to at most `points`."""
+    """`config`: what differs from the shared one (`without`: shared keys it lacks); `overrides`; per facet
+    `thumbnails`, how many of its photographs there are small copies of, `baselines` (measures as above) and `curves`,
+    per term: [steps, values], thinned to at most `points`."""
     numbered = _by_number(run.facets)
     return {
         "overrides": [_text(word) for word in run.listed.overrides],
         "config": {key: value for key, value in run.config.items() if key not in common},
         "has_config": bool(run.config),
         "photographs": run.photographs,
+        "thumbnails": [facet["thumbnails"] if facet else 0 for facet in numbered],
         "baselines": [
             facet
             and {kind: [figures.get(name) for name in names] for kind, figures in sorted(facet["baselines"].items())}
@@ -231,9 +233,18 @@ def _facets(place: Path) -> list[dict]:
                 "pictures": [name for name in PICTURES if f"{name}.png" in _files(where)],
                 "steps": sorted((x for x in _files(where / "steps") if re.fullmatch(r"\d{1,9}\.webp", x)), key=_step),
                 "photographs": _photographs(where / "photographs.json"),
+                "thumbnails": _thumbnails(where / "photographs"),
             }
         )
     return facets
+
+
+def _thumbnails(folder: Path) -> int:
+    """How many of a facet's photographs are there as 00.webp, 01.webp, …"""
+    there, count = _files(folder), 0
+    while f"{count:02d}.webp" in there:
+        count += 1
+    return count
 
 
 def _stopped(row: Mapping) -> str:

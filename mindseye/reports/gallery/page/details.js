@@ -212,11 +212,13 @@ function showPhotographs(cell, facet, details) {
   );
 }
 
-// Only pictures below this page's folder: the demo's, which lie in the run folder, and the copy of the nearest one.
+// Only pictures below this page's folder: small copies, the demo's own, and the copy of the nearest one.
 function photographSource(cell, details, name, index) {
   const folder = RUNS[cell.run].href;
   const parts = name.split("/");
   const clean = parts.every((part) => part !== "" && part !== "." && part !== "..") && !name.includes("\\") && name.isWellFormed();
+  const facet = String(cell.facet).padStart(2, "0");
+  if (index < (details.thumbnails[cell.facet] ?? 0)) return `${folder}/facets/${facet}/photographs/${String(index).padStart(2, "0")}.webp`;
   if (details.photographs && clean) return `${folder}/${details.photographs}/${parts.map(encodeURIComponent).join("/")}`;
   return index === 0 ? sourceOf({ ...cell, picture: 0 }) : null;
 }
