@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import re
 import secrets
@@ -23,8 +24,6 @@ from typing import Any, BinaryIO
 
 import torch
 from filelock import LeaseSettingsMismatch, SoftFileLease
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from mindseye.leases import take
@@ -208,15 +207,14 @@ class Cache:
     def _read(self, path: Path) -> dict[str, Tensor] | None:
         """The tensors, if they are there and whole. The whole file is read at once: another host may delete it."""
         try:
-            content = path.read_bytes()
+            content = _whole(path)
         except FileNotFoundError:
             return None
         except OSError as error:
             self._complain(error)
             return None
         try:
-            tensors = load_tensors(content)
-            said = _header(io.BytesIO(content))[1]["__metadata__"]
+            tensors, said = _unpacked(content)
             if said["sha256"] != _digest(said["kind"], said["key"], tensors):
                 raise ValueError("its content is not what its hash says")
             if path.name != f"mindseye-{address(said['kind'], json.loads(said['key']))}.safetensors":
@@ -246,9 +244,10 @@ class Cache:
         scratch = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # Not safetensors' save_file: its scratch file has a name of its own and is the owner's alone to read.
+            # Not by safetensors itself, which copies everything before it writes, and again when it reads.
             with open(scratch, "xb") as file:
-                file.write(save_tensors(whole, said))
+                for part in _packed(whole, said):
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(scratch, path)
@@ -335,6 +334,13 @@ def _say_who_works(lock: SoftFileLease) -> None:
 # ---- the file format ---------------------------------------------------------------------------------------------
 
 
+_MOST_HEADER = 1 << 24  # bytes
+_DTYPES = {
+    torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+
 def _canonical(key: Mapping[str, object]) -> str:
     return json.dumps(key, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -348,10 +354,56 @@ def _digest(kind: str, key: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _packed(tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Iterator[Any]:
+    """A safetensors file part by part: the length of its header in 8 bytes, the header, every tensor's bytes."""
+    header: dict[str, object] = {"__metadata__": dict(said)}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that every tensor of 8-byte numbers that is first can be read where it lies
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for tensor in tensors.values():
+        yield tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def _whole(path: Path) -> bytearray:
+    with open(path, "rb") as file:
+        content = bytearray(os.fstat(file.fileno()).st_size)
+        del content[file.readinto(content) :]
+    return content
+
+
+def _unpacked(content: bytearray) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors, where they lie in `content`, and the metadata. Raises ValueError or the like where it is damaged."""
+    length, header = _header(io.BytesIO(memoryview(content)[: 8 + _MOST_HEADER]))
+    data = 8 + length
+    said = header.pop("__metadata__")
+    kinds = {name: kind for kind, name in _DTYPES.items()}
+    tensors = {}
+    if max((entry["data_offsets"][1] for entry in header.values()), default=0) != len(content) - data:
+        raise ValueError("it is longer or shorter than its header says")
+    for name, entry in header.items():
+        kind, shape, (begin, end) = kinds[entry["dtype"]], entry["shape"], entry["data_offsets"]
+        count = math.prod(shape)
+        inside = 0 <= begin <= end <= len(content) - data and min(shape, default=0) >= 0
+        if not inside or end - begin != count * kind.itemsize:
+            raise ValueError(f"{name} does not lie in the file")
+        if count == 0:
+            tensors[name] = torch.empty(shape, dtype=kind)
+        elif (data + begin) % kind.itemsize:
+            tensors[name] = torch.frombuffer(content[data + begin : data + end], dtype=kind).reshape(shape)
+        else:
+            tensors[name] = torch.frombuffer(content, dtype=kind, count=count, offset=data + begin).reshape(shape)
+    return tensors, said
+
+
 def _header(file: BinaryIO) -> tuple[int, dict[str, Any]]:
     """A safetensors file begins with the length of its header in bytes (8 of them) and the header, JSON."""
     length = int.from_bytes(file.read(8), "little")
-    return length, json.loads(file.read(min(length, 1 << 24)))  # no more, whatever a damaged file says
+    return length, json.loads(file.read(min(length, _MOST_HEADER)))  # no more, whatever a damaged file says
 
 
 def _described(path: Path) -> tuple[str, Mapping[str, object]]:
