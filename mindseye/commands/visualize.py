@@ -188,6 +188,8 @@ def interruptible() -> Iterator[dict[int, Any]]:
     leaving: list[int] = []
 
     def stop(signum: int, frame: object) -> None:
+        if leaving:  # the fit has put this handler back after its own
+            return
         for number in before:
             signal.signal(number, signal.SIG_IGN)  # the same news again must not disturb the leaving
         leaving.append(signum)
