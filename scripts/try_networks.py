@@ -43,19 +43,23 @@ class Plain(nn.Module):
 
 
 def plain(channels: int, mean: float = 0.5, std: float = 0.25) -> Network:
+    """`Plain` for 48² images of so many channels, with the same mean and standard deviation in each."""
     return me.load_network(Plain(channels), mean=[mean] * channels, std=[std] * channels, size=48)
 
 
 def tiny_vit() -> Network:
+    """torchvision's vision transformer with random weights: 36 patches and a class token at 48²."""
     body = VisionTransformer(48, patch_size=8, num_layers=3, num_heads=2, hidden_dim=32, mlp_dim=64, num_classes=5)
     return Network(body, *IMAGENET, "VisionTransformer", 48)
 
 
 def tiny_swin() -> Network:
+    """torchvision's Swin with random weights: its maps have their channels last."""
     return Network(SwinTransformer([4, 4], 24, [2, 2], [2, 2], [4, 4], num_classes=5), *IMAGENET, "SwinTransformer", 48)
 
 
 def lightning_checkpoint() -> Network:
+    """ResNet-18's random weights as a LightningModule saves them, read back by name."""
     from torchvision import models
 
     state = models.resnet18(weights=None).state_dict()
@@ -73,6 +77,7 @@ def exported() -> Network:
 
 
 def scripted() -> Network:
+    """A TorchScript program. Raises ValueError: it cannot be hooked."""
     return me.load_network(torch.jit.script(Plain().eval()), mean=[0.5] * 3, std=[0.25] * 3, size=48)
 
 
@@ -87,10 +92,12 @@ class Case:
 
 
 def torchvision(name: str, layer: str, size: int) -> Case:
+    """One of torchvision's by name, random weights, images size²."""
     return Case(f"torchvision {name}", lambda: torchvision_network(name, None, size=size), layer)
 
 
 def timm(name: str, layer: str, size: int | None = None, channels: int | None = None) -> Case:
+    """One of timm's by name, random weights; size and channels are its own where they are None."""
     normalised = {} if channels is None else {"mean": [0.5] * channels, "std": [0.25] * channels}
     said = f"timm {name}" + (f", channels: {channels}" if channels else "")
     return Case(said, lambda: timm_network(name, None, size=size, **normalised), layer)

@@ -222,6 +222,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     from mindseye.visualizer.fitting import count_processes
 
     count_processes(config.trainer.devices, config.C, config.trainer.accelerator)
+    # How many photographs can be read is not known yet; what is installed, and the settings, are refused all the same.
     pick_method(config.facets.subsample, config.facets.tsne, config.facets.subsample)
     check_photographs(config)
     network: Network = make(config.network)
