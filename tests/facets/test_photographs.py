@@ -62,7 +62,7 @@ def test_every_mode_becomes_eight_bit_rgb(tmp_path, mode):
     else:
         image = Image.new("RGB", (20, 20), (128, 128, 128)).convert(mode)
     name = tmp_path / ("a.tif" if mode in ("CMYK", "F", "I", "YCbCr", "I;16") else "a.png")
-    # Older Pillows (10.3 to 12.1 tried) cannot read the uncompressed YCbCr that it writes; such files are JPEG inside as a rule.
+    # Pillow 10.3 to 12.1 cannot read the uncompressed YCbCr that they write; most such files are JPEG inside.
     image.save(name, compression="jpeg" if mode == "YCbCr" else None)
     read = read_photograph(name, 16)
     assert read.shape == (3, 16, 16)
