@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mindseye.reports.gallery import ListedRun, write_gallery
+from mindseye.reports.gallery import ListedRun, copy_gallery, write_gallery
 from mindseye.results.run_status import STATUS, RunStatus, one_line, read_status
 from mindseye.sweeps.manifest import MANIFEST, as_written
 from mindseye.sweeps.status import read_sweep
@@ -27,21 +27,36 @@ def gallery(arguments: list[str]) -> None:
         epilog="example: mindseye gallery multirun/2026-11-23/12-00-00",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER")
-    folder = parser.parse_args(arguments).folder.expanduser()
+    parser.add_argument(
+        "--copy",
+        type=Path,
+        metavar="PLACE",
+        help="write the page into the new folder PLACE, with the pictures that it shows and nothing else, to be sent "
+        "or published",
+    )
+    asked = parser.parse_args(arguments)
+    folder = asked.folder.expanduser()
+    copy = asked.copy.expanduser() if asked.copy else None
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder")
     try:
-        print(make_gallery(folder))
+        print(make_gallery(folder, copy))
     except OSError as error:
-        raise ValueError(f"{folder}/gallery.html cannot be written: {error.strerror or error}") from error
+        why = str(error) if isinstance(error, FileExistsError) and not error.errno else error.strerror or error
+        raise ValueError(f"{copy or folder}/gallery.html cannot be written: {why}") from error
 
 
-def make_gallery(folder: Path) -> Path:
-    """gallery.html for whatever runs are in the folder. ValueError where there is none, OSError as writing has it."""
+def make_gallery(folder: Path, copy: Path | None = None) -> Path:
+    """gallery.html for whatever runs are in the folder, there or, with its pictures, in the folder `copy`.
+
+    ValueError where there is no run, OSError as writing has it.
+    """
     notes: list[str] = []
     runs = list(runs_below(folder, notes))
     if not runs:
         raise ValueError(f"{folder} holds no run and no sweep: nothing in it has a {STATUS} or a metrics.json")
+    if copy is not None:
+        return copy_gallery(folder, copy, runs, larger_is_better=MEASURES, notes=notes)
     return write_gallery(folder, runs, larger_is_better=MEASURES, notes=notes)
 
 

@@ -249,13 +249,20 @@ def test_nothing_outside_the_folder_is_referenced(tmp_path, make_run):
     make_run(inside / "facet", facets=1)
     os.rename(inside / "facet/facets/00", tmp_path / "moved")
     (inside / "facet/facets/00").symlink_to(tmp_path / "moved")
+    make_run(inside / "facets", facets=1)
+    os.rename(inside / "facets/facets", tmp_path / "all moved")
+    (inside / "facets/facets").symlink_to(tmp_path / "all moved")
     (inside / "run").symlink_to(outside)
     (inside / "loop").symlink_to(inside / "loop")
-    runs = {run["path"]: run for run in collected(inside)["overview"]["runs"]}
+    data = collected(inside)
+    runs = {run["path"]: run for run in data["overview"]["runs"]}
     assert "loop" not in runs
     assert (runs["run"]["status"], runs["run"]["reason"]) == ("damaged", "it is a link that leads out of the folder")
     assert runs["picture"]["facets"][0]["pictures"] == ["initial", "nearest"]
-    assert runs["facet"]["facets"][0]["pictures"] == []
+    for name in ("facet", "facets"):
+        [facet] = runs[name]["facets"]
+        assert (facet["pictures"], data["overview"]["steps"][facet["steps"]]) == ([], [])
+        assert data["details"][list(runs).index(name)]["thumbnails"] == [0]
     listed = collect(inside, [ListedRun("../outside", RunStatus(status="completed"))])
     assert listed["overview"]["runs"][0]["status"] == "damaged"
 
@@ -331,6 +338,32 @@ def test_the_verb_says_where_the_page_is_or_what_is_wrong(grid, tmp_path_factory
         gallery([str(empty)])
     with pytest.raises(ValueError, match="is no folder"):
         gallery([str(empty / "nothing")])
+
+
+def test_a_copy_has_the_pictures_that_the_page_shows_and_nothing_else(grid, tmp_path_factory, capsys):
+    first = next(run["path"] for run in collected(grid)["overview"]["runs"] if run["facets"])
+    (grid / first / "facets/00/my own.png").write_text("somebody's")
+    (grid / first / "photographs").mkdir()
+    (grid / first / "photographs/a.png").write_text("a photograph in full")
+    place = tmp_path_factory.mktemp("elsewhere") / "new/copy"
+    gallery([str(grid), "--copy", str(place)])
+    assert capsys.readouterr().out == f"{place}/gallery.html\n"
+    copied = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
+    steps = ("steps/0010.webp", "steps/0020.webp")
+    named = {
+        f"{run['path']}/facets/{number:02d}/{name}"
+        for run in collected(grid)["overview"]["runs"]
+        for number in range(len(run["facets"]))
+        for name in ("visualization.png", "initial.png", "nearest.png", "photographs/00.webp", *steps)
+    }
+    assert copied == {"gallery.html", *named}
+    html = (place / "gallery.html").read_text()
+    details = [json.loads(text) for text in Elements(html).scripts if text.startswith('{"overrides"')]
+    assert len(details) == 4
+    assert not any(run["photographs"] for run in details)
+    assert not (grid / "gallery.html").exists()
+    with pytest.raises(ValueError, match="is not empty: name a new folder"):
+        gallery([str(grid), "--copy", str(place)])
 
 
 def test_a_sweep_with_a_damaged_manifest_still_shows_its_runs(grid):

@@ -22,6 +22,7 @@ BASELINES = ("initial", "nearest", "noise")
 PICTURES = ("visualization", "initial", "nearest")  # the .png files of a facet
 NOT_SET = "(default)"  # of a swept key that a run neither overrides nor has in its configuration
 
+_STEP = re.compile(r"\d{1,9}\.webp")
 _BETTER = {True: "larger", False: "smaller", None: "near 1"}
 _MOST_BYTES = 64 << 20  # of one file of a run: more is none that a run writes
 _MOST_UNLIKE = 30  # times the usual curve's own range: more on one scale is a straight line
@@ -230,18 +231,18 @@ def _facets(place: Path) -> list[dict]:
                 "baselines": {
                     name: _figures(baselines[name]) for name in BASELINES if isinstance(baselines.get(name), Mapping)
                 },
-                "pictures": [name for name in PICTURES if f"{name}.png" in _files(where)],
-                "steps": sorted((x for x in _files(where / "steps") if re.fullmatch(r"\d{1,9}\.webp", x)), key=_step),
+                "pictures": [name for name in PICTURES if f"{name}.png" in _files(where, place)],
+                "steps": sorted(filter(_STEP.fullmatch, _files(where / "steps", place)), key=_step),
                 "photographs": _photographs(where / "photographs.json"),
-                "thumbnails": _thumbnails(where / "photographs"),
+                "thumbnails": _thumbnails(_files(where / "photographs", place)),
             }
         )
     return facets
 
 
-def _thumbnails(folder: Path) -> int:
+def _thumbnails(there: set[str]) -> int:
     """How many of a facet's photographs are there as 00.webp, 01.webp, …"""
-    there, count = _files(folder), 0
+    count = 0
     while f"{count:02d}.webp" in there:
         count += 1
     return count
@@ -259,10 +260,11 @@ def _step(name: str) -> int:
     return int(name.removesuffix(".webp"))
 
 
-def _files(folder: Path) -> set[str]:
-    """Names of the plain files in a folder that is itself no link: what may be referenced."""
+def _files(folder: Path, run: Path) -> set[str]:
+    """Names of the plain files in a folder of the run that is reached through no link: what may be referenced."""
+    inside = folder.relative_to(run)
     try:
-        if folder.is_symlink() or folder.parent.is_symlink():
+        if any((run / part).is_symlink() for part in (inside, *inside.parents) if part.name):
             return set()
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}

@@ -5,9 +5,11 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from mindseye.files import write_atomically
 from mindseye.reports.gallery.collecting import ListedRun, collect
@@ -31,6 +33,45 @@ def write_gallery(
     written = Path(folder) / PAGE
     write_atomically(written, page(collect(folder, runs, larger_is_better=larger_is_better, notes=notes)).encode())
     return written
+
+
+def copy_gallery(
+    folder: str | os.PathLike[str],
+    place: str | os.PathLike[str],
+    runs: Sequence[ListedRun],
+    *,
+    larger_is_better: Mapping[str, bool | None] | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write the page into the new folder `place`, with the pictures that it shows and nothing else of the runs.
+
+    So it can be sent to somebody, or published: photographs are there as the small copies alone. Raises OSError where
+    something cannot be read or written; FileExistsError where `place` has something in it.
+    """
+    folder, place = Path(folder), Path(place)
+    place.mkdir(parents=True, exist_ok=True)
+    if any(place.iterdir()):
+        raise FileExistsError(f"{place} is not empty: name a new folder")
+    data: dict[str, Any] = collect(folder, runs, larger_is_better=larger_is_better, notes=notes)
+    for details in data["details"]:
+        details["photographs"] = None
+    for picture in _pictures(data, runs):
+        (place / picture).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / picture, place / picture)
+    write_atomically(place / PAGE, page(data).encode())
+    return place / PAGE
+
+
+def _pictures(data: Mapping[str, Any], runs: Sequence[ListedRun]) -> Iterator[Path]:
+    """Every file that the page of `collect`'s data shows, below its folder."""
+    for run, row, details in zip(runs, data["overview"]["runs"], data["details"], strict=True):
+        for number, facet in enumerate(row["facets"]):
+            if facet is None:
+                continue
+            below = Path(run.path) / "facets" / f"{number:02d}"
+            yield from (below / f"{name}.png" for name in facet["pictures"])
+            yield from (below / "steps" / name for name in data["overview"]["steps"][facet["steps"]])
+            yield from (below / "photographs" / f"{n:02d}.webp" for n in range(details["thumbnails"][number]))
 
 
 def page(data: Mapping[str, object]) -> str:
