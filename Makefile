@@ -33,6 +33,11 @@ test-cluster: .venv/clustered  ## sweeps on a real Slurm and Ray inside this mac
 test-browser: .venv/browsed  ## the gallery in a real browser (Chromium from the system; CHROMIUM= names another)
 	$(BIN)/python -m pytest -m browser tests/browser
 
+example: .venv/installed  ## draw docs/example, the gallery of a small sweep over the demo, anew
+	rm -rf docs/example build/padlocks
+	$(BIN)/mindseye -m depth=middle,late k=5,20 objective=calibrated,published snapshots=100 cache=off hydra.sweep.dir=build/padlocks
+	$(BIN)/mindseye gallery build/padlocks --copy docs/example
+
 bench: .venv/benched  ## measure what mindseye costs beside the bare network and other tools (half an hour)
 	$(BIN)/python scripts/benchmark.py
 
@@ -82,4 +87,4 @@ clean:  ## remove the environment and what runs left behind
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-lucent torch-dreams
 	@touch $@ .venv/installed
 
-.PHONY: help demo test test-long test-lowest audit test-cluster test-browser bench lint style types clean
+.PHONY: help demo test test-long test-lowest audit test-cluster test-browser example bench lint style types clean
