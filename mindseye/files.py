@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from contextlib import suppress
@@ -24,6 +25,20 @@ def plain_file(path: Path, within: Path) -> Path:
     if not path.is_file():  # opening a FIFO would wait for ever
         raise OSError(f"{path} is no regular file")
     return path
+
+
+_SCRATCH = re.compile(r"\.(?!gallery\.html).+\.\d+-[0-9a-f]{8}")  # a gallery is anybody's
+
+
+def remove_scratch(folder: Path) -> None:
+    """Delete what killed writers left half-written in the folder, if it is no link. Only for who alone writes there."""
+    if folder.is_symlink():
+        return
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            if _SCRATCH.fullmatch(name):
+                with suppress(OSError):
+                    os.unlink(folder / name)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -18,15 +18,18 @@ from torch import Tensor
 
 from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
-from mindseye.files import plain_file, write_atomically
+from mindseye.files import plain_file, remove_scratch, write_atomically
 from mindseye.results.pictures import contact_sheet, facet_labels
 
 THUMBNAILS, THUMBNAIL = 20, 128  # photographs of a facet at most, and pixels of their longer side
 
 
 def start_run(folder: Path) -> None:
-    """Make the folder; a run that was completed here before is none any more."""
+    """Make the folder; a run that was completed here before is none any more, and what a killed one left half-written
+    goes."""
     folder.mkdir(parents=True, exist_ok=True)
+    for place in (folder, folder / "targets", *(folder / "facets").glob("*"), *(folder / "facets").glob("*/*")):
+        remove_scratch(place)
     if (folder / "metrics.json").is_file():
         (folder / "metrics.json").unlink()
         shutil.rmtree(folder / "facets", ignore_errors=True)  # it may have had more facets or steps

@@ -103,6 +103,19 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):
         assert len(set(content)) == 1
 
 
+def test_what_a_killed_writer_left_half_written_goes_with_the_next_run(result, tmp_path):
+    others = (".gallery.html.12-0123abcd", ".notes.txt", ".a.12-0123", "other/.a.1-0123abcd")
+    kept = [tmp_path / name for name in others]
+    left = [tmp_path / name for name in (".status.json.12-0123abcd", "targets/.a.json.7-00000000")]
+    left += [tmp_path / "facets/00" / name for name in (".initial.png.1-aaaaaaaa", "steps/.0001.webp.99-0a0b0c0d")]
+    for path in (*kept, *left):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half")
+    result.save(tmp_path)
+    assert all(path.exists() for path in kept)
+    assert not any(path.exists() for path in left)
+
+
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError):  # noqa: PT011 - which one depends on the system
