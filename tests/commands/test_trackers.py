@@ -7,11 +7,13 @@ import os
 import struct
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import warm
+from packaging.version import Version
 from PIL import Image
 
 from mindseye.results.run_folder import read_run
@@ -24,6 +26,8 @@ def mindseye(*arguments, cwd, **variables):
 
 def records(run):
     """What wandb's own reader finds in an offline run."""
+    if Version(version("wandb")) < Version("0.31"):
+        pytest.skip("this release of wandb has no reader of offline runs")
     wandb = Path(sys.executable).with_name("wandb")
     [log] = run.glob("wandb/offline-run-*/run-*.wandb")
     asked = subprocess.run(
