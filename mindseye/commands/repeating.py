@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from mindseye.commands.configuration import MISSING, ConfigurationError, compose, config_folder
 from mindseye.results.run_status import STATUS, read_status
+from mindseye.sweeps.summary import flat
 
 FLAG = "--from"
 LONGEST = 3  # differing settings that are named
@@ -101,21 +102,6 @@ def read_earlier(folder: Path) -> EarlierRun:
         if not re.match(r"\+{0,2}[A-Za-z]", word) or "=" not in word or _key(word).startswith("hydra"):
             raise ConfigurationError(f"{FLAG} {folder}: its {STATUS} holds {word!r}, which is no setting of a run")
     return EarlierRun(folder, status.overrides, flat(config), provenance)
-
-
-def flat(said: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys.
-
-    >>> flat({"k": 3, "objective": {"gain": 2.5}})
-    {'k': 3, 'objective.gain': 2.5}
-    """
-    found: dict[str, Any] = {}
-    for key, value in said.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def _key(word: str) -> str:

@@ -51,7 +51,7 @@ def read_rows(sweep: SweepStatus) -> list[Row]:
             continue
         timing = {f"timing.{name}": value for name, value in metrics.get("timing", {}).items()}
         for facet in metrics["facets"]:
-            measures = _flat({name: value for name, value in facet.items() if name not in ("facet", "baselines")})
+            measures = flat({name: value for name, value in facet.items() if name not in ("facet", "baselines")})
             number = facet["facet"]
             path = f"{cell.folder}/facets/{number:02d}"
             known = _photographs(sweep.folder / path)
@@ -79,14 +79,19 @@ def _metrics(folder: Path) -> dict | None:
         return None
 
 
-def _flat(figures: Mapping[str, object], prefix: str = "") -> Row:
-    flat: Row = {}
-    for name, value in figures.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
+def flat(said: Mapping[str, Any], prefix: str = "") -> Row:
+    """Nested mappings as dotted keys.
+
+    >>> flat({"k": 3, "objective": {"gain": 2.5}})
+    {'k': 3, 'objective.gain': 2.5}
+    """
+    found: Row = {}
+    for key, value in said.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def _value(text: str) -> object:
