@@ -3,6 +3,9 @@
 import io
 import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,28 @@ def test_hydra_s_help_and_settings_are_still_there(tmp_path):
     assert "--multirun" in mindseye("--hydra-help", cwd=tmp_path).stdout
     assert "\nobjective:\n" in mindseye("--cfg", "job", "k=3", cwd=tmp_path).stdout
     assert "complete -o nospace" in mindseye("-sc", "install=bash", cwd=tmp_path).stdout
+
+
+COMPLETE = """
+eval "$(mindseye -sc install=bash)"
+for COMP_LINE in "mindseye objective=" "mindseye objective.g"; do
+    COMP_POINT=${#COMP_LINE} COMP_CWORD=1
+    hydra_bash_completion mindseye
+    echo "${COMPREPLY[@]}"
+done
+"""
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash here")
+def test_bash_completes_groups_and_settings_by_the_line_of_the_readme(tmp_path):
+    assert 'eval "$(mindseye -sc install=bash)"' in (Path(__file__).parents[2] / "README.md").read_text()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", COMPLETE], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
+    options, settings = done.stdout.splitlines()
+    assert options.split() == ["objective=calibrated", "objective=published", "objective=released"], done.stderr
+    assert settings.split() == ["objective.gain="]
 
 
 def test_verbosity_is_taken_out_wherever_it_stands(monkeypatch):
