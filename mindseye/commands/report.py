@@ -46,7 +46,7 @@ def report(arguments: list[str]) -> None:
         console = Console(width=WIDTH)
     console.print(_shown(found))
     for file in [*files, *([page] if page else [])]:
-        console.print(str(file), soft_wrap=True, highlight=False)
+        console.print(str(file), soft_wrap=True, highlight=False, markup=False)
 
 
 def _shown(found: Comparison) -> Table:

@@ -277,7 +277,7 @@ def summarise_sweep(sweep: SweepStatus, measure: str | None) -> None:
     chosen = pick_measure(rows, chosen=measure)
     console.print(closing_table(sweep, ranked(rows, chosen), chosen))
     for path in written:
-        console.print(str(path), soft_wrap=True, highlight=False)
+        console.print(str(path), soft_wrap=True, highlight=False, markup=False)
     if verbosity.is_quiet():
         print(sweep.folder, flush=True)
 

@@ -1,9 +1,12 @@
 """How much the command says: `-q` the run folder alone, `-v` also the project's log, down to DEBUG, on stderr."""
 
+import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -29,6 +32,42 @@ def is_quiet() -> bool:
 def console() -> Console:
     """Standard output; where it is to be quiet, nothing."""
     return Console(quiet=is_quiet())
+
+
+class _Unfailing:
+    """A stream that is silent once it cannot be written to: its reader is gone, or its disk full."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._be_silent()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._be_silent()
+
+    def _be_silent(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # what is kept of the text would fail again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def unfailing_output() -> Iterator[None]:
+    """What is said of a run must not cost the run: `mindseye | head` goes on without a word when head is done."""
+    out: Any = _Unfailing(sys.stdout)
+    err: Any = _Unfailing(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
 
 
 @contextmanager

@@ -117,7 +117,8 @@ def hand_over(arguments: Sequence[str]) -> None:
     told = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would else print, often as a traceback
     try:
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=CONFIG_NAME)(run)()
+        with verbosity.unfailing_output():
+            hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=CONFIG_NAME)(run)()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigurationError(composition_error(error)) from error
     finally:
@@ -141,14 +142,14 @@ def run(config: DictConfig) -> float | None:
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     # Unresolved: the same wherever the run folder lies.
     key = hashlib.sha256(OmegaConf.to_yaml(config).encode()).hexdigest()
-    with verbosity.log_on_terminal(), interruptible() as earlier_handlers:
+    record = RunRecord(folder, list(hydra_config.overrides.task), key, keep_completed=in_sweep)
+    with verbosity.unfailing_output(), verbosity.log_on_terminal(), interruptible() as earlier_handlers:
         try:
-            with RunRecord(folder, list(hydra_config.overrides.task), key, keep_completed=in_sweep) as record:
+            with record:
                 if record.completed is not None:
                     log.info("completed already: %s", folder)
                     return record.completed.measure
                 measure = _run(config, folder, key, record)
-                record.complete(measure)
                 if not in_sweep and (earlier := _repeated.get()) is not None:
                     tell_differences(earlier, folder)
                 return measure
@@ -157,6 +158,9 @@ def run(config: DictConfig) -> float | None:
             again = f"the same command with hydra.run.dir={folder}"
             if in_sweep:
                 again = f"mindseye sweep resume {Path(hydra_config.sweep.dir).absolute()}"
+            if record.is_complete and not in_sweep:
+                print(f"mindseye: {'interrupted' if by_hand else stop}; the run is complete: {folder}", file=sys.stderr)
+                raise SystemExit(CTRL_C if by_hand else 0) from None
             print(f"mindseye: {'interrupted' if by_hand else stop}; {again} goes on", file=sys.stderr)
             if by_hand:
                 raise SystemExit(CTRL_C) from None
@@ -216,7 +220,6 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
 
     from mindseye.facets.embedding import pick_method
     from mindseye.networks.preparing import prepare
-    from mindseye.results.run_folder import start_run
     from mindseye.results.visualization import visualize as draw
     from mindseye.visualizer.checkpoints import Checkpoint
     from mindseye.visualizer.fitting import count_processes
@@ -256,8 +259,6 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
         del network
         targets = discover(config, looking, photographs, layer, cache, progress)
         discovery_s = time.perf_counter() - begun
-        start_run(folder)  # not before: what has failed so far leaves an earlier run as it was
-        targets.save(folder / "targets")
         found = replace(targets, root="").content_hash()  # the same wherever the photographs lie
         checkpoint = Checkpoint(folder / "checkpoint", f"{key} {found}", config.checkpoint)
         references = judges(config, targets, cache)
@@ -282,7 +283,10 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
             **parts,
         )
         complete(result.metrics, targets, factors, discovery_s, time.perf_counter() - started, config)
+        usual = "transfer.cosine" if references else "fidelity.cosine"
+        measure = measure_of(result.metrics["summary"], config.measure or usual)
         result.save(folder, config=OmegaConf.to_yaml(config, resolve=True))
+        record.complete(measure)  # whatever becomes of what follows, the result is there
         checkpoint.discard()
         page = try_gallery(folder)
         if trackers:
@@ -299,11 +303,10 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
             )
     console.print(closing_table(result))
     for name in ("facets.png", "facets", "metrics.json", *([page.name] if page else [])):
-        console.print(f"{folder / name}", soft_wrap=True, highlight=False)
+        console.print(f"{folder / name}", soft_wrap=True, highlight=False, markup=False)
     if verbosity.is_quiet() and sweep is None:
         print(folder, flush=True)
-    usual = "transfer.cosine" if references else "fidelity.cosine"
-    return measure_of(result.metrics["summary"], config.measure or usual)
+    return measure
 
 
 def measure_of(summary: Mapping[str, Any], name: str) -> float | None:

@@ -21,18 +21,10 @@ from mindseye.facets.targets import FacetTargets
 from mindseye.files import plain_file, remove_scratch, write_atomically
 from mindseye.results.pictures import contact_sheet, facet_labels
 
+WRITING = ".writing"  # the folder in a run folder where a result is put together
+# The folders of an earlier run that a new one's replace, and what a run has in them.
+REPLACED = {"facets": re.compile(r"\d{2,}|\..*"), "targets": re.compile(r"targets\.(json|safetensors)|\..*")}
 THUMBNAILS, THUMBNAIL = 20, 128  # photographs of a facet at most, and pixels of their longer side
-
-
-def start_run(folder: Path) -> None:
-    """Make the folder; a run that was completed here before is none any more, and what a killed one left half-written
-    goes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for place in (folder, folder / "targets", *(folder / "facets").glob("*"), *(folder / "facets").glob("*/*")):
-        remove_scratch(place)
-    if (folder / "metrics.json").is_file():
-        (folder / "metrics.json").unlink()
-        shutil.rmtree(folder / "facets", ignore_errors=True)  # it may have had more facets or steps
 
 
 def write_run(
@@ -47,19 +39,50 @@ def write_run(
     title: str = "",
     subtitle: str = "",
 ) -> None:
-    """Everything a run leaves behind. images [C, ch, S, S] in 0..1; snapshots: step -> uint8 of the same shape."""
-    start_run(folder)
+    """Everything a run leaves behind. images [C, ch, S, S] in 0..1; snapshots: step -> uint8 of the same shape.
+
+    An earlier run's result stays as it is until all of this one's is on disk; what a killed one left half-written goes.
+    Raises ValueError where `facets` or `targets` in the folder hold something that is no run's, OSError as writing has
+    it.
+    """
+    _check_replaceable(folder)
+    written = folder / WRITING
+    shutil.rmtree(written, ignore_errors=True)
+    remove_scratch(folder)
+    try:
+        _write_all(
+            written, targets, images, snapshots, history, metrics, config=config, title=title, subtitle=subtitle
+        )
+        _put_in_place(written, folder)
+    except OSError:
+        shutil.rmtree(written, ignore_errors=True)  # on a full disk it would be in the way
+        raise
+
+
+def _write_all(
+    written: Path,
+    targets: FacetTargets,
+    images: Tensor,
+    snapshots: Mapping[int, Tensor],
+    history: Mapping[str, Sequence[float | None]],
+    metrics: Mapping[str, Any],
+    *,
+    config: str | None,
+    title: str,
+    subtitle: str,
+) -> None:
+    targets.save(written / "targets")
     if config is not None:
-        write_atomically(folder / "config.yaml", config.encode())
-    write_atomically(folder / "images.safetensors", save_tensors({"images": images.contiguous()}))
+        write_atomically(written / "config.yaml", config.encode())
+    write_atomically(written / "images.safetensors", save_tensors({"images": images.contiguous()}))
     table = io.BytesIO()
     pq.write_table(pa.table({name: list(values) for name, values in history.items()}), table)
-    write_atomically(folder / "history.parquet", table.getvalue())
+    write_atomically(written / "history.parquet", table.getvalue())
     nearest = targets.nearest()
     # As many digits as the last step needs, so that names sort in the order of the steps.
     digits = max(4, *(len(str(step)) for step in snapshots)) if snapshots else 4
     for c in range(targets.C):
-        place = folder / "facets" / f"{c:02d}"
+        place = written / "facets" / f"{c:02d}"
         for name, image in (("visualization", images[c]), ("initial", targets.initial[c]), ("nearest", nearest[c])):
             write_atomically(place / f"{name}.png", _encoded(image, "PNG"))
         write_atomically(place / "photographs.json", json.dumps(_photographs(targets, c), indent=1).encode())
@@ -72,8 +95,30 @@ def write_run(
     sheet = contact_sheet(targets, images, facet_labels(targets, metrics["facets"]), title=title, subtitle=subtitle)
     stored = io.BytesIO()
     sheet.save(stored, "PNG")
-    write_atomically(folder / "facets.png", stored.getvalue())
-    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1).encode())
+    write_atomically(written / "facets.png", stored.getvalue())
+    write_atomically(written / "metrics.json", json.dumps(metrics, indent=1).encode())
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Somebody may save a run into a folder of theirs."""
+    for name, ours in REPLACED.items():
+        place = folder / name
+        other = [one for one in (os.listdir(place) if place.is_dir() else ()) if not ours.fullmatch(one)]
+        if other:
+            raise ValueError(f"{place} holds {min(other)}, which is no run's: save the run in another folder")
+
+
+def _put_in_place(written: Path, folder: Path) -> None:
+    """The new result where the earlier one is, by renaming alone: metrics.json goes first and comes last."""
+    (folder / "metrics.json").unlink(missing_ok=True)
+    for name in sorted(os.listdir(written), key=lambda name: (name == "metrics.json", name)):
+        place = folder / name
+        if place.is_symlink():
+            place.unlink()
+        elif place.is_dir():
+            shutil.rmtree(place)  # an earlier run may have had more facets or steps
+        os.replace(written / name, place)
+    written.rmdir()
 
 
 def _thumbnail(photograph: Tensor) -> bytes:

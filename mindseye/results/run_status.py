@@ -178,6 +178,11 @@ class RunRecord:
         self._write()
         return self
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether `complete` was called, or the run was completed by an earlier one."""
+        return self.completed is not None or self._status.status == "completed"
+
     def progress(self, step: int, steps: int) -> None:
         """`step` of `steps` are done; written every SAY_S seconds at most, and where the disk lets it."""
         self._status = replace(self._status, step=step, steps=steps)
@@ -198,7 +203,7 @@ class RunRecord:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         try:
-            if error is not None and self.completed is None and self._status.status != "completed":
+            if error is not None and not self.is_complete:
                 stopped = isinstance(error, Interrupted | KeyboardInterrupt)
                 reason = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else one_line(error)
                 self._status = replace(self._status, status="to be continued" if stopped else "failed", reason=reason)

@@ -15,10 +15,19 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from mindseye.facets.survey import code_of, versions
 from mindseye.files import write_atomically
 
-FORMAT = 2
+FORMAT = 3
 NAME = re.compile(r"fit-(\d+)-of-(\d+)(-.+)?\.safetensors")
+ROOMS = ("networks", "facets", "visualizer")  # whose code computes a fit
+# Who goes on with another program, or other libraries, may come to other bytes.
+PROGRAM = json.dumps(
+    {
+        "code": code_of(*(str(file) for room in ROOMS for file in (Path(__file__).parents[1] / room).rglob("*.py"))),
+        **versions("torch", "torchvision", "pytorch-lightning", "numpy", "kornia", "scikit-image"),
+    }
+)
 log = logging.getLogger(__name__)
 
 
@@ -27,10 +36,10 @@ class Checkpoint:
     """Where a fit is kept while it runs, so that a new one goes on from there, to the same bytes.
 
     folder: for this fit alone. `key` says all that the fit depends on: network, targets and every setting. A checkpoint
-    of another key, of another number of processes, or a damaged one, is deleted with one line in the log, and the fit
-    starts anew. every_s: seconds between two checkpoints; it is looked at only where the host has just waited for the
-    device. One is also written when a signal comes and after the last step. It stays until `discard` is called, which
-    is right once what the fit gave is safe elsewhere.
+    of another key, of another number of processes, of another version of this program or its libraries, or a damaged
+    one, is deleted with one line in the log, and the fit starts anew. every_s: seconds between two checkpoints; it is
+    looked at only where the host has just waited for the device. One is also written when a signal comes and after the
+    last step. It stays until `discard` is called, which is right once what the fit gave is safe elsewhere.
     """
 
     folder: Path
@@ -82,12 +91,13 @@ def write_state(path: Path, key: str, state: dict[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     said = json.dumps(_packed(state, tensors))
-    metadata = {"format": str(FORMAT), "key": key, "state": said, "sha256": _digest(key, said, tensors)}
+    metadata = {"format": str(FORMAT), "key": key, "program": PROGRAM, "state": said}
+    metadata["sha256"] = _digest(key, said, tensors)
     write_atomically(path, save_tensors(tensors, metadata))
 
 
 def read_state(path: Path, key: str) -> dict[str, Any]:
-    """What `write_state` wrote, tensors on the CPU. Raises ValueError where it is damaged or another fit's."""
+    """What `write_state` wrote, on the CPU. Raises ValueError where it is damaged or another fit's or program's."""
     try:
         content = path.read_bytes()
         tensors = load_tensors(content)
@@ -100,6 +110,8 @@ def read_state(path: Path, key: str) -> dict[str, Any]:
         raise ValueError(f"{path.name} is damaged: its content is not what its sha256 says")
     if metadata["format"] != str(FORMAT) or metadata["key"] != key:
         raise ValueError(f"{path.name} is another fit's")
+    if metadata.get("program") != PROGRAM:
+        raise ValueError(f"{path.name} was written by another version of mindseye, torch or another library")
     return _unpacked(json.loads(metadata["state"]), tensors)
 
 

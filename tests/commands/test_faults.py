@@ -47,7 +47,8 @@ def begin(place, *words, cache=None, program=OFTEN, timeout=250):
 
 def result(folder):
     """Everything that a run found: the bytes of its pictures, images, history, and its measures."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix in BYTES and "photographs" not in path.parts)
+    apart = ("photographs", "checkpoint", ".writing")
+    files = sorted(path for path in folder.rglob("*") if path.suffix in BYTES and not {*apart} & {*path.parts})
     metrics = json.loads((folder / "metrics.json").read_text())
     found = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     return found | {name: metrics[name] for name in ("facets", "summary", "baselines")}
@@ -133,8 +134,7 @@ def killed_again_and_again(place, seconds, seed, count):
         check_folder(place / "run")
         check_cache(place / "cache")
         if died:
-            targets = (place / "run" / "targets" / "targets.json").exists()
-            found.append(kept_step(place / "run") or ("drawing" if targets else "before the facets are found"))
+            found.append(kept_step(place / "run") or "before the first checkpoint")
         if len(found) == count:
             break
     step = kept_step(place / "run")
@@ -161,6 +161,95 @@ def test_killed_at_fifty_moments_it_comes_to_the_same_bytes(uninterrupted, seed,
     whole, seconds = uninterrupted
     print("killed at", killed_again_and_again(tmp_path, seconds, seed, 5))
     assert result(tmp_path / "run") == whole
+
+
+# ---- what is finished stays ------------------------------------------------------------------------------------
+
+BEFORE_THE_SWAP = """
+import os, signal
+from mindseye.results import run_folder
+run_folder._put_in_place = lambda written, folder: os.kill(os.getpid(), signal.SIGKILL)
+"""
+AT_THE_GALLERY = """
+import os, signal
+from mindseye.commands import visualize
+def told(folder):
+    os.kill(os.getpid(), signal.{})
+visualize.try_gallery = told
+"""
+
+
+def test_an_earlier_result_stays_until_the_next_one_is_whole(disk):
+    place, again = disk(16_000), [*TINY, "k=5"]
+    assert begin(place, *TINY).wait().returncode == 0
+    earlier = result(place / "run")
+    assert begin(place, *again, program=BEFORE_THE_SWAP + OFTEN).wait().returncode == -9
+    assert (place / "run/.writing/metrics.json").is_file()
+    assert result(place / "run") == earlier
+    shutil.rmtree(place / "run" / "checkpoint")
+    filler = fill(place, size_of(place / "run" / ".writing") // 4)
+    done = begin(place, *again).wait()
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert result(place / "run") == earlier
+    filler.unlink()
+    done = begin(place, *again).wait()
+    assert done.returncode == 0, done.stderr
+    assert result(place / "run").keys() == earlier.keys()
+    assert result(place / "run") != earlier
+    assert not (place / "run/.writing").exists()
+
+
+@pytest.mark.parametrize(("signal", "code"), [("SIGKILL", -9), ("SIGTERM", 0), ("SIGINT", 130)])
+def test_what_ends_a_run_after_its_result_is_written_does_not_cost_it(uninterrupted, tmp_path, signal, code):
+    done = begin(tmp_path, *TINY, program=AT_THE_GALLERY.format(signal) + OFTEN).wait()
+    assert done.returncode == code
+    assert ("the run is complete" in done.stderr) == (signal != "SIGKILL")
+    assert result(tmp_path / "run") == uninterrupted[0]
+    assert read_status(tmp_path / "run").status == "completed"
+
+
+def test_in_a_sweep_it_costs_nothing_to_go_on_after_it(uninterrupted, tmp_path):
+    words = ["-m", *TINY[:-1], "hydra.sweep.dir=sweep"]
+    assert begin(tmp_path, *words, program=AT_THE_GALLERY.format("SIGKILL") + OFTEN).wait().returncode == -9
+    [cell] = [path.parent for path in tmp_path.glob("sweep/*/metrics.json")]
+    before = (cell / "metrics.json").stat().st_mtime_ns
+    done = begin(tmp_path, *words).wait()
+    assert done.returncode == 0, done.stderr
+    assert (cell / "metrics.json").stat().st_mtime_ns == before
+    assert result(cell) == uninterrupted[0]
+
+
+@pytest.mark.parametrize("output", ["closed pipe", "full disk"])
+def test_a_run_goes_on_where_nobody_reads_what_it_says(uninterrupted, tmp_path, output):
+    if output == "full disk" and not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    reader, writer = os.pipe()
+    os.close(reader)
+    if output == "full disk":
+        os.close(writer)
+        writer = os.open("/dev/full", os.O_WRONLY)
+    program = f"import os; os.dup2(int(os.environ['SAID']), 1)\n{OFTEN}"
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MINDSEYE_CACHE": str(tmp_path / "cache"), "SAID": str(writer)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *TINY],
+        cwd=tmp_path,
+        env=env,
+        pass_fds=[writer],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=250,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert result(tmp_path / "run") == uninterrupted[0]
+    assert read_status(tmp_path / "run").status == "completed"
+
+
+def test_a_folder_s_name_is_text(tmp_path):
+    done = begin(tmp_path, *TINY[:-1], "hydra.run.dir='x[/red]y[bold]'").wait()
+    assert done.returncode == 0, done.stderr
+    assert "x[/red]y[bold]/facets.png" in done.stdout
 
 
 # ---- eight jobs ------------------------------------------------------------------------------------------------

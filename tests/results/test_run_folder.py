@@ -36,6 +36,7 @@ def test_everything_the_folder_promises(result, targets, tmp_path):
     small = {f"photographs/{n:02d}.webp" for n in range(targets.chosen.shape[1])}
     facet = {"visualization.png", "initial.png", "nearest.png", "photographs.json", *steps, *small}
     expected = {"config.yaml", "metrics.json", "history.parquet", "images.safetensors", "facets.png"}
+    expected |= {"targets/targets.json", "targets/targets.safetensors"}
     assert files == expected | {f"facets/{c:02d}/{name}" for c in range(3) for name in facet}
     shown = np.asarray(Image.open(folder / "facets/01/visualization.png"))
     assert np.abs(shown / 255 - result.images[1].permute(1, 2, 0).numpy()).max() <= 0.5 / 255 + 1e-6
@@ -106,7 +107,7 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):
 def test_what_a_killed_writer_left_half_written_goes_with_the_next_run(result, tmp_path):
     others = (".gallery.html.12-0123abcd", ".notes.txt", ".a.12-0123", "other/.a.1-0123abcd")
     kept = [tmp_path / name for name in others]
-    left = [tmp_path / name for name in (".status.json.12-0123abcd", "targets/.a.json.7-00000000")]
+    left = [tmp_path / name for name in (".status.json.12-0123abcd", "targets/.a.json.7-00000000", ".writing/facets/a")]
     left += [tmp_path / "facets/00" / name for name in (".initial.png.1-aaaaaaaa", "steps/.0001.webp.99-0a0b0c0d")]
     for path in (*kept, *left):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,6 +115,16 @@ def test_what_a_killed_writer_left_half_written_goes_with_the_next_run(result, t
     result.save(tmp_path)
     assert all(path.exists() for path in kept)
     assert not any(path.exists() for path in left)
+
+
+@pytest.mark.parametrize("name", ["facets/mine.txt", "targets/shooting.md"])
+def test_a_folder_of_somebody_s_own_is_not_replaced(result, tmp_path, name):
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match="which is no run's: save the run in another folder"):
+        result.save(tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+    assert not (tmp_path / "metrics.json").exists()
 
 
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path):

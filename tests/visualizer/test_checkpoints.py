@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch.optim import SGD
 
+from mindseye.visualizer import checkpoints
 from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
 from mindseye.visualizer.checkpoints import Checkpoint, SafetensorsIO, read_state, write_state
@@ -234,6 +235,17 @@ def test_all_that_lightning_keeps_comes_back_as_it_was(tmp_path):
         read_state(tmp_path / "state", "other")
     SafetensorsIO("key").remove_checkpoint(tmp_path / "state")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_another_version_wrote_is_not_gone_on_from(tmp_path, monkeypatch, caplog):
+    checkpoint = Checkpoint(tmp_path, "key")
+    write_state(checkpoint.file(), "key", {"global_step": 3})
+    checkpoint.check(1)
+    assert checkpoint.file().exists()
+    monkeypatch.setattr(checkpoints, "PROGRAM", checkpoints.PROGRAM.replace('"torch": "', '"torch": "9'))
+    checkpoint.check(1)
+    assert "another version of mindseye, torch or another library" in caplog.text
+    assert not checkpoint.file().exists()
 
 
 KILLED = """
