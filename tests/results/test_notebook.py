@@ -3,11 +3,13 @@
 import base64
 import io
 import re
+from collections import OrderedDict
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
+from torch import nn
 
 import mindseye as me
 
@@ -77,3 +79,10 @@ def test_names_are_data(targets, result):
         page = Page(shown._repr_html_())
         assert "script" not in page.tags
         assert any(EVIL in text for text in page.texts)
+
+
+def test_a_table_of_layers_shows_those_to_choose_from():
+    own = nn.Sequential(OrderedDict(first=nn.Conv2d(1, 8, 3, stride=2), relu=nn.ReLU(), second=nn.Conv2d(8, 4, 3)))
+    page = Page(me.layer_table(me.load_network(own, mean=[0.5], std=[0.25], size=33))._repr_html_())
+    rows = [page.texts[start : start + 5] for start in range(6, len(page.texts), 5)]  # an empty cell has no text
+    assert rows == [["first", "Conv2d", "8", "16", "3"], ["second", "Conv2d", "4", "14", "7"]]
