@@ -67,17 +67,26 @@ class LayerRow:
 
 
 class LayerTable(list[LayerRow]):
-    """The rows of `layer_table`, which a notebook shows as a table: those that are a choice."""
+    """The rows of `layer_table`, shown as a table of those that are a choice."""
+
+    HEADS = ("layer", "kind", "channels", "map", "receptive field", "depth")
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        rows = [row for row in self if row.choice]
+        return [
+            (row.name, row.kind, str(row.channels), side(row.map_size), side(row.receptive_field), row.depth or "")
+            for row in rows
+        ]
+
+    def __repr__(self) -> str:
+        table = [self.HEADS, *self._cells()]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        padded = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
+        return "\n".join(line.rstrip() for line in padded)
 
     def _repr_html_(self) -> str:
-        shown = [
-            (row.name, row.kind, row.channels, side(row.map_size), side(row.receptive_field), row.depth or "")
-            for row in self
-            if row.choice
-        ]
-        heads = ("layer", "kind", "channels", "map", "receptive field", "depth")
-        rows = ["".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) for cells in shown]
-        head = "".join(f"<th>{cell}</th>" for cell in heads)
+        rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in cells) for cells in self._cells()]
+        head = "".join(f"<th>{cell}</th>" for cell in self.HEADS)
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -107,7 +116,7 @@ class _Described(Protocol):
 
 def layer_table(network: _Described, size: int | None = None) -> LayerTable:
     """All layers that a pass over a `size` x `size` image calls (the network's own size by default), in their order
-    in the network; a notebook shows it as a table. Receptive fields rest on the assumptions of
+    in the network; at a prompt and in a notebook it is a table. Receptive fields rest on the assumptions of
     `mindseye.networks.receptive_field`.
 
     Raises ValueError where the network cannot read an image of that size.
