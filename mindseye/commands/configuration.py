@@ -60,6 +60,8 @@ ROOT = {
 PLAIN = {
     "images.root": (str, None, True),
     "images.size": (int, 8, True),
+    "images.black": (float, None, True),
+    "images.white": (float, None, True),
     "images.kind": (str, None, False),
     "images.count": (int, 1, False),
     "facets.weighting": (str, None, False),
@@ -408,6 +410,12 @@ def check(config: DictConfig) -> None:
     if str(settings["measure"]).startswith("transfer.") and not any(settings["transfer"].values()):
         raise ConfigurationError(f"measure={settings['measure']}: needs a network that judges, transfer=NETWORK")
     images, C = settings["images"], settings["C"]
+    black, white = images.get("black"), images.get("white")
+    if (black is None) != (white is None) or (black is not None and black == white):
+        raise ConfigurationError(
+            f"images.black={black} and images.white={white}: two different numbers, the values in the files that "
+            "become 0 and 1, or neither is right"
+        )
     drawn = images.get("count") if images.get("root") is None else None
     if _is_number(C, int) and _is_number(drawn, int) and drawn < C:  # either may be text that Hydra answers in the job
         raise ConfigurationError(

@@ -116,6 +116,7 @@ WRONG = {
     "seed=-1": "at least 0",
     "depth=lat": "early, middle, late",
     "images.size=2": "at least 8",
+    "images.black=0": "images.black=0 and images.white=None: two different numbers",
     "images=folder": "images.root must be given",
     "network=callable": "network.target must be given",
     "objective.match=cos": "cosine or dot_product",
