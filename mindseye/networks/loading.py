@@ -142,7 +142,14 @@ def timm_network(
         load_weights(state, body, path, name)
     data = resolve_model_data_config(body)
     size = size if size is not None else data["input_size"][-1]
-    return Network(body, mean or data["mean"], std or data["std"], name, size, layers)
+    return Network(
+        body,
+        mean if mean is not None else data["mean"],
+        std if std is not None else data["std"],
+        name,
+        size,
+        layers,
+    )
 
 
 def callable_network(
@@ -239,7 +246,8 @@ def load_network(
     """A network by what names it: a torchvision name, "demo", "timm/<name>", a dotted path; or an nn.Module itself, or
     a program of torch.export.
 
-    It is frozen, in evaluation mode, and takes images [B,ch,H,W] in 0..1, ch being the length of mean and std.
+    It is frozen and in evaluation mode (a given module itself is: pass a copy to go on training it), and takes images
+    [B,ch,H,W] in 0..1, ch being the length of mean and std.
 
     weights: None (random), "DEFAULT" (the network's own), or a file with a state dict. mean, std: on images in 0..1,
     one number a channel; a module or a dotted path has no default for them. size: the side in pixels that photographs

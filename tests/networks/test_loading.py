@@ -8,6 +8,7 @@ import urllib.error
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -98,6 +99,15 @@ def test_normalisation_is_the_networks_own() -> None:
     assert network.channels == 2
 
 
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_normalisation_as_it_was_computed(kind: Callable) -> None:
+    network = load_network(nn.Conv2d(2, 4, 3), mean=kind([0.25, 0.5]), std=kind([0.5, 2.0]))
+    assert network.mean.flatten().tolist() == [0.25, 0.5]
+    assert network.std.flatten().tolist() == [0.5, 2.0]
+    with pytest.raises(ValueError, match="mean has 1 numbers and std 2"):
+        load_network(nn.Conv2d(2, 4, 3), mean=kind([0.25]), std=kind([0.5, 2.0]))
+
+
 def test_images_of_another_shape_are_refused() -> None:
     network = torchvision_network("squeezenet1_1", None)
     for shape in ((2, 1, 64, 64), (3, 64, 64), (2, 4, 64, 64)):
@@ -112,6 +122,7 @@ def test_images_of_another_shape_are_refused() -> None:
         ([0.5] * 4, [0.25] * 4, "give 3 numbers each"),
         ([0.5] * 3, [0.25] * 2, "mean has 3 numbers and std 2"),
         ([], [], "mean has 0 numbers"),
+        (0.5, 0.25, r"mean=0.5 and std=0.25: lists of one number per channel are right, \[0.5\]"),
         ([0.5] * 3, [0.25, 0.0, 0.25], "above 0"),
     ],
 )
