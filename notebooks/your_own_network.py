@@ -277,7 +277,7 @@ judge = me.transfer_reference(judge_network, "block3", targets, images)
 result = me.visualize(
     network,
     targets,
-    steps=200,
+    steps=150,
     references=[judge],
     report=lambda step, terms: step % 50 or print(f"step {step}: DM {terms['dm']:.2f}"),
 )
@@ -301,7 +301,7 @@ result
 # behind the objects too. All pictures have one scale of grey.
 
 # %%
-by_k = {k: me.visualize(network, targets.with_k(k), steps=200, references=[judge]) for k in (4, 64)}
+by_k = {k: me.visualize(network, targets.with_k(k), steps=100, references=[judge]) for k in (4, 64)}
 by_k[16] = result
 
 
@@ -386,7 +386,7 @@ terminal("mindseye layers network=callable network.target=my_net.py:Net network.
 
 # %%
 terminal("""mindseye network=callable network.target=my_net.py:Net network.weights=my_net.pth
-    network.mean=[0.308] network.std=[0.176] network.size=64 layer=block3 k=16 C=4 steps=100
+    network.mean=[0.308] network.std=[0.176] network.size=64 layer=block3 k=16 C=4 steps=60
     images.root=images images.black=500 images.white=2200
     transfer=checkpoint transfer.checkpoint.path=judge.ckpt transfer.checkpoint.target=my_net.py:Net
     transfer.checkpoint.arguments={kernel:3} transfer.checkpoint.mean=[0.308] transfer.checkpoint.std=[0.176]
@@ -443,7 +443,7 @@ white = 5000  # hardly anything reflects more than half of the light
 six_network = me.load_network(six, mean=band_mean / white, std=band_std / white, size=SIDE)
 six_images = me.load_photographs(work / "patches", size=SIDE, channels=6, black=0, white=white)
 six_targets = me.discover_facets(six_network, six_images, "block3", facets=3, k=16)
-six_result = me.visualize(six_network, six_targets, steps=100)
+six_result = me.visualize(six_network, six_targets, steps=80)
 six_result
 
 # %% [markdown]

@@ -154,6 +154,9 @@ def composition_error(error: Exception) -> str:
     if missing:
         group, name, options = missing.groups()
         names = [option.strip() for option in options.split("\n") if option.strip()]
+        if group == "network" and (":" in name or name.endswith(".py")):
+            function = name if ":" in name else f"{name}:FUNCTION"
+            return f"network={name}: for a network of your own network=callable network.target={function} is right"
         return f"{group}={name}: there is no such {group}{_nearest(name, names)}; there are {', '.join(names)}"
     if "Could not load 'hydra/launcher/submitit_slurm'" in text:
         return "hydra/launcher=slurm needs a package that is not installed: pip install 'mindseye[slurm]'"

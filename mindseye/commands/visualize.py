@@ -215,6 +215,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     device = pick_device(config.trainer.accelerator)
 
     from mindseye.facets.embedding import pick_method
+    from mindseye.networks import warn_of_no_training
     from mindseye.networks.preparing import prepare
     from mindseye.results.run_folder import start_run
     from mindseye.results.visualization import visualize as draw
@@ -226,6 +227,8 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     pick_method(config.facets.subsample, config.facets.tsne, config.facets.subsample)
     check_photographs(config)
     network: Network = make(config.network)
+    if "target" in config.network:  # weights=null of a network by its name is meant
+        warn_of_no_training(network)
     # A layer of an nn.Sequential is called 2, which YAML reads as a number.
     layer = network.resolve(_text(config.layer), config.depth)
     network.to(device)

@@ -94,7 +94,8 @@ class Network(nn.Module):
                 known = f"it has {', '.join(self.layers)}" if self.layers else "it has none"
                 raise ValueError(
                     f"{self.name} names no layer for depth {depth!r} ({known}): "
-                    "give layer=..., or network.layers={early: ..., middle: ..., late: ...}"
+                    "give layer=... (`mindseye layers` lists them), "
+                    "or network.layers={early: ..., middle: ..., late: ...}"
                 )
             layer = self.layers[depth]
         path, call = resolve_layer(self.body, layer)

@@ -105,6 +105,7 @@ WRONG = {
     "objectiv=published": "objective",
     "objective=pubished": "did you mean published",
     "network=resnet5": "did you mean resnet50",
+    "network=net.py:build": "network=callable network.target=net.py:build is right",
     "k=abc": "a whole number of at least 1",
     "facets.gamma=0": "a number of at least",
     "objective.gain=inf": "a number is right",

@@ -130,6 +130,22 @@ def test_wrong_normalisation(mean: list[float], std: list[float], message: str) 
     refused(message, lambda: torchvision_network("resnet18", None, mean, std))
 
 
+def test_weights_that_were_forgotten_are_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef build():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))\n"
+    )
+    target = f"{tmp_path}/net.py:build"
+    trained = load_network(target, **HALF).body
+    assert "build has seen no training" in caplog.text
+    assert "network.weights=FILE" in caplog.text
+    caplog.clear()
+    trained.train()(torch.rand(2, 3, 8, 8))
+    torch.save(trained.state_dict(), tmp_path / "net.pth")
+    load_network(target, weights=tmp_path / "net.pth", **HALF)
+    load_network(nn.Conv2d(3, 4, 3), **HALF)
+    assert not caplog.text
+
+
 def test_the_first_convolution_is_the_first_one_called() -> None:
     class Reversed(nn.Module):
         def __init__(self) -> None:
@@ -303,6 +319,7 @@ def test_wrong_callables(own_file: Path) -> None:
         ("own_networks_here.buidl", "no function 'buidl'; the nearest names are build"),
         ("own_networks_her.build", "cannot import 'own_networks_her'"),
         ("build", "names no function"),
+        ("net.py", "'net.py' is a file: which function of it builds the network\\? net.py:FUNCTION is right"),
         ("gone.py:build", "there is no file 'gone.py'"),
         ("own_networks_here.number", "returned is a int: a torch.nn.Module is right"),
     ):
