@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mindseye.facets.discovery import discover_facets
     from mindseye.facets.photographs import load_photographs
     from mindseye.facets.targets import FacetTargets
-    from mindseye.networks import load_network
+    from mindseye.networks import layer_table, load_network
     from mindseye.results.metrics import transfer_reference
     from mindseye.results.run_folder import read_run
     from mindseye.results.visualization import Visualization, visualize
@@ -31,6 +31,7 @@ _HOMES = {
     "Transformations": "mindseye.visualizer.transformations",
     "Visualization": "mindseye.results.visualization",
     "discover_facets": "mindseye.facets.discovery",
+    "layer_table": "mindseye.networks",
     "load_network": "mindseye.networks",
     "load_photographs": "mindseye.facets.photographs",
     "read_run": "mindseye.results.run_folder",
@@ -46,6 +47,7 @@ __all__ = [
     "Transformations",
     "Visualization",
     "discover_facets",
+    "layer_table",
     "load_network",
     "load_photographs",
     "read_run",

@@ -25,7 +25,9 @@ def closing_table(result: "Visualization") -> Table:
     """A row per facet, then their mean and the three baselines' means, without those facets that were stopped."""
     metrics = result.metrics
     columns = {name: path for name, path in COLUMNS.items() if _at(metrics["summary"], path) is not None}
-    table = Table(title=f"{result.title}\n{result.subtitle}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), expand=False)
+    apart = 1 if len(columns) <= 6 else 0  # with a judge's columns as well 80 would be too few
+    title = f"{result.title}\n{result.subtitle}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, apart, 0, 0), expand=False)
     table.add_column("facet", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)

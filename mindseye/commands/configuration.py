@@ -60,6 +60,8 @@ ROOT = {
 PLAIN = {
     "images.root": (str, None, True),
     "images.size": (int, 8, True),
+    "images.black": (float, None, True),
+    "images.white": (float, None, True),
     "images.kind": (str, None, False),
     "images.count": (int, 1, False),
     "facets.weighting": (str, None, False),
@@ -152,6 +154,9 @@ def composition_error(error: Exception) -> str:
     if missing:
         group, name, options = missing.groups()
         names = [option.strip() for option in options.split("\n") if option.strip()]
+        if group == "network" and (":" in name or name.endswith(".py")):
+            function = name if ":" in name else f"{name}:FUNCTION"
+            return f"network={name}: for a network of your own network=callable network.target={function} is right"
         return f"{group}={name}: there is no such {group}{_nearest(name, names)}; there are {', '.join(names)}"
     if "Could not load 'hydra/launcher/submitit_slurm'" in text:
         return "hydra/launcher=slurm needs a package that is not installed: pip install 'mindseye[slurm]'"
@@ -408,6 +413,12 @@ def check(config: DictConfig) -> None:
     if str(settings["measure"]).startswith("transfer.") and not any(settings["transfer"].values()):
         raise ConfigurationError(f"measure={settings['measure']}: needs a network that judges, transfer=NETWORK")
     images, C = settings["images"], settings["C"]
+    black, white = images.get("black"), images.get("white")
+    if (black is None) != (white is None) or (black is not None and black == white):
+        raise ConfigurationError(
+            f"images.black={black} and images.white={white}: two different numbers, the values in the files that "
+            "become 0 and 1, or neither is right"
+        )
     drawn = images.get("count") if images.get("root") is None else None
     if _is_number(C, int) and _is_number(drawn, int) and drawn < C:  # either may be text that Hydra answers in the job
         raise ConfigurationError(

@@ -1,13 +1,12 @@
 """`mindseye layers network=resnet50`: a table of a network's layers, to choose one from."""
 
 import argparse
-import math
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from mindseye.networks.layers import LayerRow, layer_table
+from mindseye.networks.layers import LayerRow, layer_table, side
 from mindseye.networks.network import Network
 
 _WIDTH = 100  # columns; wider is hard to read, and a pipe has no width of its own
@@ -31,12 +30,12 @@ def layers(arguments: list[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     network = _build(options.overrides)
     rows = layer_table(network, options.size)
-    shown = [row for row in rows if (options.all or _is_choice(row)) and _matches(row, options.filter)]
+    shown = [row for row in rows if (options.all or row.choice) and _matches(row, options.filter)]
     console = Console()
     if not console.is_terminal or console.width > _WIDTH:
         console = Console(width=_WIDTH)
-    side = options.size if options.size is not None else network.size
-    console.print(_table(f"{network.name}, image {side}×{side}", shown))
+    pixels = options.size if options.size is not None else network.size
+    console.print(_table(f"{network.name}, image {pixels}×{pixels}", shown))
     console.print(
         f"{len(shown)} of {len(rows)} layers{'' if options.all else '; --all shows every one'}. "
         "field: receptive field in pixels, as if the image had no borders; global gates are not counted.",
@@ -57,10 +56,6 @@ def _build(overrides: list[str]) -> Network:
         OmegaConf.set_readonly(config, False)
         config.weights = None  # a table needs no weights, and none should be downloaded for it
     return make(config)
-
-
-def _is_choice(row: LayerRow) -> bool:
-    return row.depth is not None or (row.map_size is not None and row.weighted)
 
 
 def _matches(row: LayerRow, text: str) -> bool:
@@ -87,17 +82,9 @@ def _table(title: str, rows: Sequence[LayerRow]) -> Table:
             *paper,
             kind,
             channels,
-            _side(row.map_size),
-            _side(row.receptive_field),
+            side(row.map_size),
+            side(row.receptive_field),
             row.depth or "",
             style=style,
         )
     return table
-
-
-def _side(size: tuple[float, float] | None) -> str:
-    """24×17, or 24 alone for a square; "all" for the whole image."""
-    if size is None:
-        return ""
-    height, width = ("all" if math.isinf(length) else str(int(length)) for length in size)
-    return height if height == width else f"{height}×{width}"

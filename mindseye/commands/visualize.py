@@ -219,6 +219,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     device = pick_device(config.trainer.accelerator)
 
     from mindseye.facets.embedding import pick_method
+    from mindseye.networks import warn_of_no_training
     from mindseye.networks.preparing import prepare
     from mindseye.results.visualization import visualize as draw
     from mindseye.visualizer.checkpoints import Checkpoint
@@ -229,6 +230,8 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     pick_method(config.facets.subsample, config.facets.tsne, config.facets.subsample)
     check_photographs(config)
     network: Network = make(config.network)
+    if "target" in config.network:  # weights=null of a network by its name is meant
+        warn_of_no_training(network)
     # A layer of an nn.Sequential is called 2, which YAML reads as a number.
     layer = network.resolve(_text(config.layer), config.depth)
     network.to(device)
@@ -432,13 +435,19 @@ def find_photographs(
 
     size = config.images.size or network.size
     if config.images.root is not None:
-        return load_photographs(config.images.root, size, network.channels), None
+        return load_photographs(config.images.root, size, network.channels, *window(config)), None
     from mindseye.demo.photographs import write_photographs
 
     root = folder / "photographs"
     write_photographs(root, config.images.kind, config.images.count, seed=config.seed)
     factors = json.loads((root / "factors.json").read_text())
-    return load_photographs(root, size, network.channels), {name: said["facet"] for name, said in factors.items()}
+    photographs = load_photographs(root, size, network.channels, *window(config))
+    return photographs, {name: said["facet"] for name, said in factors.items()}
+
+
+def window(config: DictConfig) -> tuple[float | None, float | None]:
+    """The values in the files that become 0 and 1; a group of the user's own need not have them."""
+    return config.images.get("black"), config.images.get("white")
 
 
 def open_cache(config: DictConfig) -> "Cache | None":
@@ -494,7 +503,8 @@ def judges(config: DictConfig, targets: "FacetTargets", cache: "Cache | None") -
     from mindseye.results.metrics import transfer_reference
 
     channels = targets.initial.shape[1]
-    photographs = Photographs(Path(targets.root), targets.paths, targets.initial.shape[-1], channels)
+    size = targets.initial.shape[-1]
+    photographs = Photographs(Path(targets.root), targets.paths, size, channels, (), *window(config))
     references = []
     for name, node in nodes.items():
         settings = node.copy()

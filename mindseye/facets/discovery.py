@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 EMBEDDING_CODE = code_of(inspect.getfile(embed))
 BLENDING_CODE = code_of(__file__)
 
+FEW_LEVELS = 32  # of 256: 12-bit counts in 16-bit files have at most 17, the darkest folder of photographs more
 ONE_PHOTOGRAPH = 0.9  # a weight above which a facet is hardly a blend any more
 
 
@@ -135,6 +136,13 @@ def discover_facets(
                 c, 100 * weight,
             )  # fmt: skip
     images = torch.stack([torch.stack([seen.photographs.read(int(i)) for i in row]) for row in chosen])
+    levels = int(images.amax()) - int(images.amin()) + 1
+    if levels < FEW_LEVELS:
+        log.warning(
+            "the photographs use %d of 256 levels of brightness, and the network sees no finer ones: raw counts need "
+            "images.black and images.white, the values in the files that become 0 and 1",
+            levels,
+        )
     maps, maps_recalled = _target_maps(network, seen, images, chosen, weights, cache)
     channels = top_channels(maps, k)
     _refuse_silence(maps, channels, layer)

@@ -34,6 +34,9 @@ REDUCING_GAP = 3.0
 # says of itself. It is where Pillow begins to warn; large JPEGs are decoded smaller and stay far below.
 MOST_PIXELS = 89_478_485
 
+Window = tuple[float, float]  # black and white: the values in a file that become 0 and 255
+_ELSE = "; for raw counts give images.black and images.white, the values that become 0 and 1"
+
 Batch = tuple[list[int], Tensor, list["SkippedFile"]]
 
 
@@ -69,6 +72,7 @@ class Photographs:
 
     `paths` are relative to `root` and sorted, so the same folder always gives the same order. Nothing is decoded
     before it is asked for; `skipped` holds the files found unusable while listing (not regular, broken links).
+    `black` and `white`: see `read_photograph`.
     """
 
     root: Path
@@ -76,13 +80,16 @@ class Photographs:
     size: int
     channels: int = 3
     skipped: tuple[SkippedFile, ...] = ()
+    black: float | None = None
+    white: float | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, index: int) -> Tensor:
         """Photograph `index` as uint8 [channels, size, size]. Raises UnreadablePhotograph."""
-        return read_photograph(self.root / self.paths[index], self.size, self.channels)
+        path = self.root / self.paths[index]
+        return read_photograph(path, self.size, self.channels, self.black, self.white)
 
     def batches(self, batch_size: int, *, workers: int | None = None) -> Iterator[Batch]:
         """All photographs in order: (indices, uint8 [≤ batch_size, channels, size, size], files skipped meanwhile).
@@ -202,21 +209,33 @@ def _said_of_death(process: multiprocessing.Process, photographs: Photographs, i
     )
 
 
-def load_photographs(root: str | os.PathLike[str], size: int = 224, channels: int = 3) -> Photographs:
+def load_photographs(
+    root: str | os.PathLike[str],
+    size: int = 224,
+    channels: int = 3,
+    black: float | None = None,
+    white: float | None = None,
+) -> Photographs:
     """List the images in a folder, or in its class folders, to any depth.
 
     `size` is the side in pixels that every image gets (the central square, resized with antialiasing); `channels` is
     what the network takes: 3 (RGB), 1 (luminance), or any other number for .npy arrays of that many channels.
+    `black` and `white`, for raw counts: the values in the files that become 0 and 1 (see `read_photograph`).
     Links to folders are followed once. Raises FileNotFoundError where there is no such folder or no image in it.
     """
     folder = photograph_folder(root)
     if size < 1 or channels < 1:
         raise ValueError(f"images.size and the network's channels are at least 1, not {size} and {channels}")
+    if (black is None) != (white is None) or (black is not None and black == white):
+        raise ValueError(
+            f"images.black={black} and images.white={white}: two different numbers, the values in the files that "
+            "become 0 and 1, or neither is right"
+        )
     paths, skipped = _list_files(folder)
     if not paths:
         tried = f" ({len(skipped)} unusable: {skipped[0].shown}: {skipped[0].reason})" if skipped else ""
         raise FileNotFoundError(f"no images under images.root={root}{tried}; looked for {', '.join(sorted(SUFFIXES))}")
-    return Photographs(folder, tuple(paths), size, channels, tuple(skipped))
+    return Photographs(folder, tuple(paths), size, channels, tuple(skipped), black, white)
 
 
 def photograph_folder(root: str | os.PathLike[str]) -> Path:
@@ -268,18 +287,27 @@ def _list_files(root: Path) -> tuple[list[str], list[SkippedFile]]:
     return sorted(paths), skipped
 
 
-def read_photograph(path: str | os.PathLike[str], size: int, channels: int = 3) -> Tensor:
+def read_photograph(
+    path: str | os.PathLike[str],
+    size: int,
+    channels: int = 3,
+    black: float | None = None,
+    white: float | None = None,
+) -> Tensor:
     """One file as uint8 [channels, size, size]: upright (EXIF), its central square, resized with antialiasing.
 
     Greyscale, palette, CMYK, 16-bit and transparent images (over white) become `channels` channels of 8 bits; of an
-    animation the first frame. `.npy` holds [H, W], [H, W, ch] or [ch, H, W], integers or 0..1 floats. A JPEG at least
-    2·REDUCING_GAP times as large as needed is decoded at a half, a quarter or an eighth of its size, in a third of the
-    time.
+    animation the first frame. `.npy` holds [H, W], [H, W, ch] or [ch, H, W]. Integers of 8 and 16 bits are taken by
+    their whole range, floats as 0..1. With `black` and `white`, for raw counts, these values, of any numeric type,
+    become 0 and 255, what lies between them linearly, and what lies outside is cut off; without, 12-bit counts in
+    16-bit files would have 17 levels. A JPEG at least 2·REDUCING_GAP times as large as needed is decoded at a half, a
+    quarter or an eighth of its size, in a third of the time.
     A picture of more than MOST_PIXELS is not decoded. Raises UnreadablePhotograph with the reason in one line.
     """
+    window = None if black is None or white is None else (black, white)
     try:
         if Path(path).suffix.lower() == ".npy":
-            return _resize_array(_read_array(path, channels), size)
+            return _resize_array(_read_array(path, channels, window), size)
         if channels not in (1, 3):
             raise UnreadablePhotograph(f"the network takes {channels} channels: give .npy arrays of that many")
         with warnings.catch_warnings(), Image.open(path) as image:
@@ -287,7 +315,7 @@ def read_photograph(path: str | os.PathLike[str], size: int, channels: int = 3) 
             image.draft(None, (round(REDUCING_GAP * size),) * 2)  # does nothing to other formats
             _check_pixels(*image.size)
             square = _central_square(image)
-            return _to_tensor(_to_channels(square, channels).resize((size, size), Image.Resampling.BICUBIC))
+            return _to_tensor(_to_channels(square, channels, window).resize((size, size), Image.Resampling.BICUBIC))
     except UnreadablePhotograph:
         raise
     except Image.DecompressionBombError as error:
@@ -314,24 +342,36 @@ def _central_square(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def _to_channels(image: Image.Image, channels: int) -> Image.Image:
+def _to_channels(image: Image.Image, channels: int, window: Window | None) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8_bits(image)
+        image, window = _to_8_bits(image, window), None
     if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("L" if channels == 1 else "RGB")
+    image = image.convert("L" if channels == 1 else "RGB")
+    return image if window is None else Image.fromarray(_between(np.asarray(image), window))
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit integers by their full range; floating point by 0..1."""
+def _between(values: np.ndarray, window: Window) -> np.ndarray:
+    """Any numbers as uint8: black and what lies beyond it 0, white 255, linear between."""
+    black, white = window
+    shares = (values.astype(np.float32) - np.float32(black)) / np.float32(white - black)
+    if not np.isfinite(shares).all():
+        raise UnreadablePhotograph("holds NaN or infinite values")
+    return np.rint(shares.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _to_8_bits(image: Image.Image, window: Window | None) -> Image.Image:
+    """By the window; without one 16-bit integers by their full range, floating point by 0..1."""
+    if window is not None:
+        return Image.fromarray(_between(np.asarray(image), window))
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all():
         raise UnreadablePhotograph("holds NaN or infinite values")
     if image.mode == "F":
         if values.min() < 0 or values.max() > 1:
-            raise UnreadablePhotograph("floating-point pixels must lie in 0..1")
+            raise UnreadablePhotograph(f"floating-point pixels must lie in 0..1{_ELSE}")
         values = values * 255
     else:
         values = values / 257 if image.mode.startswith("I;16") or values.max() > 255 else values
@@ -344,7 +384,7 @@ def _to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.moveaxis(array.reshape(*array.shape[:2], -1), -1, 0).copy())
 
 
-def _read_array(path: str | os.PathLike[str], channels: int) -> np.ndarray:
+def _read_array(path: str | os.PathLike[str], channels: int, window: Window | None) -> np.ndarray:
     array = np.load(path, allow_pickle=False, mmap_mode="r")
     if not isinstance(array, np.ndarray):
         array.close()
@@ -362,15 +402,17 @@ def _read_array(path: str | os.PathLike[str], channels: int) -> np.ndarray:
     top, left = (array.shape[1] - side) // 2, (array.shape[2] - side) // 2
     values = np.array(array[:, top : top + side, left : left + side])
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if window is not None and values.dtype.kind in "iuf":
+        return _between(values, window)
     if values.dtype == np.uint8:
         return values
     if values.dtype == np.uint16:
         return np.rint(values / 257).astype(np.uint8)
     if values.dtype == np.bool_ or np.issubdtype(values.dtype, np.floating):
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-            raise UnreadablePhotograph("floating-point values must be finite and in 0..1")
+            raise UnreadablePhotograph(f"floating-point values must be finite and in 0..1{_ELSE}")
         return np.rint(values * 255.0).astype(np.uint8)
-    raise UnreadablePhotograph(f"holds {values.dtype} values; uint8, uint16 or floats in 0..1 are right")
+    raise UnreadablePhotograph(f"holds {values.dtype} values; uint8, uint16 or floats in 0..1 are right{_ELSE}")
 
 
 def _resize_array(array: np.ndarray, size: int) -> Tensor:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +91,9 @@ def survey(
             _say_skipped([*photographs.skipped, *unreadable])
             if progress is not None:
                 progress(len(photographs), len(photographs))
-    kept = Photographs(
-        root=photographs.root,
+    kept = replace(
+        photographs,
         paths=tuple(photographs.paths[index] for index in seen["readable"].tolist()),
-        size=photographs.size,
-        channels=photographs.channels,
         skipped=(*photographs.skipped, *unreadable),
     )
     if key is not None:
@@ -363,6 +361,7 @@ def survey_key(
             "sha256": content_of(photographs) if content is None else content,
             "size": photographs.size,
             "channels": photographs.channels,
+            "window": [photographs.black, photographs.white],
         },
         "batch_size": batch_size,
         "keep_maps": keep_maps,

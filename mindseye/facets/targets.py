@@ -127,6 +127,15 @@ class FacetTargets:
             if values.dtype != torch.int64 or not 0 <= int(values.min()) <= int(values.max()) < most:
                 raise ValueError(f"{name} holds what is no number of 0 to {most - 1}")
 
+    @property
+    def subtitle(self) -> str:
+        """One line on what was asked of what."""
+        return f"top {self.k} of {self.maps.shape[1]} channels · {self.C} facets of {len(self.paths)} photographs"
+
+    def __repr__(self) -> str:
+        """One line for a prompt, which would otherwise print every pixel."""
+        return f"<FacetTargets at {self.layer}: {self.subtitle}>"
+
     def _repr_html_(self) -> str:
         """What a notebook shows: a row per facet with its photographs, the largest weight first, and their blend."""
         place, layer = html.escape(self.root), html.escape(self.layer)
@@ -141,8 +150,7 @@ class FacetTargets:
                 inline_png(strip([self.initial[c]]), f"initial image of facet {c}"), first, f"{channels} …",
             ])  # fmt: skip
         heads = ["facet", "photographs", "the nearest", "initial image", "the first of them", "strongest channels"]
-        said = f"{self.C} facets of {len(self.paths)} photographs · top {self.k} of {self.maps.shape[1]} channels"
-        return f"<p><b>{layer}</b> · {said}<br>{place}</p>{html_table(heads, rows)}"
+        return f"<p><b>{layer}</b> · {self.subtitle}<br>{place}</p>{html_table(heads, rows)}"
 
     def _tensors(self) -> dict[str, Tensor]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -8,6 +8,7 @@ from mindseye.networks.loading import (
     load_network,
     timm_network,
     torchvision_network,
+    warn_of_no_training,
 )
 from mindseye.networks.network import Network
 from mindseye.networks.recording import Tape, record
@@ -25,4 +26,5 @@ __all__ = [
     "resolve_layer",
     "timm_network",
     "torchvision_network",
+    "warn_of_no_training",
 ]

@@ -1,6 +1,8 @@
 """Layer names: exact module paths, the paper's spelling, and the table of all layers of a network."""
 
 import difflib
+import html
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,6 +60,48 @@ class LayerRow:
     calls: int  # in one pass; the row describes the last
     weighted: bool  # holds a convolution or a linear layer: one people choose, unlike a norm, activation or pooling
 
+    @property
+    def choice(self) -> bool:
+        """Whether it is one to look into: it has a map, and weights of its own or a depth's name."""
+        return self.depth is not None or (self.map_size is not None and self.weighted)
+
+
+class LayerTable(list[LayerRow]):
+    """The rows of `layer_table`, shown as a table of those that are a choice."""
+
+    HEADS = ("layer", "kind", "channels", "map", "receptive field", "depth")
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        rows = [row for row in self if row.choice]
+        return [
+            (row.name, row.kind, str(row.channels), side(row.map_size), side(row.receptive_field), row.depth or "")
+            for row in rows
+        ]
+
+    def __repr__(self) -> str:
+        table = [self.HEADS, *self._cells()]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        padded = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
+        return "\n".join(line.rstrip() for line in padded)
+
+    def _repr_html_(self) -> str:
+        rows = ["".join(f"<td>{html.escape(cell)}</td>" for cell in cells) for cells in self._cells()]
+        head = "".join(f"<th>{cell}</th>" for cell in self.HEADS)
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def side(size: tuple[float, float] | None) -> str:
+    """24×17, or 24 alone for a square; "all" for the whole image, "" where it is not known.
+
+    >>> side((24, 17)), side((24, 24)), side((math.inf, math.inf))
+    ('24×17', '24', 'all')
+    """
+    if size is None:
+        return ""
+    height, width = ("all" if math.isinf(length) else str(int(length)) for length in size)
+    return height if height == width else f"{height}×{width}"
+
 
 class _Described(Protocol):
     """What `layer_table` needs of a network: see `mindseye.networks.network.Network`."""
@@ -70,23 +114,24 @@ class _Described(Protocol):
     prefix_tokens: int | None
 
 
-def layer_table(network: _Described, size: int | None = None) -> list[LayerRow]:
+def layer_table(network: _Described, size: int | None = None) -> LayerTable:
     """All layers that a pass over a `size` x `size` image calls (the network's own size by default), in their order
-    in the network. Receptive fields rest on the assumptions of `mindseye.networks.receptive_field`.
+    in the network; at a prompt and in a notebook it is a table. Receptive fields rest on the assumptions of
+    `mindseye.networks.receptive_field`.
 
     Raises ValueError where the network cannot read an image of that size.
     """
-    side = size if size is not None else network.size
+    pixels = size if size is not None else network.size
     try:
-        answers = _answers(network, side, "meta")  # shapes alone: nothing is computed
+        answers = _answers(network, pixels, "meta")  # shapes alone: nothing is computed
     except Exception:  # a network that looks at values or makes tensors on a device of its own
         try:
-            answers = _answers(network, side, None)
+            answers = _answers(network, pixels, None)
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{network.name} cannot read an image of {side}×{side}: {reason}") from error
+            raise ValueError(f"{network.name} cannot read an image of {pixels}×{pixels}: {reason}") from error
     aliases = {resolve_layer(network.body, layer)[0]: depth for depth, layer in network.layers.items()}
-    rows = []
+    rows = LayerTable()
     for path, module in network.body.named_modules():
         if path == "" or path not in answers:
             continue

@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import logging
 import re
 import sys
 from collections import OrderedDict
@@ -28,6 +29,8 @@ from mindseye.networks.weights import (
     read_state_dict,
     weights_file,
 )
+
+log = logging.getLogger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -142,7 +145,14 @@ def timm_network(
         load_weights(state, body, path, name)
     data = resolve_model_data_config(body)
     size = size if size is not None else data["input_size"][-1]
-    return Network(body, mean or data["mean"], std or data["std"], name, size, layers)
+    return Network(
+        body,
+        mean if mean is not None else data["mean"],
+        std if std is not None else data["std"],
+        name,
+        size,
+        layers,
+    )
 
 
 def callable_network(
@@ -239,7 +249,8 @@ def load_network(
     """A network by what names it: a torchvision name, "demo", "timm/<name>", a dotted path; or an nn.Module itself, or
     a program of torch.export.
 
-    It is frozen, in evaluation mode, and takes images [B,ch,H,W] in 0..1, ch being the length of mean and std.
+    It is frozen and in evaluation mode (a given module itself is: pass a copy to go on training it), and takes images
+    [B,ch,H,W] in 0..1, ch being the length of mean and std.
 
     weights: None (random), "DEFAULT" (the network's own), or a file with a state dict. mean, std: on images in 0..1,
     one number a channel; a module or a dotted path has no default for them. size: the side in pixels that photographs
@@ -266,11 +277,28 @@ def load_network(
     side = size if size is not None else 224
     own_file = None if weights in (None, "DEFAULT") else existing_file(weights)
     if isinstance(name, str):
-        return callable_network(name, arguments, own_file, mean=mean, std=std, size=side, layers=layers)
+        network = callable_network(name, arguments, own_file, mean=mean, std=std, size=side, layers=layers)
+        warn_of_no_training(network)
+        return network
     body = _looked_into(name, "the network")
     if own_file is not None:
         load_weights(fit_names(read_state_dict(own_file), body), body, own_file, type(body).__name__)
-    return Network(body, mean, std, type(body).__name__.lower(), side, layers)
+    network = Network(body, mean, std, type(body).__name__.lower(), side, layers)
+    warn_of_no_training(network)
+    return network
+
+
+def warn_of_no_training(network: Network) -> None:
+    """Ask for the weights where there is BatchNorm and none of it has counted a batch: they are as drawn at the start.
+
+    A picture of them looks no worse to the measures of the network itself.
+    """
+    counts = [buffer for path, buffer in network.body.named_buffers() if path.endswith("num_batches_tracked")]
+    if counts and not any(int(count) for count in counts):
+        log.warning(
+            "%s has seen no training: its BatchNorm has counted no batch. Where are its weights? network.weights=FILE",
+            network.name,
+        )
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -406,6 +434,8 @@ def _importable_from(folder: Path) -> Iterator[None]:
 def _find_callable(target: str) -> Callable[..., Any]:
     """The function or class that "package.module.function" or "path/to/file.py:function" names."""
     place, colon, attribute = target.rpartition(":")
+    if not colon and target.endswith(".py"):
+        raise ValueError(f"{target!r} is a file: which function of it builds the network? {target}:FUNCTION is right")
     if not colon:
         place, _, attribute = target.rpartition(".")
     if not place or not attribute:

@@ -27,6 +27,8 @@ KNOWN_LAYERS = {
 class Network(nn.Module):
     """A frozen network in evaluation mode with its own normalisation.
 
+    The module itself is frozen: to go on training it, give a copy (copy.deepcopy).
+
     forward: images [B,ch,H,W] in 0..1 -> body((images - mean) / std).
 
     Attributes: `name`; `body`, whose module paths are the layer names; `mean` and `std` [ch,1,1]; `channels` ch;
@@ -92,7 +94,8 @@ class Network(nn.Module):
                 known = f"it has {', '.join(self.layers)}" if self.layers else "it has none"
                 raise ValueError(
                     f"{self.name} names no layer for depth {depth!r} ({known}): "
-                    "give layer=..., or network.layers={early: ..., middle: ..., late: ...}"
+                    "give layer=... (`mindseye layers` lists them), "
+                    "or network.layers={early: ..., middle: ..., late: ...}"
                 )
             layer = self.layers[depth]
         path, call = resolve_layer(self.body, layer)
@@ -108,7 +111,9 @@ class Network(nn.Module):
 
 
 def _check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
-    if len(mean) != len(std) or not mean:
+    if not (hasattr(mean, "__len__") and hasattr(std, "__len__")):
+        raise ValueError(f"mean={mean} and std={std}: lists of one number per channel are right, [0.5] for one channel")
+    if len(mean) != len(std) or len(mean) == 0:
         raise ValueError(f"mean has {len(mean)} numbers and std {len(std)}: give one of each per channel")
     if not all(value > 0 for value in std):
         raise ValueError(f"std {[*std]} must be above 0 in every channel")

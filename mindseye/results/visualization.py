@@ -79,6 +79,17 @@ class Visualization:
         )
         return folder
 
+    @property
+    def subtitle(self) -> str:
+        """One line on what was asked of what."""
+        return self.targets.subtitle
+
+    def __repr__(self) -> str:
+        """One line for a prompt, which would otherwise print every pixel."""
+        cosine = self.metrics["summary"]["fidelity"]["cosine"]
+        said = "" if cosine is None else f" · fidelity.cosine {cosine:.3f}"
+        return f"<Visualization of {self.title}: {self.subtitle}{said}>"
+
     def _repr_html_(self) -> str:
         """What a notebook shows: the contact sheet, and the measures to look at first beside their baselines."""
         said = self.metrics["facets"], self.metrics["summary"], self.metrics["baselines"]
@@ -97,12 +108,6 @@ class Visualization:
         table = html_table(["facet", *map(html.escape, columns)], rows)
         heading = f"<p><b>{html.escape(self.title)}</b><br>{html.escape(self.subtitle)}</p>"
         return f"{heading}{inline_png(sheet, self.title)}{table}"
-
-    @property
-    def subtitle(self) -> str:
-        """One line on what was asked of what."""
-        t = self.targets
-        return f"top {t.k} of {t.maps.shape[1]} channels · {t.C} facets of {len(t.paths)} photographs"
 
 
 def visualize(

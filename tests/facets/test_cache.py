@@ -592,10 +592,11 @@ def small():
     return Network(Small(), (0.0,) * 3, (1.0,) * 3, "small", 16)
 
 
-def look(cache, folder, network=None, layer="second", size=16, **settings):
+def look(cache, folder, network=None, layer="second", size=16, black=None, white=None, **settings):
     network = prepare(network or small(), layer)
     with counting(network) as entered:
-        seen = survey(network, load_photographs(folder, size), layer, cache=cache, **settings)
+        photographs = load_photographs(folder, size, 3, black, white)
+        seen = survey(network, photographs, layer, cache=cache, **settings)
         return entered(), seen
 
 
@@ -608,6 +609,8 @@ def test_what_changes_is_looked_at_anew(cache, noise):
     assert look(cache, noise, Network(Small(), (0.1,) * 3, (1.0,) * 3, "small", 16))[0] == 8
     assert look(cache, noise, layer="first")[0] == 8
     assert look(cache, noise, size=12)[0] == 8
+    assert look(cache, noise, black=0, white=200)[0] == 8
+    assert look(cache, noise, black=0, white=200)[0] == 0
     assert look(cache, noise, batch_size=3)[0] == 8
     assert look(cache, noise, keep_maps=0)[0] == 8
     content = (noise / "sub" / "3.png").read_bytes()
@@ -649,10 +652,10 @@ def test_unreadable_files_are_named_by_a_recalled_survey_too(cache, noise, tmp_p
 def test_a_file_that_could_not_be_read_for_once_is_not_lost_for_ever(cache, noise, monkeypatch):
     read = photographs.read_photograph
 
-    def fails(path, size, channels=3):
+    def fails(path, *asked):
         if path.name == "2.png":
             raise photographs.UnreadablePhotograph("OSError: [Errno 5] Input/output error")
-        return read(path, size, channels)
+        return read(path, *asked)
 
     with monkeypatch.context() as patch:
         patch.setattr(photographs, "read_photograph", fails)

@@ -250,6 +250,20 @@ def test_unreadable_files_are_left_out_and_named(coloured, caplog):
         discover_facets(colours(), load_photographs(coloured.root, 8), "same", facets=3, k=1, N=3)
 
 
+def test_counts_that_use_few_levels_are_told_of_black_and_white(tmp_path, caplog):
+    """12 bits in a 16-bit file: what the network would see is hardly a picture."""
+    counts = np.random.default_rng(0).integers(200, 4000, (8, 8, 8), dtype=np.uint16)
+    for number, one in enumerate(counts):
+        np.save(tmp_path / f"{number}.npy", one)
+    network = Network(nn.Sequential(nn.Conv2d(1, 4, 3)), [0.0], [1.0], "counts", 8)
+    discover_facets(network, load_photographs(tmp_path, 8, 1), "0", facets=2, k=1, N=2)
+    assert "use 16 of 256 levels" in caplog.text
+    assert "images.black" in caplog.text
+    caplog.clear()
+    discover_facets(network, load_photographs(tmp_path, 8, 1, black=0, white=4095), "0", facets=2, k=1, N=2)
+    assert "levels" not in caplog.text
+
+
 def test_activations_that_are_no_numbers(coloured):
     network = colours()
     network.body.same.weight.data[0, 0] = float("nan")

@@ -116,6 +116,39 @@ def test_arrays_of_any_number_of_channels(tmp_path, layout):
     assert np.array_equal(read_photograph(tmp_path / "b.npy", 16, channels=6).numpy(), array)
 
 
+def test_raw_counts_between_black_and_white(tmp_path):
+    """The same counts by whatever file: black is 0, white is 255, linear between, cut off outside."""
+    counts = np.array([[100, 500, 1350], [2200, 4095, 925], [500, 500, 500]])
+    right = np.array([[0, 0, 127.5], [255, 255, 63.75], [0, 0, 0]])
+    np.save(tmp_path / "a.npy", counts.astype(np.uint16))
+    np.save(tmp_path / "b.npy", counts.astype(">f4"))
+    np.save(tmp_path / "c.npy", counts.astype(np.int64)[None])
+    Image.fromarray(counts.astype(np.uint16)).save(tmp_path / "d.png")
+    Image.fromarray(counts.astype(np.float32)).save(tmp_path / "e.tif")
+    for file in sorted(tmp_path.iterdir()):
+        read = read_photograph(file, 3, 1, black=500, white=2200).numpy()[0]
+        assert np.abs(read - right).max() <= 0.5, file.name
+    negative = read_photograph(tmp_path / "a.npy", 3, 1, black=2200, white=500).numpy()[0]
+    assert np.abs(negative - (255 - right)).max() <= 0.5
+    grey = np.array([[50, 60, 100], [10, 250, 75], [50, 50, 50]], dtype=np.uint8)
+    Image.fromarray(np.stack([grey, 255 - grey, grey], axis=2)).save(tmp_path / "f.png")
+    read = read_photograph(tmp_path / "f.png", 3, 3, black=50, white=100).numpy()
+    assert read[0].tolist() == [[0, 51, 255], [0, 255, 128], [0, 0, 0]]
+    assert read[1, 0, 0] == 255
+    np.save(tmp_path / "g.npy", np.array([[np.nan]]))
+    with pytest.raises(UnreadablePhotograph, match="NaN"):
+        read_photograph(tmp_path / "g.npy", 3, 1, black=0, white=1)
+    with pytest.raises(UnreadablePhotograph, match=r"int64 values.*images\.black and images\.white"):
+        read_photograph(tmp_path / "c.npy", 3, 1)
+
+
+@pytest.mark.parametrize(("black", "white"), [(0, None), (None, 4095), (7, 7)])
+def test_black_and_white_are_two_numbers(tmp_path, black, white):
+    gradient().save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=f"images.black={black} and images.white={white}.*or neither"):
+        load_photographs(tmp_path, black=black, white=white)
+
+
 def test_unreadable_files_say_why(tmp_path):
     gradient().save(tmp_path / "whole.jpg")
     content = (tmp_path / "whole.jpg").read_bytes()
@@ -258,11 +291,11 @@ def test_a_killed_worker_is_one_line(many):
 
 @pytest.mark.skipif(mindseye.facets.photographs.START != "fork", reason="a spawned worker does not see the patch")
 def test_a_decoder_that_crashes_is_one_line_with_the_files(many, monkeypatch):
-    def crash(path, size, channels):
+    def crash(path, *asked):
         if path.name == "13.png":
             faulthandler.disable()  # pytest's, which would write a page
             os.kill(os.getpid(), signal.SIGSEGV)
-        return read_photograph(path, size, channels)
+        return read_photograph(path, *asked)
 
     monkeypatch.setattr(mindseye.facets.photographs, "read_photograph", crash)
     with pytest.raises(ChildProcessError, match=r"SIGSEGV\) while it read 08.png to 15.png") as caught:

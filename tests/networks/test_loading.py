@@ -8,6 +8,7 @@ import urllib.error
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -98,6 +99,15 @@ def test_normalisation_is_the_networks_own() -> None:
     assert network.channels == 2
 
 
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_normalisation_as_it_was_computed(kind: Callable) -> None:
+    network = load_network(nn.Conv2d(2, 4, 3), mean=kind([0.25, 0.5]), std=kind([0.5, 2.0]))
+    assert network.mean.flatten().tolist() == [0.25, 0.5]
+    assert network.std.flatten().tolist() == [0.5, 2.0]
+    with pytest.raises(ValueError, match="mean has 1 numbers and std 2"):
+        load_network(nn.Conv2d(2, 4, 3), mean=kind([0.25]), std=kind([0.5, 2.0]))
+
+
 def test_images_of_another_shape_are_refused() -> None:
     network = torchvision_network("squeezenet1_1", None)
     for shape in ((2, 1, 64, 64), (3, 64, 64), (2, 4, 64, 64)):
@@ -112,11 +122,28 @@ def test_images_of_another_shape_are_refused() -> None:
         ([0.5] * 4, [0.25] * 4, "give 3 numbers each"),
         ([0.5] * 3, [0.25] * 2, "mean has 3 numbers and std 2"),
         ([], [], "mean has 0 numbers"),
+        (0.5, 0.25, r"mean=0.5 and std=0.25: lists of one number per channel are right, \[0.5\]"),
         ([0.5] * 3, [0.25, 0.0, 0.25], "above 0"),
     ],
 )
 def test_wrong_normalisation(mean: list[float], std: list[float], message: str) -> None:
     refused(message, lambda: torchvision_network("resnet18", None, mean, std))
+
+
+def test_weights_that_were_forgotten_are_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef build():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))\n"
+    )
+    target = f"{tmp_path}/net.py:build"
+    trained = load_network(target, **HALF).body
+    assert "build has seen no training" in caplog.text
+    assert "network.weights=FILE" in caplog.text
+    caplog.clear()
+    trained.train()(torch.rand(2, 3, 8, 8))
+    torch.save(trained.state_dict(), tmp_path / "net.pth")
+    load_network(target, weights=tmp_path / "net.pth", **HALF)
+    load_network(nn.Conv2d(3, 4, 3), **HALF)
+    assert not caplog.text
 
 
 def test_the_first_convolution_is_the_first_one_called() -> None:
@@ -292,6 +319,7 @@ def test_wrong_callables(own_file: Path) -> None:
         ("own_networks_here.buidl", "no function 'buidl'; the nearest names are build"),
         ("own_networks_her.build", "cannot import 'own_networks_her'"),
         ("build", "names no function"),
+        ("net.py", "'net.py' is a file: which function of it builds the network\\? net.py:FUNCTION is right"),
         ("gone.py:build", "there is no file 'gone.py'"),
         ("own_networks_here.number", "returned is a int: a torch.nn.Module is right"),
     ):

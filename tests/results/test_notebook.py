@@ -3,11 +3,13 @@
 import base64
 import io
 import re
+from collections import OrderedDict
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
+from torch import nn
 
 import mindseye as me
 
@@ -71,9 +73,27 @@ def test_targets_show_their_photographs(targets):
     assert targets.paths[best] in page.texts
 
 
+def test_a_prompt_shows_one_line(targets, result):
+    assert repr(targets) == "<FacetTargets at layer3.0: top 8 of 96 channels · 3 facets of 24 photographs>"
+    assert repr(result).startswith("<Visualization of demo · layer3.0: top 8 of 96 channels")
+    assert f"{result.metrics['summary']['fidelity']['cosine']:.3f}" in repr(result)
+
+
 def test_names_are_data(targets, result):
     named = replace(targets, root=EVIL, layer=EVIL, paths=tuple(EVIL for _ in targets.paths))
     for shown in (named, replace(result, targets=named, title=EVIL)):
         page = Page(shown._repr_html_())
         assert "script" not in page.tags
         assert any(EVIL in text for text in page.texts)
+
+
+def test_a_table_of_layers_shows_those_to_choose_from():
+    own = nn.Sequential(OrderedDict(first=nn.Conv2d(1, 8, 3, stride=2), relu=nn.ReLU(), second=nn.Conv2d(8, 4, 3)))
+    table = me.layer_table(me.load_network(own, mean=[0.5], std=[0.25], size=33))
+    assert [line.split() for line in repr(table).splitlines()[1:]] == [
+        ["first", "Conv2d", "8", "16", "3"],
+        ["second", "Conv2d", "4", "14", "7"],
+    ]
+    page = Page(table._repr_html_())
+    rows = [page.texts[start : start + 5] for start in range(6, len(page.texts), 5)]  # an empty cell has no text
+    assert rows == [["first", "Conv2d", "8", "16", "3"], ["second", "Conv2d", "4", "14", "7"]]

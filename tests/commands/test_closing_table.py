@@ -1,0 +1,29 @@
+"""The table at the end of a run: whole words on a terminal of 80 columns."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from mindseye.commands.closing_table import closing_table
+
+FIGURES = {
+    "fidelity": {"cosine": -0.55, "relative_distance": 0.71, "magnitude": 10.94},
+    "selectivity": 0.52,
+    "retrieval": 1.0,
+    "naturalness": {"tv": 15.45},
+}
+JUDGE = {"transfer": {"cosine": -0.33, "retrieval": 0.25, "agreement": 0.21}}
+
+
+@pytest.mark.parametrize("figures", [FIGURES, FIGURES | JUDGE])
+def test_it_fits_a_screen_of_80_columns(figures):
+    metrics = {"facets": [{"facet": 11, **figures}], "summary": figures, "baselines": {"nearest": figures}}
+    screen = io.StringIO()
+    run = SimpleNamespace(metrics=metrics, title="net · conv3", subtitle="top 16 of 64 channels")
+    Console(file=screen, width=80).print(closing_table(run))
+    said = screen.getvalue()
+    assert "…" not in said
+    words = ["fide-", "tivity", "photos", *(["trans-", "agree-", "0.21"] if "transfer" in figures else [])]
+    assert not [word for word in words if word not in said]
