@@ -487,7 +487,7 @@ def markdown() -> str:
         if group not in SETTING_GROUPS:
             settings = group_settings(group)
             if settings:
-                parts.append(f"### Settings {{: #{group}-settings }}\n")
+                parts.append(f"### Settings of {group} {{: #{group}-settings }}\n")
                 parts += [_block(one, options(group)) for one in settings]
     parts.append("## hydra/launcher: where the cells of a sweep run {: #launcher }\n")
     parts.append(

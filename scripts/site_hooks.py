@@ -40,6 +40,7 @@ GALLERY = "example/gallery.html"
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=[)\s])")
 CODE = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~)$|`[^`\n]+`)", re.M | re.S)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S)
+BAR = '<mo accent="true">&#x02015;</mo>'  # which no browser stretches over what is below it
 SETTINGS = "<!-- settings -->"
 
 _executing = True
@@ -128,8 +129,12 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
 
 
 def _mathml(found: re.Match[str]) -> str:
-    display = "inline" if found[2] == "(" else "block"
-    return to_mathml(html.unescape(found[3]).strip(), display=display)
+    latex = html.unescape(found[3]).strip()
+    if found[2] == "(":
+        return to_mathml(latex)
+    formula = to_mathml(latex, display="block").replace(BAR, "<mo stretchy='true'>&#x000AF;</mo>")
+    # What is wider than a telephone scrolls, by keys as well; its TeX is what a screen reader may read.
+    return f'<div class="formula" tabindex="0" role="math" aria-label="{html.escape(latex)}">{formula}</div>'
 
 
 def on_post_build(config: MkDocsConfig, **_: Any) -> None:
