@@ -48,7 +48,7 @@ def page(path: Path, *, execute: bool) -> tuple[str, Mapping[str, str]]:
             if shown:
                 mark = f"<!-- output {path.stem} {number} -->"
                 parts.append(mark)
-                outputs[mark] = f'<div class="output">{shown}</div>'
+                outputs[mark] = f'<div class="output" tabindex="0" role="group" aria-label="Output">{shown}</div>'
     parts.append(f"*This page is `notebooks/{path.name}`, as it ran when the site was built.*")
     return "\n\n".join(parts) + "\n", outputs
 
@@ -66,7 +66,11 @@ def _execute(notebook: nbformat.NotebookNode, path: Path) -> None:
         work = Path(place) / "work"
         work.mkdir()
         client = NotebookClient(
-            notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(work)}}
+            notebook,
+            timeout=SECONDS,
+            kernel_name="python3",
+            extra_arguments=["--log-level=ERROR"],
+            resources={"metadata": {"path": str(work)}},
         )
         try:
             client.execute(env=environment)
@@ -87,8 +91,7 @@ def _shown(output: Mapping[str, Any]) -> str:
     for kind in ("image/png", "image/jpeg"):
         if kind in data:
             encoded = data[kind].replace("\n", "")
-            said = html.escape(data.get("text/plain", "what the cell above gives"), quote=True)
-            return f'<img alt="{said}" src="data:{kind};base64,{encoded}">'
+            return f'<img alt="What the cell above draws" src="data:{kind};base64,{encoded}">'
     if "image/svg+xml" in data:
         return data["image/svg+xml"]
     return f"<pre>{html.escape(data['text/plain'])}</pre>" if "text/plain" in data else ""

@@ -71,7 +71,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, place, content=text))
         _sources[place] = original
     for path, _ in notebook_pages.notebooks(PROJECT):
-        text, outputs = notebook_pages.page(path, execute=_executing)
+        try:
+            text, outputs = notebook_pages.page(path, execute=_executing)
+        except RuntimeError as error:
+            raise PluginError(str(error)) from error
         place = f"notebooks/{path.stem}.md"
         files.append(File.generated(config, place, content=text))
         _sources[place] = f"notebooks/{path.name}"
@@ -115,10 +118,16 @@ def site_link(link: str, source: str, place: str) -> str:
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Formulas become MathML; outputs of notebooks and the drawing of the house take their places."""
     content = FORMULA.sub(_mathml, content)
+    # Wide tables scroll, by keys as well; a head without words is none.
+    content = content.replace("<table>", '<table tabindex="0">')
+    content = re.sub(r"<th([^>]*)></th>", r"<td\1></td>", content)
     for mark, output in _outputs.items():
         content = content.replace(mark, output)
     if page.file.src_uri == "architecture.md":
-        drawn = architecture_diagram.drawing()
+        try:
+            drawn = architecture_diagram.drawing()
+        except ValueError as error:
+            raise PluginError(str(error)) from error
         committed = PROJECT / "docs" / "architecture.svg"
         if committed.read_text(encoding="utf-8") != drawn:
             raise PluginError(f"{committed} is not what the imports say: python scripts/architecture_diagram.py")
@@ -126,6 +135,11 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
         if times != 1:
             raise PluginError("docs/architecture.md does not show architecture.svg")
     return content
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """The theme's search window has no name for those who do not see it."""
+    return re.sub(r'data-md-component="search" role="dialog"', r'\g<0> aria-label="Search"', output)
 
 
 def _mathml(found: re.Match[str]) -> str:
