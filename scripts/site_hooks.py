@@ -86,6 +86,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Put in what is made, and turn links to files of the repository into links within the site."""
     place = page.file.src_uri
     if SETTINGS in markdown:
+        page.meta["search"] = {"boost": 2}  # who looks for a setting wants its description first
         markdown = markdown.partition(SETTINGS)[0] + configuration_reference.markdown()
     source = _sources.get(place, f"docs/{place}")
 

@@ -103,10 +103,13 @@ def test_formulas_are_drawn_as_formulas(visit):
 
 def test_the_search_works_from_disk(visit):
     page = visit("index.html")
-    page.locator("[data-md-component='search-query']").first.fill("objective.gain")
-    page.wait_for_selector(".md-search-result__item a", timeout=20_000)
-    found = page.locator(".md-search-result__item a").first
-    assert "configuration.html" in found.get_attribute("href")
+    page.locator("[data-md-component='search-query']").first.click()
+    page.keyboard.type("objective.gain", delay=20)
+    page.wait_for_selector(".md-search-result__link", timeout=20_000)
+    found = [one.get_attribute("href") for one in page.locator(".md-search-result__link").all()]
+    assert any("configuration.html" in one for one in found)
+    page.locator(".md-search-result__link").first.click()
+    page.wait_for_selector("article mark")  # what was looked for, marked in the page
 
 
 def test_the_drawing_follows_the_switch_of_light_and_dark(visit):
