@@ -10,7 +10,6 @@
 import html
 import posixpath
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,8 @@ BROUGHT_IN = {
     "LICENSE": "LICENSE.txt",
     "CITATION.cff": "CITATION.cff",
 }
-GALLERY = "example/gallery.html"
+GALLERY = "example/gallery.html"  # below docs/: the gallery of a sweep, as `mindseye gallery` wrote it
+TO_THE_GALLERY = "<!-- gallery -->"
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=[)\s])")
 CODE = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~)$|`[^`\n]+`)", re.M | re.S)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S)
@@ -56,9 +56,13 @@ def on_startup(command: str, dirty: bool) -> None:
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Notebooks, and the example gallery where there is one, into the navigation after the first pages."""
+    if config.nav is None or any("Notebooks" in one or "Example gallery" in one for one in config.nav):
+        return config
     notebooks = [{name: f"notebooks/{path.stem}.md"} for path, name in notebook_pages.notebooks(PROJECT)]
-    if notebooks and config.nav is not None and not any("Notebooks" in one for one in config.nav):
-        config.nav.insert(2, {"Notebooks": notebooks})
+    added = [{"Notebooks": notebooks}] if notebooks else []
+    if (PROJECT / "docs" / GALLERY).is_file():
+        added.append({"Example gallery": GALLERY})
+    config.nav[2:2] = added
     return config
 
 
@@ -88,6 +92,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if SETTINGS in markdown:
         page.meta["search"] = {"boost": 2}  # who looks for a setting wants its description first
         markdown = markdown.partition(SETTINGS)[0] + configuration_reference.markdown()
+    there = (PROJECT / "docs" / GALLERY).is_file()
+    shown = f"[The gallery of an example sweep]({GALLERY}) is part of this site: open it and look around."
+    markdown = markdown.replace(TO_THE_GALLERY, shown if there else "")
     source = _sources.get(place, f"docs/{place}")
 
     def relinked(found: re.Match[str]) -> str:
@@ -156,4 +163,3 @@ def on_post_build(config: MkDocsConfig, **_: Any) -> None:
     """The sitemap is of no use without an address, and says the day of the build."""
     for name in ("sitemap.xml", "sitemap.xml.gz"):
         (Path(config.site_dir) / name).unlink(missing_ok=True)
-    shutil.rmtree(Path(config.site_dir) / "__pycache__", ignore_errors=True)

@@ -16,7 +16,7 @@ from mindseye.commands.configuration import SPECIAL_KEYS, compose
 
 PROJECT = Path(__file__).parent.parent
 PACKAGE = PROJECT / "mindseye"
-PAGES = sorted((PROJECT / "docs").rglob("*.md"))
+PAGES = sorted((PROJECT / "docs").glob("*.md"))
 SETTINGS = yaml.safe_load((PROJECT / "mkdocs.yml").read_text())
 
 
