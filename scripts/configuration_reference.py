@@ -401,14 +401,14 @@ def _values(setting: Setting, of: Sequence[str]) -> str:
         [(value, names)] = by_value.items()
         where = _among(names, of)
         said = value if value == "must be given" else f"default {value}"
-        return f"{said}, in {where}" if where else said
+        return f"{said} in {where}" if where else said
     own = [value for value, names in by_value.items() if names == [value.strip("`")]]
     if len(own) > MANY:
         by_value = {
             "its own": [value.strip("`") for value in own],
             **{value: names for value, names in by_value.items() if value not in own},
         }
-    return " · ".join(f"{value} {_among(names, list(setting.values))}".strip() for value, names in by_value.items())
+    return " · ".join(f"{value} in {_among(names, list(setting.values))}" for value, names in by_value.items())
 
 
 def _escaped(text: str) -> str:

@@ -139,7 +139,8 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
         committed = PROJECT / "docs" / "architecture.svg"
         if committed.read_text(encoding="utf-8") != drawn:
             raise PluginError(f"{committed} is not what the imports say: python scripts/architecture_diagram.py")
-        content, times = re.subn(r'<img[^>]*src="architecture\.svg"[^>]*>', lambda _: drawn, content)
+        framed = f'<div class="drawing" tabindex="0" role="group" aria-label="The house">{drawn}</div>'
+        content, times = re.subn(r'<p><img[^>]*src="architecture\.svg"[^>]*></p>', lambda _: framed, content)
         if times != 1:
             raise PluginError("docs/architecture.md does not show architecture.svg")
     return content

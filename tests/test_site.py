@@ -143,7 +143,7 @@ def test_ranges_and_choices_are_the_programs_own(reference):
     assert "inside (0.001, 1.999)" in reference["objective.b"].split("\n")[0]
     assert "`relative`, `summed`, `elementwise`" in reference["objective.distance"].split("\n")[0]
     assert "whole number of at least 1" in reference["k"].split("\n")[0]
-    assert "`2.5` *calibrated* · `1.0` *published*, *released*" in reference["objective.gain"]
+    assert "`2.5` in *calibrated* · `1.0` in *published*, *released*" in reference["objective.gain"]
     assert "must be given" in reference["network.path"]
 
 
@@ -197,3 +197,39 @@ def test_public_names_are_in_the_python_reference():
     ]  # fmt: skip
     told = re.findall(r"^::: mindseye\.(?:\S+\.)?(\w+)$", text, re.M)
     assert set(names) <= set(told)
+
+
+NOTEBOOK = """
+# %% [markdown]
+# # A title
+# With `code`.
+
+# %%
+print("one < two")
+
+# %%
+class Shown:
+    def _repr_html_(self):
+        return "<b>shown</b>"
+
+Shown()
+"""
+
+
+def test_a_notebook_is_shown_with_what_its_cells_give(tmp_path):
+    pytest.importorskip("jupytext")
+    pytest.importorskip("nbclient")
+    import notebook_pages
+
+    path = tmp_path / "small.py"
+    path.write_text(NOTEBOOK)
+    text, outputs = notebook_pages.page(path, execute=True)
+    assert text.startswith("# A title\nWith `code`.")
+    assert '```python\nprint("one < two")\n```' in text
+    printed, shown = (outputs[mark] for mark in re.findall(r"<!-- output .*? -->", text))
+    assert "<pre>one &lt; two</pre>" in printed
+    assert "<b>shown</b>" in shown
+    assert notebook_pages.page(path, execute=False)[1] == {}
+    path.write_text(NOTEBOOK + "\n# %%\n1 / 0\n")
+    with pytest.raises(RuntimeError, match=r"small\.py: a cell failed[\s\S]*ZeroDivisionError"):
+        notebook_pages.page(path, execute=True)
