@@ -38,6 +38,9 @@ example: .venv/installed  ## draw docs/example, the gallery of a small sweep ove
 	$(BIN)/mindseye -m depth=middle,late k=5,20 objective=calibrated,published snapshots=100 cache=off hydra.sweep.dir=build/padlocks
 	$(BIN)/mindseye gallery build/padlocks --copy docs/example
 
+docs: .venv/documented  ## build the documentation site into site/: open site/index.html (a few minutes with the notebooks)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: .venv/benched  ## measure what mindseye costs beside the bare network and other tools (half an hour)
 	$(BIN)/python scripts/benchmark.py
 
@@ -50,7 +53,7 @@ types: .venv/tested
 	$(BIN)/python -m mypy
 
 clean:  ## remove the environment and what runs left behind
-	rm -rf .venv .venv-lowest outputs multirun build dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-lowest outputs multirun site build dist .pytest_cache .ruff_cache .mypy_cache
 
 .venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv
@@ -81,10 +84,14 @@ clean:  ## remove the environment and what runs left behind
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[browser]'
 	@touch $@ .venv/tested .venv/installed
 
+.venv/documented: pyproject.toml .venv/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@ .venv/installed
+
 # lucent asks for a kornia of 2020 and torch-dreams for a display and 200 MB of MKL; both run without.
 .venv/benched: pyproject.toml .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-lucent torch-dreams
 	@touch $@ .venv/installed
 
-.PHONY: help demo test test-long test-lowest audit test-cluster test-browser example bench lint style types clean
+.PHONY: help demo test test-long test-lowest audit test-cluster test-browser docs example bench lint style types clean

@@ -36,6 +36,7 @@ def test_the_source_distribution_holds_all_that_is_built_and_tested(built):
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
     assert {"pyproject.toml", "README.md", "Makefile", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md"} <= names
+    assert {"LICENSE", "mkdocs.yml", "scripts/site_hooks.py"} <= names
     assert {"mindseye/py.typed", "mindseye/demo/weights.safetensors"} <= names
     assert {"conf/visualize.yaml", "tests/conftest.py", "docs/method.md"} <= names
 

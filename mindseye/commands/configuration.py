@@ -536,7 +536,7 @@ def check_setting(key: str, value: Any, own_measures: Collection[str] = ()) -> N
 def _check_plain(key: str, value: Any, kind: type, least: float | None, optional: bool) -> None:
     if value is None:
         if not optional:
-            raise ConfigurationError(f"{key}=null: {_said(kind, least)} is right")
+            raise ConfigurationError(f"{key}=null: {in_words(kind, least)} is right")
         return
     if kind is str:  # a folder may be called 2012
         right = value != "" and (isinstance(value, str) or _is_number(value, float))
@@ -547,7 +547,8 @@ def _check_plain(key: str, value: Any, kind: type, least: float | None, optional
     most = MOST.get(key, MOST_OF_ANY)
     if not right or (kind in (int, float) and value > most):
         top = f" and at most {most:,}" if right else ""
-        raise ConfigurationError(f"{key}={value}: {_said(kind, least)}{top}{' or null' if optional else ''} is right")
+        null = " or null" if optional else ""
+        raise ConfigurationError(f"{key}={value}: {in_words(kind, least)}{top}{null} is right")
 
 
 def _is_number(value: Any, kind: type) -> bool:
@@ -560,7 +561,8 @@ def _is_number(value: Any, kind: type) -> bool:
         return False
 
 
-def _said(kind: type, least: float | None) -> str:
+def in_words(kind: type, least: float | None) -> str:
+    """What a plain setting of this type and least value takes: a whole number of at least 1."""
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     return names[kind] + (f" of at least {least}" if least is not None else "")
 
@@ -569,13 +571,13 @@ def _check_constructors(node: Mapping[str, Any], place: str) -> None:
     """Every node with a _target_ holds only what that constructor takes, of the types it takes."""
     target = node.get("_target_")
     if target is not None:
-        _check_arguments(_takes(target, place), node, place)
+        _check_arguments(takes(target, place), node, place)
     for key, child in node.items():
         if isinstance(child, dict):
             _check_constructors(child, f"{place}.{key}")
 
 
-def _takes(target: str, place: str) -> Signature:
+def takes(target: str, place: str) -> Signature:
     """What a constructor takes: by its source where that tells, since importing torch takes seconds, else imported."""
     told = read_signature(target)
     if told is not None:
@@ -613,7 +615,7 @@ def _check_arguments(takes: Signature, node: Mapping[str, Any], place: str) -> N
         interpolated = isinstance(value, str) and "${" in value
         hint = takes.hints.get(key, Any)
         if not constructed and not interpolated and not fits(value, hint):
-            raise ConfigurationError(f"{place}.{key}={value}: {_described(hint)} is right")
+            raise ConfigurationError(f"{place}.{key}={value}: {described(hint)} is right")
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -639,17 +641,18 @@ def fits(value: Any, hint: Any) -> bool:
     return True
 
 
-def _described(hint: Any) -> str:
+def described(hint: Any) -> str:
+    """An annotation in words, as YAML would have it; empty where YAML cannot write the type."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return " or ".join(str(one) for one in arguments)
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(said for one in arguments if (said := _described(one))))
+        return " or ".join(dict.fromkeys(said for one in arguments if (said := described(one))))
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
     if hint in names:
         return names[hint]
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "a mapping {name: value}"
-    if arguments and (inner := _described(arguments[0])):
+    if arguments and (inner := described(arguments[0])):
         return f"a list, each {inner},"
     return ""  # a type that YAML cannot write

@@ -88,7 +88,7 @@ def discover_facets(
     progress: Progress | None = None,
     stage: Stage | None = None,
 ) -> FacetTargets:
-    """Find `facets` kinds of stimuli among the photographs and make each one's target (METHOD: Eq. 1).
+    """Find `facets` kinds of stimuli among the photographs and make each one's target (Eq. 1).
 
     Per k-means centre `N` photographs are blended by `facet_weights` into a first image and a target activation; the
     `k` channels with the largest mean in the target are its top-k. Fewer than N photographs: all of them. The same

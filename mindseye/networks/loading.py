@@ -53,8 +53,9 @@ def torchvision_network(
 
     weights: None (random), "DEFAULT" or another of its published weights (downloaded once), or a file with a state
     dict. mean, std, size: None takes what the published weights were evaluated with, ImageNet's and 224 otherwise. A
-    vision transformer of another size has its position embeddings interpolated. num_classes: None reads it from the
-    file, 1000 otherwise (segmentation: 21); a detection network's heads have no part in what is looked into.
+    vision transformer of another size has its position embeddings interpolated. layers: what its depths early, middle
+    and late are called. num_classes: None reads it from the file, 1000 otherwise (segmentation: 21); a detection
+    network's heads have no part in what is looked into.
 
     Raises ValueError, FileNotFoundError.
     """
@@ -228,7 +229,7 @@ def demo_network(
 ) -> Network:
     """The small network that comes with the package, trained on its generated photographs; no download.
 
-    weights: "packaged", or None (random).
+    weights: "packaged", or None (random). layers: what its depths early, middle and late are called.
     """
     from mindseye.demo import network as demo
 

@@ -8,6 +8,7 @@ class Linear:
     """From `start` at step t = 1 to `end` at step t = T, exactly at both.
 
     Eq. 5 as meant: ((end − start)·t + start·T − end)/(T − 1). (As printed it reaches neither.)
+    start: the value at the first step. end: that at the last.
     until: the share of the way at which `end` is reached, and kept; 1 is the paper's.
 
     >>> Linear(1.0, 0.1)(1, 10), Linear(1.0, 0.1)(10, 10)
@@ -40,9 +41,9 @@ class Schedules:
 
     Lengths are fractions of the image's side, so they mean the same at any size.
 
-    lr: learning rate of the image. penalty: λ of Eq. 4. mask_sigma, blur_sigma: standard deviations of the centre mask
-    and of the Gaussian blur. denoise_weight: the weight of the image against its total variation, times the
-    side (1024 is a weight of 2 at 512 pixels; a smaller one denoises more). views: how much of the ranges in
+    lr: learning rate of the image. penalty: λ of Eq. 4. mask_sigma: standard deviation of the centre mask. blur_sigma:
+    standard deviation of the Gaussian blur. denoise_weight: the weight of the image against its total variation, times
+    the side (1024 is a weight of 2 at 512 pixels; a smaller one denoises more). views: how much of the ranges in
     Transformations, and of its noise, is used, 0 to 1.
     """
 

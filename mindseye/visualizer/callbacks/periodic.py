@@ -16,8 +16,8 @@ Where = Literal["centre", "everywhere"]
 class PeriodicFilter(pl.Callback):
     """Applies `filtered` to the pictures after every `every`-th step and encodes them back into the canvas.
 
-    where: `centre` blends the result in by the centre mask, as in the paper (noise may then pile up outside);
-    `everywhere` takes it whole.
+    every: steps from one time to the next. where: `centre` blends the result in by the centre mask, as in the paper
+    (noise may then pile up outside); `everywhere` takes it whole.
     """
 
     def __init__(self, every: int = 10, where: Where = "centre") -> None:

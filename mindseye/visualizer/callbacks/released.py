@@ -8,7 +8,10 @@ from mindseye.visualizer.callbacks.periodic import PeriodicFilter
 
 
 class Brighten(PeriodicFilter):
-    """Every so many steps: `amount` (of 0..1) more brightness."""
+    """Every so many steps: `amount` more brightness.
+
+    amount: of the range 0..1, 5 of 255 grey levels in the released program.
+    """
 
     def __init__(self, amount: float = 5 / 255, every: int = 50, where: Literal["centre", "everywhere"] = "everywhere"):
         super().__init__(every, where)
@@ -22,7 +25,10 @@ class Brighten(PeriodicFilter):
 
 
 class RoundToLevels(PeriodicFilter):
-    """Every so many steps: pixels rounded to `levels` grey levels."""
+    """Every so many steps: pixels rounded to `levels` grey levels.
+
+    levels: how many values of 0..1 a channel can have, evenly spaced.
+    """
 
     def __init__(self, levels: int = 256, every: int = 1, where: Literal["centre", "everywhere"] = "everywhere"):
         super().__init__(every, where)

@@ -1,0 +1,505 @@
+"""Every setting as Markdown, for docs/configuration.md: read from conf/, its comments and the constructors' docstrings.
+
+`python scripts/configuration_reference.py` prints it.
+"""
+
+import inspect
+import pkgutil
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import torch
+import yaml
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from mindseye.commands.configuration import (
+    CHOICES,
+    CONFIG_NAME,
+    MOST,
+    PLAIN_SETTINGS,
+    SETTING_GROUPS,
+    SPECIAL_KEYS,
+    compose,
+    config_folder,
+    described,
+    in_words,
+    takes,
+)
+
+# The groups in the order of the data, each with what it decides.
+GROUPS = {
+    "network": "what is looked into",
+    "images": "the photographs",
+    "facets": "how photographs are weighted and chosen",
+    "objective": "the loss",
+    "canvas": "what is trained in place of the pixels",
+    "transformations": "random views before the network",
+    "filters": "what is done to the pictures between steps",
+    "schedule": "what falls linearly from the first step to the last",
+    "optimizer": "who takes the steps",
+    "length": "how many steps",
+    "transfer": "who judges the pictures",
+    "logger": "trackers",
+    "trainer": "the device",
+    "cache": "what is kept between runs",
+    "ablation": "one part of the method taken away or put in another's place",
+    "experiment": "whole runs and sweeps",
+}
+LAUNCHER = "hydra/launcher"
+MANY = 4  # options of which one is named rather than the rest
+COMMENT = re.compile(r"\s+#\s+(?P<said>.*)$")
+KEY = re.compile(r"^(?P<indent>\s*)(?P<name>[A-Za-z_]\w*):(?:\s|$)")
+
+
+@dataclass
+class Setting:
+    """One key with what each option of its group gives it and what is said of it."""
+
+    key: str
+    values: dict[str, Any] = field(default_factory=dict)  # by option
+    said: dict[str, list[str]] = field(default_factory=dict)  # by option: the comment in conf/, the docstring's words
+    takes: str = ""
+
+
+# ---- what stands in conf/ ---------------------------------------------------------------------------------------
+
+
+def options(group: str) -> Sequence[str]:
+    """The names of a group's options, the default first."""
+    names = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+    default = _defaults().get(group)
+    return sorted(names, key=lambda name: name != default)
+
+
+@lru_cache
+def _defaults() -> Mapping[str, str]:
+    """Each group's default option, out of the primary config's defaults list."""
+    primary = yaml.safe_load((config_folder() / f"{CONFIG_NAME}.yaml").read_text(encoding="utf-8"))
+    listed = [one for one in primary["defaults"] if isinstance(one, dict)]
+    return {name: option for one in listed for name, option in one.items()}
+
+
+@lru_cache
+def header(path: Path) -> str:
+    """The comment at the top of a file of conf/, its lines kept, `# @package` left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @package"):
+            lines.append(line[1:].strip())
+    return "\n".join(lines)
+
+
+@lru_cache
+def comments(path: Path) -> Mapping[str, str]:
+    """What a file of conf/ says of each key: the comment behind it, or the lines of comment before it."""
+    found, before, parents = {}, [], []
+    top = True  # the file's own header is none of a key
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.lstrip().startswith("#"):
+            if not (top and not line.startswith(" ")):
+                before.append(line.strip()[1:].strip())
+            continue
+        top = False
+        key = KEY.match(line)
+        if key:
+            indent = len(key["indent"])
+            parents = [(depth, name) for depth, name in parents if depth < indent] + [(indent, key["name"])]
+            behind = COMMENT.search(line)
+            said = behind["said"] if behind else " ".join(before)
+            if said:
+                found[".".join(name for _, name in parents)] = said
+        before = []
+    return found
+
+
+def _files(group: str, option: str) -> Iterator[Path]:
+    """The option's file and those of its own group that it builds upon, nearest first."""
+    path = config_folder() / group / f"{option}.yaml"
+    yield path
+    said = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    for one in said.get("defaults", []):
+        if isinstance(one, str) and not one.startswith(("_self_", "/")) and (path.parent / f"{one}.yaml").exists():
+            yield from _files(group, one)
+
+
+@lru_cache
+def composed() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    """The whole configuration as each option of each group composes it, interpolations as they are written.
+
+    To compose takes a fifth of a second, and what is named wins over all else: so every round names one option of each
+    group at once.
+    """
+    named = {group: options(group) for group in GROUPS if group not in ("transfer", "ablation", "experiment")}
+    found: dict[str, dict[str, Mapping[str, Any]]] = {group: {} for group in named}
+    for n in range(max(map(len, named.values()))):
+        chosen = {group: names[n % len(names)] for group, names in named.items()}
+        config = compose([f"{group}={name}" for group, name in chosen.items()])
+        plain: Any = OmegaConf.to_container(config, resolve=False)
+        for group, name in chosen.items():
+            found[group].setdefault(name, plain)
+    return found
+
+
+# ---- what stands in the constructors ----------------------------------------------------------------------------
+
+
+@lru_cache
+def told(target: str) -> Mapping[str, str]:
+    """What the docstrings of a constructor, and of what it is derived from, say of each argument.
+
+    They name them in running text: `jitter: largest shift, fraction of the side. mean, std: …`, up to the next such
+    name or the end of the paragraph.
+    """
+    made = pkgutil.resolve_name(target)
+    names = set(takes(target, target).hints)
+    family = [made]
+    if inspect.isclass(made):
+        family = [one for one in made.__mro__ if one.__module__.startswith("mindseye.")]
+    texts = []
+    for one in family:
+        texts += [one.__doc__ or "", one.__dict__["__init__"].__doc__ or "" if "__init__" in vars(one) else ""]
+    found: dict[str, str] = {}
+    start = re.compile(r"(?:(?<=^)|(?<=[.;:)] ))((?:\w+, )*\w+): ")
+    for paragraph in re.split(r"\n\s*\n", "\n\n".join(inspect.cleandoc(text) for text in texts)):
+        flat = " ".join(paragraph.split())
+        marks = [one for one in start.finditer(flat) if set(one[1].split(", ")) <= names]
+        for mark, following in zip(marks, [*marks[1:], None], strict=False):
+            text = flat[mark.end() : following.start() if following else len(flat)].strip().rstrip(";").rstrip(".")
+            text = re.sub(r"\bNone\b", "null", re.sub(r"\. (?:Wrong values raise|Raises) .*", "", text))
+            for name in mark[1].split(", "):
+                found.setdefault(name, text)
+    return found
+
+
+RANGED = ("objective", "transformations", "canvas", "filters", "schedule")  # whose constructors know what is right
+RIGHT = (
+    re.compile(r": ([^:;]*?) (?:is|are) right"),
+    re.compile(r"(?:starts|start and end are) (.*?)(?:$|, not|; )"),
+)
+
+
+@lru_cache
+def ranges(group: str, option: str) -> Mapping[str, str]:
+    """The range of each number of a group, in the words in which its constructor refuses a wrong one."""
+    node = composed()[group][option][group]
+    found = {}
+    for key, value in _flat(node):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        for wrong in (-1, 0, 1_000_000):
+            changed = OmegaConf.create(node)
+            OmegaConf.update(changed, key, wrong)
+            try:
+                made = instantiate(changed, _convert_="all")
+                if isinstance(made, partial):  # a canvas, which looks at its arguments when the images are known
+                    made(torch.full((1, 3, 8, 8), 0.5), torch.full((1, 1, 3, 8, 8), 0.5))
+            except Exception as error:  # Hydra's wrapping of the constructor's own
+                line = str(error.__cause__ or error)
+                said = line.partition(key.rpartition(".")[2] or key)[2]
+                right = RIGHT[0].search(said) or RIGHT[1].search(line)
+                if right:
+                    found[key] = right[1].partition(", 1 reproduces")[0]
+                    break
+    return found
+
+
+# ---- put together -----------------------------------------------------------------------------------------------
+
+
+def _flat(node: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+    """(key, value) of all that can be set; of what has a constructor of its own, what it is as well."""
+    for key, value in node.items():
+        if key in SPECIAL_KEYS:
+            continue
+        where = f"{place}.{key}" if place else str(key)
+        if not isinstance(value, dict) or not value:
+            yield where, value
+            continue
+        yield from _flat(value, where)
+
+
+def _targets(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """(place, dotted path) of every constructor in a node."""
+    if not isinstance(node, dict):
+        return
+    if "_target_" in node:
+        yield place, node["_target_"]
+    for key, value in node.items():
+        yield from _targets(value, f"{place}.{key}" if place else str(key))
+
+
+def group_settings(group: str) -> Sequence[Setting]:
+    """All settings that the options of a group have, in the order in which they stand there."""
+    found: dict[str, Setting] = {}
+    for option in options(group):
+        node = composed()[group][option][group]
+        targets = dict(_targets(node))
+        rows = dict(_flat(node))
+        if group in SWITCHED:
+            rows = {**{name: OFF if one is None else ON for name, one in node.items()}, **rows}
+            rows = {path: OFF if path in node and value is None else value for path, value in rows.items()}
+        for path, value in sorted(rows.items(), key=lambda row: list(node).index(row[0].partition(".")[0])):
+            key = f"{group}.{path}"
+            setting = found.setdefault(key, Setting(key))
+            setting.values[option] = value
+            if value is ON:
+                setting.said[option] = [_first_sentence(targets[path])]
+                continue
+            if value is OFF:
+                continue
+            from_code = list(filter(None, _of_constructors(path, targets)))
+            near = (path,) if from_code else (path, path.rpartition(".")[0])
+            said = [comments(file).get(one, "") for file in _files(group, option) for one in near]
+            setting.said[option] = _distinct([*from_code, next(filter(None, said), "")])
+            place, name = ("", path) if "." not in path else path.rsplit(".", 1)
+            if place in targets:
+                kind = kinds(takes(targets[place], key).hints.get(name, Any))
+                right = ranges(group, option).get(path, "") if group in RANGED else ""
+                kind = f"{kind}, {right}" if kind and right else kind or right
+            else:
+                kind = _plain(key) if key in PLAIN_SETTINGS else ""
+            if setting.takes in kind:  # of several constructors the one that takes most
+                setting.takes = kind
+    return sorted(found.values(), key=lambda one: _order(one.key, found))
+
+
+SWITCHED = ("filters",)  # groups each of whose keys is a thing of its own, or null
+ON, OFF = "on", "null"
+
+
+def _order(key: str, found: Mapping[str, Setting]) -> tuple[int, int]:
+    """Settings of one thing stand together, where the thing first stands."""
+    keys = list(found)
+    head = ".".join(key.split(".")[:2])
+    first = next(n for n, other in enumerate(keys) if other == head or other.startswith(f"{head}."))
+    return first, keys.index(key)
+
+
+def _of_constructors(path: str, targets: Mapping[str, str]) -> Iterator[str]:
+    """What the docstrings say of a key: of lr.start what Schedules says of lr, then what Linear says of start."""
+    parts = path.split(".")
+    for n, name in enumerate(parts):
+        place = ".".join(parts[:n])
+        if place in targets:
+            yield told(targets[place]).get(name, "")
+
+
+def _first_sentence(target: str) -> str:
+    text = " ".join(inspect.cleandoc(pkgutil.resolve_name(target).__doc__ or "").partition("\n\n")[0].split())
+    return re.sub(r"`schedules\.(\w+)`", r"`schedule.\1`", text)
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    """The texts, without those most of whose words an earlier one has."""
+    kept: list[str] = []
+    for text in texts:
+        words = _content(text)
+        if words and not any(len(words & _content(other)) >= len(words) / 2 for other in kept):
+            kept.append(text)
+    return kept
+
+
+def _content(text: str) -> set[str]:
+    small = {"the", "of", "a", "an", "and", "or", "as", "in", "to", "it", "is", "its", "with", "for"}
+    return set(re.findall(r"[a-z0-9σλρ]+", text.lower())) - small
+
+
+def kinds(hint: Any) -> str:
+    """What an annotation takes, as it is written in YAML."""
+    if get_origin(hint) is Literal:
+        return ", ".join(f"`{one}`" for one in get_args(hint))
+    return described(hint).rstrip(",")
+
+
+def _plain(key: str) -> str:
+    """The type and range of a setting without a constructor."""
+    kind, least, optional = PLAIN_SETTINGS[key]
+    if key in CHOICES:
+        right = ", ".join(f"`{one}`" for one in CHOICES[key])
+    else:
+        right = in_words(kind, least)
+        if key in MOST:
+            right += f" and at most {MOST[key]:,}"
+    return right + (" or null" if optional else "")
+
+
+def root_settings() -> Sequence[Setting]:
+    """The settings that belong to no group."""
+    path = config_folder() / f"{CONFIG_NAME}.yaml"
+    said = comments(path)
+    found = []
+    for key, value in composed()["network"][options("network")[0]].items():
+        if key in GROUPS and key not in SETTING_GROUPS:
+            continue
+        one = Setting(key, {"": value}, {"": [said.get(key, "")]})
+        one.takes = _plain(key) if key in PLAIN_SETTINGS else "a mapping {name: {_target_: …}}"
+        if key == "steps":
+            one.values = {name: composed()["length"][name][key] for name in options("length")}
+            one.said = {"": ["steps of the optimisation; `length` and the objectives' presets bring their number"]}
+        found.append(one)
+    return found
+
+
+def launcher_settings() -> Mapping[str, Sequence[Setting]]:
+    """Of each launcher what its file here sets. Others of its package can be set too."""
+    found = {}
+    for path in sorted((config_folder() / LAUNCHER).glob("*.yaml")):
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+        node.pop("defaults", None)
+        said = comments(path)
+        rows = []
+        for key, value in _flat(node):
+            near = [said[part] for part in (key, key.rpartition(".")[0]) if said.get(part)]
+            rows.append(Setting(f"hydra.launcher.{key}", {path.stem: value}, {path.stem: near[:1]}))
+        found[path.stem] = rows
+    return found
+
+
+# ---- as Markdown ------------------------------------------------------------------------------------------------
+
+
+def written(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if value == "???":
+        return "must be given"
+    if value is None or isinstance(value, bool):
+        return f"`{'null' if value is None else str(value).lower()}`"
+    if isinstance(value, list):
+        return "`[" + ", ".join(written(one).strip("`") for one in value) + "]`"
+    if value == {}:
+        return "`{}`"
+    if value == "":
+        return '`""`'
+    return f"`{value}`"
+
+
+def _among(names: Sequence[str], of: Sequence[str]) -> str:
+    if len(names) == len(of):
+        return ""
+    if len(of) > MANY and len(names) > len(of) / 2:
+        others = [name for name in of if name not in names]
+        return "all but " + ", ".join(f"*{name}*" for name in others)
+    return ", ".join(f"*{name}*" for name in names)
+
+
+def _values(setting: Setting, of: Sequence[str]) -> str:
+    """The default in each option, options with the same one together; `of`: all options of the group."""
+    by_value = defaultdict(list)
+    for option, value in setting.values.items():
+        by_value[written(value)].append(option)
+    if ON in setting.values.values():
+        return "on in " + ", ".join(f"*{name}*" for name, value in setting.values.items() if value == ON)
+    if len(by_value) == 1:
+        [(value, names)] = by_value.items()
+        where = _among(names, of)
+        said = value if value == "must be given" else f"default {value}"
+        return f"{said} in {where}" if where else said
+    own = [value for value, names in by_value.items() if names == [value.strip("`")]]
+    if len(own) > MANY:
+        by_value = {
+            "its own": [value.strip("`") for value in own],
+            **{value: names for value, names in by_value.items() if value not in own},
+        }
+    return " · ".join(f"{value} in {_among(names, list(setting.values))}" for value, names in by_value.items())
+
+
+def _escaped(text: str) -> str:
+    """Words of a comment or a docstring as Markdown: no mark of it means anything but code."""
+    parts = re.split(r"(`[^`]+`)", text)
+    for n in range(0, len(parts), 2):
+        parts[n] = re.sub(r"([\\*_$<>\[\]{}|#])", r"\\\1", parts[n])
+    return re.sub(r"docs/(\w+)\.md", r"[\1](\1.md)", "".join(parts))
+
+
+def _sentence(text: str, setting: Setting) -> str:
+    """With a capital letter and a full stop, but what names a value or a symbol as it is."""
+    first = re.match(r"[^\s:;,]*", text)[0]
+    values = (*re.findall(r"`(\w+)`", setting.takes), "null", "true", "false", "mdist")
+    if (re.fullmatch(r"[a-z']{2,}", first) and first not in values) or text.startswith("a "):
+        text = text[0].upper() + text[1:]
+    text = _escaped(text)
+    return text if text.endswith((".", "?", "…", ".)")) else text + "."
+
+
+def _words(setting: Setting) -> Sequence[str]:
+    """What is said of it, each thing once, with the options it is said of where others say otherwise."""
+    by_text: dict[str, list[str]] = defaultdict(list)
+    for option, texts in setting.said.items():
+        for text in texts:
+            by_text[text].append(option)
+    lines = []
+    for text, names in by_text.items():
+        elsewhere = len(names) < len(setting.values) and any(set(more) - set(names) for more in by_text.values())
+        where = _among(names, list(setting.values)) if elsewhere else ""
+        lines.append(f"{where}: {_sentence(text, setting)}" if where else _sentence(text, setting))
+    return lines
+
+
+def _block(setting: Setting, of: Sequence[str], anchor: str = "") -> str:
+    """One setting: its key and what it takes; what is said of it; its default."""
+    kind = f" · {setting.takes}" if setting.takes else ""
+    lines = [*_words(setting), _values(setting, of) + "\n{: .values }"]
+    body = "\n\n".join(line.replace("\n", "\n    ") for line in lines).replace("\n\n", "\n\n    ")
+    return f"`{setting.key}`{{: #{anchor or setting.key} }}{kind}\n:   {body}\n"
+
+
+def _option_list(group: str) -> str:
+    lines = []
+    for option in options(group):
+        said = header(config_folder() / group / f"{option}.yaml")
+        first, *rest = said.split("\n")
+        default = " (default)" if _defaults().get(group) == option else ""
+        if first.startswith("mindseye "):  # an experiment's command, and what it may say behind it
+            command, _, more = first.partition(": ")
+            text = "\n".join(filter(None, [more, *rest]))
+            text = " ".join(text.split())
+            body = f"    `{command}`\n\n    {_escaped(text[:1].upper() + text[1:])}"
+        else:
+            body = "    " + _escaped(" ".join(said.split()))
+        lines.append(f"`{group}={option}`{{: #{group}-{option} }}{default}\n:   {body.lstrip()}\n")
+    return "\n".join(lines)
+
+
+def markdown() -> str:
+    """The whole reference, from the second heading down."""
+    parts = ["## At the root\n", *(_block(one, list(one.values)) for one in root_settings())]
+    for group, said in GROUPS.items():
+        parts.append(f"## {group}: {said} {{: #{group} }}\n")
+        if group == "transfer":
+            parts.append(
+                "A network that judges, `transfer=resnet18`, or several, `transfer=[resnet18,timm]`. Each option is "
+                "the network of that name, with its settings under `transfer.NAME`, as in `transfer.timm.name=…`, and "
+                "one of its own:\n\n"
+                "`transfer.NAME.layer`{: #transfer.layer } · a text or null\n:   The layer at which it judges; null is "
+                "its late layer.\n\n    default `null`\n    {: .values }\n\n"
+                "Options: " + ", ".join(f"`{one}`" for one in options(group)) + ".\n"
+            )
+            continue
+        parts.append(_option_list(group))
+        if group not in SETTING_GROUPS:
+            settings = group_settings(group)
+            if settings:
+                parts.append(f"### Settings of {group} {{: #{group}-settings }}\n")
+                parts += [_block(one, options(group)) for one in settings]
+    parts.append("## hydra/launcher: where the cells of a sweep run {: #launcher }\n")
+    parts.append(
+        "`hydra/launcher=basic` is Hydra's own and the default: one cell after the other, in this process. See "
+        "[Clusters](clusters.md).\n"
+    )
+    for name, settings in launcher_settings().items():
+        said = _escaped(" ".join(header(config_folder() / LAUNCHER / f"{name}.yaml").split()))
+        parts += [f"### {name} {{: #launcher-{name} }}\n", f"{said}\n"]
+        parts += [_block(one, [name], f"{name}.{one.key}") for one in settings]
+    return "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown())

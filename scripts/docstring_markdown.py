@@ -1,0 +1,69 @@
+"""For the documentation site: the docstrings, which are plain text, as Markdown.
+
+Blocks of `>>>` become code, the names of arguments in running text (`weights: None, or a file`) stand out, no other
+character means anything but itself, and the fields of a class are listed with the comments behind them.
+"""
+
+import re
+
+from griffe import Attribute, Class, Extension, Function, Object
+
+EXAMPLE = re.compile(r"^[ ]*>>> .*(?:\n(?!\n).*)*", re.M)
+CODE = re.compile(r"(`[^`]+`)")
+COMMENT = re.compile(r"  # (.*)$")
+
+
+def as_markdown(text: str, arguments: set[str]) -> str:
+    """A docstring with fences around its examples and its arguments' names in bold."""
+    parts, end = [], 0
+    for example in EXAMPLE.finditer(text):
+        parts += [_prose(text[end : example.start()], arguments), f"```pycon\n{example[0]}\n```"]
+        end = example.end()
+    return "".join([*parts, _prose(text[end:], arguments)])
+
+
+def _prose(text: str, arguments: set[str]) -> str:
+    parts = CODE.split(text)
+    for n in range(0, len(parts), 2):
+        plain = re.sub(r"([\\*_<>$])", r"\\\1", parts[n])
+        parts[n] = re.sub(
+            r"(^|\n\s*|[.;:)] )((?:[\w\\]+, )*[\w\\]+): ", lambda found: _named(found, arguments), plain
+        )
+    return "".join(parts)
+
+
+def _named(found: re.Match[str], arguments: set[str]) -> str:
+    names = found[2].replace("\\", "").split(", ")
+    return f"{found[1]}**{found[2]}**: " if set(names) <= arguments else found[0]
+
+
+class DocstringMarkdown(Extension):
+    """Works on every object as soon as it has been read."""
+
+    def on_object(self, *, obj: Object, **_: object) -> None:
+        """Changes its docstring."""
+        if obj.docstring is not None and obj.path.startswith("mindseye."):
+            obj.docstring.value = as_markdown(obj.docstring.value, _arguments(obj))
+
+    def on_class_members(self, *, cls: Class, **_: object) -> None:
+        """Fields and the comments behind them stand below a class's docstring."""
+        if cls.docstring is None or not cls.path.startswith("mindseye."):
+            return
+        rows = []
+        for name, member in cls.members.items():
+            if isinstance(member, Attribute) and not member.docstring and not name.startswith("_") and member.lineno:
+                line = cls.lines_collection[cls.filepath][member.lineno - 1]
+                if comment := COMMENT.search(line):
+                    rows.append(f"- **{_prose(name, set())}**: {_prose(comment[1], set())}")
+        if rows:
+            cls.docstring.value += "\n\n" + "\n".join(rows)
+
+
+def _arguments(obj: Object) -> set[str]:
+    if isinstance(obj, Function):
+        return {one.name for one in obj.parameters}
+    if isinstance(obj, Class):
+        own = {name for name, member in obj.members.items() if isinstance(member, Attribute)}
+        made = obj.members.get("__init__")
+        return own | ({one.name for one in made.parameters} if isinstance(made, Function) else set())
+    return set()
