@@ -277,7 +277,7 @@ judge = me.transfer_reference(judge_network, "block3", targets, images)
 result = me.visualize(
     network,
     targets,
-    steps=150,
+    steps=200,
     references=[judge],
     report=lambda step, terms: step % 50 or print(f"step {step}: DM {terms['dm']:.2f}"),
 )
