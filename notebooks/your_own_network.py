@@ -277,7 +277,7 @@ judge = me.transfer_reference(judge_network, "block3", targets, images)
 result = me.visualize(
     network,
     targets,
-    steps=150,
+    steps=200,
     references=[judge],
     report=lambda step, terms: step % 50 or print(f"step {step}: DM {terms['dm']:.2f}"),
 )
@@ -285,8 +285,8 @@ result
 
 # %% [markdown]
 # **How to look at it.** In each row, what is clearer in the last picture than in the initial image is what these channels
-# respond to. The four kinds are there: discs with a hole, wavy lines, circles, edges and corners. Where an object stood
-# differs from image to image, so it stands at several places in the picture.
+# respond to. Discs with a hole, wavy lines and circles are there; of the crystals a bright side is left, which seems to be
+# what the layer knows them by. Where an object stood differs from image to image, so it stands at several places.
 #
 # **Whether to trust it.** Look at three figures, each against its baselines in the lower rows of the table:
 #
@@ -297,8 +297,9 @@ result
 #
 # ## 7. How k changes the picture
 #
-# The same facets with 4, 16 and all 64 channels. Few channels draw parts; all of them draw whole images, with what lies
-# behind the objects too. All pictures have one scale of grey.
+# The same facets with 4, 16 and all 64 channels, all pictures on one scale of grey. What stays the same whatever k is what the
+# strongest channels stand for; what comes and goes with k is the share of the weaker ones. In layers of hundreds of
+# channels the choice matters more: sweep over it (*compare_a_sweep*).
 
 # %%
 by_k = {k: me.visualize(network, targets.with_k(k), steps=100, references=[judge]) for k in (4, 64)}

@@ -38,7 +38,7 @@ def test_the_source_distribution_holds_all_that_is_built_and_tested(built):
     assert {"pyproject.toml", "README.md", "Makefile", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md"} <= names
     assert {"LICENSE", "mkdocs.yml", "scripts/site_hooks.py"} <= names
     assert {"mindseye/py.typed", "mindseye/demo/weights.safetensors"} <= names
-    assert {"conf/visualize.yaml", "tests/conftest.py", "docs/method.md"} <= names
+    assert {"conf/visualize.yaml", "tests/conftest.py", "docs/method.md", "notebooks/quickstart.py"} <= names
 
 
 def test_the_wheel_holds_the_configuration_the_weights_and_the_types(wheel):

@@ -454,8 +454,12 @@ def _check_network(node: Mapping[str, Any], place: str) -> None:
             raise ConfigurationError(f"{place}.{name}={value}: a whole number of 1 to {most:,} is right")
     mean, std = node.get("mean"), node.get("std")
     for name, values in (("mean", mean), ("std", std)):
-        if isinstance(values, list) and not all(_is_number(value, float) for value in values):
-            raise ConfigurationError(f"{place}.{name}={values}: a list of one number per channel is right")
+        listed = isinstance(values, list) and all(_is_number(value, float) for value in values)
+        if not listed and not (values is None or isinstance(values, str)):  # null, or what is told elsewhere
+            said = f"[{values}]" if _is_number(values, float) else "[0.5]"
+            raise ConfigurationError(
+                f"{place}.{name}={values}: a list of one number per channel is right, {said} for one channel"
+            )
     if isinstance(std, list) and not all(value > 0 for value in std):
         raise ConfigurationError(f"{place}.std={std}: every number must be above 0")
     if isinstance(mean, list) and isinstance(std, list) and (len(mean) != len(std) or not mean):

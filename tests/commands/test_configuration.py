@@ -155,6 +155,11 @@ def test_what_is_wrong_is_refused_in_one_line_that_says_what_is_right(override):
     assert "\n" not in str(caught.value).strip()
 
 
+def test_a_normalisation_that_is_no_list_is_shown_as_one():
+    with pytest.raises(ConfigurationError, match=r"network.mean=0.31: .* \[0.31\] for one channel"):
+        check_overrides(["network=callable", "network.target=a.b", "network.mean=0.31", "network.std=[0.2]"])
+
+
 @pytest.mark.parametrize(
     ("word", "names"),
     [

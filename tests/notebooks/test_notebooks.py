@@ -34,6 +34,7 @@ def test_the_text_is_as_jupytext_writes_it(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_whole_and_shows_its_pictures(path, tmp_path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)  # the suite's: a notebook draws into itself
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other tests have the other cores, and threads that wait spin
     for name in ("TMPDIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
         (tmp_path / name).mkdir()

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from PIL import Image
 from torch import nn
@@ -59,6 +60,31 @@ def test_a_visualization_shows_its_sheet_and_its_measures(result):
     assert f"{result.metrics['baselines']['noise']['selectivity']:.3f}" in page.texts
     assert f"{float(result.images[2].mean()):.3f}" in page.texts
     assert {"brightness", "mean", "initial", "nearest", "noise"} <= {*page.texts}
+
+
+@pytest.mark.parametrize(("channels", "seen"), [(1, (200, 200, 200)), (6, (200, 100, 50))])
+def test_other_numbers_of_channels_are_shown_as_they_are(tmp_path, channels, seen):
+    """One as grey, of more the first three as red, green and blue."""
+    values = [200, 100, 50, 0, 255, 7][:channels]
+    for number in range(4):
+        image = np.tile(np.array(values, dtype=np.uint8)[:, None, None], (1, 16, 16))
+        image[:, :2, :2] = 10 * number  # so that they are not all the same
+        if channels == 1:
+            Image.fromarray(image[0]).save(tmp_path / f"{number}.png")
+        else:
+            np.save(tmp_path / f"{number}.npy", image)
+    body = nn.Sequential(nn.Conv2d(channels, 8, 3), nn.ReLU())
+    network = me.load_network(body, mean=[0.5] * channels, std=[0.2] * channels, size=16)
+    photographs = me.load_photographs(tmp_path, size=16, channels=channels)
+    targets = me.discover_facets(network, photographs, "1", facets=2, k=3, N=2)
+    judge = me.transfer_reference(network, "0", targets, photographs)
+    result = me.visualize(network, targets, steps=1, references=[judge])
+    blend = picture(Page(targets._repr_html_()).images[1]).convert("RGB")
+    assert blend.getpixel((90, 90)) == pytest.approx(seen, abs=2)
+    page = Page(result._repr_html_())
+    assert "transfer.cosine" in page.texts
+    sheet = np.asarray(picture(page.images[0]).convert("RGB"))
+    assert (sheet == seen).all(axis=2).sum() > 180 * 180  # of the photographs
 
 
 def test_targets_show_their_photographs(targets):
