@@ -5,11 +5,13 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
+from markdown import markdown
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -29,7 +31,20 @@ def _place(path: Path) -> int:
     return ORDER.index(path.stem) if path.stem in ORDER else len(ORDER)
 
 
-def page(path: Path, *, execute: bool) -> tuple[str, Mapping[str, str]]:
+def pages(project: Path, *, execute: bool) -> Mapping[Path, tuple[str, Mapping[str, str]]]:
+    """Every notebook's `page`. They run beside one another and share the cores, so that all take little more than one.
+
+    Raises RuntimeError where a cell fails.
+    """
+    paths = [path for path, _ in notebooks(project)]
+    cores = os.cpu_count() or 1
+    at_once = max(1, min(len(paths), cores))
+    with ThreadPoolExecutor(at_once) as workers:
+        made = workers.map(lambda path: page(path, execute=execute, threads=max(1, cores // at_once)), paths)
+        return dict(zip(paths, made, strict=True))
+
+
+def page(path: Path, *, execute: bool, threads: int = 1) -> tuple[str, Mapping[str, str]]:
     """A notebook (jupytext's percent format) as Markdown, and what its cells gave, as HTML by the marks in it.
 
     The outputs stand apart, since they hold pictures of many kilobytes that are no Markdown. Raises RuntimeError, with
@@ -37,7 +52,7 @@ def page(path: Path, *, execute: bool) -> tuple[str, Mapping[str, str]]:
     """
     notebook = jupytext.read(path)
     if execute:
-        _execute(notebook, path)
+        _execute(notebook, path, threads)
     parts, outputs = [], {}
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
@@ -53,13 +68,14 @@ def page(path: Path, *, execute: bool) -> tuple[str, Mapping[str, str]]:
     return "\n\n".join(parts) + "\n", outputs
 
 
-def _execute(notebook: nbformat.NotebookNode, path: Path) -> None:
+def _execute(notebook: nbformat.NotebookNode, path: Path, threads: int) -> None:
     """In a folder of its own, with a cache of its own; modules beside the notebook can be imported."""
     with tempfile.TemporaryDirectory() as place:
         search = os.pathsep.join([str(path.parent), str(path.parent.parent), os.environ.get("PYTHONPATH", "")])
         environment = {
             **os.environ,
             "MINDSEYE_CACHE": str(Path(place) / "cache"),
+            "OMP_NUM_THREADS": str(threads),
             "PYTHONPATH": search.rstrip(os.pathsep),
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         }
@@ -94,4 +110,6 @@ def _shown(output: Mapping[str, Any]) -> str:
             return f'<img alt="What the cell above draws" src="data:{kind};base64,{encoded}">'
     if "image/svg+xml" in data:
         return data["image/svg+xml"]
+    if "text/markdown" in data:
+        return markdown(data["text/markdown"], extensions=["tables", "fenced_code"])
     return f"<pre>{html.escape(data['text/plain'])}</pre>" if "text/plain" in data else ""

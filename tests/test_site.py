@@ -213,12 +213,16 @@ class Shown:
         return "<b>shown</b>"
 
 Shown()
+
+# %%
+from IPython.display import Markdown
+Markdown("a *word*")
 """
 
 
 def test_a_notebook_is_shown_with_what_its_cells_give(tmp_path):
-    pytest.importorskip("jupytext")
-    pytest.importorskip("nbclient")
+    for name in ("jupytext", "nbclient", "markdown"):
+        pytest.importorskip(name)
     import notebook_pages
 
     path = tmp_path / "small.py"
@@ -226,9 +230,10 @@ def test_a_notebook_is_shown_with_what_its_cells_give(tmp_path):
     text, outputs = notebook_pages.page(path, execute=True)
     assert text.startswith("# A title\nWith `code`.")
     assert '```python\nprint("one < two")\n```' in text
-    printed, shown = (outputs[mark] for mark in re.findall(r"<!-- output .*? -->", text))
+    printed, shown, written = (outputs[mark] for mark in re.findall(r"<!-- output .*? -->", text))
     assert "<pre>one &lt; two</pre>" in printed
     assert "<b>shown</b>" in shown
+    assert "a <em>word</em>" in written
     assert notebook_pages.page(path, execute=False)[1] == {}
     path.write_text(NOTEBOOK + "\n# %%\n1 / 0\n")
     with pytest.raises(RuntimeError, match=r"small\.py: a cell failed[\s\S]*ZeroDivisionError"):
