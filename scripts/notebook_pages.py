@@ -4,7 +4,7 @@ import html
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from nbclient.exceptions import CellExecutionError
 
 ORDER = ("quickstart", "your_own_network", "compare_a_sweep")
 SECONDS = 300  # of one cell
+NAMED_PAGE = re.compile(r"(?<!\[)`docs/(\w+)\.md`")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -56,10 +57,10 @@ def page(path: Path, *, execute: bool, threads: int = 1) -> tuple[str, Mapping[s
     parts, outputs = [], {}
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
-            parts.append(cell.source)
+            parts.append(NAMED_PAGE.sub(r"[\g<0>](../docs/\1.md)", cell.source))
         elif cell.cell_type == "code" and cell.source.strip():
             parts.append(f"```python\n{cell.source}\n```")
-            shown = "".join(_shown(one) for one in cell.get("outputs", []))
+            shown = "".join(map(_shown, _joined(cell.get("outputs", []))))
             if shown:
                 mark = f"<!-- output {path.stem} {number} -->"
                 parts.append(mark)
@@ -92,6 +93,18 @@ def _execute(notebook: nbformat.NotebookNode, path: Path, threads: int) -> None:
             client.execute(env=environment)
         except CellExecutionError as error:
             raise RuntimeError(f"{path}: a cell failed\n{ANSI.sub('', str(error))}") from None
+
+
+def _joined(outputs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What was printed bit by bit, in one piece."""
+    found: list[Mapping[str, Any]] = []
+    for one in outputs:
+        before = found[-1] if found else {}
+        if one["output_type"] == "stream" and one["name"] == before.get("name"):
+            found[-1] = {**before, "text": before["text"] + one["text"]}
+        else:
+            found.append(one)
+    return found
 
 
 def _shown(output: Mapping[str, Any]) -> str:
