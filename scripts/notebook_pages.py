@@ -11,7 +11,7 @@ from typing import Any
 
 import jupytext
 import nbformat
-from markdown import markdown
+from markdown_it import MarkdownIt
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -124,5 +124,5 @@ def _shown(output: Mapping[str, Any]) -> str:
     if "image/svg+xml" in data:
         return data["image/svg+xml"]
     if "text/markdown" in data:
-        return markdown(data["text/markdown"], extensions=["tables", "fenced_code"])
+        return MarkdownIt("commonmark").enable("table").render(data["text/markdown"])  # jupytext needs it, too
     return f"<pre>{html.escape(data['text/plain'])}</pre>" if "text/plain" in data else ""

@@ -222,7 +222,7 @@ Markdown("a *word*")
 
 
 def test_a_notebook_is_shown_with_what_its_cells_give(tmp_path):
-    for name in ("jupytext", "nbclient", "markdown"):
+    for name in ("jupytext", "nbclient"):
         pytest.importorskip(name)
     import notebook_pages
 
