@@ -30,7 +30,7 @@ audit: .venv/audited  ## ask a public service for known vulnerabilities of what 
 test-cluster: .venv/clustered  ## sweeps on a real Slurm and Ray inside this machine (Linux, root; slurm-wlm munge iproute2)
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
-test-browser: .venv/browsed  ## the gallery in a real browser (Chromium from the system; CHROMIUM= names another)
+test-browser: .venv/browsed  ## the gallery and the site in a real browser (Chromium from the system; CHROMIUM= names another)
 	$(BIN)/python -m pytest -m browser tests/browser
 
 example: .venv/installed  ## draw docs/example, the gallery of a small sweep over the demo, anew

@@ -4,17 +4,20 @@ import html
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
+from markdown_it import MarkdownIt
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 ORDER = ("quickstart", "your_own_network", "compare_a_sweep")
 SECONDS = 300  # of one cell
+NAMED_PAGE = re.compile(r"(?<!\[)`docs/(\w+)\.md`")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -29,7 +32,20 @@ def _place(path: Path) -> int:
     return ORDER.index(path.stem) if path.stem in ORDER else len(ORDER)
 
 
-def page(path: Path, *, execute: bool) -> tuple[str, Mapping[str, str]]:
+def pages(project: Path, *, execute: bool) -> Mapping[Path, tuple[str, Mapping[str, str]]]:
+    """Every notebook's `page`. They run beside one another and share the cores, so that all take little more than one.
+
+    Raises RuntimeError where a cell fails.
+    """
+    paths = [path for path, _ in notebooks(project)]
+    cores = os.cpu_count() or 1
+    at_once = max(1, min(len(paths), cores))
+    with ThreadPoolExecutor(at_once) as workers:
+        made = workers.map(lambda path: page(path, execute=execute, threads=max(1, cores // at_once)), paths)
+        return dict(zip(paths, made, strict=True))
+
+
+def page(path: Path, *, execute: bool, threads: int = 1) -> tuple[str, Mapping[str, str]]:
     """A notebook (jupytext's percent format) as Markdown, and what its cells gave, as HTML by the marks in it.
 
     The outputs stand apart, since they hold pictures of many kilobytes that are no Markdown. Raises RuntimeError, with
@@ -37,14 +53,14 @@ def page(path: Path, *, execute: bool) -> tuple[str, Mapping[str, str]]:
     """
     notebook = jupytext.read(path)
     if execute:
-        _execute(notebook, path)
+        _execute(notebook, path, threads)
     parts, outputs = [], {}
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
-            parts.append(cell.source)
+            parts.append(NAMED_PAGE.sub(r"[\g<0>](../docs/\1.md)", cell.source))
         elif cell.cell_type == "code" and cell.source.strip():
             parts.append(f"```python\n{cell.source}\n```")
-            shown = "".join(_shown(one) for one in cell.get("outputs", []))
+            shown = "".join(map(_shown, _joined(cell.get("outputs", []))))
             if shown:
                 mark = f"<!-- output {path.stem} {number} -->"
                 parts.append(mark)
@@ -53,13 +69,14 @@ def page(path: Path, *, execute: bool) -> tuple[str, Mapping[str, str]]:
     return "\n\n".join(parts) + "\n", outputs
 
 
-def _execute(notebook: nbformat.NotebookNode, path: Path) -> None:
+def _execute(notebook: nbformat.NotebookNode, path: Path, threads: int) -> None:
     """In a folder of its own, with a cache of its own; modules beside the notebook can be imported."""
     with tempfile.TemporaryDirectory() as place:
         search = os.pathsep.join([str(path.parent), str(path.parent.parent), os.environ.get("PYTHONPATH", "")])
         environment = {
             **os.environ,
             "MINDSEYE_CACHE": str(Path(place) / "cache"),
+            "OMP_NUM_THREADS": str(threads),
             "PYTHONPATH": search.rstrip(os.pathsep),
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         }
@@ -78,6 +95,18 @@ def _execute(notebook: nbformat.NotebookNode, path: Path) -> None:
             raise RuntimeError(f"{path}: a cell failed\n{ANSI.sub('', str(error))}") from None
 
 
+def _joined(outputs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What was printed bit by bit, in one piece."""
+    found: list[Mapping[str, Any]] = []
+    for one in outputs:
+        before = found[-1] if found else {}
+        if one["output_type"] == "stream" and one["name"] == before.get("name"):
+            found[-1] = {**before, "text": before["text"] + one["text"]}
+        else:
+            found.append(one)
+    return found
+
+
 def _shown(output: Mapping[str, Any]) -> str:
     """What a cell printed, showed or gave, as HTML: the richest form that there is."""
     if output["output_type"] == "stream":
@@ -94,4 +123,6 @@ def _shown(output: Mapping[str, Any]) -> str:
             return f'<img alt="What the cell above draws" src="data:{kind};base64,{encoded}">'
     if "image/svg+xml" in data:
         return data["image/svg+xml"]
+    if "text/markdown" in data:
+        return MarkdownIt("commonmark").enable("table").render(data["text/markdown"])  # jupytext needs it, too
     return f"<pre>{html.escape(data['text/plain'])}</pre>" if "text/plain" in data else ""

@@ -32,6 +32,7 @@ BROUGHT_IN = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "notebooks/README.md": "notebooks/index.md",
     "LICENSE": "LICENSE.txt",
     "CITATION.cff": "CITATION.cff",
 }
@@ -58,7 +59,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Notebooks, and the example gallery where there is one, into the navigation after the first pages."""
     if config.nav is None or any("Notebooks" in one or "Example gallery" in one for one in config.nav):
         return config
-    notebooks = [{name: f"notebooks/{path.stem}.md"} for path, name in notebook_pages.notebooks(PROJECT)]
+    notebooks: list[Any] = [{name: f"notebooks/{path.stem}.md"} for path, name in notebook_pages.notebooks(PROJECT)]
+    if (PROJECT / "notebooks" / "README.md").is_file():
+        notebooks.insert(0, BROUGHT_IN["notebooks/README.md"])
     added = [{"Notebooks": notebooks}] if notebooks else []
     if (PROJECT / "docs" / GALLERY).is_file():
         added.append({"Example gallery": GALLERY})
@@ -69,16 +72,16 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages and files whose originals stand elsewhere."""
     for original, place in BROUGHT_IN.items():
-        if original == "README.md":  # the site's first page says it otherwise
+        if original == "README.md" or not (PROJECT / original).is_file():  # the first page stands for README
             continue
         text = (PROJECT / original).read_text(encoding="utf-8")
         files.append(File.generated(config, place, content=text))
         _sources[place] = original
-    for path, _ in notebook_pages.notebooks(PROJECT):
-        try:
-            text, outputs = notebook_pages.page(path, execute=_executing)
-        except RuntimeError as error:
-            raise PluginError(str(error)) from error
+    try:
+        made = notebook_pages.pages(PROJECT, execute=_executing)
+    except RuntimeError as error:
+        raise PluginError(str(error)) from error
+    for path, (text, outputs) in made.items():
         place = f"notebooks/{path.stem}.md"
         files.append(File.generated(config, place, content=text))
         _sources[place] = f"notebooks/{path.name}"

@@ -202,10 +202,11 @@ def test_public_names_are_in_the_python_reference():
 NOTEBOOK = """
 # %% [markdown]
 # # A title
-# With `code`.
+# With `code`, see `docs/method.md`.
 
 # %%
 print("one < two")
+import time; time.sleep(0.3); print("three")
 
 # %%
 class Shown:
@@ -213,22 +214,27 @@ class Shown:
         return "<b>shown</b>"
 
 Shown()
+
+# %%
+from IPython.display import Markdown
+Markdown("a *word*")
 """
 
 
 def test_a_notebook_is_shown_with_what_its_cells_give(tmp_path):
-    pytest.importorskip("jupytext")
-    pytest.importorskip("nbclient")
+    for name in ("jupytext", "nbclient"):
+        pytest.importorskip(name)
     import notebook_pages
 
     path = tmp_path / "small.py"
     path.write_text(NOTEBOOK)
     text, outputs = notebook_pages.page(path, execute=True)
-    assert text.startswith("# A title\nWith `code`.")
-    assert '```python\nprint("one < two")\n```' in text
-    printed, shown = (outputs[mark] for mark in re.findall(r"<!-- output .*? -->", text))
-    assert "<pre>one &lt; two</pre>" in printed
+    assert text.startswith("# A title\nWith `code`, see [`docs/method.md`](../docs/method.md).")
+    assert '```python\nprint("one < two")\n' in text
+    printed, shown, written = (outputs[mark] for mark in re.findall(r"<!-- output .*? -->", text))
+    assert "<pre>one &lt; two\nthree</pre>" in printed
     assert "<b>shown</b>" in shown
+    assert "a <em>word</em>" in written
     assert notebook_pages.page(path, execute=False)[1] == {}
     path.write_text(NOTEBOOK + "\n# %%\n1 / 0\n")
     with pytest.raises(RuntimeError, match=r"small\.py: a cell failed[\s\S]*ZeroDivisionError"):
