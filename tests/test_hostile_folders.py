@@ -5,7 +5,9 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import zipfile
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ from mindseye.results.run_status import read_status
 from mindseye.sweeps.manifest import Manifest, add_cells
 from mindseye.sweeps.status import read_sweep
 from mindseye.sweeps.summary import read_rows
-from mindseye.visualizer.checkpoints import Checkpoint, read_state
+from mindseye.visualizer.checkpoints import Checkpoint, read_state, write_state
 
 
 class Trap:
@@ -158,6 +160,112 @@ def test_hydra_s_own_pickle_is_refused(tmp_path, capsys):
     assert swallow(main, ["--experimental-rerun", str(tmp_path / "job.pickle")]) == 1
     assert "--from" in capsys.readouterr().err
     assert not mark.exists()
+
+
+# ---- what is no file -------------------------------------------------------------------------------------------
+
+
+class Waited(BaseException):
+    """Not an Exception: nothing that reads may take it for a damaged file."""
+
+
+@contextmanager
+def within(seconds):
+    def ring(signum, frame):
+        raise Waited
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def put(kind, path, elsewhere):
+    """In the place of a file: a pipe that nobody writes to, links to the file itself elsewhere and to a device, or a
+    file of a terabyte that takes no room."""
+    shutil.move(path, elsewhere)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "huge":
+        with open(path, "wb") as file:
+            file.truncate(1 << 40)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(elsewhere if kind == "link" else "/dev/zero")
+
+
+NO_FILES = ["pipe", "link", "device", "huge", "folder"]
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_file_of_a_run_is_not_read_or_waited_for(copy, kind, tmp_path):
+    sweep, place = copy
+    elsewhere = tmp_path / "elsewhere"
+    said = (place / "status.json").read_text().replace("k=8", "k=8765")
+    (place / "status.json").write_text(said)
+    (place / "report.json").write_text(json.dumps({"by": "k=8765"}))
+    files = [path for path in sweep.rglob("*") if path.is_file()]
+    assert {"manifest.json", "status.json", "metrics.json", "config.yaml", "report.json", "0001.webp"} <= {
+        path.name for path in files
+    }
+    for path in files:
+        put(kind, path, elsewhere)
+        with within(10):
+            for reader in (read_run, read_status, snapshot_files, read_earlier):
+                swallow(reader, place)
+            swallow(FacetTargets.load, place / "targets")
+            swallow(Manifest.read, sweep)
+            if path.suffix in (".json", ".yaml", ".parquet"):
+                for folder in (place, sweep):
+                    swallow(make_gallery, folder)
+                swallow(lambda: read_rows(read_sweep(sweep)))
+        if path.name == "status.json":
+            assert read_status(place).status == "waiting"
+            assert "8765" not in make_gallery(place).read_text()
+        if path.name == "manifest.json":
+            with pytest.raises(ValueError, match="no readable manifest"):
+                Manifest.read(sweep)
+        if path.name in ("status.json", "metrics.json", "config.yaml"):
+            with pytest.raises(ConfigurationError, match="--from"):
+                read_earlier(place)
+        if path.name in ("metrics.json", "images.safetensors", "history.parquet"):
+            with pytest.raises(ValueError, match=r"damaged|no completed run"):
+                read_run(place)
+        if path.name == "0001.webp" and kind != "huge":
+            with pytest.raises(ValueError, match="same steps"):
+                snapshot_files(place)
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
+        shutil.move(elsewhere, path)
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_entry_of_the_cache_and_no_checkpoint_is_not_waited_for(kind, tmp_path):
+    cache = Cache(tmp_path / "cache", 1 << 20)
+    key = {"a": 1}
+    for number in range(2):
+        cache.fetch("kind", key, lambda: {"x": torch.zeros(2)})
+        [entry] = (tmp_path / "cache").glob("*.safetensors")
+        put(kind, entry, tmp_path / "elsewhere")
+        with within(10):
+            cache.entries()
+            if number:
+                cache.fill("kind", {"a": key}, lambda missing: [(name, {"x": torch.ones(2)}) for name in missing])
+            assert torch.equal(cache.fetch("kind", key, lambda: {"x": torch.ones(2)}).tensors["x"], torch.ones(2))
+        if kind == "folder":  # which is not ours to delete
+            entry.rmdir()
+    state = tmp_path / "state.safetensors"
+    write_state(state, "key", {"a": 1})
+    assert read_state(state, "key") == {"a": 1}
+    put(kind, state, tmp_path / "elsewhere")
+    with within(10), pytest.raises(ValueError, match="cannot be read"):
+        read_state(state, "key")
 
 
 # ---- ways out of the folder ------------------------------------------------------------------------------------

@@ -16,11 +16,13 @@ from typing import Any
 import yaml
 
 from mindseye.commands.configuration import ConfigurationError, is_plain
+from mindseye.files import read_plain
 from mindseye.results.run_status import STATUS, read_status
 from mindseye.sweeps.summary import flat
 
 FLAG = "--from"
 ELSEWHERE = ("cache", "logger")  # groups that say where files are written beside the run folder, and who is told
+MOST_CONFIG_BYTES = 1 << 20  # of config.yaml
 LONGEST = 3  # differing settings that are named
 
 
@@ -82,9 +84,9 @@ def repeated_folder(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
 def read_earlier(folder: Path) -> EarlierRun:
     """What the folder of a completed run says. Raises ConfigurationError, in one line, where it says too little."""
     try:
-        metrics = json.loads((folder / "metrics.json").read_bytes())
+        metrics = json.loads(read_plain(folder / "metrics.json", folder))
         provenance = metrics["provenance"]
-        config = yaml.safe_load((folder / "config.yaml").read_bytes())
+        config = yaml.safe_load(read_plain(folder / "config.yaml", folder, MOST_CONFIG_BYTES))
         if not isinstance(provenance, dict) or not isinstance(config, dict):
             raise ValueError("metrics.json or config.yaml is not what a run writes")
     except Exception as error:  # what damaged JSON and YAML make their parsers raise

@@ -15,7 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from mindseye.files import write_atomically
+from mindseye.files import MOST_TENSOR_BYTES, read_plain, write_atomically
 
 FORMAT = 2
 NAME = re.compile(r"fit-(\d+)-of-(\d+)(-.+)?\.safetensors")
@@ -89,7 +89,7 @@ def write_state(path: Path, key: str, state: dict[str, Any]) -> None:
 def read_state(path: Path, key: str) -> dict[str, Any]:
     """What `write_state` wrote, tensors on the CPU. Raises ValueError where it is damaged or another fit's."""
     try:
-        content = path.read_bytes()
+        content = read_plain(path, path.parent, MOST_TENSOR_BYTES)
         tensors = load_tensors(content)
         # The head of a safetensors file: its length in 8 bytes, then JSON.
         metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
