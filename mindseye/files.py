@@ -1,30 +1,73 @@
 """Files that are whole or not there, and that lie where they seem to. Nothing heavy is imported here."""
 
 import errno
+import functools
+import operator
 import os
 import re
 import secrets
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
+
+MOST_BYTES = 64 << 20  # of one text file of a run: more is none that a run writes
+MOST_TENSOR_BYTES = 16 << 30  # of one file of tensors
+
+
+class NotPlain(OSError):
+    """What lies there is a link, a pipe, a device or a folder: it is not read."""
 
 
 def plain_file(path: Path, within: Path) -> Path:
     """The path of a file that is reached from `within` through no link: what stands in a folder is read, and no more.
 
-    Raises FileNotFoundError where there is none, OSError where it is a link, lies behind one, or is no regular file.
+    Raises FileNotFoundError where there is none, NotPlain where it is a link, lies behind one, or is no regular file.
     """
     inside = path.relative_to(within).parts  # ValueError for a path elsewhere
     place = within
     for name in inside:
         place = place / name
         if name == ".." or place.is_symlink():
-            raise OSError(f"{place} is a link, and what it leads to is not read")
+            raise NotPlain(f"{place} is a link, and what it leads to is not read")
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing")
     if not path.is_file():  # opening a FIFO would wait for ever
-        raise OSError(f"{path} is no regular file")
+        raise NotPlain(f"{path} is no regular file")
     return path
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """A regular file that is no link, opened for reading without waiting, as for a pipe. Raises NotPlain, OSError.
+
+    It is looked at once it is open, so that nothing can take its place in between.
+    """
+    flags = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"))
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | functools.reduce(operator.or_, flags)), "rb")
+    except IsADirectoryError as error:
+        raise NotPlain(f"{path} is no regular file") from error
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket
+            raise NotPlain(f"{path} is no regular file") from error
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise NotPlain(f"{path} is no regular file")
+    return file
+
+
+def read_plain(path: Path, within: Path, most: int = MOST_BYTES) -> bytes:
+    """The bytes of a file that is reached from `within` through no link, at most `most` of them.
+
+    So everything is read that lies in a folder of anybody's. Raises FileNotFoundError, NotPlain and other OSErrors,
+    ValueError where it is larger.
+    """
+    with open_plain(plain_file(path, within)) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise ValueError(f"{path} has more than {most:,} bytes")
+        return file.read()
 
 
 _SCRATCH = re.compile(r"\.(?!gallery\.html).+\.\d+-[0-9a-f]{8}")  # a gallery is anybody's

@@ -5,7 +5,9 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import zipfile
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ from mindseye.results.run_status import read_status
 from mindseye.sweeps.manifest import Manifest, add_cells
 from mindseye.sweeps.status import read_sweep
 from mindseye.sweeps.summary import read_rows
-from mindseye.visualizer.checkpoints import Checkpoint, read_state
+from mindseye.visualizer.checkpoints import Checkpoint, read_state, write_state
 
 
 class Trap:
@@ -160,6 +162,112 @@ def test_hydra_s_own_pickle_is_refused(tmp_path, capsys):
     assert not mark.exists()
 
 
+# ---- what is no file -------------------------------------------------------------------------------------------
+
+
+class Waited(BaseException):
+    """Not an Exception: nothing that reads may take it for a damaged file."""
+
+
+@contextmanager
+def within(seconds):
+    def ring(signum, frame):
+        raise Waited
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def put(kind, path, elsewhere):
+    """In the place of a file: a pipe that nobody writes to, links to the file itself elsewhere and to a device, or a
+    file of a terabyte that takes no room."""
+    shutil.move(path, elsewhere)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "huge":
+        with open(path, "wb") as file:
+            file.truncate(1 << 40)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(elsewhere if kind == "link" else "/dev/zero")
+
+
+NO_FILES = ["pipe", "link", "device", "huge", "folder"]
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_file_of_a_run_is_not_read_or_waited_for(copy, kind, tmp_path):
+    sweep, place = copy
+    elsewhere = tmp_path / "elsewhere"
+    said = (place / "status.json").read_text().replace("k=8", "k=8765")
+    (place / "status.json").write_text(said)
+    (place / "report.json").write_text(json.dumps({"by": "k=8765"}))
+    files = [path for path in sweep.rglob("*") if path.is_file()]
+    assert {"manifest.json", "status.json", "metrics.json", "config.yaml", "report.json", "0001.webp"} <= {
+        path.name for path in files
+    }
+    for path in files:
+        put(kind, path, elsewhere)
+        with within(10):
+            for reader in (read_run, read_status, snapshot_files, read_earlier):
+                swallow(reader, place)
+            swallow(FacetTargets.load, place / "targets")
+            swallow(Manifest.read, sweep)
+            if path.suffix in (".json", ".yaml", ".parquet"):
+                for folder in (place, sweep):
+                    swallow(make_gallery, folder)
+                swallow(lambda: read_rows(read_sweep(sweep)))
+        if path.name == "status.json":
+            assert read_status(place).status == "waiting"
+            assert "8765" not in make_gallery(place).read_text()
+        if path.name == "manifest.json":
+            with pytest.raises(ValueError, match="no readable manifest"):
+                Manifest.read(sweep)
+        if path.name in ("status.json", "metrics.json", "config.yaml"):
+            with pytest.raises(ConfigurationError, match="--from"):
+                read_earlier(place)
+        if path.name in ("metrics.json", "images.safetensors", "history.parquet"):
+            with pytest.raises(ValueError, match=r"damaged|no completed run"):
+                read_run(place)
+        if path.name == "0001.webp" and kind != "huge":
+            with pytest.raises(ValueError, match="same steps"):
+                snapshot_files(place)
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
+        shutil.move(elsewhere, path)
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_entry_of_the_cache_and_no_checkpoint_is_not_waited_for(kind, tmp_path):
+    cache = Cache(tmp_path / "cache", 1 << 20)
+    key = {"a": 1}
+    for number in range(2):
+        cache.fetch("kind", key, lambda: {"x": torch.zeros(2)})
+        [entry] = (tmp_path / "cache").glob("*.safetensors")
+        put(kind, entry, tmp_path / "elsewhere")
+        with within(10):
+            cache.entries()
+            if number:
+                cache.fill("kind", {"a": key}, lambda missing: [(name, {"x": torch.ones(2)}) for name in missing])
+            assert torch.equal(cache.fetch("kind", key, lambda: {"x": torch.ones(2)}).tensors["x"], torch.ones(2))
+        if kind == "folder":  # which is not ours to delete
+            entry.rmdir()
+    state = tmp_path / "state.safetensors"
+    write_state(state, "key", {"a": 1})
+    assert read_state(state, "key") == {"a": 1}
+    put(kind, state, tmp_path / "elsewhere")
+    with within(10), pytest.raises(ValueError, match="cannot be read"):
+        read_state(state, "key")
+
+
 # ---- ways out of the folder ------------------------------------------------------------------------------------
 
 
@@ -241,21 +349,51 @@ def test_no_cell_lies_outside_its_sweep(copy, folder):
         Manifest.read(sweep)
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["network=callable", "network.target=evil.py:build", "network.mean=[0.5]", "network.std=[0.5]"],
-        ["objective._target_=evil.build"],
-        ["+objective.gain={_target_: evil.build}"],
-        ["network._args_=[evil.py:build]", "network=callable"],
-        ["+canvas.more=[{_target_: evil.build}]"],
-        ["--experimental-rerun=x.pickle"],
-        ["--config-dir=/evil"],
-        ["hydra.searchpath=[file:///evil]"],
-        ["hydra.callbacks.evil._target_=evil.build"],
-    ],
-    ids=lambda words: words[0],
-)
+MADE = '{_target_: mindseye.networks.callable_network, target: "evil.py:build", mean: [0], std: [1]}'
+WORDS = {
+    "a target": ["network=callable", "network.target=evil.py:build", "network.mean=[0.5]", "network.std=[0.5]"],
+    "a judge's target": ["transfer=callable", "transfer.callable.target=evil.py:build"],
+    "a checkpoint's": ["network=checkpoint", "network.path=a.pth", "network.target=evil.build"],
+    "a constructor": ["objective._target_=evil.build"],
+    "in a mapping": ["+objective.gain={_target_: evil.build}"],
+    "in a list": ["+canvas.more=[{_target_: evil.build}]"],
+    "as a group": ["canvas={_target_: evil.build}"],
+    "its first arguments": ["network._args_=[evil.py:build]", "network=callable"],
+    "a measure": ["+metrics.own._target_=evil.build"],
+    "by a function of ours": ["+metrics.own._target_=mindseye.networks.callable_network", "+metrics.own.target=a.b"],
+    "made by a resolver": [f"+filters.own='${{oc.create:{MADE}}}'"],
+    "in place of a number": [f"objective.gain='${{oc.create:{MADE}}}'"],
+    "as a number": ["k=${oc.env:PWD}"],
+    "decoded": ["+filters.own='${oc.decode:\"{_target_: evil.build}\"}'"],
+    "escaped": ["+filters.own=$\\{oc.create:x\\}"],
+    "in a key": ["+filters.own={$\\{k\\}: 1}"],
+    "of another place": ["+filters.own=${network}"],
+    "in a list of a list": ["+canvas.more=[[1, '${oc.env:PATH}']]"],
+    "a cast": ["+filters.own=str('${oc.create:x}')"],
+    "a sweep": ["k=1,2"],
+    "a choice": ["k=choice(1,2)"],
+    "a glob": ["network=glob(*)"],
+    "another package": ["+network@hydra.launcher=demo"],
+    "the root's package": ["+network@_global_=demo"],
+    "a file of settings": ["network=../../evil"],
+    "an absolute one": ["network=/evil"],
+    "a list of them": ["transfer=[demo,../evil]"],
+    "a key of Hydra's": ["network._recursive_=false"],
+    "arguments": ["+network.arguments={repo: evil}"],
+    "no group of ours": ["+evil=demo"],
+    "a flag": ["--experimental-rerun=x.pickle"],
+    "a folder of settings": ["--config-dir=/evil"],
+    "a search path": ["hydra.searchpath=[file:///evil]"],
+    "more of it": ["++hydra.searchpath=[file:///evil]"],
+    "a callback": ["hydra.callbacks.evil._target_=evil.build"],
+    "a log": ["hydra.job_logging.handlers.file.filename=/evil"],
+    "a launcher": ["hydra/launcher=evil"],
+    "a deletion": ["~network"],
+    "no word": [""],
+}
+
+
+@pytest.mark.parametrize("overrides", WORDS.values(), ids=WORDS)
 def test_a_run_folder_s_own_word_imports_nothing(copy, overrides, tmp_path, monkeypatch):
     _, place = copy
     mark = tmp_path / "sprung"
@@ -264,6 +402,45 @@ def test_a_run_folder_s_own_word_imports_nothing(copy, overrides, tmp_path, monk
     monkeypatch.syspath_prepend(tmp_path)
     said = json.loads((place / "status.json").read_text())
     (place / "status.json").write_text(json.dumps({**said, "overrides": overrides}))
-    with pytest.raises(ConfigurationError):
-        read_earlier(place).overrides_beside([])
+    with pytest.raises(ConfigurationError) as told:
+        read_earlier(place).overrides_beside(["steps=1"])
+    assert "\n" not in str(told.value)
     assert not mark.exists()
+
+
+def test_nothing_of_a_run_folder_is_called_with_words_that_nobody_saw(copy):
+    """Code that is given again is not called with arguments that the folder alone says."""
+    _, place = copy
+    said = json.loads((place / "status.json").read_text())
+    words = ["k=8", "+metrics.own._target_=torch.hub.load", "+metrics.own.repo_or_dir=evil"]
+    (place / "status.json").write_text(json.dumps({**said, "overrides": words}))
+    with pytest.raises(ConfigurationError, match=r"repo_or_dir=evil"):
+        read_earlier(place).overrides_beside(["+metrics.own._target_=torch.hub.load"])
+    assert read_earlier(place).overrides_beside(words[1:]) == ["k=8"]
+
+
+def test_what_a_folder_would_have_typed_is_in_quotes(copy):
+    _, place = copy
+    said = json.loads((place / "status.json").read_text())
+    word = "network.target=a.b;$(touch evil)\x1b[31m"
+    (place / "status.json").write_text(json.dumps({**said, "overrides": [word]}))
+    with pytest.raises(ConfigurationError) as told:
+        read_earlier(place).overrides_beside([])
+    assert "'network.target=a.b;$(touch evil)" in str(told.value)
+    assert str(told.value).isprintable()
+
+
+def test_a_run_folder_does_not_say_where_files_go_or_who_is_told(copy, capsys):
+    _, place = copy
+    said = json.loads((place / "status.json").read_text())
+    words = [
+        "k=8", "logger=[csv,wandb]", "logger.csv.save_dir=/elsewhere", "logger.wandb.offline=false",
+        "cache.folder=/elsewhere", "cache=off",
+    ]  # fmt: skip
+    (place / "status.json").write_text(json.dumps({**said, "overrides": words}))
+    assert read_earlier(place).overrides_beside([]) == ["k=8"]
+    [line] = capsys.readouterr().err.splitlines()
+    assert all(word in line for word in words[1:])
+    # A user's own choice is not mixed with the folder's.
+    assert read_earlier(place).overrides_beside(["logger=csv", "cache=on"]) == ["k=8"]
+    assert capsys.readouterr().err == ""

@@ -390,6 +390,49 @@ def _choices(override: Override) -> list[str]:
     return values
 
 
+def is_plain(word: str) -> bool:
+    r"""Whether an override does no more than to give settings plain values, and groups the names of their files.
+
+    An allow-list, for words that somebody else has written. What it lets through names no code: no interpolation, since
+    resolvers may make anything of it, none of the keys that Hydra instantiates by, no `target` and no `arguments`,
+    which networks import and call, no other package, no path of a file of settings, nothing of Hydra's own.
+
+    >>> is_plain("k=10"), is_plain("network=resnet50"), is_plain("canvas._target_=os.system"), is_plain("k=$\\{C\\}")
+    (True, True, False, False)
+    """
+    try:
+        [override] = _parsed([word])
+        value = override.value()
+    except Exception:  # what cannot be read is not plain
+        return False
+    key = override.key_or_group
+    names = key.split(".")
+    known = names[0] in (*ROOT, *_groups(), METRICS) and all(map(_is_plain_name, names))
+    if not known or override.package is not None or override.is_delete() or override.is_sweep_override():
+        return False
+    if key in _groups():
+        return all(one is None or (type(one) is str and _is_plain_name(one)) for one in _listed(value))
+    return _is_plain_value(value)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _is_plain_name(name: object) -> bool:
+    plain = type(name) is int or (type(name) is str and re.fullmatch(r"[A-Za-z0-9][\w-]*", name, re.ASCII) is not None)
+    return plain and name not in ("target", "arguments")
+
+
+def _is_plain_value(value: object) -> bool:
+    """A number, a text without interpolations, a list or mapping of such; not what Hydra makes of a function."""
+    if isinstance(value, dict):
+        return all(_is_plain_name(key) and _is_plain_value(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain_value, value))
+    return value is None or type(value) in (bool, int, float) or (type(value) is str and "${" not in value)
+
+
 def check(config: DictConfig) -> None:
     """Refuse missing, mistyped or out-of-range settings and unknown constructor arguments. Loads no network."""
     own_packages()

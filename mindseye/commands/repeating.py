@@ -1,25 +1,28 @@
 """`mindseye --from RUN_FOLDER`: a run again, from what its own folder says of it, and what is not as it was then.
 
-A run folder may come from somebody else. It is read as JSON and plain YAML. What is taken from it are overrides of
-settings; where they name code to be imported, other than this package's own, that must be given again.
+A run folder may come from somebody else. It is read as JSON and plain YAML. What is taken from it are overrides that
+give settings of conf/ plain values, see `is_plain`; anything else must be given again.
 """
 
 import json
 import re
+import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 
-from mindseye.commands.configuration import MISSING, ConfigurationError, compose, config_folder
+from mindseye.commands.configuration import ConfigurationError, is_plain
+from mindseye.files import read_plain
 from mindseye.results.run_status import STATUS, read_status
 from mindseye.sweeps.summary import flat
 
 FLAG = "--from"
+ELSEWHERE = ("cache", "logger")  # groups that say where files are written beside the run folder, and who is told
+MOST_CONFIG_BYTES = 1 << 20  # of config.yaml
 LONGEST = 3  # differing settings that are named
 
 
@@ -35,40 +38,34 @@ class EarlierRun:
     def overrides_beside(self, arguments: Sequence[str]) -> list[str]:
         """Its own overrides but for those of settings, or of groups, that `arguments` set. Raises ConfigurationError.
 
-        What names code must be among `arguments`, since the folder may be somebody else's.
+        The folder may be somebody else's. What may name code must be among `arguments`. Where files are written to and
+        who is told of the run (ELSEWHERE) is left out, with a line: it has no part in what comes out.
         """
         given = [_key(word) for word in arguments if not word.startswith("-")]
-        kept = [
-            word for word in self.overrides if not any(f"{_key(word)}.".startswith(f"{key}.") for key in given)
-        ]
-        if unsaid := foreign_code(kept):
+        kept = [word for word in self.overrides if not any(_lies_in(_key(word), key) for key in given)]
+        left_out = [word for word in kept if any(_lies_in(_key(word), group) for group in ELSEWHERE)]
+        kept = [word for word in kept if word not in left_out]
+        # What a constructor that the folder names would be called with is as little its own to say.
+        called = [place for word in self.overrides if (place := _key(word).partition("._target_")[0]) != _key(word)]
+        unsaid = [word for word in kept if not is_plain(word) or any(_lies_in(_key(word), place) for place in called)]
+        if unsaid:
+            again = shlex.join(["mindseye", FLAG, str(self.folder), *unsaid])
+            said = f"{', '.join(unsaid)} may name code, which is not taken from a folder"
             raise ConfigurationError(
-                f"{FLAG} {self.folder}: it ran code that its folder names, {', '.join(unsaid)}; if you trust that, "
-                f"say so by giving it again: mindseye {FLAG} {self.folder} {' '.join(unsaid)}"
+                _printable(f"{FLAG} {self.folder}: {said}; if you trust that, say so by giving it again: {again}")
             )
+        if left_out:
+            said = f"{', '.join(left_out)}; where files go and who is told of a run is yours to say, by giving it again"
+            print(f"mindseye: {_printable(f'not taken from {self.folder}: {said}')}", file=sys.stderr)
         return kept
 
 
-def foreign_code(overrides: Sequence[str]) -> list[str]:
-    """What a configuration would import beside the constructors that conf/ names, as overrides: `network.target=…`."""
-    own = {
-        value
-        for file in config_folder().rglob("*.yaml")
-        for _, value in _code(yaml.safe_load(file.read_bytes()))
-    }
-    composed = OmegaConf.to_container(compose(overrides), resolve=False)
-    return [f"{place}={value}" for place, value in _code(composed) if value not in own]
+def _lies_in(key: str, place: str) -> bool:
+    return f"{key}.".startswith(f"{place}.")
 
 
-def _code(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Every setting that names what is to be imported, with its value: constructors, and a network's `target`."""
-    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in inner:
-        where = f"{place}.{key}" if place else str(key)
-        if key in ("_target_", "_args_", "target") and value not in (None, MISSING):
-            yield where, str(value)
-        else:
-            yield from _code(value, where)
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def repeated_folder(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -87,9 +84,9 @@ def repeated_folder(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
 def read_earlier(folder: Path) -> EarlierRun:
     """What the folder of a completed run says. Raises ConfigurationError, in one line, where it says too little."""
     try:
-        metrics = json.loads((folder / "metrics.json").read_bytes())
+        metrics = json.loads(read_plain(folder / "metrics.json", folder))
         provenance = metrics["provenance"]
-        config = yaml.safe_load((folder / "config.yaml").read_bytes())
+        config = yaml.safe_load(read_plain(folder / "config.yaml", folder, MOST_CONFIG_BYTES))
         if not isinstance(provenance, dict) or not isinstance(config, dict):
             raise ValueError("metrics.json or config.yaml is not what a run writes")
     except Exception as error:  # what damaged JSON and YAML make their parsers raise
@@ -122,12 +119,12 @@ def tell_differences(earlier: EarlierRun, folder: Path) -> None:
             more = f" and {len(config) - LONGEST} more" if len(config) > LONGEST else ""
             said.append(f"settings that nobody gave: {', '.join(config[:LONGEST])}{more}")
     if said:
-        print(f"mindseye: not as in {earlier.folder}: {'; '.join(said)}", file=sys.stderr)
+        print(f"mindseye: {_printable(f'not as in {earlier.folder}: ' + '; '.join(said))}", file=sys.stderr)
 
 
 def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Keys of two flat configurations whose values differ, each as `key before → now`; folders of the run left out."""
-    keys = [key for key in {**before, **now} if not key.endswith("save_dir")]
+    """Keys of two flat configurations whose values differ, each as `key before → now`; without ELSEWHERE."""
+    keys = [key for key in {**before, **now} if not any(_lies_in(key, group) for group in ELSEWHERE)]
     return [
         f"{key} {before.get(key, 'unset')} → {now.get(key, 'unset')}"
         for key in keys

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from mindseye.commands.configuration import make
-from mindseye.files import write_atomically
+from mindseye.files import read_plain, write_atomically
 
 if TYPE_CHECKING:
     from mindseye.visualizer.tracking import Tracker
@@ -91,9 +91,9 @@ def described(
 def _id(folder: Path) -> str:
     """Of this run; the same again where it was not completed and goes on."""
     kept, fresh = _kept_id(folder), hashlib.sha256(os.urandom(16)).hexdigest()[:12]
-    with suppress(OSError):  # then wandb cannot write there either, and says so
+    with suppress(OSError, ValueError):  # then wandb cannot write there either, and says so
         if kept.is_file():
-            return kept.read_text()
+            return read_plain(kept, folder).decode()
         write_atomically(kept, fresh.encode())
     return fresh
 

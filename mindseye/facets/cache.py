@@ -26,6 +26,7 @@ import torch
 from filelock import LeaseSettingsMismatch, SoftFileLease
 from torch import Tensor
 
+from mindseye.files import NotPlain, open_plain
 from mindseye.leases import take
 
 log = logging.getLogger(__name__)
@@ -179,16 +180,16 @@ class Cache:
     def _is_whole(self, path: Path) -> bool:
         """Whether an entry of this address lies there, as long as it says; it then counts as used, else is deleted."""
         try:
-            with open(path, "rb") as file:
+            with open_plain(path) as file:
                 length, said = _header(file)
                 size = os.fstat(file.fileno()).st_size
         except FileNotFoundError:
             return False
+        except (NotPlain, ValueError):  # no JSON
+            length, said, size = 0, {}, 0
         except OSError as error:
             self._complain(error)
             return False
-        except ValueError:  # no JSON
-            length, said, size = 0, {}, 0
         try:
             about = said.pop("__metadata__")
             ends = [tensor["data_offsets"][1] for tensor in said.values()]
@@ -210,6 +211,9 @@ class Cache:
             content = _whole(path)
         except FileNotFoundError:
             return None
+        except (NotPlain, ValueError) as error:
+            self._throw_away(path, error)
+            return None
         except OSError as error:
             self._complain(error)
             return None
@@ -222,13 +226,16 @@ class Cache:
         except MemoryError:
             raise
         except Exception as error:  # whatever a damaged file makes a parser raise
-            log.warning("cache entry %s is damaged (%s): made again", path.name, " ".join(str(error).split()))
-            with suppress(OSError):
-                path.unlink()
+            self._throw_away(path, error)
             return None
         with suppress(OSError):  # a folder that may only be read serves as well
             os.utime(path)
         return tensors
+
+    def _throw_away(self, path: Path, error: Exception) -> None:
+        log.warning("cache entry %s is damaged (%s): made again", path.name, " ".join(str(error).split()))
+        with suppress(OSError):
+            path.unlink()
 
     def _write(self, path: Path, kind: str, key: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
         size = sum(tensor.nbytes for tensor in tensors.values())
@@ -370,8 +377,19 @@ def _packed(tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Iterator[
 
 
 def _whole(path: Path) -> bytearray:
-    with open(path, "rb") as file:
-        content = bytearray(os.fstat(file.fileno()).st_size)
+    """All of the file. Raises ValueError where it is not as long as its header says: no memory is taken for it then."""
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            length, header = _header(file)
+            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+            as_said = size == 8 + length + max(ends, default=0)
+        except Exception as error:  # whatever a damaged file makes a parser raise
+            raise ValueError(f"it has no header: {type(error).__name__}") from error
+        if not as_said:
+            raise ValueError("it is longer or shorter than its header says")
+        file.seek(0)
+        content = bytearray(size)
         del content[file.readinto(content) :]
     return content
 
@@ -409,7 +427,7 @@ def _header(file: BinaryIO) -> tuple[int, dict[str, Any]]:
 def _described(path: Path) -> tuple[str, Mapping[str, object]]:
     """The kind and key of an entry, without reading its tensors."""
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             said = _header(file)[1]["__metadata__"]
         return said["kind"], json.loads(said["key"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from mindseye.facets.photographs import SkippedFile
 from mindseye.facets.pictures import html_table, inline_png, strip
-from mindseye.files import plain_file, write_atomically
+from mindseye.files import MOST_TENSOR_BYTES, read_plain, write_atomically
 
 FORMAT = 1
+MOST_BYTES = 1 << 30  # of targets.json, which names every photograph
 SHOWN = 5  # photographs and channels of a facet in a notebook
 
 
@@ -90,8 +91,9 @@ class FacetTargets:
         """
         place = Path(folder)
         try:
-            said = json.loads(plain_file(place / "targets.json", place).read_bytes())
-            tensors: dict[str, Any] = load_tensors(plain_file(place / "targets.safetensors", place).read_bytes())
+            said = json.loads(read_plain(place / "targets.json", place, MOST_BYTES))
+            stored = read_plain(place / "targets.safetensors", place, MOST_TENSOR_BYTES)
+            tensors: dict[str, Any] = load_tensors(stored)
             if said.pop("format") != FORMAT:
                 raise ValueError(f"written in another format than {FORMAT}")
             expected = said.pop("content_hash")

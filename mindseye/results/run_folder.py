@@ -18,12 +18,13 @@ from torch import Tensor
 
 from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
-from mindseye.files import plain_file, remove_scratch, write_atomically
+from mindseye.files import MOST_BYTES, MOST_TENSOR_BYTES, read_plain, remove_scratch, write_atomically
 from mindseye.results.pictures import contact_sheet, facet_labels
 
 WRITING = ".writing"  # the folder in a run folder where a result is put together
 # The folders of an earlier run that a new one's replace, and what a run has in them.
 REPLACED = {"facets": re.compile(r"\d{2,}|\..*"), "targets": re.compile(r"targets\.(json|safetensors)|\..*")}
+RESULTS = ("images.safetensors", "history.parquet")  # what is computed with again
 THUMBNAILS, THUMBNAIL = 20, 128  # photographs of a facet at most, and pixels of their longer side
 
 
@@ -171,8 +172,8 @@ def read_run(folder: str | os.PathLike[str]) -> StoredRun:
     if not (place / "metrics.json").is_file():
         raise ValueError(f"{place} holds no completed run: metrics.json, which is written last, is missing")
     try:
-        names = ("metrics.json", "images.safetensors", "history.parquet")
-        said, tensors, table = (plain_file(place / name, place).read_bytes() for name in names)
+        said = read_plain(place / "metrics.json", place, MOST_BYTES)
+        tensors, table = (read_plain(place / name, place, MOST_TENSOR_BYTES) for name in RESULTS)
         metrics = json.loads(said)
         images = load_tensors(tensors)["images"]
         history = pq.read_table(pa.BufferReader(table)).to_pydict()
@@ -216,7 +217,8 @@ def snapshot_files(folder: str | os.PathLike[str]) -> dict[int, list[Path]]:
         if (place / "steps").is_symlink():
             continue
         for step, file in _numbered(place / "steps", r"(\d{1,9})\.webp"):
-            found.setdefault(step, []).append(file)
+            if file.is_file():  # a pipe would be waited for
+                found.setdefault(step, []).append(file)
     if any(len(files) != len(places) for files in found.values()):
         raise ValueError(f"{folder} is damaged: its facets do not have pictures of the same steps")
     return dict(sorted(found.items()))

@@ -17,12 +17,13 @@ from typing import Literal, get_args
 
 from filelock import SoftFileLease
 
-from mindseye.files import write_atomically
+from mindseye.files import read_plain, write_atomically
 from mindseye.leases import take
 from mindseye.visualizer.interruptions import Interrupted
 
 State = Literal["waiting", "running", "completed", "failed", "to be continued"]
 STATUS, LOCK = "status.json", "running.lock"
+MOST_BYTES = 1 << 20  # of status.json
 RESULT = "metrics.json"  # the file that is written last
 LEASE_S = 30.0  # without a sign of life for so long an owner on another host counts as dead
 BEAT_S = 3.0
@@ -58,7 +59,7 @@ def read_status(folder: str | os.PathLike[str]) -> RunStatus:
     """
     place = Path(folder)
     try:
-        said = json.loads((place / STATUS).read_text())
+        said = json.loads(read_plain(place / STATUS, place, MOST_BYTES))
         known = {field.name for field in fields(RunStatus)}
         status = RunStatus(**{name: value for name, value in said.items() if name in known})
         status = replace(status, overrides=tuple(str(word) for word in status.overrides))

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from filelock import SoftFileLease
 
-from mindseye.files import write_atomically
+from mindseye.files import read_plain, write_atomically
 from mindseye.leases import take
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+MOST_BYTES = 256 << 20  # more than a sweep of as many cells as may be takes
 _LONGEST = 100  # characters of a cell's folder; file systems take 255 bytes
 _LEASE_S = 20.0
 
@@ -53,7 +54,7 @@ class Manifest:
         """Read it; empty where there is none. Raises ValueError where it is damaged."""
         path = Path(folder) / MANIFEST
         try:
-            said = json.loads(path.read_text())
+            said = json.loads(read_plain(path, path.parent, MOST_BYTES))
             if said["format"] != FORMAT:
                 raise ValueError(f"written in another format than {FORMAT}")
             cells = [Cell(one["id"], one["folder"], tuple(one["overrides"])) for one in said["cells"]]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mindseye.files import plain_file, write_atomically
+from mindseye.files import read_plain, write_atomically
 from mindseye.sweeps.manifest import as_written
 from mindseye.sweeps.status import SweepStatus
 
@@ -62,7 +62,7 @@ def read_rows(sweep: SweepStatus) -> list[Row]:
 def _photographs(facet: Path) -> str | None:
     """Which photographs a facet is made of, as a hash: the same in two cells only where they look at the same facet."""
     try:
-        said = json.loads(plain_file(facet / "photographs.json", facet.parent.parent.parent).read_bytes())
+        said = json.loads(read_plain(facet / "photographs.json", facet.parent.parent.parent))
         names = sorted(str(one["path"]) for one in said)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -71,7 +71,7 @@ def _photographs(facet: Path) -> str | None:
 
 def _metrics(folder: Path) -> dict | None:
     try:
-        said = json.loads(plain_file(folder / "metrics.json", folder.parent).read_bytes())
+        said = json.loads(read_plain(folder / "metrics.json", folder.parent))
         facets = [facet["facet"] for facet in said["facets"]]
         whole = all(type(number) is int and number >= 0 for number in facets)
         return said if whole and isinstance(said.get("timing", {}), dict) else None

@@ -16,7 +16,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from mindseye.facets.survey import code_of, versions
-from mindseye.files import write_atomically
+from mindseye.files import MOST_TENSOR_BYTES, read_plain, write_atomically
 
 FORMAT = 3
 NAME = re.compile(r"fit-(\d+)-of-(\d+)(-.+)?\.safetensors")
@@ -99,7 +99,7 @@ def write_state(path: Path, key: str, state: dict[str, Any]) -> None:
 def read_state(path: Path, key: str) -> dict[str, Any]:
     """What `write_state` wrote, on the CPU. Raises ValueError where it is damaged or another fit's or program's."""
     try:
-        content = path.read_bytes()
+        content = read_plain(path, path.parent, MOST_TENSOR_BYTES)
         tensors = load_tensors(content)
         # The head of a safetensors file: its length in 8 bytes, then JSON.
         metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]

@@ -8,8 +8,8 @@ import pytest
 import warm
 import yaml
 
-from mindseye.commands.configuration import ConfigurationError
-from mindseye.commands.repeating import differences, foreign_code, read_earlier, repeated_folder
+from mindseye.commands.configuration import ConfigurationError, is_plain
+from mindseye.commands.repeating import differences, read_earlier, repeated_folder
 
 GIVEN = ["experiment=smoke", "k=6", "objective.gain=2.0", "filters=blur", "layer=layer3.0"]
 
@@ -88,7 +88,33 @@ def test_code_is_run_only_where_it_is_named_again(first, tmp_path):
     with pytest.raises(ConfigurationError, match=r"giving it again: mindseye --from .* network.target=my.py:build"):
         earlier.overrides_beside(["k=3"])
     assert earlier.overrides_beside(["network.target=my.py:build"]) == [words[0], *words[2:]]
-    assert foreign_code(["network=resnet18", "transfer=[demo,timm]", "logger=[wandb,csv]", "optimizer=sgd"]) == []
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "network=resnet18", "transfer=[demo,timm]", "transfer.demo.layer='6.20'", "optimizer=sgd",
+        "experiment=fig1_banana", "k=10", "layer=layer3.5.conv1", "previous=null", "facets.gamma=1e-3",
+        "images.root='~/my photos, and more: $5'",
+        "network.weights=a/b.pth", "+optimizer.betas=[0.9, 0.99]", "network.layers={early: layer1, late: layer4.1}",
+        "filters.blur.every=3", "++trainer.devices=2", "network=checkpoint", "compile=true", "+metrics.own.sigma=0.5",
+        "canvas=null", "depth=early", "length=published", "network.mean=[0.5]", "schedule.lr.start=0.1", "layer=",
+    ],
+)  # fmt: skip
+def test_plain_settings_are_taken_from_the_folder(word):
+    assert is_plain(word)
+
+
+def test_a_group_s_file_of_one_s_own_is_found_where_its_folder_is_given_again(first, tmp_path):
+    (tmp_path / "own/experiment").mkdir(parents=True)
+    (tmp_path / "own/experiment/mine.yaml").write_text("# @package _global_\nk: 7\n")
+    shutil.copytree(first, tmp_path / "run")
+    said = json.loads((first / "status.json").read_text())
+    words = ["experiment=mine", "C=2", "steps=1", "images.count=16"]
+    (tmp_path / "run/status.json").write_text(json.dumps({**said, "overrides": words}))
+    done = mindseye("--from", "run", "--config-dir=own", "hydra.run.dir=again", "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["k"] == 7
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
+from mindseye.files import read_plain
 from mindseye.results.run_status import RunStatus, one_line
 
 FORMAT = 1
@@ -24,7 +25,6 @@ NOT_SET = "(default)"  # of a swept key that a run neither overrides nor has in 
 
 _STEP = re.compile(r"\d{1,9}\.webp")
 _BETTER = {True: "larger", False: "smaller", None: "near 1"}
-_MOST_BYTES = 64 << 20  # of one file of a run: more is none that a run writes
 _MOST_UNLIKE = 30  # times the usual curve's own range: more on one scale is a straight line
 _MOST_COLUMNS = 40  # of the report's table
 _MOST_KEYS, _MOST_FACETS, _MOST_PHOTOGRAPHS, _MOST_TEXT = 2000, 1000, 200, 400
@@ -211,7 +211,7 @@ def _damaged(run: _Run, reason: str) -> _Run:
 
 
 def _facets(place: Path) -> list[dict]:
-    said = json.loads(_bytes(place / "metrics.json"))
+    said = json.loads(read_plain(place / "metrics.json", place))
     rows = said["facets"]
     if not isinstance(rows, list) or len(rows) > _MOST_FACETS:
         raise ValueError(f"facets is no list of at most {_MOST_FACETS}")
@@ -233,7 +233,7 @@ def _facets(place: Path) -> list[dict]:
                 },
                 "pictures": [name for name in PICTURES if f"{name}.png" in _files(where, place)],
                 "steps": sorted(filter(_STEP.fullmatch, _files(where / "steps", place)), key=_step),
-                "photographs": _photographs(where / "photographs.json"),
+                "photographs": _photographs(where / "photographs.json", place),
                 "thumbnails": _thumbnails(_files(where / "photographs", place)),
             }
         )
@@ -272,10 +272,10 @@ def _files(folder: Path, run: Path) -> set[str]:
         return set()
 
 
-def _photographs(path: Path) -> list[list]:
+def _photographs(path: Path, run: Path) -> list[list]:
     """[name, weight] of each of a facet's photographs, the largest weight first; none where the file is damaged."""
     try:
-        said = json.loads(_bytes(path))[:_MOST_PHOTOGRAPHS]
+        said = json.loads(read_plain(path, run))[:_MOST_PHOTOGRAPHS]
         return [[_text(str(one["path"])), _number(one["weight"])] for one in said]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
@@ -300,7 +300,7 @@ def _history(path: Path) -> dict[str, Curves]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    content = _bytes(path)
+    content = read_plain(path, path.parent)
     try:
         table = pq.read_table(pa.BufferReader(content))
         steps, facets = (table.column(name).to_numpy().astype(int) for name in ("step", "facet"))
@@ -380,7 +380,7 @@ def _report(path: Path) -> Json | None:
     `cells`, each [difference, low, high], the last two null where there is no interval, or null; `unpaired`, `stopped`.
     None where there is no report that can be read."""
     try:
-        said = json.loads(_bytes(path, most=8 << 20))
+        said = json.loads(read_plain(path, path.parent, 8 << 20))
         measures = [str(name) for name in said["means"]][:_MOST_COLUMNS]
         rows: dict[str, dict] = {}
         for one in said["differences"][: _MOST_COLUMNS * _MOST_FACETS]:
@@ -410,7 +410,7 @@ def _config(place: Path) -> dict[str, object]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # safe: plain values only, no Python objects
     for name in ("config.yaml", ".hydra/config.yaml"):
         try:
-            content = _bytes(place / name, most=1 << 20)
+            content = read_plain(place / name, place, 1 << 20)
             said = yaml.load(content, loader)
         except (OSError, ValueError, RecursionError, yaml.YAMLError):
             continue
@@ -442,15 +442,6 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_text(str(one)) for one in value[:50] if not isinstance(one, list | dict)) + "]"
     return _text(str(value)) if not isinstance(value, Mapping) else "{}"
-
-
-def _bytes(path: Path, most: int = _MOST_BYTES) -> bytes:
-    """A plain file's content. Raises OSError where it is none, or a link, and ValueError where it is too large."""
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise OSError(f"{path.name} is no plain file")
-    if path.stat().st_size > most:
-        raise ValueError(f"{path.name} has more than {most >> 20} MiB")
-    return path.read_bytes()
 
 
 # ---- what varies ---------------------------------------------------------------------------------------------------
