@@ -6,12 +6,10 @@ import inspect
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
@@ -50,7 +48,7 @@ from mindseye.commands.repeating import EarlierRun, read_earlier, repeated_folde
 from mindseye.commands.tracking import tracked
 from mindseye.results.run_status import Occupied, RunRecord
 from mindseye.sweeps.manifest import Manifest, layers_beside
-from mindseye.visualizer.interruptions import CTRL_C, SIGNALS, TO_BE_CONTINUED, Interrupted
+from mindseye.visualizer.interruptions import CTRL_C, TO_BE_CONTINUED, Interrupted, Interruptible
 
 if TYPE_CHECKING:
     from mindseye.facets.cache import Cache
@@ -143,13 +141,14 @@ def run(config: DictConfig) -> float | None:
     # Unresolved: the same wherever the run folder lies.
     key = hashlib.sha256(OmegaConf.to_yaml(config).encode()).hexdigest()
     record = RunRecord(folder, list(hydra_config.overrides.task), key, keep_completed=in_sweep)
-    with verbosity.unfailing_output(), verbosity.log_on_terminal(), interruptible() as earlier_handlers:
+    with verbosity.unfailing_output(), verbosity.log_on_terminal(), Interruptible() as signals:
         try:
             with record:
                 if record.completed is not None:
                     log.info("completed already: %s", folder)
                     return record.completed.measure
-                measure = _run(config, folder, key, record)
+                with signals.insisted():
+                    measure = _run(config, folder, key, record)
                 if not in_sweep and (earlier := _repeated.get()) is not None:
                     tell_differences(earlier, folder)
                 return measure
@@ -164,8 +163,8 @@ def run(config: DictConfig) -> float | None:
             print(f"mindseye: {'interrupted' if by_hand else stop}; {again} goes on", file=sys.stderr)
             if by_hand:
                 raise SystemExit(CTRL_C) from None
-            handler = earlier_handlers.get(stop.signum)
-            if callable(handler):  # submitit's, say: it asks the scheduler for another turn, and ends the process
+            handler = signals.handler_before(stop.signum)
+            if handler is not None:  # submitit's, say: it asks the scheduler for another turn, and ends the process
                 handler(stop.signum, None)
             raise SystemExit(TO_BE_CONTINUED) from None
         except Occupied as error:
@@ -180,32 +179,6 @@ def run(config: DictConfig) -> float | None:
                 raise
             print(f"mindseye: {' '.join(str(error).split())}", file=sys.stderr)
             raise SystemExit(1) from None
-
-
-@contextmanager
-def interruptible() -> Iterator[dict[int, Any]]:
-    """SIGTERM, SIGUSR1 and SIGUSR2 raise Interrupted meanwhile, where this is the main thread of its process.
-
-    Gives the handlers that were there before, by signal.
-    """
-    before: dict[int, Any] = {}
-    leaving: list[int] = []
-
-    def stop(signum: int, frame: object) -> None:
-        if leaving:  # the fit has put this handler back after its own
-            return
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)  # the same news again must not disturb the leaving
-        leaving.append(signum)
-        raise Interrupted(signum)
-
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, stop) for number in SIGNALS if number != signal.SIGINT}
-    try:
-        yield before
-    finally:
-        for number, handler in before.items() if not leaving else ():  # else the process is about to end
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float | None:

@@ -1,9 +1,12 @@
-"""Signals that ask a program to stop, noted until the step at hand is done."""
+"""Signals that ask a program to stop: what they raise, and how they wait until the import or step at hand is done."""
 
+import _thread
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -15,6 +18,7 @@ SIGNALS: tuple[int, ...] = tuple(
 
 TO_BE_CONTINUED = 75  # the exit code of a run that was interrupted and goes on when it is started again (EX_TEMPFAIL)
 CTRL_C = 130  # of what a person stopped, as shells count it
+LOOK_S = 0.02  # so often it is looked whether an import is over
 
 
 class Interrupted(BaseException):
@@ -32,6 +36,116 @@ class Interrupted(BaseException):
     def __str__(self) -> str:
         name = signal.Signals(self.signum).name
         return name if self.step is None else f"{name} after step {self.step}"
+
+
+class Interruptible:
+    """`with Interruptible() as signals:` SIGTERM, SIGUSR1 and SIGUSR2 raise Interrupted, and SIGINT what it did before.
+
+    Never in the middle of an import: there it may be swallowed, come out as an ImportError, and leave half a module
+    behind. Such a signal waits until no import is at work. Once one is raised, SIGTERM, SIGUSR1 and SIGUSR2 say nothing
+    new (schedulers send some twice). One that was swallowed all the same is raised where the block ends; `insisted` is
+    for those that came out as an error. `first(signum)`, if given, is called before Interrupted is raised.
+
+    `told` is the signal that was raised, None before. Only the main thread hears signals, elsewhere nothing happens.
+    """
+
+    def __init__(self, first: Callable[[int], None] | None = None) -> None:
+        self.told: int | None = None
+        self._first = first
+        self._before: dict[int, Any] = {}
+        self._imports = 0  # at work when the block began
+        self._waiting: dict[int, bool] = {}  # signals that came during an import -> whether they were sent again
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "Interruptible":
+        self._imports = _imports_at_work(sys._getframe())
+        if threading.current_thread() is threading.main_thread():
+            found = {signum: signal.getsignal(signum) for signum in SIGNALS}
+            self._before = {n: handler for n, handler in found.items() if n != signal.SIGINT or callable(handler)}
+            for signum in self._before:
+                signal.signal(signum, self._hear)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        with self._lock:
+            left = [*self._waiting, *([] if self.told is None else [self.told])]
+            self._waiting = {}
+        leaving = error is not None and not isinstance(error, Exception)  # the process is about to end
+        for signum, handler in self._before.items():
+            if not leaving or self.told in (None, signal.SIGINT) or signum == signal.SIGINT:
+                signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+        if left and not leaving:
+            raise _raised_by(left[0]) from error
+
+    def handler_before(self, signum: int) -> Callable[[int, FrameType | None], Any] | None:
+        """Somebody else's Python handler that stood before, a scheduler's library's say."""
+        handler = self._before.get(signum)
+        ours = isinstance(getattr(handler, "__self__", None), Interruptible)
+        return handler if callable(handler) and not ours else None
+
+    @contextmanager
+    def insisted(self) -> Iterator[None]:
+        """An error that comes after a signal was raised is what somebody has made of it: it is the signal again."""
+        try:
+            yield
+        except Exception as error:
+            if self.told is None:
+                raise
+            raise _raised_by(self.told) from error
+
+    def _hear(self, signum: int, frame: FrameType | None) -> None:
+        if self.told not in (None, signal.SIGINT) and signum != signal.SIGINT:
+            return  # the fit has put this handler back after its own
+        if _imports_at_work(frame) > self._imports:
+            if signum not in self._waiting:
+                # Not threading.Thread, whose lock the main thread may hold just now.
+                _thread.start_new_thread(self._send_again, (signum,))
+            self._waiting[signum] = False
+            return
+        self._waiting.pop(signum, None)
+        if signum == signal.SIGINT:
+            try:
+                self._before[signum](signum, frame)
+            except KeyboardInterrupt:
+                self.told = self.told or signum
+                raise
+            return
+        self.told = signum
+        for number in self._before:
+            if number != signal.SIGINT:
+                signal.signal(number, signal.SIG_IGN)  # the same news again must not disturb the leaving
+        if self._first is not None:
+            self._first(signum)
+        raise Interrupted(signum)
+
+    def _send_again(self, signum: int) -> None:
+        """In a thread of its own: once the main thread is done with its imports, the signal comes again."""
+        main = threading.main_thread().ident or 0
+        while True:
+            time.sleep(LOOK_S)
+            with self._lock:  # the block does not end between the look and the signal
+                if signum not in self._waiting:
+                    return
+                if self._waiting[signum] or _imports_at_work(sys._current_frames().get(main)) > self._imports:
+                    continue
+                self._waiting[signum] = True
+                if hasattr(signal, "pthread_kill"):
+                    signal.pthread_kill(main, signum)  # it wakes from whatever it waits for
+                else:
+                    _thread.interrupt_main(signal.Signals(signum))
+
+
+def _raised_by(signum: int) -> BaseException:
+    return KeyboardInterrupt() if signum == signal.SIGINT else Interrupted(signum)
+
+
+def _imports_at_work(frame: FrameType | None) -> int:
+    """How many calls of the import system are on a thread's stack."""
+    count = 0
+    while frame is not None:
+        count += frame.f_code.co_filename == "<frozen importlib._bootstrap>"
+        frame = frame.f_back
+    return count
 
 
 class SignalWatch:
