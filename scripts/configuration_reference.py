@@ -445,7 +445,8 @@ def _words(setting: Setting) -> Sequence[str]:
 
 def _block(setting: Setting, of: Sequence[str], anchor: str = "") -> str:
     """One setting: its key and what it takes; what is said of it; its default."""
-    kind = f" · {setting.takes}" if setting.takes else ""
+    takes = setting.takes.replace("{", "&#123;").replace("}", "&#125;")  # no attributes of the paragraph
+    kind = f" · {takes}" if takes else ""
     lines = [*_words(setting), _values(setting, of) + "\n{: .values }"]
     body = "\n\n".join(line.replace("\n", "\n    ") for line in lines).replace("\n\n", "\n\n    ")
     return f"`{setting.key}`{{: #{anchor or setting.key} }}{kind}\n:   {body}\n"

@@ -5,6 +5,7 @@ character means anything but itself, and the fields of a class are listed with t
 """
 
 import re
+from collections.abc import Iterator
 
 from griffe import Attribute, Class, Extension, Function, Object
 
@@ -42,21 +43,21 @@ class DocstringMarkdown(Extension):
 
     def on_object(self, *, obj: Object, **_: object) -> None:
         """Changes its docstring."""
-        if obj.docstring is not None and obj.path.startswith("mindseye."):
-            obj.docstring.value = as_markdown(obj.docstring.value, _arguments(obj))
-
-    def on_class_members(self, *, cls: Class, **_: object) -> None:
-        """Fields and the comments behind them stand below a class's docstring."""
-        if cls.docstring is None or not cls.path.startswith("mindseye."):
+        if obj.docstring is None or not obj.path.startswith("mindseye."):
             return
-        rows = []
-        for name, member in cls.members.items():
-            if isinstance(member, Attribute) and not member.docstring and not name.startswith("_") and member.lineno:
-                line = cls.lines_collection[cls.filepath][member.lineno - 1]
-                if comment := COMMENT.search(line):
-                    rows.append(f"- **{_prose(name, set())}**: {_prose(comment[1], set())}")
-        if rows:
-            cls.docstring.value += "\n\n" + "\n".join(rows)
+        rows = list(_fields(obj)) if isinstance(obj, Class) else []
+        obj.docstring.value = "\n\n".join(
+            filter(None, [as_markdown(obj.docstring.value, _arguments(obj)), "\n".join(rows)])
+        )
+
+
+def _fields(cls: Class) -> Iterator[str]:
+    """The fields of a class that have a comment behind them and no docstring, as items of a list."""
+    for name, member in cls.members.items():
+        if isinstance(member, Attribute) and not member.docstring and not name.startswith("_") and member.lineno:
+            line = cls.lines_collection[cls.filepath][member.lineno - 1]
+            if comment := COMMENT.search(line):
+                yield f"- **{_prose(name, set())}**: {_prose(comment[1], set())}"
 
 
 def _arguments(obj: Object) -> set[str]:

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,20 @@ def pages_of(site):
     """Those of the site itself: the example's gallery is the gallery's own, and tested as such."""
     found = sorted(str(path.relative_to(site)) for path in site.rglob("*.html"))
     return [name for name in found if not name.startswith(("example/", "404"))]
+
+
+# What is no code, word for word: no mark of Markdown may be left in it.
+PROSE = """() => {
+    const copy = document.querySelector("article").cloneNode(true);
+    copy.querySelectorAll("pre, code, svg, math, .output").forEach((one) => one.remove());
+    return copy.textContent;
+}"""
+
+
+def test_no_page_shows_its_marks(visit, site):
+    for name in pages_of(site):
+        text = visit(name).evaluate(PROSE)
+        assert not re.findall(r"\*\*|\$\$|\]\(|\{: |<!--|^#+ |\[TOC\]|&[a-z#0-9]+;", text, re.M), name
 
 
 def test_every_page_opens_and_fits_a_telephone(visit, site):
