@@ -2,6 +2,8 @@
 
 import logging
 import math
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -16,41 +18,76 @@ log = logging.getLogger(__name__)
 
 COLUMNS = (*LossTerms.names(), "r", "b", *(f"gradient_{name}" for name in GRADIENTS))  # of a step's history
 DISTANCE = ("mdist", "r", "b")
+STEP_S, LIMIT_S = 60.0, 600.0  # that a call within the fit may take, and any other: wandb itself waits for 300 at most
+LOOK_S = 0.1  # so often it is looked meanwhile whether TensorBoard's own thread lives
 AXIS = "trainer/global_step"  # Lightning's name of the one axis that all wandb panels share
 
 
 class Tracker(Logger):
     """A Lightning logger whose failures are said once, in one line; from then on it is left alone.
 
-    Steps are those of the fit, from 1 on. `pictures` and `picture` reach wandb and TensorBoard; others have no place
-    for them.
+    To be stuck is a failure too: each call is made in a thread of its own, and waited for only so long. Steps are those
+    of the fit, from 1 on. `pictures` and `picture` reach wandb and TensorBoard; others have no place for them.
     """
 
     def __init__(self, logger: Logger) -> None:
         super().__init__()
         self.logger = logger
         self.failed = False
+        self._done: threading.Event | None = None  # set when the last call has come back
         kinds = {base.__name__ for base in type(logger).__mro__}
         self.is_wandb = "WandbLogger" in kinds
         self.is_tensorboard = "TensorBoardLogger" in kinds
         self.forgets = "CSVLogger" in kinds  # begins anew where a run goes on: it must be told what was before
 
-    def attempt(self, action: Callable[[Logger], T]) -> T | None:
-        """What `action(logger)` gives; None where it fails, or the logger has failed before."""
+    def attempt(self, action: Callable[[Logger], T], limit_s: float = LIMIT_S, *, ends: bool = False) -> T | None:
+        """What `action(logger)` gives; None where it fails, is not back after limit_s, or the logger failed before.
+
+        ends: it is the last one, after which a writing thread may be gone.
+        """
         if self.failed:
             return None
         try:
-            return action(self.logger)
+            return self._call(action, limit_s, ends)
         except Exception as error:  # whatever a tracker raises: no disk, no network, a bug of its own
             self.failed = True
+            _let_go(self.logger)
             said = " ".join(str(error).split()) or type(error).__name__
             log.warning("%s is left alone from here on, the run goes on: %s", type(self.logger).__name__, said)
-            log.info("what it raised", exc_info=True)
+            log.info("what it raised", exc_info=error)
             return None
+
+    def _call(self, action: Callable[[Logger], T], limit_s: float, ends: bool) -> T:
+        given: list[T] = []
+        raised: list[BaseException] = []
+        before, done = self._done, threading.Event()
+
+        def call() -> None:
+            try:
+                if before is not None:
+                    before.wait()  # an interruption has left it at work
+                given.append(action(self.logger))
+            except BaseException as error:
+                raised.append(error)
+            done.set()
+
+        _check_alive(self.logger)
+        # Not Thread.join: interrupted by a signal, it takes the thread for ended.
+        self._done = done
+        threading.Thread(target=call, name="tracker", daemon=True).start()
+        deadline = time.monotonic() + limit_s
+        while not done.wait(LOOK_S):
+            if not ends:
+                _check_alive(self.logger)
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"it did not come back within {limit_s:.0f} seconds")
+        if raised:
+            raise raised[0]
+        return given[0]
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Numbers by their panel's name: loss/dm."""
-        self.attempt(lambda logger: logger.log_metrics(dict(metrics), step))
+        self.attempt(lambda logger: logger.log_metrics(dict(metrics), step), STEP_S)
 
     def log_hyperparams(self, params: Any, *args: Any) -> None:
         """The configuration."""
@@ -63,11 +100,12 @@ class Tracker(Logger):
         if self.is_wandb:
             shown = [image.permute(1, 2, 0).numpy() for image in images]
             captions = [f"facet {c}" for c in range(len(shown))]
-            self.attempt(lambda logger: logger.log_image(name, shown, step=step, caption=captions))
+            self.attempt(lambda logger: logger.log_image(name, shown, step=step, caption=captions), STEP_S)
         elif self.is_tensorboard:
             for c, image in enumerate(images):
                 self.attempt(
-                    lambda logger, c=c, image=image: logger.experiment.add_image(f"{name}/facet_{c:02d}", image, step)
+                    lambda logger, c=c, image=image: logger.experiment.add_image(f"{name}/facet_{c:02d}", image, step),
+                    STEP_S,
                 )
 
     def picture(self, name: str, picture: np.ndarray, step: int) -> None:
@@ -92,7 +130,7 @@ class Tracker(Logger):
 
     def finish(self, failed: bool) -> None:
         """The run is over, so that the next one of this process gets its own."""
-        self.attempt(lambda logger: logger.finalize("failed" if failed else "success"))
+        self.attempt(lambda logger: logger.finalize("failed" if failed else "success"), ends=True)
         if self.is_wandb:
             experiment = getattr(self.logger, "_experiment", None)  # without making one now
             if experiment is not None:
@@ -113,6 +151,28 @@ class Tracker(Logger):
     def save_dir(self) -> str | None:
         """The logger's."""
         return self.attempt(lambda logger: logger.save_dir)
+
+
+def _event_writer(logger: Logger) -> Any:
+    """tensorboardX's, where the logger has one. Nothing is made by asking."""
+    return getattr(getattr(getattr(logger, "_experiment", None), "file_writer", None), "event_writer", None)
+
+
+def _check_alive(logger: Logger) -> None:
+    """Raise where the thread has died by which tensorboardX writes: nobody empties its queue, and it would wait."""
+    worker = getattr(_event_writer(logger), "_worker", None)
+    if isinstance(worker, threading.Thread) and not worker.is_alive():
+        raise OSError("the thread that writes its file has died, of a full disk say")
+
+
+def _let_go(logger: Logger) -> None:
+    """The end of the process does not wait for what tensorboardX's dead thread would have to write."""
+    writer = _event_writer(logger)
+    if hasattr(writer, "_closed"):
+        writer._closed = True
+    cancel = getattr(getattr(writer, "_event_queue", None), "cancel_join_thread", None)
+    if cancel is not None:
+        cancel()
 
 
 def as_trackers(loggers: Logger | Sequence[Logger] | None) -> list[Tracker]:

@@ -392,6 +392,19 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     assert everything(place / "earlier") == earlier
 
 
+def test_tensorboard_on_a_full_disk_costs_one_line_and_the_run_ends_as_without(uninterrupted, disk, tmp_path):
+    whole, _ = uninterrupted
+    place = disk(200)
+    fill(place, 0)
+    words = [*TINY, "logger=tensorboard", f"logger.tensorboard.save_dir={place}"]
+    done = begin(tmp_path / "run", *words).wait()
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "left alone" in line]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("WARNING: TensorBoardLogger is left alone from here on, the run goes on: ")
+    assert result(tmp_path / "run" / "run") == whole
+
+
 LONG = pytest.mark.long
 
 
@@ -438,5 +451,3 @@ def test_a_flipped_bit_in_the_cache_is_found_by_its_hash_and_the_entry_made_agai
     assert said in done.stderr
     assert all(torch.equal(x, good[name]) for name, x in load_tensors(survey.path.read_bytes()).items())
     assert result(tmp_path / "run") == whole
-
-

@@ -3,11 +3,14 @@
 import csv
 import logging
 import math
+import signal
+import threading
 
 import pytest
 import torch
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from mindseye.visualizer import tracking
 from mindseye.visualizer.fitting import fit
 from mindseye.visualizer.objective import GRADIENTS, LossTerms, Objective, gradient_norms
 from mindseye.visualizer.tracking import Tracker, as_trackers
@@ -113,14 +116,82 @@ def test_wrong_gradients_every(network, targets):
 def test_a_tracker_that_fails_is_said_once_and_left_alone(network, targets, caplog, told_fit):
     bad, good = Told(fails=2), Told()
     with caplog.at_level(logging.WARNING, "mindseye"):
-        made = fit(
-            network, targets, steps=5, accelerator="cpu", logger=[bad, good], log_every=2, gradients_every=3
-        )
+        made = fit(network, targets, steps=5, accelerator="cpu", logger=[bad, good], log_every=2, gradients_every=3)
     assert torch.equal(made.images, told_fit[1].images)
     assert len(bad.calls) == 2
     assert good.calls == told_fit[0].calls
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert said == ["Told is left alone from here on, the run goes on: [Errno 28] No space left on device"]
+
+
+class Stuck(Told):
+    """From the second call on it never comes back."""
+
+    def log_metrics(self, metrics, step=None):
+        super().log_metrics(metrics, step)
+        if len(self.calls) > 1:
+            threading.Event().wait()
+
+
+def test_a_tracker_that_is_stuck_is_left_alone(network, targets, caplog, told_fit, monkeypatch):
+    monkeypatch.setattr(tracking, "STEP_S", 0.3)
+    stuck = Stuck()
+    with caplog.at_level(logging.WARNING, "mindseye"):
+        made = fit(network, targets, steps=5, accelerator="cpu", logger=stuck, log_every=2, gradients_every=3)
+    assert torch.equal(made.images, told_fit[1].images)
+    assert len(stuck.calls) == 2
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert said == ["Stuck is left alone from here on, the run goes on: it did not come back within 0 seconds"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_tensorboard_whose_writing_thread_died_is_left_alone(tmp_path, caplog):
+    """Its queue holds ten events: the eleventh call would wait for ever, and so would the end of the process."""
+    pytest.importorskip("tensorboardX")
+    logger = TensorBoardLogger(tmp_path, "", version="")
+    tracker = Tracker(logger)
+    writer = getattr(logger.experiment.file_writer.event_writer, "_ev_writer", None)
+    if writer is None:
+        pytest.skip("this is tensorboard's own writer, which raises by itself")
+
+    def no_room(event):
+        raise OSError(28, "No space left on device")
+
+    writer.write_event = no_room
+    for step in range(40):
+        tracker.log_metrics({"loss/dm": 1.0, "loss/ad": 2.0}, step)
+    tracker.save()
+    tracker.finish(failed=False)
+    assert tracker.failed
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert said == [
+        "TensorBoardLogger is left alone from here on, the run goes on: the thread that writes its file has died, "
+        "of a full disk say"
+    ]
+    logger.experiment.file_writer.event_writer.close()  # what the end of the process does
+
+
+def test_a_tracker_that_was_interrupted_is_not_told_two_things_at_once():
+    order, free = [], threading.Event()
+
+    def slow(logger):
+        order.append("first begins")
+        free.wait()
+        order.append("first ends")
+
+    def interrupted(signum, frame):
+        raise KeyboardInterrupt
+
+    tracker, before = Tracker(Told()), signal.signal(signal.SIGINT, interrupted)
+    threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tracker.attempt(slow)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    threading.Timer(0.2, free.set).start()
+    tracker.attempt(lambda logger: order.append("second"))
+    assert order == ["first begins", "first ends", "second"]
 
 
 def test_interruptions_are_no_failures_of_a_tracker():
