@@ -412,10 +412,10 @@ def _config(place: Path) -> dict[str, object]:
         try:
             content = read_plain(place / name, place, 1 << 20)
             said = yaml.load(content, loader)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            if isinstance(said, Mapping):
+                return _flat(said)
+        except Exception:  # whatever damaged YAML makes its parser raise, and a number of too many digits later
             continue
-        if isinstance(said, Mapping):
-            return _flat(said)
     return {}
 
 
