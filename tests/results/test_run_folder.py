@@ -12,6 +12,7 @@ from PIL import Image
 
 import mindseye as me
 from mindseye.facets.pictures import to_picture
+from mindseye.reports.gallery.collecting import ListedRun, collect
 from mindseye.results.pictures import contact_sheet, facet_labels
 from mindseye.results.run_folder import read_run, write_atomically
 
@@ -70,6 +71,30 @@ def test_the_previous_layer_may_be_named_as_in_the_paper(photographs):
         for previous in ("4.0", "layer1.0", None)
     ]
     assert penalties[0] == penalties[1] != penalties[2]
+
+
+@pytest.mark.parametrize("name", ["images.safetensors", "history.parquet"])
+def test_a_flipped_bit_is_seen(name, result, tmp_path):
+    """Wherever it is: neither safetensors nor Parquet has a sum of its own that is checked."""
+    folder = result.save(tmp_path / "run")
+    content = (folder / name).read_bytes()
+    for place in (len(content) // 3, len(content) // 2, len(content) - 9):
+        flipped = bytearray(content)
+        flipped[place] ^= 1
+        (folder / name).write_bytes(flipped)
+        with pytest.raises(ValueError, match="damaged"):
+            read_run(folder)
+    if name == "history.parquet":
+        listed = collect(tmp_path, [ListedRun("run")])["overview"]["runs"][0]
+        assert (listed["status"], listed["reason"][:9]) == ("completed", "no curves")
+
+
+def test_a_run_of_a_version_without_hashes_is_read(result, tmp_path):
+    folder = result.save(tmp_path / "run")
+    said = json.loads((folder / "metrics.json").read_text())
+    assert set(said.pop("files")) == {"images.safetensors", "history.parquet"}
+    (folder / "metrics.json").write_text(json.dumps(said))
+    assert read_run(folder).metrics == said
 
 
 def test_a_folder_without_metrics_is_no_run(result, tmp_path):
