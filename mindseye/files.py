@@ -2,12 +2,14 @@
 
 import errno
 import functools
+import hashlib
 import operator
 import os
 import re
 import secrets
 import shutil
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -68,6 +70,17 @@ def read_plain(path: Path, within: Path, most: int = MOST_BYTES) -> bytes:
         if os.fstat(file.fileno()).st_size > most:
             raise ValueError(f"{path} has more than {most:,} bytes")
         return file.read()
+
+
+def hash_of(content: bytes) -> str:
+    """sha256, 64 hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def check_hash(name: str, content: bytes, hashes: Mapping[str, str]) -> None:
+    """Raises ValueError where a file is not as its hash says; one that has none among `hashes` is."""
+    if name in hashes and hash_of(content) != hashes[name]:
+        raise ValueError(f"{name} is not as it was written: its sha256 is another")
 
 
 _SCRATCH = re.compile(r"\.(?!gallery\.html).+\.\d+-[0-9a-f]{8}")  # a gallery is anybody's

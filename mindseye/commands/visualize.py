@@ -503,8 +503,6 @@ def complete(
     config: DictConfig,
 ) -> None:
     """Add to the measures what only the command knows: the demo's true facets, whole times, the configuration."""
-    from mindseye.facets.photographs import Photographs
-    from mindseye.facets.survey import content_of
     from mindseye.results.metrics import adjusted_rand_index
     from mindseye.results.visualization import sha256
 
@@ -512,6 +510,4 @@ def complete(
         ari = adjusted_rand_index(targets.labels, [factors[name] for name in targets.paths])
         metrics["summary"]["facets"] = {"ari": round(ari, 6)}
     metrics["timing"].update(discovery_s=round(discovery_s, 3), total_s=round(total_s, 3))
-    used = Photographs(Path(targets.root), targets.paths, targets.initial.shape[-1], targets.initial.shape[1])
-    metrics["provenance"]["photographs"] = {"sha256": content_of(used)}
     metrics["provenance"]["config_sha256"] = sha256(OmegaConf.to_yaml(config, resolve=True))

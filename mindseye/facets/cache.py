@@ -91,11 +91,18 @@ class Cache:
     def __post_init__(self) -> None:
         self.folder = Path(self.folder).expanduser().absolute()
 
-    def fetch(self, kind: str, key: Mapping[str, object], make: Callable[[], dict[str, Tensor]]) -> Fetched:
+    def fetch(
+        self,
+        kind: str,
+        key: Mapping[str, object],
+        make: Callable[[], dict[str, Tensor]],
+        keep: Callable[[], bool] = lambda: True,
+    ) -> Fetched:
         """The tensors that `make` makes of what `key` says: read where they are kept, else made and kept.
 
         `kind` and `key` must say everything that the tensors depend on; `key` is JSON. The tensors lie on the CPU and
-        share no memory. Whatever `make` raises goes through, and nothing is kept.
+        share no memory. Whatever `make` raises goes through, and nothing is kept. `keep` is asked after it: where it
+        says no, because what the key says has changed meanwhile, nothing is kept either.
         """
         path = self._path(kind, key)
         kept = self._read(path)
@@ -106,7 +113,8 @@ class Cache:
             if kept is not None:
                 return Fetched(kept, made=False)
             tensors = make()
-            self._write(path, kind, key, tensors)
+            if keep():
+                self._write(path, kind, key, tensors)
         return Fetched(tensors, made=True)
 
     def fill(

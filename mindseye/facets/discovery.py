@@ -11,8 +11,18 @@ from torch import Tensor
 
 from mindseye.facets.cache import Cache
 from mindseye.facets.embedding import Method, Stage, cluster, embed, pick_method
-from mindseye.facets.photographs import Photographs
-from mindseye.facets.survey import Progress, Survey, code_of, survey, to_unit, versions
+from mindseye.facets.photographs import Photographs, UnreadablePhotograph, printable
+from mindseye.facets.survey import (
+    Progress,
+    Survey,
+    changed_since,
+    code_of,
+    content_of,
+    say_changed,
+    survey,
+    to_unit,
+    versions,
+)
 from mindseye.facets.targets import FacetTargets, top_channels
 from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network
@@ -105,7 +115,18 @@ def discover_facets(
         )
     network = prepare(network, layer)
     pick_method(len(photographs), tsne, subsample)  # refuses what cannot be done before the photographs are read
-    seen = survey(network, photographs, layer, batch_size=batch_size, workers=workers, cache=cache, progress=progress)
+    seen = survey(
+        network,
+        photographs,
+        layer,
+        batch_size=batch_size,
+        workers=workers,
+        cache=cache,
+        content=content_of(photographs),
+        progress=progress,
+    )
+    if seen.key is None:  # the photographs changed meanwhile
+        cache = None
     if not 1 <= k <= seen.means.shape[1]:
         raise ValueError(f"k={k}: layer {layer} has {seen.means.shape[1]} channels, so k is 1 to {seen.means.shape[1]}")
     # All that `embed` is told, so that the cache's key can leave nothing out.
@@ -135,7 +156,9 @@ def discover_facets(
                 "facet %d is %.0f %% one photograph, right at its centre; a larger facets.gamma spreads the weights",
                 c, 100 * weight,
             )  # fmt: skip
-    images = torch.stack([torch.stack([seen.photographs.read(int(i)) for i in row]) for row in chosen])
+    images, unchanged = _read_chosen(seen, chosen)
+    if not unchanged:
+        cache = None
     levels = int(images.amax()) - int(images.amin()) + 1
     if levels < FEW_LEVELS:
         log.warning(
@@ -166,7 +189,26 @@ def discover_facets(
         labels=labels,
         centres=centres,
         mean_activation=seen.means.mean(dim=0),
+        content=seen.content.sha256(seen.photographs) if unchanged and seen.content is not None else "",
     )
+
+
+def _read_chosen(seen: Survey, chosen: Tensor) -> tuple[Tensor, bool]:
+    """The chosen photographs, uint8 [C, N, ch, S, S], and whether they are still those of the survey.
+
+    Raises ValueError where one cannot be read any more.
+    """
+    images = {}
+    for index in chosen.unique().tolist():
+        try:
+            images[index] = seen.photographs.read(index)
+        except UnreadablePhotograph as error:
+            path = printable(str(seen.photographs.root / seen.photographs.paths[index]))
+            raise ValueError(f"{path} was looked at and cannot be read any more: {error}") from error
+    others = [] if seen.content is None else changed_since(seen.content, seen.photographs, list(images))
+    if others:
+        say_changed(others)
+    return torch.stack([torch.stack([images[i] for i in row]) for row in chosen.tolist()]), not others
 
 
 def _recall(

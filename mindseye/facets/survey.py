@@ -6,6 +6,7 @@ import importlib.metadata
 import inspect
 import logging
 import marshal
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mindseye.facets.cache import Cache
-from mindseye.facets.photographs import Photographs, SkippedFile, UnreadablePhotograph
+from mindseye.facets.photographs import Photographs, SkippedFile, UnreadablePhotograph, printable
 from mindseye.networks.maps import as_maps
 from mindseye.networks.merging import MergedNetwork, merge, share_weights
 from mindseye.networks.network import Network
@@ -46,8 +47,9 @@ class Survey:
     means: Tensor  # [M, D]: the spatial mean of each channel
     maps: Tensor | None  # [M, D, H', W'] float32
     photographs: Photographs  # the M readable ones, `skipped` complete
-    key: dict[str, object] | None  # all that the above depends on, for the cache; None where there is none
+    key: dict[str, object] | None  # all that the above depends on, for the cache; None where there is none to use
     recalled: bool  # out of the cache
+    content: "Content | None" = None  # of the photographs; None where it is not known, or changed meanwhile
 
 
 def survey(
@@ -59,47 +61,65 @@ def survey(
     keep_maps: int = KEEP_MAPS,
     workers: int | None = None,
     cache: Cache | None = None,
+    content: "Content | None" = None,
     progress: Progress | None = None,
 ) -> Survey:
     """Run every photograph up to `layer`, never past it, or recall from the cache what was seen then.
 
     A file that cannot be read is left out and named in `photographs.skipped`. `keep_maps`: see `Survey`, in bytes.
-    `workers`: see `Photographs.batches`. Raises ValueError where no file is readable, where the layer's output has no
-    channels (see `as_maps`) or holds NaN or infinite values.
+    `workers`: see `Photographs.batches`. `content`: see `content_of`, where it is known already. Files that change
+    while they are looked at are named in a warning, and then nothing is kept.
+
+    Raises ValueError where no file is readable, where the layer's output has no channels (see `as_maps`) or holds NaN
+    or infinite values.
     """
     network = prepare(network, layer)
     unreadable: list[SkippedFile] = []
+    others: list[str] = []
 
     def look() -> dict[str, Tensor]:
         [table], readable, skipped = _look(network, photographs, batch_size, keep_maps, workers, progress)
         unreadable[:] = skipped
+        others[:] = changed_since(content, photographs) if content is not None else ()
         return table.seen(photographs, readable)
+
+    def unchanged() -> bool:
+        return not others
 
     key, recalled = None, False
     if cache is None:
         seen = look()
     else:
-        key = survey_key(network, photographs, layer, batch_size=batch_size, keep_maps=keep_maps)
-        fetched = cache.fetch("survey", key, look)
+        content = content_of(photographs) if content is None else content
+        sha256 = content.sha256(photographs)
+        key = survey_key(
+            network, photographs, layer, batch_size=batch_size, keep_maps=keep_maps, content=sha256
+        )
+        fetched = cache.fetch("survey", key, look, unchanged)
         seen, recalled = fetched.tensors, not fetched.made
         if recalled and (said := _skipped_again(photographs, seen["readable"])) is None:
             # A file that could not be read then can be read now: it was the disk's fault, not the file's.
             cache.discard("survey", key)
-            seen, recalled = cache.fetch("survey", key, look).tensors, False
+            seen, recalled = cache.fetch("survey", key, look, unchanged).tensors, False
         elif recalled:
             unreadable[:] = said or ()
             _say_skipped([*photographs.skipped, *unreadable])
             if progress is not None:
                 progress(len(photographs), len(photographs))
+    readable = seen["readable"].tolist()
     kept = replace(
         photographs,
-        paths=tuple(photographs.paths[index] for index in seen["readable"].tolist()),
+        paths=tuple(photographs.paths[index] for index in readable),
         skipped=(*photographs.skipped, *unreadable),
     )
+    if others:
+        say_changed(others)
+        key = content = None
     if key is not None:
         # What comes of it depends on which files could be read, too.
         key = {**key, "readable": hashlib.sha256(seen["readable"].numpy().tobytes()).hexdigest()}
-    return Survey(seen["means"], seen.get("maps"), kept, key, recalled)
+    content = None if content is None else content.of(readable)
+    return Survey(seen["means"], seen.get("maps"), kept, key, recalled, content)
 
 
 def survey_together(
@@ -137,8 +157,9 @@ def survey_together(
         else:
             _leave_out(layer, f"{one.name} runs by hooks")
     content = content_of(photographs)
+    sha256 = content.sha256(photographs)
     keys = {
-        layer: survey_key(one, photographs, layer, batch_size=batch_size, keep_maps=keep_maps, content=content)
+        layer: survey_key(one, photographs, layer, batch_size=batch_size, keep_maps=keep_maps, content=sha256)
         for layer, one in prepared.items()
     }
 
@@ -162,6 +183,9 @@ def survey_together(
             log.info("looking at %d photographs up to %s", len(photographs), ", ".join(merged.layers))
             tell = None if progress is None else _share_of(progress, number, len(passes))
             tables, readable, _ = _look(merged, photographs, batch_size, keep_maps, workers, tell)
+            if others := changed_since(content, photographs):
+                say_changed(others)
+                return
             while tables:
                 table = tables.pop(0)  # so that none is held longer than it takes to keep it
                 try:
@@ -358,7 +382,7 @@ def survey_key(
         "layer": layer,
         "photographs": {
             "count": len(photographs),
-            "sha256": content_of(photographs) if content is None else content,
+            "sha256": content_of(photographs).sha256(photographs) if content is None else content,
             "size": photographs.size,
             "channels": photographs.channels,
             "window": [photographs.black, photographs.white],
@@ -449,24 +473,82 @@ def versions(*packages: str) -> dict[str, str | None]:
     return found
 
 
-def content_of(photographs: Photographs) -> str:
-    """sha256 over the bytes of all files in order, and their suffixes, which tell arrays from pictures."""
-    digest = hashlib.sha256()
+_State = tuple[int, int, int, int] | None  # of a file: its inode, size, times of change; None where there is none
+
+
+@dataclass(frozen=True)
+class Content:
+    """What M files held when they were hashed."""
+
+    hashes: tuple[str, ...]  # sha256 of each; of one that cannot be read, why
+    states: tuple[_State, ...]  # when it was hashed: a file whose state is the same was not written to since
+
+    def sha256(self, photographs: Photographs) -> str:
+        """Over the bytes of all files in order, and their suffixes, which tell arrays from pictures."""
+        digest = hashlib.sha256()
+        for path, said in zip(photographs.paths, self.hashes, strict=True):
+            digest.update(f"{Path(path).suffix.lower()}\0{said}\n".encode())
+        return digest.hexdigest()
+
+    def of(self, indices: Sequence[int]) -> "Content":
+        """Of some of the files."""
+        return Content(tuple(self.hashes[i] for i in indices), tuple(self.states[i] for i in indices))
+
+
+def content_of(photographs: Photographs) -> Content:
+    """Read and hash every file."""
+    hashes: list[str] = []
+    states: list[_State] = []
+    for said, state in _of_each(_hashed, photographs, range(len(photographs))):
+        hashes.append(said)
+        states.append(state)
+    return Content(tuple(hashes), tuple(states))
+
+
+def changed_since(content: Content, photographs: Photographs, indices: Sequence[int] | None = None) -> list[str]:
+    """Which of these files (None: of all) have other bytes than when they were hashed, by name.
+
+    Only those whose size, inode or times are not as they were are read for it.
+    """
+    indices = range(len(photographs)) if indices is None else indices
+    states = zip(indices, _of_each(_state, photographs, indices), strict=True)
+    touched = [index for index, state in states if state is None or state != content.states[index]]
+    said = zip(touched, _of_each(_hashed, photographs, touched), strict=True)
+    return [photographs.paths[index] for index, (now, _) in said if now != content.hashes[index]]
+
+
+def say_changed(names: Sequence[str]) -> None:
+    """One warning: what comes of a look at them is of no bytes that are known."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    log.warning("%s%s changed while the photographs were looked at: nothing is kept of them", printable(names[0]), more)
+
+
+def _of_each(ask: Callable[[Path], Any], photographs: Photographs, indices: Sequence[int]) -> Iterator[Any]:
     with ThreadPoolExecutor(HASHERS) as pool:  # hashlib lets other threads run meanwhile
-        for first in range(0, len(photographs), 4096):
-            paths = photographs.paths[first : first + 4096]
-            files = [photographs.root / path for path in paths]
-            for path, said in zip(paths, pool.map(_file_sha256, files), strict=True):
-                digest.update(f"{Path(path).suffix.lower()}\0{said}\n".encode())
-    return digest.hexdigest()
+        for first in range(0, len(indices), 4096):
+            files = [photographs.root / photographs.paths[index] for index in indices[first : first + 4096]]
+            yield from pool.map(ask, files)
+
+
+def _hashed(path: str | Path) -> tuple[str, _State]:
+    try:
+        with open(path, "rb") as file:
+            state = _state(file.fileno())  # before it is read: what is written meanwhile changes it
+            return hashlib.file_digest(file, "sha256").hexdigest(), state
+    except OSError as error:
+        return f"{Path(path).name}: {type(error).__name__}", None
+
+
+def _state(file: Path | int) -> _State:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _file_sha256(path: str | Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        return f"{Path(path).name}: {type(error).__name__}"
+    return _hashed(path)[0]
 
 
 _LOOKING: tuple[Any, ...] = (Photographs, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps)

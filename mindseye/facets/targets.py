@@ -45,6 +45,7 @@ class FacetTargets:
     labels: Tensor  # [M] int64: the cluster of each photograph; clusters are numbered by size, largest first
     centres: Tensor  # [C, 2]
     mean_activation: Tensor  # [D]: the layer's channel means over all M photographs
+    content: str = ""  # sha256 over the bytes of the M photographs; "" where it is not known, or they changed meanwhile
 
     @property
     def C(self) -> int:
@@ -109,7 +110,8 @@ class FacetTargets:
 
     def _check(self) -> None:
         """Raises ValueError where shapes do not agree or an index leads nowhere: a hash says nothing of who made it."""
-        texts = (self.layer, self.root, *self.paths, *(text for one in self.skipped for text in (one.path, one.reason)))
+        skipped = (text for one in self.skipped for text in (one.path, one.reason))
+        texts = (self.layer, self.root, self.content, *self.paths, *skipped)
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("a name is no text")
         (C, N), M = self.chosen.shape, len(self.paths)
@@ -160,7 +162,8 @@ class FacetTargets:
 
     def _description(self) -> dict[str, object]:
         skipped = [{"path": file.path, "reason": file.reason} for file in self.skipped]
-        return {"layer": self.layer, "root": self.root, "paths": list(self.paths), "skipped": skipped}
+        said: dict[str, object] = {"layer": self.layer, "root": self.root, "paths": list(self.paths), "skipped": skipped}
+        return said | ({"content": self.content} if self.content else {})
 
 
 def top_channels(maps: Tensor, k: int) -> Tensor:

@@ -18,8 +18,17 @@ from torch import Tensor
 
 from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
-from mindseye.files import MOST_BYTES, MOST_TENSOR_BYTES, read_plain, remove_scratch, write_atomically
+from mindseye.files import (
+    MOST_BYTES,
+    MOST_TENSOR_BYTES,
+    check_hash,
+    hash_of,
+    read_plain,
+    remove_scratch,
+    write_atomically,
+)
 from mindseye.results.pictures import contact_sheet, facet_labels
+from mindseye.results.run_status import FILES
 
 WRITING = ".writing"  # the folder in a run folder where a result is put together
 # The folders of an earlier run that a new one's replace, and what a run has in them.
@@ -75,7 +84,8 @@ def _write_all(
     targets.save(written / "targets")
     if config is not None:
         write_atomically(written / "config.yaml", config.encode())
-    write_atomically(written / "images.safetensors", save_tensors({"images": images.contiguous()}))
+    tensors = save_tensors({"images": images.contiguous()})
+    write_atomically(written / "images.safetensors", tensors)
     table = io.BytesIO()
     pq.write_table(pa.table({name: list(values) for name, values in history.items()}), table)
     write_atomically(written / "history.parquet", table.getvalue())
@@ -97,7 +107,8 @@ def _write_all(
     stored = io.BytesIO()
     sheet.save(stored, "PNG")
     write_atomically(written / "facets.png", stored.getvalue())
-    write_atomically(written / "metrics.json", json.dumps(metrics, indent=1).encode())
+    hashes = {name: hash_of(content) for name, content in zip(RESULTS, (tensors, table.getvalue()), strict=True)}
+    write_atomically(written / "metrics.json", json.dumps({**metrics, FILES: hashes}, indent=1).encode())
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -158,7 +169,7 @@ class StoredRun:
     """A completed run read back."""
 
     folder: Path
-    metrics: dict
+    metrics: dict  # without the hashes of the files
     images: Tensor  # [C, ch, S, S] in 0..1
     history: dict[str, list[float]]
 
@@ -175,6 +186,9 @@ def read_run(folder: str | os.PathLike[str]) -> StoredRun:
         said = read_plain(place / "metrics.json", place, MOST_BYTES)
         tensors, table = (read_plain(place / name, place, MOST_TENSOR_BYTES) for name in RESULTS)
         metrics = json.loads(said)
+        hashes = metrics.pop(FILES, {})  # a run of an earlier version has none
+        for name, content in zip(RESULTS, (tensors, table), strict=True):
+            check_hash(name, content, hashes)
         images = load_tensors(tensors)["images"]
         history = pq.read_table(pa.BufferReader(table)).to_pydict()
     except Exception as error:

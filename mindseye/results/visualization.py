@@ -228,6 +228,7 @@ def provenance(network: PreparedNetwork, targets: FacetTargets, seed: int, preci
             "compiled": compile,
         },
         "targets": {"layer": targets.layer, "sha256": targets.content_hash()},
+        "photographs": {"sha256": targets.content or None},
         "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
         "seed": seed,
     }

@@ -753,6 +753,107 @@ def test_an_entry_says_what_it_is_of(cache, network, photographs):
     json.dumps(of)
 
 
+@pytest.fixture
+def pictures(tmp_path):
+    """24 noisy photographs, and the bytes of the first 12 of them when they are others."""
+    folder, others = tmp_path / "pictures", {}
+    folder.mkdir()
+    for i in range(36):
+        array = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        path = folder / f"{i % 24:02d}.png"
+        before = path.read_bytes() if path.exists() else None
+        Image.fromarray(array).save(path)
+        if before is not None:
+            others[path] = path.read_bytes()
+            path.write_bytes(before)
+    return folder, others
+
+
+def found(folder, cache=None):
+    return discover_facets(small(), load_photographs(folder, 16), "second", facets=2, k=2, N=3, cache=cache)
+
+
+@pytest.mark.parametrize("moment", ["_look", "choose"])
+def test_photographs_that_change_while_they_are_read_are_told_and_leave_nothing(
+    kept, moment, cache, pictures, monkeypatch, caplog
+):
+    folder, others = pictures
+    before = {path: path.read_bytes() for path in others}
+    where = survey_module if moment == "_look" else discovery
+    original = getattr(where, moment)
+
+    def swap(*arguments, **named):
+        answer = original(*arguments, **named) if moment == "choose" else None
+        for path, content in others.items():
+            status = path.stat()
+            path.write_bytes(content.ljust(len(before[path])))
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as copying tools do
+        return original(*arguments, **named) if answer is None else answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, moment, swap)
+        wrong = found(folder, cache)
+    assert wrong.content == ""
+    [warning] = [line for line in caplog.messages if "changed while" in line]
+    assert ".png" in warning
+    for path, content in before.items():
+        path.write_bytes(content)
+    right = found(folder, cache)
+    assert right.content_hash() == found(folder).content_hash()
+    assert right.content_hash() != wrong.content_hash()
+    assert right.content == survey_module.content_of(load_photographs(folder, 16)).sha256(load_photographs(folder, 16))
+
+
+def test_files_that_only_look_as_if_they_had_changed_are_kept(cache, pictures, monkeypatch):
+    """Their bytes are the same: touched, copied anew, linked. Of the others none is read again."""
+    folder, _ = pictures
+    listed = load_photographs(folder, 16)
+    content = survey_module.content_of(listed)
+    hashed = []
+    original = survey_module._hashed
+    monkeypatch.setattr(survey_module, "_hashed", lambda path: (hashed.append(path.name), original(path))[1])
+    assert survey_module.changed_since(content, listed) == []
+    assert hashed == []
+    os.utime(folder / "03.png")
+    same = (folder / "05.png").read_bytes()
+    (folder / "05.png").unlink()
+    (folder / "05.png").write_bytes(same)
+    assert survey_module.changed_since(content, listed) == []
+    assert sorted(hashed) == ["03.png", "05.png"]
+    (folder / "07.png").unlink()
+    assert survey_module.changed_since(content, listed) == ["07.png"]
+    assert survey_module.changed_since(content, listed, [3, 5]) == []
+
+
+def test_layers_looked_at_together_while_photographs_change_leave_nothing(cache, pictures, monkeypatch, caplog):
+    folder, others = pictures
+    original = survey_module._look
+
+    def swap(*arguments, **named):
+        for path, content in others.items():
+            path.write_bytes(content)
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(survey_module, "_look", swap)
+    survey_module.survey_together(small(), load_photographs(folder, 16), ["first", "second"], cache=cache)
+    assert cache.entries() == []
+    assert "changed while" in caplog.text
+
+
+def test_a_photograph_that_goes_after_it_was_looked_at_is_named(pictures, monkeypatch):
+    folder, _ = pictures
+    original = discovery.choose
+
+    def choose(*arguments, **named):
+        chosen, distances = original(*arguments, **named)
+        (folder / f"{int(chosen[0, 0]):02d}.png").unlink()
+        return chosen, distances
+
+    monkeypatch.setattr(discovery, "choose", choose)
+    with pytest.raises(ValueError, match=rf"{folder}/\d\d.png was looked at and cannot be read any more: No such file"):
+        found(folder)
+
+
 def test_many_files_are_hashed_in_bounded_memory(cache, noise, monkeypatch):
     """Never more than a small piece of a file at once: 4 threads hash 64 MB in much less."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

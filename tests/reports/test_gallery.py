@@ -182,6 +182,24 @@ def test_a_damaged_run_is_listed_with_its_reason_beside_the_others(tmp_path, mak
     make_gallery(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"k: 0x{'f' * 6000}", f"k: [0x{'f' * 6000}]", f"0x{'f' * 6000}: 1", "k: !!timestamp x", "k: !!bool perhaps",
+        "k: !!int ''", "k: !!float x", "k: 2020-13-45", "k: " + "[" * 3000, "? {a: 1}\n: 2",
+        "k: !!python/name:os.system",
+    ],
+    ids=lambda content: content[:20],
+)  # fmt: skip
+def test_a_configuration_that_cannot_be_read_is_none(tmp_path, make_run, content):
+    make_run(tmp_path / "good", overrides=["k=1"])
+    make_run(tmp_path / "bad", overrides=["k=2"], config=content)
+    bad, good = collected(tmp_path)["overview"]["runs"]
+    assert (bad["status"], good["status"]) == ("completed", "completed")
+    assert collected(tmp_path)["details"][0]["has_config"] is False
+    make_gallery(tmp_path)
+
+
 def test_numbers_that_no_float_holds_are_left_out(tmp_path, make_run):
     make_run(tmp_path / "run", facets=1)
     digits = "9" * 400

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 import mindseye as me
 from mindseye.facets.pictures import to_picture
+from mindseye.reports.gallery.collecting import ListedRun, collect
 from mindseye.results.pictures import contact_sheet, facet_labels
 from mindseye.results.run_folder import read_run, write_atomically
 
@@ -72,6 +74,30 @@ def test_the_previous_layer_may_be_named_as_in_the_paper(photographs):
     assert penalties[0] == penalties[1] != penalties[2]
 
 
+@pytest.mark.parametrize("name", ["images.safetensors", "history.parquet"])
+def test_a_flipped_bit_is_seen(name, result, tmp_path):
+    """Wherever it is: neither safetensors nor Parquet has a sum of its own that is checked."""
+    folder = result.save(tmp_path / "run")
+    content = (folder / name).read_bytes()
+    for place in (len(content) // 3, len(content) // 2, len(content) - 9):
+        flipped = bytearray(content)
+        flipped[place] ^= 1
+        (folder / name).write_bytes(flipped)
+        with pytest.raises(ValueError, match="damaged"):
+            read_run(folder)
+    if name == "history.parquet":
+        listed = collect(tmp_path, [ListedRun("run")])["overview"]["runs"][0]
+        assert (listed["status"], listed["reason"][:9]) == ("completed", "no curves")
+
+
+def test_a_run_of_a_version_without_hashes_is_read(result, tmp_path):
+    folder = result.save(tmp_path / "run")
+    said = json.loads((folder / "metrics.json").read_text())
+    assert set(said.pop("files")) == {"images.safetensors", "history.parquet"}
+    (folder / "metrics.json").write_text(json.dumps(said))
+    assert read_run(folder).metrics == said
+
+
 def test_a_folder_without_metrics_is_no_run(result, tmp_path):
     folder = result.save(tmp_path / "run")
     (folder / "metrics.json").unlink()
@@ -83,25 +109,60 @@ def test_a_folder_without_metrics_is_no_run(result, tmp_path):
         read_run(folder)
 
 
-def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):
-    """A real process, killed at random moments while it rewrites one file again and again."""
+WRITE = """
+import os, signal, sys
+from pathlib import Path
+from mindseye import files
+
+left = int(sys.argv[2])
+
+def trace(frame, event, argument):
+    global left
+    if frame.f_code.co_filename != files.__file__:
+        return None
+    if event == "line":
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+    return trace
+
+sys.settrace(trace)
+files.write_atomically(Path(sys.argv[1]), b"new" * 70_000)
+"""
+
+
+def test_a_writer_killed_before_any_of_its_lines_leaves_the_old_file_or_the_new_one(tmp_path):
+    """A real process, killed with SIGKILL before each line of the writing in turn."""
     path = tmp_path / "file"
-    script = (
-        "from pathlib import Path; from mindseye.results.run_folder import write_atomically as w; import itertools\n"
-        f"for i in itertools.count(): w(Path({str(path)!r}), bytes([i % 256]) * 200_000)"
-    )
-    for delay in (0.05, 0.11, 0.23):
-        writer = subprocess.Popen([sys.executable, "-c", script])
-        while not path.exists():
-            assert writer.poll() is None
-        try:
-            writer.wait(delay)
-        except subprocess.TimeoutExpired:
-            os.kill(writer.pid, signal.SIGKILL)
-        writer.wait()
-        content = path.read_bytes()
-        assert len(content) == 200_000
-        assert len(set(content)) == 1
+    old, new = b"old" * 70_000, b"new" * 70_000
+    found = []
+    for lines in range(100):
+        path.write_bytes(old)
+        writer = subprocess.run([sys.executable, "-c", WRITE, str(path), str(lines)], check=False)
+        found.append(path.read_bytes())
+        if writer.returncode == 0:
+            break
+        assert writer.returncode == -signal.SIGKILL
+    assert len(found) > 8  # that many lines at least were come to
+    changed = found.index(new)
+    assert set(found[:changed]) == {old}
+    assert set(found[changed:]) == {new}
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    """Else a machine that stops may leave the name with nothing in it."""
+    done = []
+
+    def fsync(descriptor):
+        done.append(os.fstat(descriptor).st_size)
+
+    def replace(source, destination):
+        done.append(Path(destination).name)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    write_atomically(tmp_path / "file", bytes(200_000))
+    assert done == [200_000, "file"]
 
 
 def test_what_a_killed_writer_left_half_written_goes_with_the_next_run(result, tmp_path):

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from mindseye.files import read_plain
-from mindseye.results.run_status import RunStatus, one_line
+from mindseye.files import check_hash, read_plain
+from mindseye.results.run_status import FILES, RunStatus, one_line
 
 FORMAT = 1
 BASELINES = ("initial", "nearest", "noise")
@@ -181,14 +181,14 @@ def _read(folder: Path, root: Path, listed: ListedRun) -> _Run:
     if status == "failed" or (status != "completed" and not (place / "metrics.json").is_file()):
         return run  # metrics.json is written last: where it is there, all is, whatever the status still says
     try:
-        run.facets = _facets(place)
+        run.facets, hashes = _facets(place)
         run.status, run.reason = "completed", _text("; ".join(filter(None, (one["stopped"] for one in run.facets))))
     except FileNotFoundError:
         return _damaged(run, "its metrics.json is missing")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return _damaged(run, f"its metrics.json is damaged ({one_line(error)})")
     try:
-        run.curves = _history(place / "history.parquet")
+        run.curves = _history(place / "history.parquet", hashes)
     except (OSError, ValueError) as error:
         run.reason = _text(f"no curves: its history.parquet cannot be read ({one_line(error)})")
     # The demo's photographs lie in the run folder; the user's lie where they are, and only their names are shown.
@@ -210,7 +210,8 @@ def _damaged(run: _Run, reason: str) -> _Run:
     return run
 
 
-def _facets(place: Path) -> list[dict]:
+def _facets(place: Path) -> tuple[list[dict], Mapping]:
+    """Every facet, and the hashes of the run's files."""
     said = json.loads(read_plain(place / "metrics.json", place))
     rows = said["facets"]
     if not isinstance(rows, list) or len(rows) > _MOST_FACETS:
@@ -237,7 +238,8 @@ def _facets(place: Path) -> list[dict]:
                 "thumbnails": _thumbnails(_files(where / "photographs", place)),
             }
         )
-    return facets
+    hashes = said.get(FILES)
+    return facets, hashes if isinstance(hashes, Mapping) else {}
 
 
 def _thumbnails(there: set[str]) -> int:
@@ -292,7 +294,7 @@ def _figures(said: Mapping, prefix: str = "") -> dict[str, float]:
     return figures
 
 
-def _history(path: Path) -> dict[str, Curves]:
+def _history(path: Path, hashes: Mapping) -> dict[str, Curves]:
     """Term -> (steps and values per facet [C][steps]): every column but the scheduled values, which are the settings'.
 
     Raises OSError or ValueError where it cannot be read.
@@ -301,6 +303,7 @@ def _history(path: Path) -> dict[str, Curves]:
     import pyarrow.parquet as pq
 
     content = read_plain(path, path.parent)
+    check_hash(path.name, content, hashes)
     try:
         table = pq.read_table(pa.BufferReader(content))
         steps, facets = (table.column(name).to_numpy().astype(int) for name in ("step", "facet"))
@@ -412,10 +415,10 @@ def _config(place: Path) -> dict[str, object]:
         try:
             content = read_plain(place / name, place, 1 << 20)
             said = yaml.load(content, loader)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            if isinstance(said, Mapping):
+                return _flat(said)
+        except Exception:  # whatever damaged YAML makes its parser raise, and a number of too many digits later
             continue
-        if isinstance(said, Mapping):
-            return _flat(said)
     return {}
 
 
