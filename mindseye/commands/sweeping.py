@@ -3,13 +3,11 @@
 import hashlib
 import logging
 import os
-import signal
 import socket
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +30,7 @@ from mindseye.results.run_status import SILENT, RunStatus, one_line, read_status
 from mindseye.sweeps.manifest import Cell, Manifest, add_cells, as_written
 from mindseye.sweeps.status import DONE, SweepStatus, read_sweep, varying_overrides
 from mindseye.sweeps.summary import MEASURES, ranked, read_rows, write_summary
-from mindseye.visualizer.interruptions import SIGNALS, TO_BE_CONTINUED, Interrupted
+from mindseye.visualizer.interruptions import TO_BE_CONTINUED, Interrupted, Interruptible
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +58,14 @@ def run_sweep(
     folder = Path(str(config.hydra.sweep.dir)).absolute()
     try:
         todo = _to_do(config, folder, words, loader, known_cells, retry_failed)
-        with _signals_handed_on(launcher, folder):
+        with _interruptible(launcher, folder):
             return _launch_all(launcher, folder, todo, at_once)
     except (ValueError, OSError) as error:  # Hydra would print a traceback
         print(f"mindseye: {one_line(error)}", file=sys.stderr)
         raise SystemExit(1) from None
     except Interrupted as stop:
-        print(f"mindseye: {stop}; mindseye sweep resume {folder} goes on", file=sys.stderr)
+        jobs = "its Slurm jobs go on; when they have ended, " if type(launcher).__name__ == "SlurmLauncher" else ""
+        print(f"mindseye: {stop}; {jobs}mindseye sweep resume {folder} goes on", file=sys.stderr)
         raise SystemExit(TO_BE_CONTINUED) from None
 
 
@@ -99,18 +98,14 @@ def _to_do(
     return todo
 
 
-@contextmanager
-def _signals_handed_on(launcher: Launcher, folder: Path) -> Iterator[None]:
+def _interruptible(launcher: Launcher, folder: Path) -> Interruptible:
     """A signal that ends this process is handed on to the cells that run in processes of its own, and waited for.
 
     With joblib and Ray they would be orphans, or be killed with what they have not saved. Slurm's jobs go on without
     this process, and in one process the cell at hand takes its signals itself.
     """
-    before: dict[int, object] = {}
 
-    def stop(signum: int, frame: object) -> None:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)  # once is enough
+    def hand_on(signum: int) -> None:
         here = [pair for pair in read_sweep(folder).of("running") if pair[1].host == socket.gethostname()]
         for _, status in here:
             with suppress(OSError):
@@ -121,16 +116,8 @@ def _signals_handed_on(launcher: Launcher, folder: Path) -> Iterator[None]:
             for cell, status in here
         ):
             time.sleep(0.2)
-        raise Interrupted(signum)
 
-    own = type(launcher).__name__ in ("JoblibLauncher", "RayLauncher")
-    if own and threading.current_thread() is threading.main_thread():
-        before.update((number, signal.signal(number, stop)) for number in SIGNALS if number != signal.SIGINT)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    return Interruptible(hand_on if type(launcher).__name__ in ("JoblibLauncher", "RayLauncher") else None)
 
 
 def configuration_sha256() -> str:
