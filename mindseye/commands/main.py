@@ -1,6 +1,7 @@
 """The command's first word picks what to do; without one it is `visualize`. Nothing heavy is imported here."""
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not sys.stderr.isatty():  # what downloads weights draws bars into files, too
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.raiseExceptions = False  # a full disk is said once, not in a traceback for each line of a log
     verb = arguments.pop(0) if arguments and arguments[0] in VERBS else "visualize"
     works = verb == "visualize" or (verb == "sweep" and arguments[:1] == ["resume"])
     try:

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 SHOWN = 20  # cells in the closing table; summary.csv has all
 SAVED_S = 15.0  # cells that are told to stop save their state within 10 s
+TRIED = 4096  # bytes that must find room in a run folder
 DEATHS = 2  # so often a cell's process may die, the second time with no other beside it
 
 
@@ -179,7 +180,8 @@ def _launch_all(launcher: Launcher, folder: Path, todo: list[Cell], at_once: int
             if isinstance(error, SystemExit) and type(launcher).__name__ == "BasicLauncher":
                 raise  # it was this process that was told to stop
             log.info("the launcher gave up", exc_info=True)
-            problem = error
+            # Where a log cannot be opened, only the cause names the file.
+            problem = error.__cause__ if isinstance(error.__cause__, OSError) else error
         launched += len(batch)
         returns += results
         for cell, result in zip(batch, results, strict=False):
@@ -222,10 +224,20 @@ def _fail(folder: Path, cell: Cell, reason: str) -> None:
 
 
 class SweepEnd(Callback):
-    """Before the first cell, with -q, Hydra is told to be quiet.
+    """Before a run its folder is tried. Before the first cell, with -q, Hydra is told to be quiet.
 
     After the last cell: summary, gallery.html, a table, every failure; the exit code says what is left.
     """
+
+    def on_run_start(self, config: DictConfig, config_name: str | None = None) -> None:
+        """Exits with 1, and one line, where the run folder cannot be written: Hydra's own error would not name it."""
+        folder = Path(str(config.hydra.run.dir)).absolute()
+        try:
+            write_atomically(folder / ".tried", bytes(TRIED))
+            (folder / ".tried").unlink()
+        except OSError as error:
+            print(f"mindseye: the run folder {folder} cannot be written: {error.strerror}", file=sys.stderr)
+            raise SystemExit(1) from None
 
     def on_multirun_start(self, config: DictConfig, config_name: str | None = None) -> None:
         """Hydra says which cells it launches, on standard output."""
