@@ -1,9 +1,13 @@
 """The command's first word picks what to do; without one it is `visualize`. Nothing heavy is imported here."""
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
+
+from mindseye.visualizer.interruptions import CTRL_C, TO_BE_CONTINUED, Interrupted, Interruptible
 
 HELP = """\
 mindseye: see what a layer of a CNN responds to, one image for each kind of it
@@ -52,7 +56,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not sys.stderr.isatty():  # what downloads weights draws bars into files, too
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.raiseExceptions = False  # a full disk is said once, not in a traceback for each line of a log
     verb = arguments.pop(0) if arguments and arguments[0] in VERBS else "visualize"
+    works = verb == "visualize" or (verb == "sweep" and arguments[:1] == ["resume"])
+    try:
+        with Interruptible() if works else nullcontext():
+            _obey(verb, arguments)
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    except Interrupted as stop:  # before a run began, or after it was done
+        print(f"mindseye: {stop}; the same command goes on", file=sys.stderr)
+        raise SystemExit(TO_BE_CONTINUED) from None
+    except KeyboardInterrupt:
+        print("mindseye: interrupted", file=sys.stderr)
+        raise SystemExit(CTRL_C) from None
+
+
+def _obey(verb: str, arguments: list[str]) -> None:
     if verb == "visualize" and arguments in (["--version"], ["-V"]):
         import mindseye
 
@@ -66,15 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(HELP, end="")
         return
     command = getattr(importlib.import_module(f"mindseye.commands.{verb}"), verb)
-    try:
-        command(arguments)
-    except (ValueError, OSError) as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        from mindseye.visualizer.interruptions import CTRL_C
-
-        print("mindseye: interrupted", file=sys.stderr)
-        raise SystemExit(CTRL_C) from None
+    command(arguments)
 
 
 def fail(message: str) -> None:

@@ -3,13 +3,11 @@
 import hashlib
 import logging
 import os
-import signal
 import socket
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,12 +30,13 @@ from mindseye.results.run_status import SILENT, RunStatus, one_line, read_status
 from mindseye.sweeps.manifest import Cell, Manifest, add_cells, as_written
 from mindseye.sweeps.status import DONE, SweepStatus, read_sweep, varying_overrides
 from mindseye.sweeps.summary import MEASURES, ranked, read_rows, write_summary
-from mindseye.visualizer.interruptions import SIGNALS, TO_BE_CONTINUED, Interrupted
+from mindseye.visualizer.interruptions import TO_BE_CONTINUED, Interrupted, Interruptible
 
 log = logging.getLogger(__name__)
 
 SHOWN = 20  # cells in the closing table; summary.csv has all
 SAVED_S = 15.0  # cells that are told to stop save their state within 10 s
+TRIED = 4096  # bytes that must find room in a run folder
 DEATHS = 2  # so often a cell's process may die, the second time with no other beside it
 
 
@@ -60,13 +59,14 @@ def run_sweep(
     folder = Path(str(config.hydra.sweep.dir)).absolute()
     try:
         todo = _to_do(config, folder, words, loader, known_cells, retry_failed)
-        with _signals_handed_on(launcher, folder):
+        with _interruptible(launcher, folder):
             return _launch_all(launcher, folder, todo, at_once)
     except (ValueError, OSError) as error:  # Hydra would print a traceback
         print(f"mindseye: {one_line(error)}", file=sys.stderr)
         raise SystemExit(1) from None
     except Interrupted as stop:
-        print(f"mindseye: {stop}; mindseye sweep resume {folder} goes on", file=sys.stderr)
+        jobs = "its Slurm jobs go on; when they have ended, " if type(launcher).__name__ == "SlurmLauncher" else ""
+        print(f"mindseye: {stop}; {jobs}mindseye sweep resume {folder} goes on", file=sys.stderr)
         raise SystemExit(TO_BE_CONTINUED) from None
 
 
@@ -99,18 +99,14 @@ def _to_do(
     return todo
 
 
-@contextmanager
-def _signals_handed_on(launcher: Launcher, folder: Path) -> Iterator[None]:
+def _interruptible(launcher: Launcher, folder: Path) -> Interruptible:
     """A signal that ends this process is handed on to the cells that run in processes of its own, and waited for.
 
     With joblib and Ray they would be orphans, or be killed with what they have not saved. Slurm's jobs go on without
     this process, and in one process the cell at hand takes its signals itself.
     """
-    before: dict[int, object] = {}
 
-    def stop(signum: int, frame: object) -> None:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)  # once is enough
+    def hand_on(signum: int) -> None:
         here = [pair for pair in read_sweep(folder).of("running") if pair[1].host == socket.gethostname()]
         for _, status in here:
             with suppress(OSError):
@@ -121,16 +117,8 @@ def _signals_handed_on(launcher: Launcher, folder: Path) -> Iterator[None]:
             for cell, status in here
         ):
             time.sleep(0.2)
-        raise Interrupted(signum)
 
-    own = type(launcher).__name__ in ("JoblibLauncher", "RayLauncher")
-    if own and threading.current_thread() is threading.main_thread():
-        before.update((number, signal.signal(number, stop)) for number in SIGNALS if number != signal.SIGINT)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+    return Interruptible(hand_on if type(launcher).__name__ in ("JoblibLauncher", "RayLauncher") else None)
 
 
 def configuration_sha256() -> str:
@@ -192,7 +180,8 @@ def _launch_all(launcher: Launcher, folder: Path, todo: list[Cell], at_once: int
             if isinstance(error, SystemExit) and type(launcher).__name__ == "BasicLauncher":
                 raise  # it was this process that was told to stop
             log.info("the launcher gave up", exc_info=True)
-            problem = error
+            # Where a log cannot be opened, only the cause names the file.
+            problem = error.__cause__ if isinstance(error.__cause__, OSError) else error
         launched += len(batch)
         returns += results
         for cell, result in zip(batch, results, strict=False):
@@ -235,10 +224,20 @@ def _fail(folder: Path, cell: Cell, reason: str) -> None:
 
 
 class SweepEnd(Callback):
-    """Before the first cell, with -q, Hydra is told to be quiet.
+    """Before a run its folder is tried. Before the first cell, with -q, Hydra is told to be quiet.
 
     After the last cell: summary, gallery.html, a table, every failure; the exit code says what is left.
     """
+
+    def on_run_start(self, config: DictConfig, config_name: str | None = None) -> None:
+        """Exits with 1, and one line, where the run folder cannot be written: Hydra's own error would not name it."""
+        folder = Path(str(config.hydra.run.dir)).absolute()
+        try:
+            write_atomically(folder / ".tried", bytes(TRIED))
+            (folder / ".tried").unlink()
+        except OSError as error:
+            print(f"mindseye: the run folder {folder} cannot be written: {error.strerror}", file=sys.stderr)
+            raise SystemExit(1) from None
 
     def on_multirun_start(self, config: DictConfig, config_name: str | None = None) -> None:
         """Hydra says which cells it launches, on standard output."""

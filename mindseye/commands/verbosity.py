@@ -72,7 +72,11 @@ def unfailing_output() -> Iterator[None]:
 
 @contextmanager
 def log_on_terminal() -> Iterator[None]:
-    """With -v, the project's log below WARNING, which the terminal shows anyway, on standard error meanwhile."""
+    """With -v, the project's log below WARNING, which the terminal shows anyway, on standard error meanwhile.
+
+    A log that cannot be written, on a full disk say, prints no traceback for each line from here on, in this process.
+    """
+    logging.raiseExceptions = False
     if os.environ.get(VARIABLE) != "verbose":
         yield
         return

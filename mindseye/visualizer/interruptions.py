@@ -72,7 +72,8 @@ class Interruptible:
             self._waiting = {}
         leaving = error is not None and not isinstance(error, Exception)  # the process is about to end
         for signum, handler in self._before.items():
-            if not leaving or self.told in (None, signal.SIGINT) or signum == signal.SIGINT:
+            ignored = signal.getsignal(signum) == signal.SIG_IGN  # by this block, or by one inside it
+            if not (leaving and ignored):
                 signal.signal(signum, signal.SIG_DFL if handler is None else handler)
         if left and not leaving:
             raise _raised_by(left[0]) from error
@@ -80,8 +81,10 @@ class Interruptible:
     def handler_before(self, signum: int) -> Callable[[int, FrameType | None], Any] | None:
         """Somebody else's Python handler that stood before, a scheduler's library's say."""
         handler = self._before.get(signum)
-        ours = isinstance(getattr(handler, "__self__", None), Interruptible)
-        return handler if callable(handler) and not ours else None
+        block = getattr(handler, "__self__", None)
+        if isinstance(block, Interruptible):
+            return block.handler_before(signum)
+        return handler if callable(handler) else None
 
     @contextmanager
     def insisted(self) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+LARGEST = (2 - 2**-23) * 2.0**127  # of single precision, in which everything is computed
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -60,6 +62,10 @@ class Schedules:
                 raise ValueError(f"schedule.{name}={linear}: give schedule.{name}.start and schedule.{name}.end")
             if linear.start < 0 or linear.end < 0:
                 raise ValueError(f"schedule.{name}: start and end are 0 or more, not {linear.start} and {linear.end}")
+            if not max(linear.start, linear.end) <= LARGEST:
+                raise ValueError(
+                    f"schedule.{name}: start and end are at most {LARGEST:.1e}, not {linear.start} and {linear.end}"
+                )
         if max(self.views.start, self.views.end) > 1:
             raise ValueError("schedule.views: start and end are 0 to 1, shares of the ranges in transformations")
         for name in ("mask_sigma", "blur_sigma", "denoise_weight"):

@@ -405,6 +405,31 @@ def test_tensorboard_on_a_full_disk_costs_one_line_and_the_run_ends_as_without(u
     assert result(tmp_path / "run" / "run") == whole
 
 
+def test_a_run_folder_on_a_full_disk_is_named_before_anything_else(disk, tmp_path):
+    place = disk(200)
+    fill(place, 0)
+    done = begin(tmp_path / "run", *TINY, f"hydra.run.dir={place}/run").wait()
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"mindseye: the run folder {place}/run cannot be written: No space left on device: ")
+    assert line.endswith("4096 bytes are needed, and 0 are free")
+
+
+def test_a_run_folder_that_cannot_be_written_is_named(tmp_path):
+    """Below a file: permissions do not bind root."""
+    (tmp_path / "file").touch()
+    done = begin(tmp_path, *TINY, "hydra.run.dir=file/run").wait()
+    assert done.returncode == 1
+    said = f"mindseye: the run folder {tmp_path}/file/run cannot be written: Not a directory"
+    assert done.stderr.splitlines() == [said]
+
+
+def test_a_log_that_cannot_be_written_prints_no_tracebacks(tmp_path):
+    """/dev/full takes nothing, as a full disk."""
+    done = begin(tmp_path, *TINY, "steps=1", "hydra.job_logging.handlers.file.filename=/dev/full").wait()
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 LONG = pytest.mark.long
 
 

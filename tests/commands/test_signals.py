@@ -163,8 +163,23 @@ def test_the_handler_of_a_scheduler_is_told_from_our_own():
     signal.signal(signal.SIGUSR2, submitit)
     with Interruptible() as outer, Interruptible() as inner:
         assert outer.handler_before(signal.SIGUSR2) is submitit
-        assert inner.handler_before(signal.SIGUSR2) is None
-        assert outer.handler_before(signal.SIGTERM) is None
+        assert inner.handler_before(signal.SIGUSR2) is submitit
+        assert inner.handler_before(signal.SIGTERM) is None
+
+
+def test_a_signal_told_again_does_not_disturb_the_leaving_of_the_blocks_around():
+    def leave():
+        with Interruptible():
+            try:
+                with Interruptible():
+                    told(signal.SIGTERM)
+            except Interrupted:
+                raise SystemExit(TO_BE_CONTINUED) from None
+
+    signal.signal(signal.SIGTERM, lambda *said: pytest.fail("the process would have died"))
+    with pytest.raises(SystemExit):
+        leave()
+    told(signal.SIGTERM)
 
 
 # ---- the command -----------------------------------------------------------------------------------------------
@@ -183,9 +198,61 @@ def build():
 }
 
 
-def begin(place, *words):
+def begin(place, *words, program=None):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "MINDSEYE_CACHE": str(place / "cache")}
-    return warm.python("-m", "mindseye.commands.main", *words, cwd=place, env=environment, timeout=200)
+    how = ["-m", "mindseye.commands.main"] if program is None else ["-c", program]
+    return warm.python(*how, *words, cwd=place, env=environment, timeout=200)
+
+
+MAIN = """
+import importlib, os, sys, time
+from mindseye.commands.main import main
+real = importlib.import_module
+def told(*said):
+    os.kill(os.getpid(), {number})
+    time.sleep(60)
+    return real(*said)
+importlib.import_module = told
+main(sys.argv[1:])
+"""
+BETWEEN = """
+import os, sys, time
+import hydra.core.utils
+from mindseye.commands.main import main
+real = hydra.core.utils.run_job
+def told(**said):
+    done = real(**said)
+    os.kill(os.getpid(), {number})
+    time.sleep(60)
+    return done
+hydra.core.utils.run_job = told  # Hydra imports its launchers anew
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("words", [[], ["sweep", "resume", "sweep"]], ids=["run", "resume"])
+def test_at_the_start_a_signal_is_one_line_and_its_exit_code(number, words, tmp_path):
+    done = begin(tmp_path, *words, program=MAIN.format(number=int(number)))
+    by_hand = number == signal.SIGINT
+    assert done.returncode == (CTRL_C if by_hand else TO_BE_CONTINUED), done.stderr
+    said = "interrupted" if by_hand else f"{signal.Signals(number).name}; the same command goes on"
+    assert done.stderr == f"mindseye: {said}\n"
+
+
+def test_ctrl_c_at_the_start_of_any_command_is_one_line(tmp_path):
+    done = begin(tmp_path, "gallery", ".", program=MAIN.format(number=int(signal.SIGINT)))
+    assert (done.returncode, done.stderr) == (CTRL_C, "mindseye: interrupted\n")
+
+
+def test_between_two_cells_a_signal_ends_the_sweep_to_be_continued(tmp_path):
+    words = ["-m", "experiment=smoke", "k=3,4", "network=callable", "network.target=no.py:build"]
+    # There is no such file: the cell fails at once.
+    words += ["network.mean=[0.5]", "network.std=[0.25]", "hydra.sweep.dir=sweep"]
+    done = begin(tmp_path, *words, program=BETWEEN.format(number=int(signal.SIGUSR1)))
+    assert done.returncode == TO_BE_CONTINUED, done.stderr
+    assert done.stderr.splitlines()[-1] == f"mindseye: SIGUSR1; mindseye sweep resume {tmp_path / 'sweep'} goes on"
+    assert len(list((tmp_path / "sweep").glob("*/status.json"))) == 1
 
 
 @pytest.mark.parametrize(

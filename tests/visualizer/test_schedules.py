@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from mindseye.visualizer.schedules import Linear, Schedules
 
@@ -55,3 +56,13 @@ def test_until_reaches_the_end_early_and_keeps_it(T, until):
 def test_until_is_a_share_of_the_steps(until):
     with pytest.raises(ValueError, match="until"):
         Linear(1.0, 0.0, until=until)
+
+
+@pytest.mark.parametrize("name", ["lr", "mask_sigma", "blur_sigma", "denoise_weight", "penalty"])
+@pytest.mark.parametrize("value", [1e39, 1e300, float("inf")])
+def test_what_no_float32_holds_is_refused_by_name(name, value):
+    """torch would say that a value cannot be converted, and not which."""
+    with pytest.raises(ValueError, match=rf"schedule\.{name}: start and end are at most 3\.4e\+38"):
+        Schedules(**{name: Linear(1.0, value)})
+    largest = torch.finfo(torch.float32).max
+    assert Schedules(**{name: Linear(largest, 1.0)}).at(1, 5)[name] == largest
