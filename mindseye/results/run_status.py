@@ -5,6 +5,7 @@ moves every few seconds, says that the owner is alive. Both are read by others, 
 """
 
 import json
+import logging
 import math
 import os
 import socket
@@ -20,6 +21,8 @@ from filelock import SoftFileLease
 from mindseye.files import read_plain, write_atomically
 from mindseye.leases import take
 from mindseye.visualizer.interruptions import Interrupted
+
+log = logging.getLogger(__name__)
 
 State = Literal["waiting", "running", "completed", "failed", "to be continued"]
 STATUS, LOCK = "status.json", "running.lock"
@@ -126,10 +129,17 @@ def occupy(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = SoftFileLease(folder / LOCK, lease_duration=LEASE_S, heartbeat_interval=BEAT_S)
-    if not take(lock, BEAT_S, wait=False):
+
+    def who() -> str:
         owner = lock.owner
-        who = f" (pid {owner.pid} on {owner.hostname.partition('?')[0]})" if owner else ""
-        raise Occupied(f"another process{who} is at work in {folder}: wait, or take another folder")
+        return f" (pid {owner.pid} on {owner.hostname.partition('?')[0]})" if owner else ""
+
+    def say() -> None:
+        most = 2 * BEAT_S + 1.5 * LEASE_S
+        log.warning("%s: a process%s was at work here; looking for at most %.0f s if it still is", folder, who(), most)
+
+    if not take(lock, BEAT_S, wait=False, waiting=say):
+        raise Occupied(f"another process{who()} is at work in {folder}: wait, or take another folder")
     try:
         yield
     finally:

@@ -47,13 +47,15 @@ def test_who_comes_second_finds_a_completed_run_and_leaves_it(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "nonsense"])
-def test_a_lock_that_belongs_to_nobody_is_taken_over(content, tmp_path, monkeypatch):
+def test_a_lock_that_belongs_to_nobody_is_taken_over(content, tmp_path, monkeypatch, caplog):
     """A full disk makes an empty file: created, and then not written."""
     monkeypatch.setattr(run_status, "LEASE_S", 1.0)
     monkeypatch.setattr(run_status, "BEAT_S", 0.1)
     (tmp_path / "running.lock").write_text(content)
     with occupy(tmp_path):
         assert (tmp_path / "running.lock").stat().st_size > len(content)
+    [said] = caplog.messages  # nobody wonders what it waits for
+    assert "looking for at most" in said
     monkeypatch.setattr(manifest, "_LEASE_S", 1.0)
     (tmp_path / "manifest.lock").write_text(content)
     assert len(add_cells(tmp_path, [("k=4",)], [], "")) == 1
