@@ -1,5 +1,7 @@
+import json
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -319,6 +321,14 @@ def test_targets_are_read_back_as_they_were(targets, tmp_path):
     assert torch.equal(read.maps, targets.maps)
     assert read.paths == targets.paths
     assert sorted(path.name for path in tmp_path.iterdir()) == ["targets.json", "targets.safetensors"]
+
+
+def test_targets_of_a_version_that_did_not_know_the_photographs_bytes_are_read(targets, tmp_path):
+    assert len(targets.content) == 64
+    older = replace(targets, content="")
+    older.save(tmp_path)
+    assert "content" not in json.loads((tmp_path / "targets.json").read_text())
+    assert FacetTargets.load(tmp_path).content_hash() == older.content_hash() != targets.content_hash()
 
 
 def test_damaged_targets_are_refused(targets, tmp_path):
