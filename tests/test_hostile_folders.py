@@ -430,6 +430,15 @@ def test_what_a_folder_would_have_typed_is_in_quotes(copy):
     assert str(told.value).isprintable()
 
 
+def test_a_configuration_that_multiplies_itself_is_refused(copy):
+    _, place = copy
+    lines = ["a0: &a0 {x: 1, y: 2}"]
+    lines += [f"a{n}: &a{n} {{{', '.join(f'{key}: *a{n - 1}' for key in 'pqrstuvw')}}}" for n in range(1, 12)]
+    (place / "config.yaml").write_text("\n".join(lines))
+    with within(10), pytest.raises(ConfigurationError, match="aliases"):
+        read_earlier(place)
+
+
 def test_a_run_folder_does_not_say_where_files_go_or_who_is_told(copy, capsys):
     _, place = copy
     said = json.loads((place / "status.json").read_text())

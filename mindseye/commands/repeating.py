@@ -86,7 +86,10 @@ def read_earlier(folder: Path) -> EarlierRun:
     try:
         metrics = json.loads(read_plain(folder / "metrics.json", folder))
         provenance = metrics["provenance"]
-        config = yaml.safe_load(read_plain(folder / "config.yaml", folder, MOST_CONFIG_BYTES))
+        written = read_plain(folder / "config.yaml", folder, MOST_CONFIG_BYTES)
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(written, yaml.SafeLoader)):
+            raise ValueError("config.yaml has aliases, which no run writes: a few lines of them are without end")
+        config = yaml.safe_load(written)
         if not isinstance(provenance, dict) or not isinstance(config, dict):
             raise ValueError("metrics.json or config.yaml is not what a run writes")
     except Exception as error:  # what damaged JSON and YAML make their parsers raise

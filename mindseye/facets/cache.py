@@ -277,7 +277,14 @@ class Cache:
 
     @contextmanager
     def _turn(self, path: Path) -> Iterator[None]:
-        """Wait until nobody else makes this entry, or until it is there: see `mindseye.leases`."""
+        """Wait until nobody else makes this entry, or until it is there: see `mindseye.leases`.
+
+        Not in a folder that cannot be used: there everyone computes alone, and what cannot be removed is waited for
+        once.
+        """
+        if self._warned:
+            yield
+            return
         beat_s = self.lease_s / BEATS
         lock = SoftFileLease(path.with_suffix(".lock"), lease_duration=self.lease_s, heartbeat_interval=beat_s)
         try:

@@ -18,6 +18,7 @@ from mindseye.facets.survey import (
     changed_since,
     code_of,
     content_of,
+    map_shape,
     say_changed,
     survey,
     to_unit,
@@ -114,7 +115,11 @@ def discover_facets(
             f"C={facets} facets need at least as many photographs; {photographs.root} holds {len(photographs)}"
         )
     network = prepare(network, layer)
-    pick_method(len(photographs), tsne, subsample)  # refuses what cannot be done before the photographs are read
+    # What cannot be done is refused before the photographs are read.
+    pick_method(len(photographs), tsne, subsample)
+    D = map_shape(network, photographs)[1]
+    if not 1 <= k <= D:
+        raise ValueError(f"k={k}: layer {layer} has {D} channels, so k is 1 to {D}")
     seen = survey(
         network,
         photographs,
@@ -127,8 +132,6 @@ def discover_facets(
     )
     if seen.key is None:  # the photographs changed meanwhile
         cache = None
-    if not 1 <= k <= seen.means.shape[1]:
-        raise ValueError(f"k={k}: layer {layer} has {seen.means.shape[1]} channels, so k is 1 to {seen.means.shape[1]}")
     # All that `embed` is told, so that the cache's key can leave nothing out.
     settings: dict[str, Any] = {
         "components": components, "perplexity": perplexity, "tsne": tsne, "subsample": subsample, "seed": seed,

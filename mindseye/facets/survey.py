@@ -200,13 +200,21 @@ def survey_together(
 
 
 def _kept_bytes(network: PreparedNetwork, photographs: Photographs, keep_maps: int) -> int:
-    """What a survey keeps. Raises ValueError where the network cannot look at such images or the layer has no maps."""
-    side = photographs.size
-    image = torch.zeros(1, photographs.channels, side, side, device=network.mean.device)
-    with torch.no_grad():
-        shape = as_maps(_answers(network, image, side)[0], network.layer, network.prefix_tokens).shape
+    """What a survey keeps. Raises ValueError as `map_shape` does."""
+    shape = map_shape(network, photographs)
     maps = _map_bytes(len(photographs), shape)
     return 4 * len(photographs) * shape[1] + (maps if maps <= keep_maps else 0)
+
+
+@torch.no_grad()
+def map_shape(network: PreparedNetwork, photographs: Photographs) -> torch.Size:
+    """[1, D, H', W'] of what the layer gives for one such photograph, by an image of zeros: none is read.
+
+    Raises ValueError where the network cannot look at such images or the layer has no maps.
+    """
+    side = photographs.size
+    image = torch.zeros(1, photographs.channels, side, side, device=network.mean.device)
+    return as_maps(_answers(network, image, side)[0], network.layer, network.prefix_tokens).shape
 
 
 def _share_of(progress: Progress, number: int, passes: int) -> Progress:

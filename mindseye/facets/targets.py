@@ -162,9 +162,8 @@ class FacetTargets:
 
     def _description(self) -> dict[str, object]:
         skipped = [{"path": file.path, "reason": file.reason} for file in self.skipped]
-        said: dict[str, object] = {"layer": self.layer, "root": self.root, "paths": list(self.paths)}
-        said["skipped"] = skipped
-        return said | ({"content": self.content} if self.content else {})
+        known = {"content": self.content} if self.content else {}  # earlier versions' targets have none
+        return {"layer": self.layer, "root": self.root, "paths": list(self.paths), "skipped": skipped, **known}
 
 
 def top_channels(maps: Tensor, k: int) -> Tensor:

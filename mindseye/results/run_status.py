@@ -5,6 +5,7 @@ moves every few seconds, says that the owner is alive. Both are read by others, 
 """
 
 import json
+import logging
 import math
 import os
 import socket
@@ -20,6 +21,8 @@ from filelock import SoftFileLease
 from mindseye.files import read_plain, write_atomically
 from mindseye.leases import take
 from mindseye.visualizer.interruptions import Interrupted
+
+log = logging.getLogger(__name__)
 
 State = Literal["waiting", "running", "completed", "failed", "to be continued"]
 STATUS, LOCK = "status.json", "running.lock"
@@ -50,6 +53,7 @@ class RunStatus:
     config_sha256: str = ""
     host: str = ""
     pid: int | None = None
+    pid_namespace: str = ""  # in which that number is the process's: containers of one host name have their own
 
 
 def read_status(folder: str | os.PathLike[str]) -> RunStatus:
@@ -77,13 +81,14 @@ def read_status(folder: str | os.PathLike[str]) -> RunStatus:
 
 def _as_declared(status: RunStatus) -> bool:
     """Whether every value is of its kind: what stands in the file may have been written by anybody."""
+    texts = (status.reason, status.config_sha256, status.host, status.pid_namespace)
     whole, numbers = (status.step, status.steps, status.pid), (status.started, status.updated, status.measure)
     return (
         all(value is None or (type(value) is int and 0 <= value < 2**31) for value in whole)
         and all(value is None or type(value) in (int, float) for value in numbers)
         and type(status.seconds) in (int, float)
         and math.isfinite(status.seconds)
-        and all(type(value) is str for value in (status.reason, status.config_sha256, status.host))
+        and all(type(value) is str for value in texts)
     )
 
 
@@ -97,9 +102,18 @@ def _is_alive(folder: Path, status: RunStatus) -> bool:
         silence = time.time() - (folder / LOCK).stat().st_mtime
     except OSError:
         return False
-    if status.host == socket.gethostname() and status.pid is not None:
+    here = (status.host, status.pid_namespace) == (socket.gethostname(), _pid_namespace())
+    if here and status.pid is not None:
         return _process_exists(status.pid) and silence < LEASE_S + CLOCKS_S
     return silence < LEASE_S + CLOCKS_S
+
+
+def _pid_namespace() -> str:
+    """Linux' own name of it; "" where there are none, or where it cannot be known."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _process_exists(pid: int) -> bool:
@@ -126,10 +140,17 @@ def occupy(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = SoftFileLease(folder / LOCK, lease_duration=LEASE_S, heartbeat_interval=BEAT_S)
-    if not take(lock, BEAT_S, wait=False):
+
+    def who() -> str:
         owner = lock.owner
-        who = f" (pid {owner.pid} on {owner.hostname.partition('?')[0]})" if owner else ""
-        raise Occupied(f"another process{who} is at work in {folder}: wait, or take another folder")
+        return f" (pid {owner.pid} on {owner.hostname.partition('?')[0]})" if owner else ""
+
+    def say() -> None:
+        most = 2 * BEAT_S + 1.5 * LEASE_S
+        log.warning("%s: a process%s was at work here; looking for at most %.0f s if it still is", folder, who(), most)
+
+    if not take(lock, BEAT_S, wait=False, waiting=say):
+        raise Occupied(f"another process{who()} is at work in {folder}: wait, or take another folder")
     try:
         yield
     finally:
@@ -176,6 +197,7 @@ class RunRecord:
             tries=earlier.tries + 1 if again else 1,
             host=socket.gethostname(),
             pid=os.getpid(),
+            pid_namespace=_pid_namespace(),
         )
         self._write()
         return self

@@ -1,5 +1,7 @@
+import json
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mindseye.facets import FacetTargets, discover_facets, load_photographs
+from mindseye.facets import FacetTargets, Photographs, discover_facets, discovery, load_photographs
 from mindseye.facets.discovery import choose, facet_weights
 from mindseye.facets.embedding import cluster, embed
 from mindseye.facets.targets import top_channels
@@ -209,6 +211,18 @@ class NeedsItsSize(Colours):
         return super().forward(x)
 
 
+@pytest.mark.parametrize("k", [0, 97])
+def test_more_channels_than_there_are_cost_no_reading(k, network, photographs, monkeypatch):
+    def read(*arguments, **named):
+        raise AssertionError("a photograph was read")
+
+    monkeypatch.setattr(Photographs, "read", read)
+    monkeypatch.setattr(Photographs, "batches", read)
+    monkeypatch.setattr(discovery, "content_of", read)
+    with pytest.raises(ValueError, match=f"k={k}: layer layer3.0 has 96 channels, so k is 1 to 96"):
+        discover_facets(network, photographs, "layer3.0", facets=2, k=k)
+
+
 def test_a_size_that_the_network_does_not_take(coloured):
     picky = Network(NeedsItsSize(), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "picky", 16)
     with pytest.raises(ValueError, match=r"cannot look at 8×8 images.*images.size"):
@@ -321,6 +335,14 @@ def test_targets_are_read_back_as_they_were(targets, tmp_path):
     assert torch.equal(read.maps, targets.maps)
     assert read.paths == targets.paths
     assert sorted(path.name for path in tmp_path.iterdir()) == ["targets.json", "targets.safetensors"]
+
+
+def test_targets_of_a_version_that_did_not_know_the_photographs_bytes_are_read(targets, tmp_path):
+    assert len(targets.content) == 64
+    older = replace(targets, content="")
+    older.save(tmp_path)
+    assert "content" not in json.loads((tmp_path / "targets.json").read_text())
+    assert FacetTargets.load(tmp_path).content_hash() == older.content_hash() != targets.content_hash()
 
 
 def test_damaged_targets_are_refused(targets, tmp_path):

@@ -1,4 +1,5 @@
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -47,13 +48,15 @@ def test_who_comes_second_finds_a_completed_run_and_leaves_it(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "nonsense"])
-def test_a_lock_that_belongs_to_nobody_is_taken_over(content, tmp_path, monkeypatch):
+def test_a_lock_that_belongs_to_nobody_is_taken_over(content, tmp_path, monkeypatch, caplog):
     """A full disk makes an empty file: created, and then not written."""
     monkeypatch.setattr(run_status, "LEASE_S", 1.0)
     monkeypatch.setattr(run_status, "BEAT_S", 0.1)
     (tmp_path / "running.lock").write_text(content)
     with occupy(tmp_path):
         assert (tmp_path / "running.lock").stat().st_size > len(content)
+    [said] = caplog.messages  # nobody wonders what it waits for
+    assert "looking for at most" in said
     monkeypatch.setattr(manifest, "_LEASE_S", 1.0)
     (tmp_path / "manifest.lock").write_text(content)
     assert len(add_cells(tmp_path, [("k=4",)], [], "")) == 1
@@ -117,6 +120,27 @@ def test_two_processes_cannot_work_in_one_folder_and_a_dead_one_is_taken_over(tm
     with RunRecord(tmp_path, [], ""):
         assert time.monotonic() - began < 10
         assert read_status(tmp_path).tries == 2
+
+
+def test_one_in_another_container_of_the_same_host_name_is_not_looked_for_by_its_number(tmp_path):
+    there = RunStatus(status="running", host=socket.gethostname(), pid=2**30, pid_namespace="pid:[1]")
+    write_status(tmp_path, there)
+    (tmp_path / "running.lock").touch()
+    assert read_status(tmp_path).status == "running"
+    long_ago = time.time() - 600
+    os.utime(tmp_path / "running.lock", (long_ago, long_ago))
+    assert read_status(tmp_path).status == "to be continued"
+
+
+def test_a_live_run_is_seen_from_another_pid_namespace(tmp_path):
+    """Where a process may make one: root's may."""
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if not shutil.which("unshare") or subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no other PID namespace can be made here")
+    read = f"from mindseye.results.run_status import read_status as r; print(r({str(tmp_path)!r}).status)"
+    with RunRecord(tmp_path, [], ""):
+        seen = subprocess.run([*unshare, sys.executable, "-c", read], capture_output=True, text=True, check=True)
+    assert seen.stdout == "running\n"
 
 
 def test_one_on_another_host_counts_as_dead_after_a_silence(tmp_path):
