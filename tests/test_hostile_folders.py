@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import signal
+import sys
 import zipfile
 from contextlib import contextmanager
 
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 import mindseye as me
-from mindseye.commands.configuration import ConfigurationError
+from mindseye.commands.configuration import ConfigurationError, check, compose
 from mindseye.commands.figures import figures
 from mindseye.commands.gallery import make_gallery
 from mindseye.commands.main import main
@@ -428,6 +429,18 @@ def test_what_a_folder_would_have_typed_is_in_quotes(copy):
         read_earlier(place).overrides_beside([])
     assert "'network.target=a.b;$(touch evil)" in str(told.value)
     assert str(told.value).isprintable()
+
+
+def test_a_package_that_is_not_installed_is_not_taken_from_somebody_s_folder(tmp_path, monkeypatch):
+    """`import timm`, where it is missing, would else find timm.py in the folder that one has gone to look into."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for words in (["network=timm", "network.name=resnet18"], ["logger=[wandb,tensorboard]"], ["facets.tsne=fft"]):
+        check(compose(words))
+        assert str(tmp_path) not in sys.path
+    (tmp_path / "mine_alone.py").write_text("def contrast(images, activations, targets): ...")
+    check(compose(["+metrics.own._target_=mine_alone.contrast"]))
+    assert str(tmp_path) in sys.path  # code of one's own that the configuration names is looked for there
 
 
 def test_a_configuration_that_multiplies_itself_is_refused(copy):

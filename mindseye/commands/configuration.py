@@ -1,6 +1,7 @@
 """Composing the configuration and refusing what is wrong in it before any work starts, in one line."""
 
 import difflib
+import importlib.util
 import inspect
 import math
 import os
@@ -93,6 +94,7 @@ MOST = {
     "cache.limit_gb": 1_000_000_000,
 }
 MOST_OF_ANY = 1_000_000_000
+CONSTRUCTORS_OF = ("mindseye", "torch", "pytorch_lightning", "wandb", "hydra_plugins")  # the packages that conf/ names
 MOST_CELLS = 100_000  # of a sweep
 PATHS = ("images.root", "cache.folder", "network.path", "network.weights")
 HYDRAS_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
@@ -435,8 +437,8 @@ def _is_plain_value(value: object) -> bool:
 
 def check(config: DictConfig) -> None:
     """Refuse missing, mistyped or out-of-range settings and unknown constructor arguments. Loads no network."""
-    own_packages()
     settings = _settings(config)
+    own_packages(settings)
     for key, value in settings.items():
         if key not in PLAIN_SETTINGS and key not in (*_groups(), METRICS):
             raise ConfigurationError(f"{key}: there is no such setting{_nearest(key, [*PLAIN_SETTINGS, *_groups()])}")
@@ -559,10 +561,34 @@ def _check_group(group: str, settings: Any) -> None:
             raise ConfigurationError(f"{place}._target_={node.get('_target_')}: the path of a class is right")
 
 
-def own_packages() -> None:
-    """Let dotted paths name what lies in the current directory, after all that is installed."""
-    if os.getcwd() not in sys.path:
+def own_packages(settings: Any) -> None:
+    """Let dotted paths name what lies in the current directory, after all that is installed.
+
+    Only where one does that is not installed: in a folder of somebody else's a file that is called as a package that is
+    not there, timm.py say, must not be taken for it.
+    """
+    if os.getcwd() not in sys.path and any(map(_is_elsewhere, _constructors(settings))):
         sys.path.append(os.getcwd())
+
+
+def _constructors(node: Any) -> Iterator[str]:
+    """Every _target_ in it."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if key == "_target_" and isinstance(value, str):
+            yield value
+        else:
+            yield from _constructors(value)
+
+
+def _is_elsewhere(target: str) -> bool:
+    """Whether it is of a package that conf/ does not name and that is not installed."""
+    package = target.partition(".")[0]
+    if package in CONSTRUCTORS_OF or package in sys.modules:
+        return False
+    try:
+        return importlib.util.find_spec(package) is None
+    except ValueError:  # of a name that is none
+        return False
 
 
 def check_setting(key: str, value: Any, own_measures: Collection[str] = ()) -> None:
