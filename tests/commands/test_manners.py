@@ -61,8 +61,8 @@ done
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="no bash here")
-def test_bash_completes_groups_and_settings_by_the_line_of_the_readme(tmp_path):
-    assert 'eval "$(mindseye -sc install=bash)"' in (Path(__file__).parents[2] / "README.md").read_text()
+def test_bash_completes_groups_and_settings_by_the_line_of_the_documentation(tmp_path):
+    assert 'eval "$(mindseye -sc install=bash)"' in (Path(__file__).parents[2] / "docs/command-line.md").read_text()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", COMPLETE], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
