@@ -72,8 +72,10 @@ class Interruptible:
             self._waiting = {}
         leaving = error is not None and not isinstance(error, Exception)  # the process is about to end
         for signum, handler in self._before.items():
-            ignored = signal.getsignal(signum) == signal.SIG_IGN  # by this block, or by one inside it
-            if not (leaving and ignored):
+            ignored = signal.getsignal(signum) == signal.SIG_IGN  # by a block inside this one
+            if leaving and signum != signal.SIGINT and (ignored or self.told is not None):
+                signal.signal(signum, signal.SIG_IGN)  # the fit may have put this block's handler back after its own
+            else:
                 signal.signal(signum, signal.SIG_DFL if handler is None else handler)
         if left and not leaving:
             raise _raised_by(left[0]) from error

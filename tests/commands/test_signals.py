@@ -167,13 +167,16 @@ def test_the_handler_of_a_scheduler_is_told_from_our_own():
         assert inner.handler_before(signal.SIGTERM) is None
 
 
-def test_a_signal_told_again_does_not_disturb_the_leaving_of_the_blocks_around():
+@pytest.mark.parametrize("put_back", [False, True], ids=["", "by a fit"])
+def test_a_signal_told_again_does_not_disturb_the_leaving_of_the_blocks_around(put_back):
     def leave():
-        with Interruptible():
+        with Interruptible(), Interruptible():
+            ours = signal.getsignal(signal.SIGTERM)
             try:
-                with Interruptible():
-                    told(signal.SIGTERM)
+                told(signal.SIGTERM)
             except Interrupted:
+                if put_back:
+                    signal.signal(signal.SIGTERM, ours)
                 raise SystemExit(TO_BE_CONTINUED) from None
 
     signal.signal(signal.SIGTERM, lambda *said: pytest.fail("the process would have died"))
