@@ -201,6 +201,7 @@ def wait_for(ready, process, seconds=120):
 LONG = ["experiment=smoke", "steps=2,1500", "snapshots=100", "hydra.sweep.dir=sweep"]
 
 
+@pytest.mark.long
 def test_a_sweep_that_is_stopped_again_and_again_goes_on_where_it_was_to_the_same_bytes(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
@@ -336,6 +337,7 @@ def test_a_thousand_cells_are_shown_and_resumed_in_seconds_and_no_more_memory(tm
         assert peak[verb, 1000] < 1.2 * peak[verb, 10] + 20_000  # KiB
 
 
+@pytest.mark.long
 def test_a_killed_process_does_not_take_its_neighbours_with_it(nets):
     """joblib gives up all jobs where one is killed; the sweep goes on with the others."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

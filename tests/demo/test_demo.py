@@ -166,6 +166,7 @@ def test_a_factor_changes_the_picture_and_nothing_else_is_needed(factor, value):
     assert np.abs(render(factors, 48).astype(int) - render(replace(factors, **{factor: value}), 48)).mean() > 2.0
 
 
+@pytest.mark.long
 def test_the_packaged_network_knows_photographs_it_never_saw():
     images, factors = generate(list(KINDS), 256, seed=424_242)
     with torch.no_grad():

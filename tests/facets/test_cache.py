@@ -402,6 +402,7 @@ def filling(tmp_path, *sets, seconds=0.2):
             process.communicate()
 
 
+@pytest.mark.long
 def test_of_eight_processes_with_overlapping_sets_each_entry_is_made_once(tmp_path):
     sets = [[0, 1, 2, 3], [3, 2, 1, 0], [4, 3], [2, 4, 0], [5], [1, 5, 3], [0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]]
     with filling(tmp_path, *sets) as (processes, record):
