@@ -58,7 +58,7 @@ def signs_of_life(lock: str) -> tuple[int, int] | None:
     return None
 
 
-def put_aside(lock: Path, judged: tuple[int, int]) -> None:
+def put_aside(lock: Path, judged: tuple[int, int] | None) -> None:
     """Remove a dead owner's lock where filelock cannot: it swaps two names in one step, which NFS and others refuse.
 
     A rename instead: of several takers one gets the file. Who gets another than was `judged`, because somebody was

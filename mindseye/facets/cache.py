@@ -372,7 +372,7 @@ def _digest(kind: str, key: str, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(f"{kind}\0{key}".encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
     return digest.hexdigest()
 
 
@@ -405,7 +405,7 @@ def _whole(path: Path) -> bytearray:
             raise ValueError("it is longer or shorter than its header says")
         file.seek(0)
         content = bytearray(size)
-        del content[file.readinto(content) :]
+        del content[file.readinto(content) :]  # type: ignore[attr-defined]
     return content
 
 

@@ -151,7 +151,7 @@ def _read_ahead(photographs: Photographs, ranges: Sequence[range], workers: int)
         for worker in range(workers):
             reader, writer = context.Pipe(duplex=False)
             readers.append(reader)
-            process = context.Process(
+            process = context.Process(  # type: ignore[attr-defined]
                 target=_work, args=(photographs, ranges[worker::workers], writer, readers), daemon=True
             )
             process.start()
@@ -192,7 +192,7 @@ def _work(photographs: Photographs, ranges: Sequence[range], writer: Connection,
             readable, images, skipped = _read_batch(photographs, indices)
             writer.send((readable, skipped))
             if readable:
-                writer.send_bytes(images.reshape(-1))
+                writer.send_bytes(images.reshape(-1))  # type: ignore[arg-type]
     except BrokenPipeError:
         pass
 

@@ -70,7 +70,7 @@ class Checkpoint:
     def _what_is_wrong(self, processes: int) -> str | None:
         files = self._files()
         for path in files:
-            of = int(NAME.fullmatch(path.name)[2])
+            of = int(NAME.fullmatch(path.name)[2])  # type: ignore[index]
             if of != processes:
                 return f"it was written by {of} process{'es' * (of > 1)} and this fit takes {processes}"
             try:
@@ -153,7 +153,7 @@ def _digest(key: str, said: str, tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(json.dumps([FORMAT, key, said]).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
     return digest.hexdigest()
 
 

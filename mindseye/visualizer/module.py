@@ -112,7 +112,7 @@ class FacetVisualizer(pl.LightningModule):
 
     def training_step(self, batch: TargetBatch, batch_idx: int) -> None:
         """One step of all its facets, chunk by chunk."""
-        image_optimizer, adaptive_optimizer = self.optimizers()
+        image_optimizer, adaptive_optimizer = self.optimizers()  # type: ignore[attr-defined]
         views, noise = self._draw(batch_idx)
         every = None if self.network.compiled else self.gradients_every
         looks = every is not None and (batch_idx == 0 or (batch_idx + 1) % every == 0)
