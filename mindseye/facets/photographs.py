@@ -70,18 +70,16 @@ def printable(name: str) -> str:
 class Photographs:
     """Files that will be read as square images of `size` pixels and `channels` channels.
 
-    `paths` are relative to `root` and sorted, so the same folder always gives the same order. Nothing is decoded
-    before it is asked for; `skipped` holds the files found unusable while listing (not regular, broken links).
-    `black` and `white`: see `read_photograph`.
+    Nothing is decoded before it is asked for, by `read` or `batches`.
     """
 
-    root: Path
-    paths: tuple[str, ...]
-    size: int
-    channels: int = 3
-    skipped: tuple[SkippedFile, ...] = ()
-    black: float | None = None
-    white: float | None = None
+    root: Path  # the folder
+    paths: tuple[str, ...]  # relative to root and sorted, so that the same folder always gives the same order
+    size: int  # the side in pixels
+    channels: int = 3  # 3 is RGB, 1 luminance, any other number is read from .npy arrays
+    skipped: tuple[SkippedFile, ...] = ()  # found unusable while listing: not regular, broken links
+    black: float | None = None  # the value in the files that becomes 0: see `load_photographs`
+    white: float | None = None  # and the one that becomes 1
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -218,10 +216,22 @@ def load_photographs(
 ) -> Photographs:
     """List the images in a folder, or in its class folders, to any depth.
 
-    `size` is the side in pixels that every image gets (the central square, resized with antialiasing); `channels` is
-    what the network takes: 3 (RGB), 1 (luminance), or any other number for .npy arrays of that many channels.
-    `black` and `white`, for raw counts: the values in the files that become 0 and 1 (see `read_photograph`).
-    Links to folders are followed once. Raises FileNotFoundError where there is no such folder or no image in it.
+    `root` is the folder, `~` is expanded. `size` is the side in pixels that every image gets (the central square,
+    resized with antialiasing); `channels` is what the network takes: 3 (RGB), 1 (luminance), or any other number for
+    .npy arrays of that many channels. `black` and `white`, for raw counts: the values in the files that become 0 and 1,
+    what lies between them linearly; None takes integers by their whole range and floats as 0..1.
+
+    Links to folders are followed once. Raises FileNotFoundError where there is no such folder or no image in it,
+    ValueError for a wrong size, number of channels, black or white.
+
+    >>> from mindseye.demo.photographs import write_photographs
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> _ = write_photographs(folder.name, "padlock", 3, seed=0)
+    >>> photographs = load_photographs(folder.name, size=32)
+    >>> len(photographs), photographs.read(0).shape
+    (3, torch.Size([3, 32, 32]))
+    >>> folder.cleanup()
     """
     folder = photograph_folder(root)
     if size < 1 or channels < 1:

@@ -50,7 +50,7 @@ def paper_name(body: nn.Module, path: str) -> str | None:
 class LayerRow:
     """One layer of a network, as it answers an image of a certain size."""
 
-    name: str
+    name: str  # the module's path, which is its exact name
     paper: str | None  # the paper's spelling, where the network has one
     kind: str  # the module's class
     channels: int | None  # None where the layer gives no tensor
@@ -115,9 +115,10 @@ class _Described(Protocol):
 
 
 def layer_table(network: _Described, size: int | None = None) -> LayerTable:
-    """All layers that a pass over a `size` x `size` image calls (the network's own size by default), in their order
-    in the network; at a prompt and in a notebook it is a table. Receptive fields rest on the assumptions of
-    `mindseye.networks.receptive_field`.
+    """All layers that a pass over one image calls, in their order in the network; at a prompt it is a table.
+
+    network: of `load_network`. size: the side of the image in pixels; None is the network's own. Receptive fields rest
+    on the assumptions of `mindseye.networks.receptive_field`.
 
     Raises ValueError where the network cannot read an image of that size.
     """

@@ -247,8 +247,10 @@ def load_network(
     num_classes: int | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> Network:
-    """A network by what names it: a torchvision name, "demo", "timm/<name>", a dotted path; or an nn.Module itself, or
-    a program of torch.export.
+    """A network by what names it, frozen and with its own normalisation.
+
+    name: a torchvision name, "demo", "timm/<name>", a dotted path or a file's function (`my_net.py:build`); or an
+    nn.Module itself, or a program of torch.export.
 
     It is frozen and in evaluation mode (a given module itself is: pass a copy to go on training it), and takes images
     [B,ch,H,W] in 0..1, ch being the length of mean and std.

@@ -127,9 +127,9 @@ def diversity(v: Tensor) -> Tensor | None:
 class TransferReference:
     """What another network, which has no part in drawing, sees in the same photographs."""
 
-    name: str
-    network: Network
-    layer: str
+    name: str  # the network's
+    network: Network  # that judges
+    layer: str  # the exact name of its layer
     targets: Tensor  # [C, D2]: weighted channel means of the facet's photographs
     mean: Tensor  # [D2] over all M photographs
     classes: Tensor | None  # [C]: the class it sees most in the facet's photographs; None where it has no classes
@@ -148,9 +148,13 @@ def transfer_reference(
 ) -> TransferReference:
     """What another network sees at its `layer` in the facets' photographs, for `visualize(..., references=[...])`.
 
-    `photographs`: all that the facets were found among, about whose mean activation likenesses are measured. It is the
-    same for every cell of a sweep: out of the `cache`, where there is one. The network takes as many channels as the
-    one that draws. Raises ValueError for an unknown layer, and as `survey` does.
+    network: of `load_network`, one that takes as many channels as the one that draws. layer: a name of its own.
+    targets: of `discover_facets`. photographs: all that the facets were found among, about whose mean activation
+    likenesses are measured. batch_size: photographs that go through the network at once. workers: processes that read
+    photographs; 0 is none, None by their number and the cores. cache: where what the network says of the photographs is
+    kept, the same for every cell of a sweep; None is nowhere.
+
+    Raises ValueError for an unknown layer, where no photograph is readable, and where the layer gives no finite maps.
     """
     layer = network.resolve(layer)
     device = network.mean.device

@@ -45,9 +45,9 @@ class Fit:
     """What the optimisation gives. Everything is on the host."""
 
     images: Tensor  # [C, ch, S, S] in 0..1
-    snapshots: dict[int, Tensor]  # step -> uint8 [C, ch, S, S]
-    history: dict[str, list[float | None]]  # see callbacks.History.table
-    seconds: float
+    snapshots: dict[int, Tensor]  # the pictures on the way: step -> uint8 [C, ch, S, S]
+    history: dict[str, list[float | None]]  # columns step, facet, loss terms, r, b, schedules; a row per step and facet
+    seconds: float  # all of it, those before an interruption too
     step_ms: float  # the median after the first few steps
     stopped: dict[int, Stopped]  # facet -> since when and why it is as it is; empty where all went well
 
