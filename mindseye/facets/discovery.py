@@ -26,7 +26,7 @@ from mindseye.facets.survey import (
 )
 from mindseye.facets.targets import FacetTargets, top_channels
 from mindseye.networks.maps import as_maps
-from mindseye.networks.network import Network
+from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
 
 Weighting = Literal["calibrated", "published"]
@@ -141,6 +141,11 @@ def discover_facets(
     (torch.Size([2, 3, 32, 32]), torch.Size([2, 8]), torch.Size([2, 4]))
     >>> folder.cleanup()
     """
+    check_network(network)
+    if not isinstance(photographs, Photographs):
+        raise ValueError(
+            f"the photographs are a {type(photographs).__name__}: load_photographs(FOLDER, size=…) gives what is right"
+        )
     layer = network.resolve(layer)
     if facets < 1 or N < 1:
         raise ValueError(f"C and N are at least 1, not {facets} and {N}")

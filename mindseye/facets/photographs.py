@@ -1,6 +1,7 @@
 """Real images in: which files there are, and one square picture out of each, or one line that says why not."""
 
 import multiprocessing
+import numbers
 import os
 import signal
 import stat
@@ -234,8 +235,12 @@ def load_photographs(
     >>> folder.cleanup()
     """
     folder = photograph_folder(root)
-    if size < 1 or channels < 1:
-        raise ValueError(f"images.size and the network's channels are at least 1, not {size} and {channels}")
+    for name, value in (("size", size), ("channels", channels)):
+        if not isinstance(value, numbers.Integral) or value < 1:
+            raise ValueError(
+                f"{name}={value}: one whole number of at least 1 is right; images are square, size is their side in "
+                "pixels, and channels is how many numbers the network's mean has"
+            )
     if (black is None) != (white is None) or (black is not None and black == white):
         raise ValueError(
             f"images.black={black} and images.white={white}: two different numbers, the values in the files that "

@@ -268,6 +268,7 @@ def load_network(
 
     Raises ValueError, FileNotFoundError.
     """
+    _refuse_file(name)
     if isinstance(name, str) and name == "demo":
         own = "packaged" if weights == "DEFAULT" else weights
         return demo_network(own, layers, size if size is not None else 96)
@@ -307,6 +308,28 @@ def warn_of_no_training(network: Network) -> None:
 def _nearest(name: str, known: Sequence[str]) -> str:
     nearest = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
     return f"; the nearest names are {', '.join(nearest)}" if nearest else ""
+
+
+def _refuse_file(name: object) -> None:
+    """Raises ValueError where a network is named by a file that holds none, with what is right instead."""
+    if not isinstance(name, str | Path):
+        return
+    path = Path(name)
+    if path.suffix == ".pt2":
+        raise ValueError(
+            f"{str(name)!r} is a program of torch.export: load_network(torch.export.load({str(name)!r}), mean=…, std=…)"
+        )
+    if path.suffix in STATE_DICT_FILES and (path.suffix != ".bin" or path.expanduser().is_file()):
+        raise ValueError(
+            f"{str(name)!r} is a file of weights, which do not say what network they are of: "
+            f"load_network(build(), weights={str(name)!r}, mean=…, std=…) with the function that builds it, or "
+            f"load_network('resnet18', weights={str(name)!r}) with a name of torchvision's"
+        )
+    if isinstance(name, Path):
+        raise ValueError(
+            f"the network is a path: the text {str(name) + ':FUNCTION'!r} is right, the function that builds it, or "
+            "what that returns"
+        )
 
 
 def _looked_into(given: object, what: str) -> nn.Module:

@@ -1,6 +1,7 @@
 """The value every other room works with: a frozen network with its own normalisation."""
 
 import hashlib
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor([float(value) for value in std], device=device)[:, None, None])
         self.channels = len(mean)
         self.prefix_tokens = prefix_tokens(body)
-        self.size = int(size)
+        self.size = check_side(size)
         given = KNOWN_LAYERS.get(name, {}) if layers is None else layers
         self.layers = {depth: layer for depth, layer in given.items() if layer is not None}
         self.classes = None if classes is None else tuple(classes)
@@ -98,6 +99,11 @@ class Network(nn.Module):
                     "or network.layers={early: ..., middle: ..., late: ...}"
                 )
             layer = self.layers[depth]
+        if isinstance(layer, str) and layer in self.layers and layer not in dict(self.body.named_modules()):
+            raise ValueError(
+                f"there is no layer {layer!r}: it is a depth of {self.name}, and layer={self.layers[layer]} is its "
+                f"layer (depth={layer}; in Python network.layers[{layer!r}])"
+            )
         path, call = resolve_layer(self.body, layer)
         return path if call is None else f"{path}@{call}"
 
@@ -108,6 +114,23 @@ class Network(nn.Module):
             digest.update(f"\0{key}\0{value.dtype}\0{list(value.shape)}\0".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
+
+
+def check_network(network: object) -> None:
+    """Raises ValueError for what is no `Network`, prepared or not, with what makes one of it."""
+    if hasattr(network, "resolve") and hasattr(network, "fingerprint"):
+        return
+    kind = type(network).__name__
+    if isinstance(network, nn.Module):
+        raise ValueError(f"the network is a bare {kind}: load_network(module, mean=…, std=…, size=…) makes one of it")
+    raise ValueError(f"the network is a {kind}: load_network gives what is right")
+
+
+def check_side(size: object) -> int:
+    """The side of square images in pixels. Raises ValueError for what is no whole number of at least 1."""
+    if not isinstance(size, numbers.Integral) or int(size) < 1:
+        raise ValueError(f"size={size}: one whole number of at least 1 is right, the side of square images in pixels")
+    return int(size)
 
 
 def _check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:

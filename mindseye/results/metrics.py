@@ -17,7 +17,7 @@ from mindseye.facets.photographs import Photographs
 from mindseye.facets.survey import survey, to_unit
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.maps import as_maps
-from mindseye.networks.network import Network
+from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.recording import record
 from mindseye.visualizer.filters import total_variation
@@ -156,6 +156,7 @@ def transfer_reference(
 
     Raises ValueError for an unknown layer, where no photograph is readable, and where the layer gives no finite maps.
     """
+    check_network(network)
     layer = network.resolve(layer)
     device = network.mean.device
     # Of the maps only the means are needed: none is kept.
@@ -283,6 +284,10 @@ def own_measure(name: str, metric: Metric, images: Tensor, v: Tensor, targets: F
 
 def check_names(measures: Mapping[str, Metric]) -> None:
     """Raises ValueError for a measure that is no function, or whose name is taken or no word."""
+    if not isinstance(measures, Mapping):
+        raise ValueError(
+            f"measures is a {type(measures).__name__}: functions by their names are right, {{'contrast': contrast}}"
+        )
     for name, metric in measures.items():
         if not name.isidentifier() or name in TAKEN:
             raise ValueError(

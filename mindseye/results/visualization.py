@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
@@ -37,7 +36,7 @@ from mindseye.results.pictures import contact_sheet, facet_labels
 from mindseye.results.run_folder import write_run
 from mindseye.visualizer.canvas import FourierCanvas
 from mindseye.visualizer.checkpoints import Checkpoint
-from mindseye.visualizer.fitting import Announce, Fit, MakeCanvas, Report, calibrated_adam, fit
+from mindseye.visualizer.fitting import Announce, Filter, Fit, MakeCanvas, Report, calibrated_adam, check_parts, fit
 from mindseye.visualizer.objective import LossFunction, Objective
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
@@ -128,7 +127,7 @@ def visualize(
     schedules: Schedules | None = None,
     transformations: Transformations | None = None,
     optimizer: Callable[[Iterator[nn.Parameter]], Optimizer] = calibrated_adam,
-    filters: Sequence[pl.Callback] = (),
+    filters: Sequence[Filter] = (),
     previous: str | None = None,
     facets_per_batch: int | None = None,
     seed: int = 0,
@@ -160,7 +159,8 @@ def visualize(
     transformations: the ranges of the random views and their noise; None is `Transformations()`. optimizer: a function
     of the canvas's parameters that gives a torch.optim.Optimizer, whose learning rate `schedules` sets at every step;
     Adam without momentum if nothing is said. filters: what is done to the pictures after each step, in this order, each
-    a `PeriodicFilter` or another Lightning callback; none if nothing is said. seed: of views, noise and the baseline
+    a `PeriodicFilter`, another Lightning callback, or a function of the images [C, ch, S, S] in 0..1, which runs every
+    10 steps; none if nothing is said. seed: of views, noise and the baseline
     that is noise; the same one on the same machine gives the same bytes.
 
     facets_per_batch: how many facets are computed at once, which bounds memory and leaves the pictures as they are;
@@ -196,7 +196,10 @@ def visualize(
     (torch.Size([2, 3, 32, 32]), ['contrast', 'diversity', 'fidelity', 'naturalness', 'retrieval', 'selectivity'])
     >>> folder.cleanup()
     """
-    objective = objective or Objective()
+    if not isinstance(references, Sequence) or not all(isinstance(one, TransferReference) for one in references):
+        raise ValueError("references: a list of what transfer_reference gives is right")
+    objective = Objective() if objective is None else objective
+    check_parts(targets, objective, canvas, filters)
     prepared = prepare(network, targets.layer, previous)
     if measures:  # a measure that fails costs no drawing
         check_names(measures)
