@@ -1,5 +1,6 @@
 """Real images in: which files there are, and one square picture out of each, or one line that says why not."""
 
+import html
 import multiprocessing
 import numbers
 import os
@@ -8,6 +9,7 @@ import stat
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,10 +19,13 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from mindseye.facets.pictures import inline_png, strip
+
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif", ".npy"}
 )
 
+SHOWN = 8  # photographs in a notebook
 FEWEST_FOR_WORKERS = 500  # below this a folder is read before workers would have started to pay
 MOST_WORKERS = 16  # what keeps one accelerator busy
 # Workers decode with PIL and numpy and never touch the device, so on Linux they are forked, as torch's DataLoader does:
@@ -84,6 +89,23 @@ class Photographs:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __repr__(self) -> str:
+        """One line for a prompt, which would otherwise print every path."""
+        more = f", {len(self.skipped)} skipped" if self.skipped else ""
+        shape = f"{self.channels} × {self.size} × {self.size}"
+        return f"<Photographs: {len(self)} under {printable(str(self.root))}, read as {shape}{more}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first SHOWN that can be read, and how many there are."""
+        shown: list[Tensor] = []
+        for index in range(len(self)):
+            if len(shown) == SHOWN or index >= 4 * SHOWN:  # a folder of damaged files is not read to its end
+                break
+            with suppress(UnreadablePhotograph):
+                shown.append(self.read(index))
+        pictures = inline_png(strip(shown), "the first photographs") if shown else ""
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{pictures}"
 
     def read(self, index: int) -> Tensor:
         """Photograph `index` as uint8 [channels, size, size]. Raises UnreadablePhotograph."""

@@ -123,6 +123,10 @@ class PreparedNetwork(nn.Module):
         """Stays in evaluation mode."""
         return super().train(False)
 
+    def __repr__(self) -> str:
+        """One line for a prompt; `network.body` prints its modules."""
+        return f"<PreparedNetwork {self.name} up to {self.layer}, {'traced' if self.traced else 'by hooks'}>"
+
     def __getstate__(self) -> dict[str, Any]:
         # What torch.compile wrote is this process's own: whoever gets the network compiles it anew.
         return {**self.__dict__, "_run": None, "compiled": False}

@@ -134,6 +134,10 @@ class TransferReference:
     mean: Tensor  # [D2] over all M photographs
     classes: Tensor | None  # [C]: the class it sees most in the facet's photographs; None where it has no classes
 
+    def __repr__(self) -> str:
+        """One line for a prompt."""
+        return f"<TransferReference {self.name} at {self.layer}: {len(self.targets)} facets>"
+
 
 @torch.no_grad()
 def transfer_reference(

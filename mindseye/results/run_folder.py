@@ -173,6 +173,10 @@ class StoredRun:
     images: Tensor  # [C, ch, S, S] in 0..1
     history: dict[str, list[float]]  # columns step, facet, loss terms …; of a `Visualization` it is fit.history
 
+    def __repr__(self) -> str:
+        """One line for a prompt, which would otherwise print every pixel."""
+        return f"<StoredRun {self.folder}: {len(self.images)} facets>"
+
 
 def read_run(folder: str | os.PathLike[str]) -> StoredRun:
     """Read a run folder, what `Visualization.save` or the command wrote.

@@ -53,6 +53,10 @@ class Fit:
     step_ms: float  # the median after the first few steps
     stopped: dict[int, Stopped]  # facet -> since when and why it is as it is; empty where all went well
 
+    def __repr__(self) -> str:
+        """One line for a prompt, which would otherwise print every pixel."""
+        return f"<Fit of {len(self.images)} facets: {self.history['step'][-1]} steps, {self.seconds:.1f} s>"
+
 
 def calibrated_adam(parameters: Iterator[nn.Parameter]) -> Optimizer:
     """The default optimiser of the image, Adam without momentum; its learning rate comes from the schedule.
