@@ -12,9 +12,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mindseye.facets.discovery import discover_facets
-    from mindseye.facets.photographs import load_photographs
+    from mindseye.facets.photographs import Photographs, load_photographs
     from mindseye.facets.targets import FacetTargets
-    from mindseye.networks import layer_table, load_network
+    from mindseye.networks import Network, layer_table, load_network
     from mindseye.results.metrics import transfer_reference
     from mindseye.results.run_folder import read_run
     from mindseye.results.visualization import Visualization, visualize
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "FacetTargets": "mindseye.facets.targets",
     "Linear": "mindseye.visualizer.schedules",
+    "Network": "mindseye.networks",
     "Objective": "mindseye.visualizer.objective",
+    "Photographs": "mindseye.facets.photographs",
     "Schedules": "mindseye.visualizer.schedules",
     "Transformations": "mindseye.visualizer.transformations",
     "Visualization": "mindseye.results.visualization",
@@ -42,7 +44,9 @@ _HOMES = {
 __all__ = [
     "FacetTargets",
     "Linear",
+    "Network",
     "Objective",
+    "Photographs",
     "Schedules",
     "Transformations",
     "Visualization",

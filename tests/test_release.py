@@ -1,10 +1,12 @@
 """What a release says of itself is true: versions agree, targets that others call exist, the API is typed and told."""
 
+import importlib
 import inspect
 import re
 import subprocess
 import sys
 import typing
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,38 @@ def test_what_is_public_is_told_and_typed(name):
     made = thing.__init__ if inspect.isclass(thing) else thing
     hints = typing.get_type_hints(made)
     assert set(inspect.signature(made).parameters) - {"self"} <= set(hints)
+
+
+REFERENCE = {
+    path: getattr(importlib.import_module(path.rpartition(".")[0]), path.rpartition(".")[2])
+    for path in re.findall(r"^::: (mindseye\.\S+)$", (PROJECT / "docs" / "api.md").read_text(), re.M)
+}
+
+
+@pytest.mark.parametrize("path", REFERENCE)
+def test_every_argument_is_told(path):
+    """In the docstring, in backticks or as `name: …`, or by the comment behind a field."""
+    thing = REFERENCE[path]
+    made = thing.__init__ if inspect.isclass(thing) else thing
+    fields = re.findall(r"^    (\w+): .*  # \S", inspect.getsource(thing), re.M) if is_dataclass(thing) else []
+    for name in set(inspect.signature(made).parameters) - {"self", "args", "kwargs", *fields}:
+        assert re.search(rf"`{name}`|(^|[.;:] )(\w+, )*{name}(, \w+)*: ", inspect.getdoc(thing), re.M), name
+
+
+def classes(annotation):
+    inner = [one for part in typing.get_args(annotation) for one in classes(part)]
+    return [*inner, annotation] if inspect.isclass(annotation) else inner
+
+
+def test_what_is_given_back_is_in_the_reference():
+    functions = [inspect.unwrap(thing) for thing in REFERENCE.values() if inspect.isfunction(thing)]
+    given = {one for thing in functions for one in classes(typing.get_type_hints(thing)["return"])}
+    held = {one for thing in filter(is_dataclass, given) for hint in typing.get_type_hints(thing).values()
+            for one in classes(hint)}  # fmt: skip
+    own = {one for one in given | held if one.__module__.startswith("mindseye.")}
+    assert me.Photographs in own
+    assert me.Visualization.__annotations__["fit"] in own
+    assert own <= set(REFERENCE.values())
 
 
 USER = """

@@ -26,7 +26,7 @@ from mindseye.facets.survey import (
 )
 from mindseye.facets.targets import FacetTargets, top_channels
 from mindseye.networks.maps import as_maps
-from mindseye.networks.network import Network
+from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
 
 Weighting = Literal["calibrated", "published"]
@@ -101,12 +101,51 @@ def discover_facets(
 ) -> FacetTargets:
     """Find `facets` kinds of stimuli among the photographs and make each one's target (Eq. 1).
 
-    Per k-means centre `N` photographs are blended by `facet_weights` into a first image and a target activation; the
-    `k` channels with the largest mean in the target are its top-k. Fewer than N photographs: all of them. The same
-    arguments give the same bytes, with a `cache` (of what the network says of the photographs, and of the embedding)
-    or without. `workers`: see `Photographs.batches`; `tsne` and `subsample`: see `embed`. `progress` is told how many
-    photographs are read, `stage` what comes then. Raises ValueError, in one line, for what cannot be done.
+    Channel means -> PCA -> t-SNE -> k-means; per centre `N` photographs are blended into a first image and a target
+    activation (the paper's section 3.1). The same arguments give the same bytes, with a `cache` or without.
+
+    network: of `load_network`. photographs: of `load_photographs`. layer: the exact name of a module, or the paper's
+    spelling of it; `layer_table` lists them.
+
+    facets: how many, C, 1 or more and at most as many as photographs. k: how many channels of each facet count, those
+    with the largest mean in its target, 1 to the layer's D. N: photographs of each facet, 1 or more; where there are
+    fewer, all of them.
+
+    weighting: "calibrated" divides the distances by their mean before Eq. 1, "published" takes them as they are.
+    gamma: γ of Eq. 1, above 0, a larger one spreads the weights over more photographs; None is 0.1 where calibrated,
+    1e-5 where published. selection: which photographs stand for a centre: the "nearest" of all, the "nearest_members"
+    of its own cluster, or the "farthest", as the released program takes them.
+
+    components: of the PCA, 1 or more, cut down to the photographs and channels there are. perplexity: of the t-SNE,
+    about how many neighbours a photograph has in it, cut down to (M − 1)/3 of M photographs. tsne: how it is computed:
+    "barnes_hut" by scikit-learn, "fft" by openTSNE (the extra `tsne`), "subsample", which embeds so many photographs
+    and places the others between them, or "auto", barnes_hut for so many or fewer, else fft where it is installed.
+    subsample: that number of photographs, at least 6. seed: of PCA, t-SNE and k-means.
+
+    batch_size: photographs that go through the network at once, 1 or more. workers: processes that read photographs;
+    0 is none, None by their number and the cores. cache: where what the network says of the photographs and their
+    embedding is kept, a `mindseye.facets.cache.Cache`; None is nowhere. progress: called with (photographs read, of how
+    many). stage: called with (what is going on then, how much of it is done in 0..1 or None).
+
+    Raises ValueError, in one line, for what cannot be done.
+
+    >>> from mindseye.demo.photographs import write_photographs
+    >>> from mindseye.facets.photographs import load_photographs
+    >>> from mindseye.networks import load_network
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> _ = write_photographs(folder.name, "padlock", 12, seed=0)
+    >>> photographs = load_photographs(folder.name, size=32)
+    >>> targets = discover_facets(load_network("demo"), photographs, "layer3.0", facets=2, k=8, N=4)
+    >>> targets.initial.shape, targets.channels.shape, targets.weights.shape
+    (torch.Size([2, 3, 32, 32]), torch.Size([2, 8]), torch.Size([2, 4]))
+    >>> folder.cleanup()
     """
+    check_network(network)
+    if not isinstance(photographs, Photographs):
+        raise ValueError(
+            f"the photographs are a {type(photographs).__name__}: load_photographs(FOLDER, size=…) gives what is right"
+        )
     layer = network.resolve(layer)
     if facets < 1 or N < 1:
         raise ValueError(f"C and N are at least 1, not {facets} and {N}")

@@ -1,12 +1,15 @@
 """Real images in: which files there are, and one square picture out of each, or one line that says why not."""
 
+import html
 import multiprocessing
+import numbers
 import os
 import signal
 import stat
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,10 +19,13 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from mindseye.facets.pictures import inline_png, strip
+
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif", ".npy"}
 )
 
+SHOWN = 8  # photographs in a notebook
 FEWEST_FOR_WORKERS = 500  # below this a folder is read before workers would have started to pay
 MOST_WORKERS = 16  # what keeps one accelerator busy
 # Workers decode with PIL and numpy and never touch the device, so on Linux they are forked, as torch's DataLoader does:
@@ -70,21 +76,36 @@ def printable(name: str) -> str:
 class Photographs:
     """Files that will be read as square images of `size` pixels and `channels` channels.
 
-    `paths` are relative to `root` and sorted, so the same folder always gives the same order. Nothing is decoded
-    before it is asked for; `skipped` holds the files found unusable while listing (not regular, broken links).
-    `black` and `white`: see `read_photograph`.
+    Nothing is decoded before it is asked for, by `read` or `batches`.
     """
 
-    root: Path
-    paths: tuple[str, ...]
-    size: int
-    channels: int = 3
-    skipped: tuple[SkippedFile, ...] = ()
-    black: float | None = None
-    white: float | None = None
+    root: Path  # the folder
+    paths: tuple[str, ...]  # relative to root and sorted, so that the same folder always gives the same order
+    size: int  # the side in pixels
+    channels: int = 3  # 3 is RGB, 1 luminance, any other number is read from .npy arrays
+    skipped: tuple[SkippedFile, ...] = ()  # found unusable while listing: not regular, broken links
+    black: float | None = None  # the value in the files that becomes 0: see `load_photographs`
+    white: float | None = None  # and the one that becomes 1
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __repr__(self) -> str:
+        """One line for a prompt, which would otherwise print every path."""
+        more = f", {len(self.skipped)} skipped" if self.skipped else ""
+        shape = f"{self.channels} × {self.size} × {self.size}"
+        return f"<Photographs: {len(self)} under {printable(str(self.root))}, read as {shape}{more}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first SHOWN that can be read, and how many there are."""
+        shown: list[Tensor] = []
+        for index in range(len(self)):
+            if len(shown) == SHOWN or index >= 4 * SHOWN:  # a folder of damaged files is not read to its end
+                break
+            with suppress(UnreadablePhotograph):
+                shown.append(self.read(index))
+        pictures = inline_png(strip(shown), "the first photographs") if shown else ""
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{pictures}"
 
     def read(self, index: int) -> Tensor:
         """Photograph `index` as uint8 [channels, size, size]. Raises UnreadablePhotograph."""
@@ -218,14 +239,30 @@ def load_photographs(
 ) -> Photographs:
     """List the images in a folder, or in its class folders, to any depth.
 
-    `size` is the side in pixels that every image gets (the central square, resized with antialiasing); `channels` is
-    what the network takes: 3 (RGB), 1 (luminance), or any other number for .npy arrays of that many channels.
-    `black` and `white`, for raw counts: the values in the files that become 0 and 1 (see `read_photograph`).
-    Links to folders are followed once. Raises FileNotFoundError where there is no such folder or no image in it.
+    `root` is the folder, `~` is expanded. `size` is the side in pixels that every image gets (the central square,
+    resized with antialiasing); `channels` is what the network takes: 3 (RGB), 1 (luminance), or any other number for
+    .npy arrays of that many channels. `black` and `white`, for raw counts: the values in the files that become 0 and 1,
+    what lies between them linearly; None takes integers by their whole range and floats as 0..1.
+
+    Links to folders are followed once. Raises FileNotFoundError where there is no such folder or no image in it,
+    ValueError for a wrong size, number of channels, black or white.
+
+    >>> from mindseye.demo.photographs import write_photographs
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> _ = write_photographs(folder.name, "padlock", 3, seed=0)
+    >>> photographs = load_photographs(folder.name, size=32)
+    >>> len(photographs), photographs.read(0).shape
+    (3, torch.Size([3, 32, 32]))
+    >>> folder.cleanup()
     """
     folder = photograph_folder(root)
-    if size < 1 or channels < 1:
-        raise ValueError(f"images.size and the network's channels are at least 1, not {size} and {channels}")
+    for name, value in (("size", size), ("channels", channels)):
+        if not isinstance(value, numbers.Integral) or value < 1:
+            raise ValueError(
+                f"{name}={value}: one whole number of at least 1 is right; images are square, size is their side in "
+                "pixels, and channels is how many numbers the network's mean has"
+            )
     if (black is None) != (white is None) or (black is not None and black == white):
         raise ValueError(
             f"images.black={black} and images.white={white}: two different numbers, the values in the files that "

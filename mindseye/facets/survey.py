@@ -318,7 +318,9 @@ def _answers(network: PreparedNetwork | MergedNetwork, images: Tensor, size: int
             f"no memory left for {len(images)} photographs of {size}×{size} at once ({reason}); a smaller "
             "facets.batch_size or images.size needs less"
         ) from error
-    except (RuntimeError, AssertionError) as error:
+    except ValueError:  # says what is right itself
+        raise
+    except Exception as error:
         # An image smaller than the network's kernels and strides, or not of its one size.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(network, MergedNetwork):
@@ -413,7 +415,9 @@ def architecture(body: nn.Module) -> str:
     seen.
     """
     # Where a module prints a function, the address of that is not the architecture's.
-    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(body)).encode())
+    parts = [f"{place}: {type(module).__name__}({module.extra_repr()})" for place, module in body.named_modules()]
+    printed = "\n".join([str(body), *parts])  # the parts too: a module may say of itself whatever it likes
+    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", printed).encode())
     for name, weight in body.state_dict().items():
         digest.update(f"{name} {weight.dtype} {weight.stride()}\n".encode())
     saved = body.state_dict().keys()

@@ -30,10 +30,10 @@ class FacetTargets:
     images of ch channels and S×S pixels.
     """
 
-    layer: str
-    root: str
+    layer: str  # the exact name of the target layer
+    root: str  # the folder of the photographs
     paths: tuple[str, ...]  # M, relative to root
-    skipped: tuple[SkippedFile, ...]
+    skipped: tuple[SkippedFile, ...]  # the files under root that could not be used, and why
     initial: Tensor  # [C, ch, S, S] in 0..1: Σ w·img
     maps: Tensor  # [C, D, H', W'], the target t = Σ w·a
     channels: Tensor  # [C, k] int64, the top-k channels, strongest first

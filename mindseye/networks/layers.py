@@ -28,6 +28,8 @@ def resolve_layer(body: nn.Module, name: str) -> tuple[str, int | None]:
 
     Raises ValueError for an unknown name, with the nearest names that exist.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"layer={name}: the name of a module is right, as layer_table lists them")
     path, at, call = name.partition("@")
     if at and not call.isdecimal():
         raise ValueError(f"layer {name!r}: after @ stands the number of the call, from 0, as in {path + '@0'!r}")
@@ -50,7 +52,7 @@ def paper_name(body: nn.Module, path: str) -> str | None:
 class LayerRow:
     """One layer of a network, as it answers an image of a certain size."""
 
-    name: str
+    name: str  # the module's path, which is its exact name
     paper: str | None  # the paper's spelling, where the network has one
     kind: str  # the module's class
     channels: int | None  # None where the layer gives no tensor
@@ -115,9 +117,10 @@ class _Described(Protocol):
 
 
 def layer_table(network: _Described, size: int | None = None) -> LayerTable:
-    """All layers that a pass over a `size` x `size` image calls (the network's own size by default), in their order
-    in the network; at a prompt and in a notebook it is a table. Receptive fields rest on the assumptions of
-    `mindseye.networks.receptive_field`.
+    """All layers that a pass over one image calls, in their order in the network; at a prompt it is a table.
+
+    network: of `load_network`. size: the side of the image in pixels; None is the network's own. Receptive fields rest
+    on the assumptions of `mindseye.networks.receptive_field`.
 
     Raises ValueError where the network cannot read an image of that size.
     """

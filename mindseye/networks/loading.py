@@ -1,5 +1,6 @@
 """A frozen network by name, file or dotted path, with its own normalisation."""
 
+import copy
 import difflib
 import hashlib
 import importlib
@@ -18,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from mindseye.networks.network import Network
+from mindseye.networks.network import Network, in_one_line
 from mindseye.networks.weights import (
     STATE_DICT_FILES,
     StateDict,
@@ -174,7 +175,7 @@ def callable_network(
     target: "package.module.function", importable also from the current directory, or "path/to/file.py:function";
     arguments: what it is called with; weights: a file with a state dict to load into what it returns.
 
-    Raises ValueError, FileNotFoundError.
+    Raises ValueError, also where the function fails, with the line in which it does; FileNotFoundError.
     """
     function = _find_callable(target)
     try:
@@ -183,7 +184,13 @@ def callable_network(
         raise ValueError(f"{target} cannot be called with arguments {dict(arguments or {})}: {error}") from None
     except ValueError:
         pass  # a builtin has no signature to check
-    body = _looked_into(function(**(arguments or {})), f"what {target} returned")
+    try:
+        given = function(**(arguments or {}))
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{target} failed: {in_one_line(error)}") from error
+    body = _looked_into(given, f"what {target} returned")
     name = name or target.rpartition(":")[2].rpartition(".")[2]
     if weights is not None:
         path = existing_file(weights)
@@ -247,11 +254,14 @@ def load_network(
     num_classes: int | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> Network:
-    """A network by what names it: a torchvision name, "demo", "timm/<name>", a dotted path; or an nn.Module itself, or
-    a program of torch.export.
+    """A network by what names it, frozen and with its own normalisation.
+
+    name: a torchvision name, "demo", "timm/<name>", a dotted path or a file's function (`my_net.py:build`); or an
+    nn.Module itself, or a program of torch.export.
 
     It is frozen and in evaluation mode (a given module itself is: pass a copy to go on training it), and takes images
-    [B,ch,H,W] in 0..1, ch being the length of mean and std.
+    [B,ch,H,W] in 0..1, ch being the length of mean and std. It computes in float32, as pictures are: of a module in
+    another precision a copy is taken.
 
     weights: None (random), "DEFAULT" (the network's own), or a file with a state dict. mean, std: on images in 0..1,
     one number a channel; a module or a dotted path has no default for them. size: the side in pixels that photographs
@@ -266,6 +276,7 @@ def load_network(
 
     Raises ValueError, FileNotFoundError.
     """
+    _refuse_file(name)
     if isinstance(name, str) and name == "demo":
         own = "packaged" if weights == "DEFAULT" else weights
         return demo_network(own, layers, size if size is not None else 96)
@@ -307,6 +318,28 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"; the nearest names are {', '.join(nearest)}" if nearest else ""
 
 
+def _refuse_file(name: object) -> None:
+    """Raises ValueError where a network is named by a file that holds none, with what is right instead."""
+    if not isinstance(name, str | Path):
+        return
+    path = Path(name)
+    if path.suffix == ".pt2":
+        raise ValueError(
+            f"{str(name)!r} is a program of torch.export: load_network(torch.export.load({str(name)!r}), mean=…, std=…)"
+        )
+    if path.suffix in STATE_DICT_FILES and (path.suffix != ".bin" or path.expanduser().is_file()):
+        raise ValueError(
+            f"{str(name)!r} is a file of weights, which do not say what network they are of: "
+            f"load_network(build(), weights={str(name)!r}, mean=…, std=…) with the function that builds it, or "
+            f"load_network('resnet18', weights={str(name)!r}) with a name of torchvision's"
+        )
+    if isinstance(name, Path):
+        raise ValueError(
+            f"the network is a path: the text {str(name) + ':FUNCTION'!r} is right, the function that builds it, or "
+            "what that returns"
+        )
+
+
 def _looked_into(given: object, what: str) -> nn.Module:
     """A module on whose layers hooks can stand. Raises ValueError, with what to give instead, where there is none."""
     if isinstance(given, torch.export.ExportedProgram):
@@ -325,12 +358,22 @@ def _looked_into(given: object, what: str) -> nn.Module:
     if not isinstance(given, nn.Module):
         raise ValueError(f"{what} is a {type(given).__name__}: a torch.nn.Module is right")
     try:
-        return given.eval()
+        return _in_single(given, what).eval()
     except NotImplementedError:
         raise ValueError(
             f"{what} is the flat module of a program of torch.export, whose layers are none any more: give the "
             "ExportedProgram itself"
         ) from None
+
+
+def _in_single(body: nn.Module, what: str) -> nn.Module:
+    """The module itself where all its numbers are float32, as pictures are; else a copy in which they are."""
+    tensors = (*body.parameters(), *body.buffers())
+    others = {str(one.dtype) for one in tensors if one.is_floating_point()} - {"torch.float32"}
+    if not others:
+        return body
+    log.info("%s has numbers in %s: a copy in float32 is looked into", what, ", ".join(sorted(others)))
+    return copy.deepcopy(body).float()
 
 
 # ---- building ---------------------------------------------------------------------------------------------------

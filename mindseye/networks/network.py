@@ -1,7 +1,11 @@
 """The value every other room works with: a frozen network with its own normalisation."""
 
 import hashlib
+import numbers
+import re
+import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +26,12 @@ KNOWN_LAYERS = {
     "squeezenet1_1": {"early": "features.4", "middle": "features.7", "late": "features.12"},
     "demo": {"early": "layer2.0", "middle": "layer3.0", "late": "layer4.0"},
 }
+
+
+LONGEST = 200  # letters that are told of an error; torch names every key that does not fit
+# Files of installed packages, of Python itself and of this room: an error in them comes from what they were given.
+_INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]|[/\\]lib[/\\]python3|[/\\]mindseye[/\\]networks[/\\]|^<")
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # what makes letters bold on a terminal
 
 
 class Network(nn.Module):
@@ -60,7 +70,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor([float(value) for value in std], device=device)[:, None, None])
         self.channels = len(mean)
         self.prefix_tokens = prefix_tokens(body)
-        self.size = int(size)
+        self.size = check_side(size)
         given = KNOWN_LAYERS.get(name, {}) if layers is None else layers
         self.layers = {depth: layer for depth, layer in given.items() if layer is not None}
         self.classes = None if classes is None else tuple(classes)
@@ -70,17 +80,33 @@ class Network(nn.Module):
         _check_channels(self)
 
     def forward(self, images: Tensor) -> Any:
-        """What the body gives for images [B,ch,H,W] in 0..1. Raises ValueError for another number of channels."""
+        """What the body gives for images [B,ch,H,W] in 0..1.
+
+        Raises ValueError for another number of channels, and where the body takes something else than images.
+        """
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise ValueError(
                 f"{self.name} takes images [B,{self.channels},H,W]; these are {list(images.shape)}"
                 f" (the length of its mean and std, {self.channels}, is its number of channels)"
             )
-        return self.body((images - self.mean) / self.std)
+        try:
+            return self.body((images - self.mean) / self.std)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            raise ValueError(
+                f"the forward of {self.name} fails for images {list(images.shape)} ({in_one_line(error)}): it must "
+                "take them alone, as one tensor [B,ch,H,W]; wrap one that takes something else in a module that does"
+            ) from error
 
     def train(self, mode: bool = True) -> "Network":
         """Stays in evaluation mode: a trainer calls train() on all it holds, and batch statistics must not move."""
         return super().train(False)
+
+    def __repr__(self) -> str:
+        """One line for a prompt; `network.body` prints its modules."""
+        weights = sum(weight.numel() for weight in self.body.parameters())
+        named = ", ".join(f"{depth} {layer}" for depth, layer in self.layers.items())
+        said = f"{self.channels} channels, {self.size} pixels, {weights:,} weights"
+        return f"<Network {self.name}: {said}{named and ' · '}{named}>"
 
     def resolve(self, layer: str | None = None, depth: str | None = None) -> str:
         """The exact name of `layer` (in any spelling), or else of the layer at `depth`: early, middle or late.
@@ -98,6 +124,11 @@ class Network(nn.Module):
                     "or network.layers={early: ..., middle: ..., late: ...}"
                 )
             layer = self.layers[depth]
+        if isinstance(layer, str) and layer in self.layers and layer not in dict(self.body.named_modules()):
+            raise ValueError(
+                f"there is no layer {layer!r}: it is a depth of {self.name}, and layer={self.layers[layer]} is its "
+                f"layer (depth={layer}; in Python network.layers[{layer!r}])"
+            )
         path, call = resolve_layer(self.body, layer)
         return path if call is None else f"{path}@{call}"
 
@@ -108,6 +139,31 @@ class Network(nn.Module):
             digest.update(f"\0{key}\0{value.dtype}\0{list(value.shape)}\0".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
+
+
+def in_one_line(error: Exception) -> str:
+    """Class, place and beginning of an error out of somebody's own code, the place being the last line of that code."""
+    said = " ".join(_ESCAPES.sub("", str(error)).split()) or "no reason given"
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _INSTALLED.search(frame.filename)]
+    where = f" in line {own[-1].lineno} of {Path(own[-1].filename).name}" if own else ""
+    return f"{type(error).__name__}{where}: {said if len(said) <= LONGEST else said[:LONGEST] + ' …'}"
+
+
+def check_network(network: object) -> None:
+    """Raises ValueError for what is no `Network`, prepared or not, with what makes one of it."""
+    if hasattr(network, "resolve") and hasattr(network, "fingerprint"):
+        return
+    kind = type(network).__name__
+    if isinstance(network, nn.Module):
+        raise ValueError(f"the network is a bare {kind}: load_network(module, mean=…, std=…, size=…) makes one of it")
+    raise ValueError(f"the network is a {kind}: load_network gives what is right")
+
+
+def check_side(size: object) -> int:
+    """The side of square images in pixels. Raises ValueError for what is no whole number of at least 1."""
+    if not isinstance(size, numbers.Integral) or int(size) < 1:
+        raise ValueError(f"size={size}: one whole number of at least 1 is right, the side of square images in pixels")
+    return int(size)
 
 
 def _check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:

@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from mindseye.networks.frozen_convolution import FrozenConv2d
 from mindseye.networks.layers import resolve_layer
-from mindseye.networks.network import Network
+from mindseye.networks.network import Network, check_network
 from mindseye.networks.recording import ImagesOnly, Tape, record
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -123,6 +123,10 @@ class PreparedNetwork(nn.Module):
         """Stays in evaluation mode."""
         return super().train(False)
 
+    def __repr__(self) -> str:
+        """One line for a prompt; `network.body` prints its modules."""
+        return f"<PreparedNetwork {self.name} up to {self.layer}, {'traced' if self.traced else 'by hooks'}>"
+
     def __getstate__(self) -> dict[str, Any]:
         # What torch.compile wrote is this process's own: whoever gets the network compiles it anew.
         return {**self.__dict__, "_run": None, "compiled": False}
@@ -191,6 +195,7 @@ def prepare(
     is one whose prepared answer to a probe image is off by more than TOLERANCE. A prepared network comes back as it
     is if it is for these layers. Raises ValueError for an unknown layer.
     """
+    check_network(network)
     if isinstance(network, PreparedNetwork):
         asked = network.resolve(layer)
         if previous is not None and previous != network.previous:

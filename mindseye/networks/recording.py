@@ -24,8 +24,9 @@ class _HasBody(Protocol):
 def record(network: _HasBody, layer: str, previous: str | None = None) -> Iterator["Tape"]:
     """Open a tape on one layer: `with record(network, "layer3.5.conv1") as tape: target = tape(images)`.
 
-    `layer` and `previous` are names that `resolve_layer` knows. The previous layer is by default the tensor that
-    enters the target module; named, it is that module's last output before the target (or its call `name@i`).
+    `network` is one of `load_network`, `layer` and `previous` are names that `resolve_layer` knows. The previous layer
+    is by default the tensor that enters the target module; named, it is that module's last output before the target (or
+    its call `name@i`).
 
     Hooks stand on the network only while `tape(images)` runs, so tapes on one network may be open side by side, and
     none is left behind after an exception. After the `with` the tape still holds its last tensors but runs no more.
@@ -40,7 +41,10 @@ def record(network: _HasBody, layer: str, previous: str | None = None) -> Iterat
 
 
 class Tape:
-    """The last pass over a layer: `target` [B,D,H',W'] (or [B,D], [B,T,D]: what the layer gives) and `previous`."""
+    """The last pass over a layer: `target` [B,D,H',W'] (or [B,D], [B,T,D]: what the layer gives) and `previous`.
+
+    `record` makes it, for a `network`, a `layer` and, where one is named, a `previous` layer.
+    """
 
     target: Tensor | None
     previous: Tensor | None

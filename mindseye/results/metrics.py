@@ -17,7 +17,7 @@ from mindseye.facets.photographs import Photographs
 from mindseye.facets.survey import survey, to_unit
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.maps import as_maps
-from mindseye.networks.network import Network
+from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.recording import record
 from mindseye.visualizer.filters import total_variation
@@ -127,12 +127,16 @@ def diversity(v: Tensor) -> Tensor | None:
 class TransferReference:
     """What another network, which has no part in drawing, sees in the same photographs."""
 
-    name: str
-    network: Network
-    layer: str
+    name: str  # the network's
+    network: Network  # that judges
+    layer: str  # the exact name of its layer
     targets: Tensor  # [C, D2]: weighted channel means of the facet's photographs
     mean: Tensor  # [D2] over all M photographs
     classes: Tensor | None  # [C]: the class it sees most in the facet's photographs; None where it has no classes
+
+    def __repr__(self) -> str:
+        """One line for a prompt."""
+        return f"<TransferReference {self.name} at {self.layer}: {len(self.targets)} facets>"
 
 
 @torch.no_grad()
@@ -148,10 +152,15 @@ def transfer_reference(
 ) -> TransferReference:
     """What another network sees at its `layer` in the facets' photographs, for `visualize(..., references=[...])`.
 
-    `photographs`: all that the facets were found among, about whose mean activation likenesses are measured. It is the
-    same for every cell of a sweep: out of the `cache`, where there is one. The network takes as many channels as the
-    one that draws. Raises ValueError for an unknown layer, and as `survey` does.
+    network: of `load_network`, one that takes as many channels as the one that draws. layer: a name of its own.
+    targets: of `discover_facets`. photographs: all that the facets were found among, about whose mean activation
+    likenesses are measured. batch_size: photographs that go through the network at once. workers: processes that read
+    photographs; 0 is none, None by their number and the cores. cache: where what the network says of the photographs is
+    kept, the same for every cell of a sweep; None is nowhere.
+
+    Raises ValueError for an unknown layer, where no photograph is readable, and where the layer gives no finite maps.
     """
+    check_network(network)
     layer = network.resolve(layer)
     device = network.mean.device
     # Of the maps only the means are needed: none is kept.
@@ -279,6 +288,10 @@ def own_measure(name: str, metric: Metric, images: Tensor, v: Tensor, targets: F
 
 def check_names(measures: Mapping[str, Metric]) -> None:
     """Raises ValueError for a measure that is no function, or whose name is taken or no word."""
+    if not isinstance(measures, Mapping):
+        raise ValueError(
+            f"measures is a {type(measures).__name__}: functions by their names are right, {{'contrast': contrast}}"
+        )
     for name, metric in measures.items():
         if not name.isidentifier() or name in TAKEN:
             raise ValueError(

@@ -166,16 +166,22 @@ def _photographs(targets: FacetTargets, c: int) -> list[dict[str, object]]:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A completed run read back."""
+    """A completed run read back. Its targets are those of `FacetTargets.load(folder / "targets")`."""
 
-    folder: Path
-    metrics: dict  # without the hashes of the files
+    folder: Path  # where it lies
+    metrics: dict  # what metrics.json holds, without the hashes of the files
     images: Tensor  # [C, ch, S, S] in 0..1
-    history: dict[str, list[float]]
+    history: dict[str, list[float]]  # columns step, facet, loss terms …; of a `Visualization` it is fit.history
+
+    def __repr__(self) -> str:
+        """One line for a prompt, which would otherwise print every pixel."""
+        return f"<StoredRun {self.folder}: {len(self.images)} facets>"
 
 
 def read_run(folder: str | os.PathLike[str]) -> StoredRun:
-    """Read a run folder. Raises ValueError, in one line, where it holds no completed run.
+    """Read a run folder, what `Visualization.save` or the command wrote.
+
+    folder: the run's; `~` is expanded. Raises ValueError, in one line, where it holds no completed run.
 
     The folder may be anybody's: JSON, safetensors and Parquet are read, nothing in them is run, no link is followed.
     """

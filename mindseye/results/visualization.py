@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
@@ -37,7 +36,7 @@ from mindseye.results.pictures import contact_sheet, facet_labels
 from mindseye.results.run_folder import write_run
 from mindseye.visualizer.canvas import FourierCanvas
 from mindseye.visualizer.checkpoints import Checkpoint
-from mindseye.visualizer.fitting import Announce, Fit, MakeCanvas, Report, calibrated_adam, fit
+from mindseye.visualizer.fitting import Announce, Filter, Fit, MakeCanvas, Report, calibrated_adam, check_parts, fit
 from mindseye.visualizer.objective import LossFunction, Objective
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
@@ -55,16 +54,24 @@ KEY_MEASURES = (
 
 @dataclass(frozen=True)
 class Visualization:
-    """What a run gives: `images` [C, ch, S, S] in 0..1 and everything known of them."""
+    """What a run gives: the pictures and everything known of them.
 
-    images: Tensor
-    metrics: dict[str, Any]
-    targets: FacetTargets
-    fit: Fit
-    title: str
+    The loss of every step is `fit.history`, a column each (a run read back by `read_run` has it as `history`), and the
+    pictures on the way are `fit.snapshots`.
+    """
+
+    images: Tensor  # [C, ch, S, S] in 0..1, one a facet
+    metrics: dict[str, Any]  # what metrics.json holds: facets, a row each; summary, their mean; baselines; provenance
+    targets: FacetTargets  # what was drawn
+    fit: Fit  # the optimisation: history, snapshots, seconds
+    title: str  # network and layer, in one line
 
     def save(self, path: str | os.PathLike[str], config: str | None = None) -> Path:
-        """Write the run folder; metrics.json, last, makes it whole. `config` is its config.yaml, if there is one."""
+        """Write the run folder `path`; metrics.json, last, makes it whole.
+
+        `config` is its config.yaml, if there is one. An earlier run's result is replaced. Raises ValueError where the
+        folder holds what is no run's, and OSError.
+        """
         folder = Path(path).expanduser()
         write_run(
             folder,
@@ -120,7 +127,7 @@ def visualize(
     schedules: Schedules | None = None,
     transformations: Transformations | None = None,
     optimizer: Callable[[Iterator[nn.Parameter]], Optimizer] = calibrated_adam,
-    filters: Sequence[pl.Callback] = (),
+    filters: Sequence[Filter] = (),
     previous: str | None = None,
     facets_per_batch: int | None = None,
     seed: int = 0,
@@ -139,11 +146,43 @@ def visualize(
 ) -> Visualization:
     """Draw one image per facet of `targets` and measure it beside its baselines.
 
-    `references` (see `transfer_reference`) are further networks to judge the pictures by, `measures` further figures by
+    The defaults are the calibrated method. network: of `load_network`. targets: of `discover_facets`; the layer and the
+    top-k channels stand in them.
+
+    steps: how many the optimisation takes, 1 or more. objective: what is minimised, a `LossFunction`; None is
+    `Objective()`. canvas: what is trained in place of the pixels, a class or function of the initial images
+    [C, ch, S, S] and the photographs [C, N, ch, S, S], both in 0..1, that gives a `Canvas`; `FourierCanvas` if nothing
+    is said. previous: the name of the layer whose activation the penalty P is on; None is the tensor that enters the
+    target layer.
+
+    schedules: how rates and strengths change from the first step to the last; None is `Schedules()`.
+    transformations: the ranges of the random views and their noise; None is `Transformations()`. optimizer: a function
+    of the canvas's parameters that gives a torch.optim.Optimizer, whose learning rate `schedules` sets at every step;
+    Adam without momentum if nothing is said. filters: what is done to the pictures after each step, in this order, each
+    a `PeriodicFilter`, another Lightning callback, or a function of the images [C, ch, S, S] in 0..1, which runs every
+    10 steps; none if nothing is said. seed: of views, noise and the baseline
+    that is noise; the same one on the same machine gives the same bytes.
+
+    facets_per_batch: how many facets are computed at once, which bounds memory and leaves the pictures as they are;
+    None is all. accelerator: Lightning's word, "auto", "cpu", "gpu" or "mps". devices: how many processes, each with a
+    device of its own, share the facets out among them, 1 or more. precision: in which the network computes, "float32",
+    "bfloat16" or "float16"; pictures and sums stay in float32. compile: whether torch.compile writes the network's
+    program, which takes a minute first.
+
+    snapshots_every: steps between two pictures that are kept on the way, 1 or more. gradients_every: steps between two
+    looks at each loss term's own gradient, which cost three further passes back; None is never. logger: one of
+    Lightning's loggers, or several; None is none. report: called every 10 steps with (step, {term: mean over the
+    facets}). announce: called with one line of text when something begins that has no steps. checkpoint: where the fit
+    is kept while it runs and gone on from, a `mindseye.visualizer.checkpoints.Checkpoint`; None is nowhere.
+
+    references: further networks to judge the pictures by, each of `transfer_reference`. measures: further figures by
     their names, each a function of (pictures [C, ch, S, S] in 0..1, their activations [C, D, H', W'], targets) that
-    gives [C], tried on the initial images before anything is drawn. The other arguments are those of
-    `mindseye.visualizer.fitting.fit`; the defaults are the calibrated method. ValueError in one line.
-    A facet that was stopped (see there) says so in its row, `stopped`; the summary and the baselines' leave it out.
+    gives [C]; they are tried on the initial images before anything is drawn.
+
+    A facet whose loss, gradient or picture is no longer finite is stopped and stays as it was before that step; its row
+    in the measures says so, `stopped`, and the summary and the baselines' leave it out.
+
+    Raises ValueError in one line for what cannot be done, also where every facet is stopped.
 
     >>> from mindseye.demo.photographs import write_photographs
     >>> import mindseye as me, tempfile
@@ -157,7 +196,10 @@ def visualize(
     (torch.Size([2, 3, 32, 32]), ['contrast', 'diversity', 'fidelity', 'naturalness', 'retrieval', 'selectivity'])
     >>> folder.cleanup()
     """
-    objective = objective or Objective()
+    if not isinstance(references, Sequence) or not all(isinstance(one, TransferReference) for one in references):
+        raise ValueError("references: a list of what transfer_reference gives is right")
+    objective = Objective() if objective is None else objective
+    check_parts(targets, objective, canvas, filters)
     prepared = prepare(network, targets.layer, previous)
     if measures:  # a measure that fails costs no drawing
         check_names(measures)

@@ -121,12 +121,14 @@ class PixelCanvas(Canvas):
     """The pixels themselves, in 0..1. Steps that leave the range are brought back to it by `forward`'s clamp.
 
     The clamp passes gradients straight through, so that a pixel that has left can return.
+
+    initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S], unused here. init: "facet"
+    starts from `initial`, "noise" from mid-grey with a little noise. seed: of that noise.
     """
 
     per_facet = ("pixels",)
 
     def __init__(self, initial: Tensor, photographs: Tensor, *, init: Init = "facet", seed: int = 0) -> None:
-        """initial [C, ch, S, S] in 0..1; photographs (unused here) as every canvas takes them."""
         super().__init__()
         self.side = initial.shape[-1]
         self.pixels = nn.Parameter(first_images(initial, init, seed).clone())
@@ -197,9 +199,11 @@ def spectral_amplitude(side: int, decay: float) -> Tensor:
 class FourierCanvas(_SpectralCanvas):
     """A scaled spectrum of decorrelated logits (Olah et al., Feature Visualization, 2017), in the photographs' colours.
 
-    decay: the power of 1/f that coefficients are scaled by; photographs' own is near 1, a larger one prefers broad
-    forms. decorrelate: mix the channels by the square root of the covariance of the photographs' logits, so that one
-    step changes colours as photographs vary.
+    initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1, for their colours.
+    decay: the power of 1/f that coefficients are scaled by, 0 to 5; photographs' own is near 1, a larger one prefers
+    broad forms. decorrelate: mix the channels by the square root of the covariance of the photographs' logits, so that
+    one step changes colours as photographs vary. init: "facet" starts from `initial`, "noise" from mid-grey with a
+    little noise. seed: of that noise. Raises ValueError.
     """
 
     per_facet = ("spectrum",)
@@ -214,7 +218,6 @@ class FourierCanvas(_SpectralCanvas):
         init: Init = "facet",
         seed: int = 0,
     ) -> None:
-        """initial [C, ch, S, S] in 0..1; photographs [C, N, ch, S, S] in 0..1, for their colours. Raises ValueError."""
         if not 0 <= decay <= STEEPEST:
             raise ValueError(f"canvas.decay={decay}: 0 to {STEEPEST:g} is right; photographs' own is near 1")
         ch = initial.shape[1]
@@ -235,6 +238,10 @@ class MacoCanvas(_SpectralCanvas):
     """Only phases are trained; every magnitude stays the mean magnitude of the facet's photographs.
 
     MACO (Fel et al., NeurIPS 2023), with decorrelated logits. `encode` keeps a picture's phases and mean colour.
+
+    initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1, for magnitudes and
+    colours. init: "facet" starts from the phases of `initial`, "noise" from mid-grey with a little noise. seed: of that
+    noise.
     """
 
     per_facet = ("magnitude", "phase")
@@ -242,7 +249,6 @@ class MacoCanvas(_SpectralCanvas):
     magnitude: Tensor
 
     def __init__(self, initial: Tensor, photographs: Tensor, *, init: Init = "facet", seed: int = 0) -> None:
-        """initial [C, ch, S, S] in 0..1; photographs [C, N, ch, S, S] in 0..1."""
         super().__init__(tuple(initial.shape), ColourStatistics.of(photographs.flatten(0, 1)), decay=0.0)
         magnitudes = [self.to_spectrum(self.unsquash(facet)).abs().mean(dim=0) for facet in photographs]
         self.register_buffer("magnitude", torch.stack(magnitudes))

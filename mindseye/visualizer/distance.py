@@ -89,11 +89,11 @@ def negative_log_likelihood(x: Tensor, b: Tensor, r: Tensor) -> Tensor:
 
 
 class AdaptiveDistance(nn.Module):
-    """Barron's loss with its own scale and shape for each facet.
+    """Barron's loss with its own scale and shape for each of C = `facets` facets.
 
-    `r` [C] > smallest_scale and `b` [C] in SHAPE_RANGE are softplus and sigmoid of free parameters, which start at
-    r = `scale` and b = `shape`. forward(x [c]) -> [c] is the negative log-likelihood; `trainable=False` keeps both
-    where they start.
+    `r` [C] above `smallest_scale` and `b` [C] inside (0.001, 1.999) are softplus and sigmoid of free parameters, which
+    start at r = `scale` and b = `shape`. forward(x [c]) -> [c] is the negative log-likelihood. Where `trainable` is
+    False both stay where they start. Raises ValueError for a start outside of these ranges.
     """
 
     def __init__(

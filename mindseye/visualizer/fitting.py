@@ -1,6 +1,7 @@
 """One call that draws all facets: canvas, module, callbacks and Lightning's trainer put together."""
 
 import copy
+import inspect
 import logging
 import statistics
 import tempfile
@@ -20,7 +21,7 @@ from torch.optim import Adam, Optimizer
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
-from mindseye.visualizer.callbacks import Checkpointing, History, Schedule, Snapshots, Stopping
+from mindseye.visualizer.callbacks import Checkpointing, FunctionFilter, History, Schedule, Snapshots, Stopping
 from mindseye.visualizer.canvas import Canvas, FourierCanvas
 from mindseye.visualizer.checkpoints import Checkpoint, SafetensorsIO, read_state
 from mindseye.visualizer.data import FacetTargetsDataModule
@@ -34,6 +35,7 @@ from mindseye.visualizer.stopping import Stopped, nothing_left
 from mindseye.visualizer.tracking import as_trackers, track_pictures
 from mindseye.visualizer.transformations import Transformations
 
+Filter = pl.Callback | Callable[[Tensor], Tensor]  # a function runs every 10 steps, see FunctionFilter
 MakeCanvas = Callable[[Tensor, Tensor], Canvas]
 Report = Callable[[int, dict[str, float]], None]
 Announce = Callable[[str], None]
@@ -45,11 +47,15 @@ class Fit:
     """What the optimisation gives. Everything is on the host."""
 
     images: Tensor  # [C, ch, S, S] in 0..1
-    snapshots: dict[int, Tensor]  # step -> uint8 [C, ch, S, S]
-    history: dict[str, list[float | None]]  # see callbacks.History.table
-    seconds: float
+    snapshots: dict[int, Tensor]  # the pictures on the way: step -> uint8 [C, ch, S, S]
+    history: dict[str, list[float | None]]  # columns step, facet, loss terms, r, b, schedules; a row per step and facet
+    seconds: float  # all of it, those before an interruption too
     step_ms: float  # the median after the first few steps
     stopped: dict[int, Stopped]  # facet -> since when and why it is as it is; empty where all went well
+
+    def __repr__(self) -> str:
+        """One line for a prompt, which would otherwise print every pixel."""
+        return f"<Fit of {len(self.images)} facets: {self.history['step'][-1]} steps, {self.seconds:.1f} s>"
 
 
 def calibrated_adam(parameters: Iterator[nn.Parameter]) -> Optimizer:
@@ -113,7 +119,7 @@ def fit(
     transformations: Transformations | None = None,
     optimizer: Callable[[Iterator[nn.Parameter]], Optimizer] = calibrated_adam,
     adaptive_lr: float = 0.02,
-    filters: Sequence[pl.Callback] = (),
+    filters: Sequence[Filter] = (),
     previous: str | None = None,
     facets_per_batch: int | None = None,
     seed: int = 0,
@@ -132,14 +138,14 @@ def fit(
     """Draw every facet of `targets`.
 
     canvas(initial [C, ch, S, S], photographs [C, N, ch, S, S]) makes the trainable images. filters: callbacks that run
-    after each step, in order; none by default. previous: the layer that the penalty P is on, by default the
-    tensor entering the target. devices: processes, each with a device of its own, that share the facets out among
-    them; on a CPU they also share out the threads. precision and compile: how the network runs, see
-    `mindseye.networks.preparing`; pictures and sums stay in float32. report(step, terms) is called every `log_every`
-    steps with means over the facets (with several devices, over those of the first), announce(what) when something
-    begins that has no steps. logger: one of Lightning's, or several, see `mindseye.visualizer.tracking`; with several
-    devices they are told everything at the end. gradients_every: see FacetVisualizer. The other arguments are those of
-    FacetVisualizer and of Lightning's Trainer.
+    after each step, in order, or functions of the images [C, ch, S, S] in 0..1; none by default. previous: the layer
+    that the penalty P is on, by default the tensor entering the target. devices: processes, each with a device of its
+    own, that share the facets out among them; on a CPU they also share out the threads. precision and compile: how the
+    network runs, see `mindseye.networks.preparing`; pictures and sums stay in float32. report(step, terms) is called
+    every `log_every` steps with means over the facets (with several devices, over those of the first), announce(what)
+    when something begins that has no steps. logger: one of Lightning's, or several, see `mindseye.visualizer.tracking`;
+    with several devices they are told everything at the end. gradients_every: see FacetVisualizer. The other arguments
+    are those of FacetVisualizer and of Lightning's Trainer.
 
     checkpoint: where the fit is kept while it runs, and gone on from. While the steps run SIGTERM, SIGINT, SIGUSR1 and
     SIGUSR2 then wait for the end of their step: the checkpoint is written and the handler that stood before is called.
@@ -151,6 +157,8 @@ def fit(
 
     Raises ValueError in one line; also where every facet is stopped.
     """
+    objective = Objective() if objective is None else objective
+    check_parts(targets, objective, canvas, filters)
     if steps < 1:
         raise ValueError(f"steps={steps}: 1 or more is right")
     if gradients_every is not None and gradients_every < 1:
@@ -173,7 +181,7 @@ def fit(
     module = FacetVisualizer(
         prepared,
         canvas(targets.initial, targets.photographs.float() / 255),
-        objective or Objective(),
+        objective,
         schedules or Schedules(),
         Transformations() if transformations is None else transformations,
         optimizer,
@@ -224,6 +232,37 @@ def fit(
     return fitted
 
 
+def check_parts(targets: object, objective: object, canvas: object, filters: object) -> None:
+    """Raises ValueError, in one line, for a part of one's own that is given as what it is not."""
+    if not isinstance(targets, FacetTargets):
+        raise ValueError(f"the targets are a {type(targets).__name__}: discover_facets gives what is right")
+    if isinstance(objective, type):
+        raise ValueError(f"the objective is the class {objective.__name__}: one of it is right, {objective.__name__}()")
+    wanted = ("gain", "adaptive", "adaptive_distance", "weights", "__call__")
+    lacking = [name for name in wanted if not hasattr(objective, name)]
+    if lacking:
+        raise ValueError(
+            f"the objective, {_called(objective)}, has no {', '.join(lacking)}: one of a class with what LossFunction "
+            "lists is right, or of a subclass of Objective"
+        )
+    if isinstance(canvas, nn.Module):
+        kind = type(canvas).__name__
+        raise ValueError(f"the canvas is one {kind}: the class is right, {kind}, called with the photographs later")
+    if not isinstance(filters, list | tuple):
+        raise ValueError(f"filters is {_called(filters)}: a list of them is right")
+    for one in filters:
+        if isinstance(one, type):
+            raise ValueError(f"a filter is the class {one.__name__}: one of it is right, {one.__name__}()")
+        if not (isinstance(one, pl.Callback) or callable(one)):
+            raise ValueError(
+                f"a filter is {_called(one)}: one of a subclass of PeriodicFilter, or a function of images, is right"
+            )
+
+
+def _called(thing: object) -> str:
+    return f"the function {thing.__name__}" if inspect.isfunction(thing) else f"a {type(thing).__name__}"
+
+
 def count_processes(devices: int, facets: int, accelerator: str) -> int:
     """How many processes draw so many facets. Raises ValueError where there are not as many devices."""
     if devices < 1:
@@ -244,7 +283,7 @@ def count_processes(devices: int, facets: int, accelerator: str) -> int:
 
 
 def _callbacks(
-    filters: Sequence[pl.Callback],
+    filters: Sequence[Filter],
     heard: tuple[Report | None, Announce | None],
     compile: bool,
     snapshots_every: int,
@@ -254,7 +293,8 @@ def _callbacks(
     """All callbacks in the order in which they must run."""
     report, announce = heard
     snapshots = Snapshots(snapshots_every)
-    callbacks = [Schedule(), *filters, Stopping(), History(log_every, report), snapshots, _StepClock(log_every)]
+    own = [one if isinstance(one, pl.Callback) else FunctionFilter(one) for one in filters]
+    callbacks = [Schedule(), *own, Stopping(), History(log_every, report), snapshots, _StepClock(log_every)]
     if compile:
         callbacks.insert(0, _WarmUp(announce))
     if checkpoint is not None:

@@ -43,10 +43,10 @@ class Schedules:
 
     Lengths are fractions of the image's side, so they mean the same at any size.
 
-    lr: learning rate of the image. penalty: λ of Eq. 4. mask_sigma: standard deviation of the centre mask. blur_sigma:
-    standard deviation of the Gaussian blur. denoise_weight: the weight of the image against its total variation, times
-    the side (1024 is a weight of 2 at 512 pixels; a smaller one denoises more). views: how much of the ranges in
-    Transformations, and of its noise, is used, 0 to 1.
+    lr: learning rate of the image. penalty: λ of Eq. 4. mask_sigma: standard deviation of the centre mask.
+    blur_sigma: standard deviation of the Gaussian blur. denoise_weight: the weight of the image against its total
+    variation, times the side (1024 is a weight of 2 at 512 pixels; a smaller one denoises more). views: how much of
+    the ranges in Transformations, and of its noise, is used, 0 to 1.
     """
 
     lr: Linear = Linear(0.015, 0.005)

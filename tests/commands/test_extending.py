@@ -13,7 +13,8 @@ import torch
 import warm
 
 import mindseye as me
-from mindseye.commands.configuration import ConfigurationError, check_overrides
+from mindseye.commands.configuration import ConfigurationError, check_overrides, compose
+from mindseye.commands.visualize import make_parts
 from mindseye.results.run_folder import read_run
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
@@ -32,7 +33,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     (folder / "mine").mkdir()
     parts = [block for block in BLOCKS if not block.startswith("me.")]
-    assert len(parts) == 4
+    assert len(parts) == 6
     (folder / "mine" / "__init__.py").write_text("\n".join(parts))
     assert set(YAML) == {"objective/mean.yaml", "canvas/grey.yaml"}
     for name, content in YAML.items():
@@ -128,6 +129,29 @@ def test_the_same_from_python(place, network, targets, monkeypatch, tmp_path):
     said = json.loads((result.save(tmp_path / "run") / "metrics.json").read_text())
     assert {"sparsity", "largest"} <= set(said["summary"])
     assert {"sparsity", "largest"} <= set(said["baselines"]["noise"])
+
+
+def test_one_more_term_is_minimised(place, network, targets, monkeypatch):
+    """Of the same settings: the other terms at the first step are the same, and the total has it, five times."""
+    monkeypatch.syspath_prepend(place)
+    mine = importlib.import_module("mine")
+    darker = me.visualize(network, targets, steps=1, objective=mine.Darker(gain=1.5), accelerator="cpu").fit.history
+    plain = me.visualize(network, targets, steps=1, objective=me.Objective(gain=1.5), accelerator="cpu").fit.history
+    assert darker["dm"] == plain["dm"]
+    added = [with_it - without for with_it, without in zip(darker["total"], plain["total"], strict=True)]
+    assert all(0.5 < one < 5 for one in added)  # of a mean in 0..1, neither black nor white
+
+
+def test_one_more_term_and_a_function_as_a_filter_on_the_command(place, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    overrides = ["objective._target_=mine.Darker", "objective.gain=1.5"]
+    filters = ["+filters.darken._target_=mine.darken", "+filters.darken._partial_=true"]
+    check_overrides([*overrides, *filters])
+    parts = make_parts(compose([*overrides, *filters]))
+    assert type(parts["objective"]).__name__ == "Darker"
+    assert parts["objective"].gain == 1.5
+    assert torch.equal(parts["filters"][-1](torch.ones(1, 3, 2, 2)), torch.full((1, 3, 2, 2), 0.9))
 
 
 @pytest.mark.parametrize(

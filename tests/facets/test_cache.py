@@ -715,6 +715,10 @@ def test_a_network_that_computes_otherwise_with_the_same_weights(tmp_path):
     assert architecture(torch.fx.symbolic_trace(Small())) != architecture(Small())
     assert architecture(Small().to(memory_format=torch.channels_last)) != architecture(Small())
     assert architecture(Small().double()) != architecture(Small())
+    # a Network prints one line, and so may a module of somebody's own
+    bodies = [nn.Sequential(nn.Conv2d(3, 4, 3), end) for end in (nn.Tanh(), nn.Sigmoid())]
+    tanh, sigmoid = (architecture(Network(body, [0.5] * 3, [0.5] * 3, "own")) for body in bodies)
+    assert tanh != sigmoid
 
 
 def test_another_way_to_read_files_is_another_key(cache, noise, monkeypatch, tmp_path):

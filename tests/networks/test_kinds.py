@@ -303,3 +303,56 @@ def test_a_buffer_of_five_dimensions_stops_nothing():
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(prepared(images)[0], body((images - 0.5) / 0.5), atol=1e-5)
+
+
+class TakesMore(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+
+    def forward(self, images: Tensor, meta: Tensor) -> Tensor:
+        return self.conv(images) * meta
+
+
+class TakesABatch(TakesMore):
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.conv(batch["image"])
+
+
+class TakesAPair(TakesMore):
+    def forward(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        images, _, _, _ = batch
+        return self.conv(images)
+
+
+class TakesAnObject(TakesMore):
+    def forward(self, batch: object) -> Tensor:
+        return self.conv(batch.images)
+
+
+@pytest.mark.parametrize("kind", [TakesMore, TakesABatch, TakesAPair, TakesAnObject])
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
+def test_a_forward_of_something_else_than_images_is_one_line(photographs, kind):
+    network = load_network(kind(), mean=[0.5] * 3, std=[0.5] * 3, size=48)
+    for look in (lambda: discover_facets(network, photographs, "conv", facets=2, k=2), lambda: network(IMAGES)):
+        with pytest.raises(ValueError, match="wrap one that takes something else in a module") as caught:
+            look()
+        assert "\n" not in str(caught.value)
+        assert kind is TakesMore or "of test_kinds.py" in str(caught.value)
+
+
+IMAGES = torch.rand(1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_network_in_another_precision_is_copied_into_float32(photographs, dtype):
+    """The caller's own stays as it is, and the layer gives what it gives, up to the rounding of the weights."""
+    body = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU())
+    right = body.eval()(IMAGES * 2 - 1).detach()
+    network = load_network(body.to(dtype), mean=[0.5] * 3, std=[0.5] * 3, size=48)
+    assert {weight.dtype for weight in body.parameters()} == {dtype}
+    assert torch.allclose(network(IMAGES), right, atol=0.02)
+    found = discover_facets(network, photographs, "2", facets=2, k=2, N=2)
+    assert found.maps.isfinite().all()
+    plain = nn.Sequential(nn.Conv2d(3, 6, 3))
+    assert load_network(plain, mean=[0.5] * 3, std=[0.5] * 3).body is plain  # no copy where none is needed

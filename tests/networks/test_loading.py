@@ -426,3 +426,32 @@ def test_the_demo() -> None:
     network = load_network("demo", weights=None)
     assert network.name == "demo"
     assert network(torch.rand(2, 3, network.size, network.size)).shape == (2, len(network.classes))
+
+
+FAILS = """
+import torch
+from torch import nn
+
+def misfit():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3))
+    net.load_state_dict({"model.0.weight": torch.zeros(4, 3, 3, 3), "model.0.bias": torch.zeros(4)})
+    return net
+
+def whole():
+    return torch.load("whole.pth", weights_only=True)
+"""
+
+
+def test_a_mistake_in_ones_own_function_is_one_line_with_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my_failing_net.py").write_text(FAILS)
+    torch.save(nn.Sequential(nn.Conv2d(3, 4, 3)), "whole.pth")
+    misfit = r"net.py:misfit failed: RuntimeError in line 7 of my_failing_net.py: Error\(s\) in loading .*Missing key"
+    whole = "net.py:whole failed: UnpicklingError in line 11 of my_failing_net.py: Weights only"
+    for target, message in (("misfit", misfit), ("whole", whole)):
+        with pytest.raises(ValueError, match=message) as caught:
+            callable_network(f"my_failing_net.py:{target}", **HALF)
+        said = str(caught.value)
+        assert not {"\n", "\x1b", "\t"} & {*said}
+        assert len(said) < 400
+        assert caught.value.__cause__ is not None  # the log has the whole of it

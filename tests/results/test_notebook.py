@@ -105,6 +105,29 @@ def test_a_prompt_shows_one_line(targets, result):
     assert f"{result.metrics['summary']['fidelity']['cosine']:.3f}" in repr(result)
 
 
+def test_nothing_public_prints_all_it_holds(network, photographs, targets, result, tmp_path):
+    assert repr(photographs) == f"<Photographs: 24 under {photographs.root}, read as 3 × 48 × 48>"
+    named = " · early layer2.0, middle layer3.0, late layer4.0>"
+    assert re.fullmatch(r"<Network demo: 3 channels, 96 pixels, [\d,]+ weights" + named, repr(network))
+    judge = me.transfer_reference(network, "layer2.0", targets, photographs)
+    assert repr(judge) == "<TransferReference demo at layer2.0: 3 facets>"
+    assert re.fullmatch(r"<Fit of 3 facets: 1 steps, [\d.]+ s>", repr(result.fit))
+    stored = me.read_run(result.save(tmp_path / "run"))
+    assert repr(stored) == f"<StoredRun {tmp_path / 'run'}: 3 facets>"
+
+
+def test_photographs_show_the_first_of_them(photographs, tmp_path):
+    page = Page(photographs._repr_html_())
+    shown = picture(page.images[0])
+    assert shown.width > 7 * shown.height  # eight side by side
+    first = shown.crop((0, 0, shown.height, shown.height)).resize((1, 1), Image.Resampling.BOX)
+    seen = photographs.read(0).float().mean(dim=(1, 2)).tolist()
+    assert first.getpixel((0, 0)) == pytest.approx(seen, abs=3)
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(b"no picture")
+    assert not Page(me.load_photographs(tmp_path, size=8)._repr_html_()).images
+
+
 def test_names_are_data(targets, result):
     named = replace(targets, root=EVIL, layer=EVIL, paths=tuple(EVIL for _ in targets.paths))
     for shown in (named, replace(result, targets=named, title=EVIL)):

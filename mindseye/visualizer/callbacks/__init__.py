@@ -3,7 +3,7 @@
 from mindseye.visualizer.callbacks.blur import Blur
 from mindseye.visualizer.callbacks.checkpointing import Checkpointing
 from mindseye.visualizer.callbacks.gradient_mask import GradientMask
-from mindseye.visualizer.callbacks.periodic import PeriodicFilter
+from mindseye.visualizer.callbacks.periodic import FunctionFilter, PeriodicFilter
 from mindseye.visualizer.callbacks.released import Brighten, RoundToLevels
 from mindseye.visualizer.callbacks.schedule import Schedule
 from mindseye.visualizer.callbacks.snapshots import History, Snapshots
@@ -11,6 +11,6 @@ from mindseye.visualizer.callbacks.stopping import Stopping
 from mindseye.visualizer.callbacks.tv_denoise import TVDenoise
 
 __all__ = [
-    "Blur", "Brighten", "Checkpointing", "GradientMask", "History", "PeriodicFilter", "RoundToLevels", "Schedule",
-    "Snapshots", "Stopping", "TVDenoise",
+    "Blur", "Brighten", "Checkpointing", "FunctionFilter", "GradientMask", "History", "PeriodicFilter",
+    "RoundToLevels", "Schedule", "Snapshots", "Stopping", "TVDenoise",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """What every filter that runs each so many steps shares: when it is its turn, and where in the picture it works."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -40,7 +41,26 @@ class PeriodicFilter(pl.Callback):
         if (batch_idx + 1) % self.every:
             return
         images, now = pl_module.images(), pl_module.now
+        filtered = self.filtered(images, now)
+        if not isinstance(filtered, Tensor) or filtered.shape != images.shape:
+            given = list(filtered.shape) if isinstance(filtered, Tensor) else type(filtered).__name__
+            raise ValueError(f"a filter gives {given} for pictures {list(images.shape)}: the same shape is right")
         mask = None
         if self.where == "centre":
             mask = centre_mask(pl_module.canvas.side, now["mask_sigma"], pl_module.device)
-        pl_module.canvas.encode(blend(images, self.filtered(images, now), mask))
+        pl_module.canvas.encode(blend(images, filtered, mask))
+
+
+class FunctionFilter(PeriodicFilter):
+    """A function as a filter: `function` of images [C, ch, S, S] in 0..1 gives images of the same shape.
+
+    What it gives is taken whole, everywhere in the picture. every: steps from one time to the next, 1 or more.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor], every: int = 10) -> None:
+        super().__init__(every, where="everywhere")
+        self.function = function
+
+    def filtered(self, images: Tensor, now: dict[str, float]) -> Tensor:
+        """What the function gives."""
+        return self.function(images)

@@ -12,7 +12,8 @@ class TVDenoise(PeriodicFilter):
     A weight is one over a length: of two sizes of the same picture the larger needs the smaller weight per pixel for
     the same effect.
 
-    iterations, at most, and tolerance: as in `tv_denoise`, None is the backend's own. backend: `primal_dual`, on the
+    `every` and `where`: see `PeriodicFilter`. iterations: at most so many, 1 or more. tolerance: how near the minimum
+    is near enough, 0 or more; None of either is the backend's own, see `tv_denoise`. backend: `primal_dual`, on the
     pictures' device; `skimage`, scikit-image's split Bregman on the host. Wrong values raise a ValueError.
     """
 

@@ -1,0 +1,97 @@
+"""Slips in Python: what is given in place of what is right is refused in one line that says what is."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import mindseye as me
+from mindseye.visualizer.callbacks import Blur, FunctionFilter
+from mindseye.visualizer.canvas import PixelCanvas
+from mindseye.visualizer.fitting import fit
+
+BODY = nn.Sequential(nn.Conv2d(3, 4, 3))
+HALF = {"mean": [0.5] * 3, "std": [0.25] * 3}
+
+
+def refused(call, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_network_and_what_are_no_photographs(network, photographs, targets):
+    refused(lambda: me.discover_facets(network, "folder", "layer3.0"), r"photographs are a str: load_photographs\(")
+    for call in (
+        lambda: me.discover_facets(BODY, photographs, "0"),
+        lambda: me.visualize(BODY, targets),
+        lambda: me.transfer_reference(BODY, "0", targets, photographs),
+    ):
+        refused(call, r"bare Sequential: load_network\(module, mean=…, std=…")
+    refused(lambda: me.visualize("resnet18", targets), "the network is a str: load_network gives")
+    refused(lambda: me.visualize(network, photographs), "the targets are a Photographs: discover_facets gives")
+
+
+class Mine(me.Objective):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"objective": Mine}, r"the objective is the class Mine: one of it is right, Mine\(\)"),
+        ({"objective": lambda images: images}, "the objective, the function <lambda>, has no gain, adaptive, adapt"),
+        ({"filters": [Blur]}, r"a filter is the class Blur: one of it is right, Blur\(\)"),
+        ({"filters": Blur()}, "filters is a Blur: a list of them is right"),
+        ({"filters": [3]}, "a filter is a int: one of a subclass of PeriodicFilter, or a function"),
+        ({"canvas": PixelCanvas(torch.zeros(1, 3, 4, 4), None)}, "the canvas is one PixelCanvas: the class is right"),
+        ({"measures": [len]}, "measures is a list: functions by their names"),
+        ({"references": 3}, "a list of what transfer_reference gives"),
+    ],
+)
+def test_parts_that_are_none(network, targets, given, message):
+    refused(lambda: me.visualize(network, targets, steps=1, **given), message)
+
+
+def test_sizes(photograph_folder):
+    for size in ((64, 48), "64", 0, 2.5):
+        refused(lambda size=size: me.load_photographs(photograph_folder, size=size), "one whole number of at least 1")
+        refused(lambda size=size: me.load_network(BODY, size=size, **HALF), "one whole number of at least 1")
+
+
+def test_files_that_are_no_networks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(BODY.state_dict(), "best.pth")
+    for name in ("best.pth", "lm.ckpt", Path("best.pth"), tmp_path / "best.pth"):
+        refused(lambda name=name: me.load_network(name, **HALF), r"file of weights.*load_network\(build\(\), weights=")
+    refused(lambda: me.load_network("e.pt2", **HALF), r"load_network\(torch.export.load\('e.pt2'\)")
+    refused(lambda: me.load_network(Path("my_net.py"), **HALF), "'my_net.py:FUNCTION' is right")
+    assert me.load_network(BODY, weights="best.pth", **HALF).channels == 3  # what is said to be right is
+
+
+def test_a_depth_in_place_of_a_layer(network, photographs):
+    refused(lambda: me.discover_facets(network, photographs, "late"), "'late': it is a depth .*layer=layer4.0 is")
+    refused(lambda: me.discover_facets(network, photographs, 3), "layer=3: the name of a module is right")
+
+
+# ---- a function as a filter ---------------------------------------------------------------------------------------
+
+
+def flat(images):
+    return images.mean(dim=(2, 3), keepdim=True).expand_as(images)
+
+
+def test_a_function_is_a_filter_every_ten_steps(network, targets):
+    """After step 10 each picture is its mean colour; step 11 goes on from there."""
+    fitted = fit(network, targets, steps=10, filters=[flat], snapshots_every=9, accelerator="cpu")
+    assert fitted.snapshots[9].float().flatten(2).std(dim=2).min() > 1
+    assert fitted.images.flatten(2).std(dim=2).max() < 1e-3
+    often = fit(network, targets, steps=2, filters=[FunctionFilter(flat, every=2)], accelerator="cpu")
+    assert often.images.flatten(2).std(dim=2).max() < 1e-3
+
+
+def test_a_filter_that_gives_another_shape(network, targets):
+    small = FunctionFilter(lambda images: images[:, :1], every=1)
+    one = {"steps": 1, "filters": [small], "accelerator": "cpu"}
+    refused(lambda: fit(network, targets, **one), r"a filter gives \[3, 1, 48, 48\]")
