@@ -294,21 +294,95 @@ def check_overrides(arguments: Sequence[str]) -> None:
     first = {one.key_or_group: _choices(one)[0] for one in overrides}
     where = [one.input_line for one in hydras if one.key_or_group == "hydra.searchpath"]
     if added:
-        check(compose([*where, *first.values()]))
+        task = compose([*where, *first.values()])
     else:
         task = composed.copy()
         with open_dict(task):
             del task["hydra"]
-        check(task)
+    check(task)
     _check_hydras_folders(composed)
+    if here := _runs_here(composed):
+        check_files(task)
+    check_layers(task)
     for one in overrides:
         alone = one.key_or_group in PLAIN_SETTINGS and one.key_or_group != "measure"
         if one.is_discrete_sweep() and alone:  # nothing else depends on their values
             for value in islice(one.sweep_iterator(), MOST_CELLS):
-                check_setting(one.key_or_group, getattr(value, "text", value))
+                value = getattr(value, "text", value)
+                check_setting(one.key_or_group, value)
+                if here and one.key_or_group == "images.root":
+                    _check_photographs(value)
             continue
         for other in _choices(one)[1:]:
-            check(compose([*where, *(other if key == one.key_or_group else value for key, value in first.items())]))
+            task = compose([*where, *(other if key == one.key_or_group else value for key, value in first.items())])
+            check(task)
+            if here:
+                check_files(task)
+            check_layers(task)
+
+
+def _runs_here(composed: DictConfig) -> bool:
+    """Whether jobs find files where this process does: on this machine, in this directory."""
+    launcher = str(composed.hydra.launcher.get("_target_"))
+    return launcher.endswith((".BasicLauncher", ".JoblibLauncher")) and composed.hydra.job.get("chdir") is not True
+
+
+def check_files(config: DictConfig) -> None:
+    """Refuse a folder of photographs, or a file of a network's function, that is not there. Imports nothing of them."""
+    _check_photographs(_settings(config.images).get("root"))
+    for place, node in _networks(config):
+        target = node.get("target")
+        if not isinstance(target, str) or "${" in target or not _is_ours(node):
+            continue
+        file, _, function = target.rpartition(":")
+        if target.endswith(".py"):
+            raise ConfigurationError(
+                f"{place}.target={target} is a file: {target}:FUNCTION is right, the function that builds the network"
+            )
+        if function and file.endswith(".py") and not os.path.isfile(os.path.expanduser(file)):
+            raise ConfigurationError(f"{place}.target={target}: there is no file {file} (looked in {os.getcwd()})")
+
+
+def _check_photographs(root: Any) -> None:
+    if root is None or "${" in str(root):
+        return
+    folder = os.path.expanduser(str(root))
+    if not os.path.isdir(folder):
+        what = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
+        raise ConfigurationError(f"images.root={root} {what}; name a folder of images or of class folders")
+
+
+def check_layers(config: DictConfig) -> None:
+    """Refuse networks none of whose layers is chosen: neither by its name nor by a depth that the network names."""
+    for place, node in _networks(config):
+        layer, depth = (config.layer, config.depth) if place == "network" else (node.get("layer"), "late")
+        if layer is not None or not isinstance(depth, str) or "${" in depth or not _is_ours(node):
+            continue
+        named = node.get("layers")
+        if named is None:
+            target = str(node.get("target", ""))
+            # A checkpoint of an architecture by its name has the layers of that, whatever it is called.
+            name = target if re.fullmatch(r"\w+", target) else str(node.get("name") or re.split(r"[.:]", target)[-1])
+            # The networks that have files in conf/ name their layers themselves, see KNOWN_LAYERS.
+            known = (config_folder() / "network" / f"{name}.yaml").is_file()
+        else:
+            known = not isinstance(named, dict) or named.get(depth) is not None
+        if not known:
+            key = "layer" if place == "network" else f"{place}.layer"
+            raise ConfigurationError(
+                f"{key} must be given: {place} names none for depth={depth}; {key}=NAME (`mindseye layers` lists them) "
+                f"or {place}.layers={{early: …, middle: …, late: …}} is right"
+            )
+
+
+def _networks(config: DictConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    yield "network", _settings(config.network)
+    yield from _named(_settings(config.transfer), "transfer")
+
+
+def _is_ours(node: Mapping[str, Any]) -> bool:
+    """Whether its settings mean what those in conf/network mean."""
+    return str(node["_target_"]).startswith("mindseye.networks.")
 
 
 def _check_hydras_folders(composed: DictConfig) -> None:

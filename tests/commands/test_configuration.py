@@ -203,6 +203,63 @@ def test_right_overrides_pass():
     check_overrides(["logger=[wandb,csv]", "logger.wandb.offline=false", "logger.wandb.tags=[a]"])
 
 
+# ---- what must be there before anything is imported ------------------------------------------------------------------
+
+OWN = ("network=callable", "network.mean=[0.5]", "network.std=[0.25]")
+NET = "network.target=nets/net.py:build"
+CHECKPOINT = ("network=checkpoint", "network.path=x.ckpt")
+THERE = [
+    ["images.root=photos"], ["images.root=photos/../photos"], ["images.root='my photos'"], ["images.root=~/photos"],
+    ["images.root=2012"], ["images.root=${oc.env:HOME}/photos"], ["-m", "images.root=photos,2012"],
+    ["hydra.job.chdir=true", "images.root=nowhere"],
+    ["hydra.launcher._target_=hydra_plugins.mindseye_launchers.SlurmLauncher", "images.root=/scratch/nowhere"],
+    [*OWN, NET, "layer=conv1"], [*OWN, "network.target='~/nets/net.py:build'", "layer=0"],
+    [*OWN, "network.target=no.such.module.build", "layer=1"], [*OWN, "network.target=no.py.module:build", "layer=1"],
+    [*OWN, NET, "network.layers={late: conv1}"], [*OWN, NET, "depth=early", "network.layers={early: conv1}"],
+    [*OWN, NET, "network.name=resnet18"], [*OWN, "network.target=torchvision.models.resnet18"],
+    [*CHECKPOINT, "network.target=resnet18", "network.name=mine"], ["-m", *OWN, NET, "layer=conv1,conv2"],
+    ["network=timm", "network.name=resnet50"],
+]  # fmt: skip
+NOT_THERE = [
+    (["images.root=nowhere"], "images.root=nowhere does not exist"),
+    (["images.root=net.py"], "images.root=net.py is a file, not a folder"),
+    (["images.root=~/nowhere"], "does not exist"),
+    (["-m", "images.root=photos,nowhere"], "images.root=nowhere does not exist"),
+    (["+hydra.sweeper.params={images.root: 'photos,nowhere'}"], "images.root=nowhere does not exist"),
+    (["-m", "images=demo,folder", "images.root=nowhere"], "does not exist"),
+    ([*OWN, "network.target=nofile.py:build", "layer=conv1"], "there is no file nofile.py"),
+    ([*OWN, "network.target=nets/net.py", "layer=conv1"], "nets/net.py:FUNCTION is right"),
+    ([*OWN, NET], "layer must be given"),
+    ([*OWN, NET, "network.layers={early: conv1}"], "names none for depth=late"),
+    (["network=torchvision", "network.name=alexnet"], "layer must be given"),
+    (["-m", "network=demo,torchvision", "network.name=alexnet"], "layer must be given"),
+    (["transfer=callable", "transfer.callable.target=nofile.py:build", "transfer.callable.layer=conv1",
+      "transfer.callable.mean=[0.5]", "transfer.callable.std=[0.5]"], "transfer.callable.target=nofile.py:build"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A current directory, which is the home folder too, with photographs in class folders and a network's file."""
+    for folder in ("photos/cat", "my photos", "2012", "nets"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("nets/net.py", "net.py"):
+        (tmp_path / file).write_text("raise RuntimeError('nothing imports this')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.mark.parametrize("words", THERE, ids=str)
+def test_what_is_there_passes(words, place):
+    check_overrides([quoted(word) for word in words])
+
+
+@pytest.mark.parametrize(("words", "message"), NOT_THERE, ids=str)
+def test_what_is_not_there_is_said_before_anything_starts(words, message, place):
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        check_overrides([quoted(word) for word in words])
+
+
 @pytest.mark.parametrize(
     ("value", "hint", "right"),
     [
