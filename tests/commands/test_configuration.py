@@ -1,4 +1,5 @@
 import re
+import sys
 from inspect import signature
 from itertools import product
 from pathlib import Path
@@ -16,6 +17,7 @@ from mindseye.commands.configuration import (
     config_folder,
     escaped,
     fits,
+    make,
     quoted,
 )
 from mindseye.results.visualization import visualize
@@ -144,6 +146,9 @@ WRONG = {
     "measure=fidelity": "fidelity.cosine",
     "measure=transfer.cosine": "transfer=NETWORK",
     "checkpoint=0": "a number of at least 1",
+    "logger=[csv,foo]": "logger: there is no foo; there are csv, none, tensorboard, wandb",
+    "transfer=[resnet18,resnet51]": "transfer: there is no resnet51; did you mean resnet50 or",
+    "zzzz.qqqq=3": "there is no such setting; mindseye --cfg job shows all",
 }
 
 
@@ -258,6 +263,54 @@ def test_what_is_there_passes(words, place):
 def test_what_is_not_there_is_said_before_anything_starts(words, message, place):
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         check_overrides([quoted(word) for word in words])
+
+
+# ---- what one's own parts raise --------------------------------------------------------------------------------------
+
+FAILING = """
+import torch
+
+class Filter:
+    def __init__(self):
+        self.prepare()
+
+    def prepare(self):
+        torch.nn.Linear(2, 2).load_state_dict({})
+
+def build(rows):
+    return [][rows]
+
+def coloured():
+    raise RuntimeError("\x1b[1mno\x1b[0m such thing\\nand more")
+
+def plain():
+    raise ValueError("say this")
+"""
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ({"_target_": "failing.Filter"},
+         "failing.Filter failed in line 9 of FILE: RuntimeError: Error(s) in loading state_dict for Linear: Missing "),
+        ({"_target_": "failing.build", "rows": 3}, "failing.build failed in line 12 of FILE: IndexError: list index "),
+        ({"_target_": "failing.build"}, "failing.build failed: TypeError: build() missing 1 required "),
+        ({"_target_": "failing.coloured"}, "failing.coloured failed in line 15 of FILE: RuntimeError: no such thing"),
+        ({"_target_": "failing.plain"}, "say this"),
+    ],
+    ids=["torch", "own", "arguments", "colours", "ValueError"],
+)  # fmt: skip
+def test_a_mistake_in_one_s_own_part_is_named_with_its_line(node, said, tmp_path, monkeypatch):
+    (tmp_path / "failing.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "failing", raising=False)
+    with pytest.raises(ConfigurationError) as caught:
+        make(OmegaConf.create({"filters": {"mine": node}}).filters.mine)
+    monkeypatch.delitem(sys.modules, "failing", raising=False)
+    message = str(caught.value).replace(str(tmp_path / "failing.py"), "FILE").removeprefix("filters.mine: ")
+    assert " ".join(message.split()).startswith(said)
+    assert "\x1b" not in message
+    assert "and more" not in message
 
 
 @pytest.mark.parametrize(
