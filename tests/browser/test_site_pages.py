@@ -117,7 +117,7 @@ def test_formulas_are_drawn_as_formulas(visit):
 
 
 def test_a_first_column_of_code_is_not_broken(visit):
-    lines = """() => [...document.querySelectorAll("td:first-child > code")].map((one) => one.getClientRects().length)"""
+    lines = """() => [...document.querySelectorAll("td:first-child > code")].map((o) => o.getClientRects().length)"""
     rows = visit("notebooks/quickstart.html").evaluate(lines)
     assert len(rows) >= 4
     assert set(rows) == {1}
