@@ -19,7 +19,7 @@
 #
 # It takes about a minute on two CPU cores, so the pictures are small and drawn with few steps: enough to learn how to read
 # a sweep, not to decide by. It writes into a temporary folder only. To open it in Jupyter:
-# `pip install 'mindseye[notebooks]' jupyterlab`, then `jupytext --to ipynb compare_a_sweep.py`.
+# `pip install '.[notebooks]' jupyterlab`, then `jupytext --to ipynb compare_a_sweep.py`.
 
 # %%
 import os

@@ -19,7 +19,7 @@
 # This notebook does that on a small example which needs no download: drawn photographs of padlocks, and a little network
 # that comes with the package. It takes about a minute on two CPU cores, and it writes into a temporary folder only.
 #
-# *To open it in Jupyter:* `pip install 'mindseye[notebooks]' jupyterlab`, then `jupytext --to ipynb quickstart.py`
+# *To open it in Jupyter:* `pip install '.[notebooks]' jupyterlab`, then `jupytext --to ipynb quickstart.py`
 # (or, in JupyterLab, right-click the file, *Open With*, *Notebook*).
 
 # %%

@@ -19,7 +19,7 @@
 #
 # Everything is made here: images of four known kinds, a small network trained on them in a few seconds. It takes a minute
 # or two on two CPU cores and writes into a temporary folder only. To open it in Jupyter:
-# `pip install 'mindseye[notebooks]' jupyterlab`, then `jupytext --to ipynb your_own_network.py`.
+# `pip install '.[notebooks]' jupyterlab`, then `jupytext --to ipynb your_own_network.py`.
 
 # %%
 import logging

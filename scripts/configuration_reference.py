@@ -340,7 +340,7 @@ def root_settings() -> Sequence[Setting]:
         if key in GROUPS and key not in SETTING_GROUPS:
             continue
         one = Setting(key, {"": value}, {"": [said.get(key, "")]})
-        one.takes = _plain(key) if key in PLAIN_SETTINGS else "a mapping {name: {_target_: …}}"
+        one.takes = _plain(key) if key in PLAIN_SETTINGS else "a mapping `{name: {_target_: …}}`"
         if key == "steps":
             one.values = {name: composed()["length"][name][key] for name in options("length")}
             one.said = {"": ["steps of the optimisation; `length` and the objectives' presets bring their number"]}
@@ -415,7 +415,7 @@ def _escaped(text: str) -> str:
     """Words of a comment or a docstring as Markdown: no mark of it means anything but code."""
     parts = re.split(r"(`[^`]+`)", text)
     for n in range(0, len(parts), 2):
-        parts[n] = re.sub(r"([\\*_$<>\[\]{}|#])", r"\\\1", parts[n])
+        parts[n] = re.sub(r"([\\*_$>\[\]{}|#])", r"\\\1", parts[n]).replace("<", "&lt;")  # no backslash escapes it
     return re.sub(r"docs/(\w+)\.md", r"[\1](\1.md)", "".join(parts))
 
 
@@ -445,7 +445,9 @@ def _words(setting: Setting) -> Sequence[str]:
 
 def _block(setting: Setting, of: Sequence[str], anchor: str = "") -> str:
     """One setting: its key and what it takes; what is said of it; its default."""
-    takes = setting.takes.replace("{", "&#123;").replace("}", "&#125;")  # no attributes of the paragraph
+    parts = re.split(r"(`[^`]+`)", setting.takes)
+    parts[::2] = [part.replace("{", "&#123;").replace("}", "&#125;") for part in parts[::2]]  # no attributes
+    takes = "".join(parts)
     kind = f" · {takes}" if takes else ""
     lines = [*_words(setting), _values(setting, of) + "\n{: .values }"]
     body = "\n\n".join(line.replace("\n", "\n    ") for line in lines).replace("\n\n", "\n\n    ")

@@ -26,7 +26,7 @@ def as_markdown(text: str, arguments: set[str]) -> str:
 def _prose(text: str, arguments: set[str]) -> str:
     parts = CODE.split(text)
     for n in range(0, len(parts), 2):
-        plain = re.sub(r"([\\*_<>$])", r"\\\1", parts[n])
+        plain = re.sub(r"([\\*_>$])", r"\\\1", parts[n]).replace("<", "&lt;")  # which no backslash escapes
         parts[n] = re.sub(
             r"(^|\n\s*|[.;:)] )((?:[\w\\]+, )*[\w\\]+): ", lambda found: _named(found, arguments), plain
         )

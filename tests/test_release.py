@@ -40,11 +40,12 @@ def test_hooks_and_ci_call_targets_that_there_are():
     jobs = yaml.safe_load((PROJECT / ".github/workflows/ci.yml").read_text())["jobs"]
     called = [hook["entry"] for hook in hooks]
     called += [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
-    assert len(called) == 3
+    assert len(called) == 5
     for command in called:
         make, target = command.split()[:2]
         assert make == "make"
         assert target in targets
+    assert {command.split()[1] for command in called} == {"style", "types", "test", "test-long", "docs"}
 
 
 @pytest.mark.parametrize("name", me.__all__)

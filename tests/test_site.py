@@ -137,6 +137,24 @@ def test_every_setting_says_what_it_is(reference):
     assert not [key for key, said in settings.items() if not re.search(r"^:   .*[.?…)]$", said, re.M)]
 
 
+def test_no_mark_is_taken_for_another(reference):
+    """Outside of code no underscore begins emphasis, and no backslash stands where Markdown would show it."""
+    text = re.sub(r"`[^`]*`|\{: [^}]*\}", "", "\n".join(reference.values()))
+    assert not re.findall(r".*(?<![\\\w])_.*|.*\\<.*", text)
+
+
+def test_the_mapping_of_one_s_own_measures_is_code(reference):
+    assert "`{name: {_target_: …}}`" in reference["metrics"]
+
+
+def test_a_docstring_s_words_stay_as_they_are():
+    pytest.importorskip("griffe")
+    import docstring_markdown
+
+    written = docstring_markdown.as_markdown('name: "timm/<name>", a_b', {"name"})
+    assert written == '**name**: "timm/&lt;name\\>", a\\_b'
+
+
 def test_ranges_and_choices_are_the_programs_own(reference):
     assert "0 to 0.5" in reference["transformations.jitter"].split("\n")[0]
     assert "above 0" in reference["objective.gain"].split("\n")[0]

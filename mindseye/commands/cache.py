@@ -3,13 +3,17 @@
 import argparse
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from mindseye.commands.configuration import ConfigurationError, check, compose
-from mindseye.facets.cache import Cache, Entry, readable_size
+from mindseye.files import readable_size
+
+if TYPE_CHECKING:
+    from mindseye.facets.cache import Cache, Entry
 
 _WIDTH = 100  # columns; wider is hard to read, and a pipe has no width of its own
 
@@ -42,7 +46,7 @@ def cache(arguments: list[str]) -> None:
         raise ValueError(f"cache.folder={store.folder} cannot be used: {error.strerror or error}") from error
 
 
-def _open(overrides: Sequence[str]) -> Cache:
+def _open(overrides: Sequence[str]) -> "Cache":
     from mindseye.commands.visualize import open_cache
 
     config = compose(overrides)
@@ -53,7 +57,7 @@ def _open(overrides: Sequence[str]) -> Cache:
     return opened
 
 
-def _show(store: Cache) -> None:
+def _show(store: "Cache") -> None:
     entries = store.entries()
     total = sum(entry.size for entry in entries)
     console = Console()
@@ -64,7 +68,7 @@ def _show(store: Cache) -> None:
         console.print(_table(entries))
 
 
-def _table(entries: Sequence[Entry]) -> Table:
+def _table(entries: "Sequence[Entry]") -> Table:
     """A row for all entries of one kind, network, layer and set of photographs; the one used last first."""
     rows: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
@@ -81,7 +85,7 @@ def _table(entries: Sequence[Entry]) -> Table:
     return table
 
 
-def _subject(entry: Entry) -> tuple[str, str, str, str]:
+def _subject(entry: "Entry") -> tuple[str, str, str, str]:
     """Kind, network, layer, photographs, as far as the entry's key names them."""
     key = entry.key
     survey = key.get("survey", key)

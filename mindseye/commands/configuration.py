@@ -8,6 +8,7 @@ import os
 import pkgutil
 import re
 import sys
+import traceback
 import types
 import typing
 import warnings
@@ -144,8 +145,10 @@ def _compose(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
 
 def composition_error(error: Exception) -> str:
     """What Hydra or OmegaConf say of a configuration that cannot be composed, and what would be right."""
-    if isinstance(error, InstantiationException) and isinstance(error.__cause__, ValueError | OSError):
-        return str(error.__cause__)  # the constructor's own one-line complaint in place of Hydra's wrapping of it
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        if isinstance(error.__cause__, ValueError | OSError):
+            return str(error.__cause__)  # the constructor's own one-line complaint in place of Hydra's wrapping of it
+        return _failure(error)
     if isinstance(error, RecursionError):
         return "the configuration refers to itself without end"
     text = str(error)
@@ -160,6 +163,13 @@ def composition_error(error: Exception) -> str:
             function = name if ":" in name else f"{name}:FUNCTION"
             return f"network={name}: for a network of your own network=callable network.target={function} is right"
         return f"{group}={name}: there is no such {group}{_nearest(name, names)}; there are {', '.join(names)}"
+    # One of several, logger=[csv,foo], which Hydra says in other words.
+    among = re.search(r"Could not load '([^'/]+)/([^'/]+)'", text)
+    if among and among[1] in _groups():
+        group, name = among.groups()
+        files = (file for folder in re.findall(r"path=file://([^\n]+)", text) for file in Path(folder, group).glob("*"))
+        names = sorted({file.stem for file in files if file.suffix == ".yaml"})
+        return f"{group}: there is no {name}{_nearest(name, names)}; there are {', '.join(names)}"
     if "Could not load 'hydra/launcher/submitit_slurm'" in text:
         return "hydra/launcher=slurm needs a package that is not installed: pip install 'mindseye[slurm]'"
     if twice := re.match(r"Multiple values for ([^ ]+)\. To", text):
@@ -169,8 +179,28 @@ def composition_error(error: Exception) -> str:
     return text.split("\nSee https")[0] or type(error).__name__
 
 
+def _failure(error: InstantiationException) -> str:
+    """What went wrong in somebody's constructor, and in which line of its file, in place of Hydra's wrapping of it."""
+    cause = error.__cause__
+    assert cause is not None
+    target = re.search(r"'([^']+)'", str(error))
+    place = re.search(r"full_key: (\S+)", str(error))
+    lines = re.sub(r"\x1b\[[\d;]*m", "", f"{type(cause).__name__}: {cause}").split("\n")
+    said = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])  # what is missing of a state dict, say
+    frames = [one for one in traceback.extract_tb(cause.__traceback__) if _is_ones_own(one.filename)]
+    own = [one for one in frames if one.filename == frames[0].filename]  # not what it calls
+    line = f" in line {own[-1].lineno} of {own[-1].filename}" if own else ""
+    return f"{f'{place[1]}: ' if place else ''}{target[1] if target else 'it'} failed{line}: {said}"
+
+
+def _is_ones_own(file: str) -> bool:
+    """Whether code lies outside this package and all that is installed."""
+    package = str(Path(__file__).resolve().parent.parent)
+    return not file.startswith(("<", package, sys.prefix, sys.base_prefix)) and "site-packages" not in file
+
+
 def _unknown_key(key: str) -> str:
-    return f"{key}: there is no such setting{_nearest(key, _settings_by_default()) or '; README.md lists them'}"
+    return f"{key}: there is no such setting{_nearest(key, _settings_by_default()) or '; mindseye --cfg job shows all'}"
 
 
 @lru_cache
@@ -294,21 +324,116 @@ def check_overrides(arguments: Sequence[str]) -> None:
     first = {one.key_or_group: _choices(one)[0] for one in overrides}
     where = [one.input_line for one in hydras if one.key_or_group == "hydra.searchpath"]
     if added:
-        check(compose([*where, *first.values()]))
+        task = compose([*where, *first.values()])
     else:
         task = composed.copy()
         with open_dict(task):
             del task["hydra"]
-        check(task)
+    _check_replaced(task, {one.key_or_group for one in overrides}, composed.hydra.runtime.choices)
+    check(task)
     _check_hydras_folders(composed)
+    if here := _runs_here(composed):
+        check_files(task)
+    check_layers(task)
     for one in overrides:
         alone = one.key_or_group in PLAIN_SETTINGS and one.key_or_group != "measure"
         if one.is_discrete_sweep() and alone:  # nothing else depends on their values
             for value in islice(one.sweep_iterator(), MOST_CELLS):
-                check_setting(one.key_or_group, getattr(value, "text", value))
+                value = getattr(value, "text", value)
+                check_setting(one.key_or_group, value)
+                if here and one.key_or_group == "images.root":
+                    _check_photographs(value)
             continue
         for other in _choices(one)[1:]:
-            check(compose([*where, *(other if key == one.key_or_group else value for key, value in first.items())]))
+            task = compose([*where, *(other if key == one.key_or_group else value for key, value in first.items())])
+            check(task)
+            if here:
+                check_files(task)
+            check_layers(task)
+
+
+def _check_replaced(config: DictConfig, given: Collection[str], choices: Mapping[str, Any]) -> None:
+    """Say it where a constructor of one's own is given the settings that the group's file has for another."""
+    for key in given:
+        place, dot, last = key.rpartition(".")
+        group = place.partition(".")[0]
+        node = OmegaConf.select(config, place) if dot and last == "_target_" and group in _groups() else None
+        if not isinstance(node, DictConfig) or not isinstance(node.get("_target_"), str):
+            continue
+        own_packages({"_target_": node._target_})
+        told = takes(node._target_, place)
+        extra = {*SPECIAL_KEYS, *told.hints, *_beside(place)}
+        left = [str(name) for name in node if name not in extra and f"{place}.{name}" not in given]
+        if left and not told.open_ended:
+            raise ConfigurationError(
+                f"{node._target_} takes no {left[0]}, which {group}={choices.get(group)} gives to {place}: write "
+                f"my_conf/{group}/NAME.yaml with `_target_: {node._target_}`, and give --config-dir my_conf "
+                f"{group}=NAME"
+            )
+
+
+def _runs_here(composed: DictConfig) -> bool:
+    """Whether jobs find files where this process does: on this machine, in this directory."""
+    launcher = str(composed.hydra.launcher.get("_target_"))
+    return launcher.endswith((".BasicLauncher", ".JoblibLauncher")) and composed.hydra.job.get("chdir") is not True
+
+
+def check_files(config: DictConfig) -> None:
+    """Refuse a folder of photographs, or a file of a network's function, that is not there. Imports nothing of them."""
+    _check_photographs(_settings(config.images).get("root"))
+    for place, node in _networks(config):
+        target = node.get("target")
+        if not isinstance(target, str) or "${" in target or not _is_ours(node):
+            continue
+        file, _, function = target.rpartition(":")
+        if target.endswith(".py"):
+            raise ConfigurationError(
+                f"{place}.target={target} is a file: {target}:FUNCTION is right, the function that builds the network"
+            )
+        if function and file.endswith(".py") and not os.path.isfile(os.path.expanduser(file)):
+            raise ConfigurationError(f"{place}.target={target}: there is no file {file} (looked in {os.getcwd()})")
+
+
+def _check_photographs(root: Any) -> None:
+    if root is None or "${" in str(root):
+        return
+    folder = os.path.expanduser(str(root))
+    if not os.path.isdir(folder):
+        what = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
+        raise ConfigurationError(f"images.root={root} {what}; name a folder of images or of class folders")
+
+
+def check_layers(config: DictConfig) -> None:
+    """Refuse networks none of whose layers is chosen: neither by its name nor by a depth that the network names."""
+    for place, node in _networks(config):
+        layer, depth = (config.layer, config.depth) if place == "network" else (node.get("layer"), "late")
+        if layer is not None or not isinstance(depth, str) or "${" in depth or not _is_ours(node):
+            continue
+        named = node.get("layers")
+        if named is None:
+            target = str(node.get("target", ""))
+            # A checkpoint of an architecture by its name has the layers of that, whatever it is called.
+            name = target if re.fullmatch(r"\w+", target) else str(node.get("name") or re.split(r"[.:]", target)[-1])
+            # The networks that have files in conf/ name their layers themselves, see KNOWN_LAYERS.
+            known = (config_folder() / "network" / f"{name}.yaml").is_file()
+        else:
+            known = not isinstance(named, dict) or named.get(depth) is not None
+        if not known:
+            key = "layer" if place == "network" else f"{place}.layer"
+            raise ConfigurationError(
+                f"{key} must be given: {place} names none for depth={depth}; {key}=NAME (`mindseye layers` lists them) "
+                f"or {place}.layers={{early: …, middle: …, late: …}} is right"
+            )
+
+
+def _networks(config: DictConfig) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    yield "network", _settings(config.network)
+    yield from _named(_settings(config.transfer), "transfer")
+
+
+def _is_ours(node: Mapping[str, Any]) -> bool:
+    """Whether its settings mean what those in conf/network mean."""
+    return str(node["_target_"]).startswith("mindseye.networks.")
 
 
 def _check_hydras_folders(composed: DictConfig) -> None:
@@ -674,11 +799,14 @@ def takes(target: str, place: str) -> Signature:
     return Signature({name: hints.get(name, Any) for name in parameters}, open_ended)
 
 
+def _beside(place: str) -> Collection[str]:
+    """Keys of a node that are not its constructor's: the layer of a network that judges is the command's own."""
+    return ("layer",) if place.startswith("transfer.") else ()
+
+
 def _check_arguments(takes: Signature, node: Mapping[str, Any], place: str) -> None:
-    # The layer is the command's own, beside what a network that judges takes
-    extra = {"layer"} if place.startswith("transfer.") else set()
     for key, value in node.items():
-        if key in SPECIAL_KEYS or key in extra:
+        if key in SPECIAL_KEYS or key in _beside(place):
             continue
         if key not in takes.hints and not takes.open_ended:
             raise ConfigurationError(f"{place}.{key}: there is no such setting{_nearest(key, list(takes.hints))}")

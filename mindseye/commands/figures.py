@@ -39,6 +39,8 @@ def figures(arguments: list[str]) -> None:
     asked = parser.parse_args(arguments)
     folder = asked.folder.expanduser()
     out = (asked.out or folder / "figures").expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder")
     if asked.video:
         from mindseye.reports.video import check_film
 

@@ -2,12 +2,13 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from mindseye.networks.layers import LayerRow, layer_table, side
-from mindseye.networks.network import Network
+if TYPE_CHECKING:
+    from mindseye.networks import LayerRow, Network
 
 _WIDTH = 100  # columns; wider is hard to read, and a pipe has no width of its own
 
@@ -29,6 +30,8 @@ def layers(arguments: list[str]) -> None:
     parser.add_argument("--size", type=int, default=None, help="side of the image in pixels (the network's own)")
     options = parser.parse_intermixed_args(arguments)
     network = _build(options.overrides)
+    from mindseye.networks import layer_table
+
     rows = layer_table(network, options.size)
     shown = [row for row in rows if (options.all or row.choice) and _matches(row, options.filter)]
     console = Console()
@@ -44,7 +47,7 @@ def layers(arguments: list[str]) -> None:
     )
 
 
-def _build(overrides: list[str]) -> Network:
+def _build(overrides: list[str]) -> "Network":
     from omegaconf import OmegaConf
 
     from mindseye.commands.configuration import check, compose, make
@@ -58,11 +61,13 @@ def _build(overrides: list[str]) -> Network:
     return make(config)
 
 
-def _matches(row: LayerRow, text: str) -> bool:
+def _matches(row: "LayerRow", text: str) -> bool:
     return any(text.lower() in field.lower() for field in (row.name, row.paper or "", row.kind))
 
 
-def _table(title: str, rows: Sequence[LayerRow]) -> Table:
+def _table(title: str, rows: "Sequence[LayerRow]") -> Table:
+    from mindseye.networks.layers import side
+
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     has_paper = any(row.paper is not None for row in rows)
     table.add_column("layer", overflow="fold")

@@ -1,8 +1,10 @@
 """The command's first word picks what to do; without one it is `visualize`. Nothing heavy is imported here."""
 
+import difflib
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -82,11 +84,24 @@ def _obey(verb: str, arguments: list[str]) -> None:
         from mindseye.commands.verbosity import take_verbosity
 
         arguments = take_verbosity(arguments)
-    if verb == "visualize" and {"-h", "--help"} & {*arguments}:
+    if verb == "visualize" and ({"-h", "--help"} & {*arguments} or arguments == ["help"]):
         print(HELP, end="")
         return
+    if verb == "visualize" and arguments and re.fullmatch(r"[A-Za-z]\w*", arguments[0]):
+        raise ValueError(f"{arguments[0]}: {no_such_verb(arguments[0])}")
     command = getattr(importlib.import_module(f"mindseye.commands.{verb}"), verb)
     command(arguments)
+
+
+def no_such_verb(word: str) -> str:
+    """What to write instead of a first word that is neither a command nor a setting.
+
+    >>> no_such_verb("galery")
+    'there is no such command; did you mean gallery? mindseye --help lists them; a setting is KEY=VALUE'
+    """
+    near = difflib.get_close_matches(word.lower(), VERBS, n=1)
+    meant = f"; did you mean {near[0]}?" if near else ";"
+    return f"there is no such command{meant} mindseye --help lists them; a setting is KEY=VALUE"
 
 
 def fail(message: str) -> None:

@@ -70,7 +70,9 @@ def visualize(arguments: Sequence[str]) -> None:
     if folder is not None:
         earlier = read_earlier(folder)
         arguments = [*earlier.overrides_beside(arguments), *arguments]
-    asked = get_args_parser().parse_intermixed_args(arguments)
+    parser = get_args_parser()
+    parser.prog, parser.usage = "mindseye", "mindseye [options] [KEY=VALUE …]; mindseye --help says more"
+    asked = parser.parse_intermixed_args(arguments)
     if earlier is not None and not asked.multirun:
         asked.overrides.append("hydra.mode=RUN")  # a cell of an experiment is one run
         arguments.append("hydra.mode=RUN")
@@ -177,8 +179,17 @@ def run(config: DictConfig) -> float | None:
             logging.getLogger("mindseye.run").info("failed", exc_info=True)
             if in_sweep or not isinstance(error, ValueError | OSError | RuntimeError):
                 raise
-            print(f"mindseye: {' '.join(str(error).split())}", file=sys.stderr)
+            where = f"; the traceback is in {folder / 'run.log'}" if is_a_programs_mistake(error) else ""
+            print(f"mindseye: {' '.join(str(error).split())}{where}", file=sys.stderr)
             raise SystemExit(1) from None
+
+
+def is_a_programs_mistake(error: BaseException) -> bool:
+    """Whether what is said in one line was first raised as something that a program's author needs the traceback of."""
+    cause = error.__cause__
+    while isinstance(cause, ValueError | OSError | HydraException):
+        cause = cause.__cause__
+    return cause is not None
 
 
 def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float | None:
@@ -203,6 +214,8 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     pick_method(config.facets.subsample, config.facets.tsne, config.facets.subsample)
     check_photographs(config)
     network: Network = make(config.network)
+    if config.images.root is not None and network_is_unsaid(hydra_config):
+        log.warning("the demo's network looks at the photographs, since none is named: network=resnet50, say")
     if "target" in config.network:  # weights=null of a network by its name is meant
         warn_of_no_training(network)
     # A layer of an nn.Sequential is called 2, which YAML reads as a number.
@@ -283,6 +296,13 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     if verbosity.is_quiet() and sweep is None:
         print(folder, flush=True)
     return measure
+
+
+def network_is_unsaid(hydra_config: Any) -> bool:
+    """Whether the network is the demo's for want of any other; of a sweep's cells the first alone is asked."""
+    first = hydra_config.mode != RunMode.MULTIRUN or hydra_config.job.num == 0
+    said = any(word.lstrip("+").startswith("network") for word in hydra_config.overrides.task)
+    return first and not said and hydra_config.runtime.choices.get("network") == "demo"
 
 
 def measure_of(summary: Mapping[str, Any], name: str) -> float | None:

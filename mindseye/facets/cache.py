@@ -26,7 +26,7 @@ import torch
 from filelock import LeaseSettingsMismatch, SoftFileLease
 from torch import Tensor
 
-from mindseye.files import NotPlain, open_plain
+from mindseye.files import NotPlain, open_plain, readable_size
 from mindseye.leases import take
 
 log = logging.getLogger(__name__)
@@ -447,12 +447,3 @@ def _described(path: Path) -> tuple[str, Mapping[str, object]]:
         return said["kind"], json.loads(said["key"])
     except (OSError, ValueError, KeyError, TypeError):
         return "", {}
-
-
-def readable_size(size: float) -> str:
-    """Bytes as people say them: 1.4 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError

@@ -356,7 +356,7 @@ def _say_skipped(skipped: Sequence[SkippedFile]) -> None:
     for file in skipped:
         log.info("skipped %s: %s", file.shown, file.reason)
     if skipped:
-        more = f" and {len(skipped) - 1} more (named in the log)" if len(skipped) > 1 else ""
+        more = f" and {len(skipped) - 1} more (each in the log, at level INFO)" if len(skipped) > 1 else ""
         log.warning("skipped %s: %s%s", skipped[0].shown, skipped[0].reason, more)
 
 

@@ -1,4 +1,5 @@
 import re
+import sys
 from inspect import signature
 from itertools import product
 from pathlib import Path
@@ -16,6 +17,7 @@ from mindseye.commands.configuration import (
     config_folder,
     escaped,
     fits,
+    make,
     quoted,
 )
 from mindseye.results.visualization import visualize
@@ -144,6 +146,9 @@ WRONG = {
     "measure=fidelity": "fidelity.cosine",
     "measure=transfer.cosine": "transfer=NETWORK",
     "checkpoint=0": "a number of at least 1",
+    "logger=[csv,foo]": "logger: there is no foo; there are csv, none, tensorboard, wandb",
+    "transfer=[resnet18,resnet51]": "transfer: there is no resnet51; did you mean resnet50 or",
+    "zzzz.qqqq=3": "there is no such setting; mindseye --cfg job shows all",
 }
 
 
@@ -201,6 +206,111 @@ def test_right_overrides_pass():
     judge = "transfer.squeezenet1_1"
     check_overrides(["transfer=[resnet18,squeezenet1_1]", f"{judge}.layer=features.12", f"{judge}.weights=null"])
     check_overrides(["logger=[wandb,csv]", "logger.wandb.offline=false", "logger.wandb.tags=[a]"])
+
+
+# ---- what must be there before anything is imported ------------------------------------------------------------------
+
+OWN = ("network=callable", "network.mean=[0.5]", "network.std=[0.25]")
+NET = "network.target=nets/net.py:build"
+CHECKPOINT = ("network=checkpoint", "network.path=x.ckpt")
+THERE = [
+    ["images.root=photos"], ["images.root=photos/../photos"], ["images.root='my photos'"], ["images.root=~/photos"],
+    ["images.root=2012"], ["images.root=${oc.env:HOME}/photos"], ["-m", "images.root=photos,2012"],
+    ["hydra.job.chdir=true", "images.root=nowhere"],
+    ["hydra.launcher._target_=hydra_plugins.mindseye_launchers.SlurmLauncher", "images.root=/scratch/nowhere"],
+    [*OWN, NET, "layer=conv1"], [*OWN, "network.target='~/nets/net.py:build'", "layer=0"],
+    [*OWN, "network.target=no.such.module.build", "layer=1"], [*OWN, "network.target=no.py.module:build", "layer=1"],
+    [*OWN, NET, "network.layers={late: conv1}"], [*OWN, NET, "depth=early", "network.layers={early: conv1}"],
+    [*OWN, NET, "network.name=resnet18"], [*OWN, "network.target=torchvision.models.resnet18"],
+    [*CHECKPOINT, "network.target=resnet18", "network.name=mine"], ["-m", *OWN, NET, "layer=conv1,conv2"],
+    ["network=timm", "network.name=resnet50"],
+]  # fmt: skip
+NOT_THERE = [
+    (["images.root=nowhere"], "images.root=nowhere does not exist"),
+    (["images.root=net.py"], "images.root=net.py is a file, not a folder"),
+    (["images.root=~/nowhere"], "does not exist"),
+    (["-m", "images.root=photos,nowhere"], "images.root=nowhere does not exist"),
+    (["+hydra.sweeper.params={images.root: 'photos,nowhere'}"], "images.root=nowhere does not exist"),
+    (["-m", "images=demo,folder", "images.root=nowhere"], "does not exist"),
+    ([*OWN, "network.target=nofile.py:build", "layer=conv1"], "there is no file nofile.py"),
+    ([*OWN, "network.target=nets/net.py", "layer=conv1"], "nets/net.py:FUNCTION is right"),
+    ([*OWN, NET], "layer must be given"),
+    ([*OWN, NET, "network.layers={early: conv1}"], "names none for depth=late"),
+    (["network=torchvision", "network.name=alexnet"], "layer must be given"),
+    (["-m", "network=demo,torchvision", "network.name=alexnet"], "layer must be given"),
+    (["transfer=callable", "transfer.callable.target=nofile.py:build", "transfer.callable.layer=conv1",
+      "transfer.callable.mean=[0.5]", "transfer.callable.std=[0.5]"], "transfer.callable.target=nofile.py:build"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A current directory, which is the home folder too, with photographs in class folders and a network's file."""
+    for folder in ("photos/cat", "my photos", "2012", "nets"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("nets/net.py", "net.py"):
+        (tmp_path / file).write_text("raise RuntimeError('nothing imports this')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.mark.parametrize("words", THERE, ids=str)
+def test_what_is_there_passes(words, place):
+    check_overrides([quoted(word) for word in words])
+
+
+@pytest.mark.parametrize(("words", "message"), NOT_THERE, ids=str)
+def test_what_is_not_there_is_said_before_anything_starts(words, message, place):
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        check_overrides([quoted(word) for word in words])
+
+
+# ---- what one's own parts raise --------------------------------------------------------------------------------------
+
+FAILING = """
+import torch
+
+class Filter:
+    def __init__(self):
+        self.prepare()
+
+    def prepare(self):
+        torch.nn.Linear(2, 2).load_state_dict({})
+
+def build(rows):
+    return [][rows]
+
+def coloured():
+    raise RuntimeError("\x1b[1mno\x1b[0m such thing\\nand more")
+
+def plain():
+    raise ValueError("say this")
+"""
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ({"_target_": "failing.Filter"},
+         "failing.Filter failed in line 9 of FILE: RuntimeError: Error(s) in loading state_dict for Linear: Missing "),
+        ({"_target_": "failing.build", "rows": 3}, "failing.build failed in line 12 of FILE: IndexError: list index "),
+        ({"_target_": "failing.build"}, "failing.build failed: TypeError: build() missing 1 required "),
+        ({"_target_": "failing.coloured"}, "failing.coloured failed in line 15 of FILE: RuntimeError: no such thing"),
+        ({"_target_": "failing.plain"}, "say this"),
+    ],
+    ids=["torch", "own", "arguments", "colours", "ValueError"],
+)  # fmt: skip
+def test_a_mistake_in_one_s_own_part_is_named_with_its_line(node, said, tmp_path, monkeypatch):
+    (tmp_path / "failing.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "failing", raising=False)
+    with pytest.raises(ConfigurationError) as caught:
+        make(OmegaConf.create({"filters": {"mine": node}}).filters.mine)
+    monkeypatch.delitem(sys.modules, "failing", raising=False)
+    message = str(caught.value).replace(str(tmp_path / "failing.py"), "FILE").removeprefix("filters.mine: ")
+    assert " ".join(message.split()).startswith(said)
+    assert "\x1b" not in message
+    assert "and more" not in message
 
 
 @pytest.mark.parametrize(

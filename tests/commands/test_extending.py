@@ -98,8 +98,12 @@ def test_the_measure_stands_in_all_that_a_sweep_leaves(place, run):
         (["+metrics.sparsity=mine.sparsity"], "metrics.sparsity._target_=my.module.function is right"),
         (["measure=sparsity"], "are right"),
         ([*FADE[:1], "+filters.fade.amount=much"], "a number is right"),
+        (["objective._target_=mine.MeanActivation"],
+         r"^mine.MeanActivation takes no \w+, which objective=calibrated gives .*my_conf/objective/NAME.yaml"),
+        (["canvas=maco", "canvas._target_=mine.GreyCanvas"], r"takes no \w+, which canvas=maco gives to canvas"),
+        (["objective._target_=mine.MeanActivation", "+objective.strength=2"], "takes no (?!strength)"),
     ],
-)
+)  # fmt: skip
 def test_a_mistake_is_refused_before_any_work(place, monkeypatch, overrides, message):
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -113,6 +117,7 @@ def test_a_measure_that_fails_is_one_line_and_a_traceback_in_the_log(place):
     assert done.returncode == 1
     assert done.stderr.startswith("mindseye: the measure largest failed: TypeError: argmax()")
     assert done.stderr.count("\n") == 1
+    assert done.stderr.endswith("wrong/run.log\n")
     assert "Traceback" in (place / "wrong" / "run.log").read_text()
     assert not (place / "wrong" / "metrics.json").exists()
 

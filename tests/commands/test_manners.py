@@ -23,7 +23,7 @@ def mindseye(*arguments, cwd, **more):
     return warm.python("-m", "mindseye.commands.main", *arguments, cwd=cwd, env=environment, timeout=120)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["visualize", "--help"], ["k=3", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["visualize", "--help"], ["k=3", "--help"], ["help"]])
 def test_help_is_one_screen(arguments, capsys):
     main(arguments)
     said = capsys.readouterr().out
@@ -34,6 +34,31 @@ def test_help_is_one_screen(arguments, capsys):
         assert command in said
     assert all(verb in said for verb in VERBS if verb != "visualize")
     assert "130" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [(["galery", "outputs"], "did you mean gallery?"), (["layer", "network=demo"], "did you mean layers?"),
+     (["Sweep", "status"], "did you mean sweep?"), (["qqqq"], "mindseye --help lists them"),
+     (["-q", "figure", "run"], "did you mean figures?")],
+)  # fmt: skip
+def test_a_mistyped_command_has_a_nearest(words, meant, capsys, monkeypatch):
+    monkeypatch.setenv("MINDSEYE_VERBOSITY", "normal")  # put back afterwards
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    [line] = capsys.readouterr().err.splitlines()
+    assert end.value.code == 1
+    assert line.startswith("mindseye: ")
+    assert meant in line
+
+
+def test_an_option_that_is_none_shows_the_command_s_own_usage(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["-x"])
+    usage, wrong = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2
+    assert usage.startswith("usage: mindseye [options]")
+    assert wrong == "mindseye: error: unrecognized arguments: -x"
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "visualize"])

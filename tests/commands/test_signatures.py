@@ -1,6 +1,7 @@
 """Signatures read from source are those that Python finds by importing."""
 
 import inspect
+import json
 import subprocess
 import sys
 import typing
@@ -11,6 +12,7 @@ import yaml
 from hydra.utils import get_object
 
 from mindseye.commands.configuration import config_folder
+from mindseye.commands.main import VERBS
 from mindseye.commands.signatures import read_signature
 
 
@@ -108,19 +110,30 @@ def test_paths_without_source(path):
     assert read_signature(path) is None
 
 
-@pytest.mark.parametrize(
-    "arguments", [["objective.gian=2"], ["objective.gain=much"], ["netwrok=demo"], ["objective.match=sine"], ["--help"],
-                  ["k=10,x", "-m"], ["--version"], ["sweep", "status", "nowhere"]]
-)  # fmt: skip
-def test_what_is_wrong_is_said_without_torch(arguments, tmp_path):
+OWN_NETWORK = ["network=callable", "network.mean=[0.5]", "network.std=[0.25]"]
+SAID_AT_ONCE = [
+    ["objective.gian=2"], ["objective.gain=much"], ["netwrok=demo"], ["objective.match=sine"], ["--help"],
+    ["k=10,x", "-m"], ["--version"], ["sweep", "status", "nowhere"],
+    *([verb, "--help"] for verb in VERBS),
+    ["layers", "network=resnet81"], ["cache", "cache.limit_gb=-1"], ["figures", "nowhere"], ["images.root=nowhere"],
+    ["-m", "images.root=.,nowhere"], [*OWN_NETWORK, "network.target=nofile.py:build", "layer=conv1"],
+    [*OWN_NETWORK, "network.target=mine.build"],
+]  # fmt: skip
+
+
+def test_what_is_wrong_is_said_without_torch(tmp_path):
+    """One after the other in one process: the first that imports anything heavy is the one to be named."""
     script = (
-        "import sys\nfrom mindseye.commands.main import main\n"
-        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'pytorch_lightning', 'sklearn', 'matplotlib', 'kornia'} & set(sys.modules)\n"
-        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+        "import json, sys\nfrom mindseye.commands.main import main\n"
+        "for arguments in json.loads(sys.argv[1]):\n"
+        "    try:\n        main(arguments)\n    except SystemExit:\n        pass\n"
+        "    else:\n        assert {'--help', '--version'} & {*arguments}, arguments\n"
+        "    heavy = {'torch', 'pytorch_lightning', 'sklearn', 'matplotlib', 'kornia'} & set(sys.modules)\n"
+        "    if heavy:\n        sys.exit(f'{arguments} imported: {heavy}')\n"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", script, json.dumps(SAID_AT_ONCE)],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert not list(Path(tmp_path).glob("outputs/*"))

@@ -135,6 +135,7 @@ def test_one_s_own_photographs_bad_files_among_them(tmp_path):
     assert "broken.jpg" in log
     assert "empty.png" in log
     assert "skipped" in done.stderr
+    assert (log + done.stderr).count("the demo's network looks at the photographs") == 2
 
 
 NETWORK = """
@@ -159,6 +160,7 @@ def test_one_s_own_network_of_six_channels_with_layers_that_are_numbers(tmp_path
     done = mindseye("experiment=smoke", *overrides, *normalised, "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert read_run(tmp_path / "run").images.shape == (3, 6, 48, 48)
+    assert "the demo's network" not in done.stderr
 
 
 @pytest.mark.parametrize(

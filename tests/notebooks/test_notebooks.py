@@ -19,6 +19,11 @@ def test_all_are_promised_something():
     assert {path.stem for path in NOTEBOOKS} == {*PROMISED}
 
 
+@pytest.mark.parametrize("path", [*NOTEBOOKS, FOLDER / "README.md"], ids=lambda path: path.stem)
+def test_what_is_installed_is_this_checkout(path):
+    assert re.findall(r"pip install (\S+)", path.read_text()) == ["'.[notebooks]'"]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_text_is_as_jupytext_writes_it(path):
     """What goes into Jupyter and comes back is the same file, so that a review shows what was changed alone."""
