@@ -18,7 +18,6 @@ from mindseye.facets.survey import (
     changed_since,
     code_of,
     content_of,
-    map_shape,
     say_changed,
     survey,
     to_unit,
@@ -156,9 +155,11 @@ def discover_facets(
     network = prepare(network, layer)
     # What cannot be done is refused before the photographs are read.
     pick_method(len(photographs), tsne, subsample)
-    D = map_shape(network, photographs)[1]
-    if not 1 <= k <= D:
-        raise ValueError(f"k={k}: layer {layer} has {D} channels, so k is 1 to {D}")
+
+    def check_k(D: int) -> None:
+        if not 1 <= k <= D:
+            raise ValueError(f"k={k}: layer {layer} has {D} channels, so k is 1 to {D}")
+
     seen = survey(
         network,
         photographs,
@@ -167,8 +168,10 @@ def discover_facets(
         workers=workers,
         cache=cache,
         content=content_of(photographs),
+        check=check_k,
         progress=progress,
     )
+    check_k(seen.means.shape[1])
     if seen.key is None:  # the photographs changed meanwhile
         cache = None
     # All that `embed` is told, so that the cache's key can leave nothing out.

@@ -62,12 +62,14 @@ def survey(
     workers: int | None = None,
     cache: Cache | None = None,
     content: "Content | None" = None,
+    check: Callable[[int], None] | None = None,
     progress: Progress | None = None,
 ) -> Survey:
     """Run every photograph up to `layer`, never past it, or recall from the cache what was seen then.
 
     A file that cannot be read is left out and named in `photographs.skipped`. `keep_maps`: see `Survey`, in bytes.
-    `workers`: see `Photographs.batches`. `content`: see `content_of`, where it is known already. Files that change
+    `workers`: see `Photographs.batches`. `content`: see `content_of`, where it is known already. `check(D)`, which
+    may raise, is told the layer's channels before any photograph is looked at. Files that change
     while they are looked at are named in a warning, and then nothing is kept.
 
     Raises ValueError where no file is readable, where the layer's output has no channels (see `as_maps`) or holds NaN
@@ -78,6 +80,8 @@ def survey(
     others: list[str] = []
 
     def look() -> dict[str, Tensor]:
+        if check is not None:
+            check(map_shape(network, photographs)[1])
         [table], readable, skipped = _look(network, photographs, batch_size, keep_maps, workers, progress)
         unreadable[:] = skipped
         others[:] = changed_since(content, photographs) if content is not None else ()

@@ -60,7 +60,7 @@ def counted(*arguments, cwd, cache=None):
 def test_a_sweep_over_k_C_gain_and_objective_looks_at_the_photographs_once(tmp_path):
     cells = ["-m", "k=5,10", "C=2,3", "hydra.sweep.dir=sweep"]
     counts, hashes = counted(*cells, cwd=tmp_path, cache=tmp_path / "cache")
-    assert counts == [24] + 3 * [0]
+    assert counts == [1 + 24] + 3 * [0]  # an image of zeros first, which says how many channels k may be of
     last = list(Manifest.read(tmp_path / "sweep").cells.values())[-1]
     log = (tmp_path / "sweep" / last.folder / "run.log").read_text()
     assert log.count("from the cache") == 1
@@ -80,7 +80,7 @@ def test_without_a_cache_nothing_is_written_and_the_same_comes_out(tmp_path):
         ("unwritable", "cache.folder=/proc/no/such"),
     ):
         runs[folder] = counted(*overrides, f"hydra.run.dir={folder}", cwd=tmp_path, cache=tmp_path / "other")
-    assert [count for [count], _ in runs.values()] == [24, 0, 24, 24]
+    assert [count for [count], _ in runs.values()] == [1 + 24, 0, 1 + 24, 1 + 24]
     assert len({found for _, [found] in runs.values()}) == 1
     assert len({(tmp_path / folder / "images.safetensors").read_bytes() for folder in runs}) == 1
     assert not (tmp_path / "other").exists()
