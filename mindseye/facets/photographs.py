@@ -271,7 +271,7 @@ def load_photographs(
     paths, skipped = _list_files(folder)
     if not paths:
         tried = f" ({len(skipped)} unusable: {skipped[0].shown}: {skipped[0].reason})" if skipped else ""
-        raise FileNotFoundError(f"no images under images.root={root}{tried}; looked for {', '.join(sorted(SUFFIXES))}")
+        raise FileNotFoundError(f"no images under {root}{tried}; looked for {', '.join(sorted(SUFFIXES))}")
     return Photographs(folder, tuple(paths), size, channels, tuple(skipped), black, white)
 
 

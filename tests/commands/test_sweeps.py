@@ -144,7 +144,7 @@ layer: "2"
 WRONG = {  # an unknown layer, no memory left, a folder without images
     "layer": (CASE.replace('"2"', '"9"'), "there is no layer '9'"),
     "memory": (CASE.replace("build", "hungry"), "CUDA out of memory"),
-    "images": (CASE + "images: {root: no_images}\n", "no images under images.root=no_images"),
+    "images": (CASE + "images: {root: no_images}\n", "no images under no_images"),
 }
 
 
