@@ -200,5 +200,5 @@ def _check_channels(network: Network) -> None:
     if first is not None and first.in_channels != network.channels:
         raise ValueError(
             f"{network.name}: the length of mean and std is {network.channels}, but the first convolution "
-            f"({called[0]}) takes {first.in_channels} channels: give {first.in_channels} number{'s' * (first.in_channels > 1)} each"
+            f"({called[0]}) takes {first.in_channels} channels: give as many numbers for each"
         )

@@ -119,7 +119,7 @@ def test_images_of_another_shape_are_refused() -> None:
     ("mean", "std", "message"),
     [
         ([0.5], [0.25], r"length of mean and std is 1, but the first convolution \(conv1\) takes 3 channels"),
-        ([0.5] * 4, [0.25] * 4, "give 3 numbers each"),
+        ([0.5] * 4, [0.25] * 4, "takes 3 channels: give as many numbers for each"),
         ([0.5] * 3, [0.25] * 2, "mean has 3 numbers and std 2"),
         ([], [], "mean has 0 numbers"),
         (0.5, 0.25, r"mean=0.5 and std=0.25: lists of one number per channel are right, \[0.5\]"),
