@@ -354,12 +354,12 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
 ):
     """shares: of what a run needs, so much is free, try after try."""
     place, cache = disk(16_000), tmp_path / "cache"
-    words = [*TINY, f"images.root={photograph_folder}", "hydra.run.dir=earlier"]
+    words = [*TINY, "network=demo", f"images.root={photograph_folder}", "hydra.run.dir=earlier"]
     done = begin(place, *words, cache=cache).wait()
     assert done.returncode == 0, done.stderr
     needed = size_of(place / "earlier")
     earlier, whole = everything(place / "earlier"), result(place / "earlier")
-    words = [*TINY, f"images.root={photograph_folder}"]
+    words = [*TINY, "network=demo", f"images.root={photograph_folder}"]
     for share in shares:
         filler = fill(place, int(share * needed))
         done = begin(place, *words, cache=cache).wait()

@@ -249,8 +249,8 @@ def test_ctrl_c_at_the_start_of_any_command_is_one_line(tmp_path):
 
 
 def test_between_two_cells_a_signal_ends_the_sweep_to_be_continued(tmp_path):
-    words = ["-m", "experiment=smoke", "k=3,4", "network=callable", "network.target=no.py:build"]
-    # There is no such file: the cell fails at once.
+    (tmp_path / "no.py").write_text("def build():\n    raise ValueError('the cell fails at once')\n")
+    words = ["-m", "experiment=smoke", "k=3,4", "network=callable", "network.target=no.py:build", "layer=none"]
     words += ["network.mean=[0.5]", "network.std=[0.25]", "hydra.sweep.dir=sweep"]
     done = begin(tmp_path, *words, program=BETWEEN.format(number=int(signal.SIGUSR1)))
     assert done.returncode == TO_BE_CONTINUED, done.stderr
