@@ -71,8 +71,9 @@ def test_a_machine_without_the_folder_says_so(tmp_path):
 def test_a_launcher_that_is_not_installed_is_named_in_one_line(monkeypatch):
     compose([])  # Hydra has loaded what there is
     stored = ConfigStore.instance().repo["hydra"]["launcher"]
-    monkeypatch.delitem(stored, "submitit_slurm.yaml", raising=False)
-    for module in [name for name in sys.modules if name.startswith("hydra_plugins.hydra_ray_launcher")]:
+    for name in ("submitit_slurm.yaml", "ray.yaml"):
+        monkeypatch.delitem(stored, name, raising=False)
+    for module in [name for name in sys.modules if name.startswith("hydra_plugins.") and "launcher" in name]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_ray_launcher", None)
     with pytest.raises(ConfigurationError, match=r"^hydra/launcher=slurm needs .*: pip install 'mindseye\[slurm\]'$"):
