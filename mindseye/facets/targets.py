@@ -4,7 +4,7 @@ import hashlib
 import html
 import json
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class FacetTargets:
     centres: Tensor  # [C, 2]
     mean_activation: Tensor  # [D]: the layer's channel means over all M photographs
     content: str = ""  # sha256 over the bytes of the M photographs; "" where it is not known, or they changed meanwhile
+    held_out: tuple[str, ...] = ()  # H further photographs, relative to root, that took part in nothing but measures
+    held_out_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # [H]: each one's facet
 
     @property
     def C(self) -> int:
@@ -99,7 +101,8 @@ class FacetTargets:
                 raise ValueError(f"written in another format than {FORMAT}")
             expected = said.pop("content_hash")
             skipped = tuple(SkippedFile(**entry) for entry in said.pop("skipped"))
-            targets = cls(**tensors, skipped=skipped, paths=tuple(said.pop("paths")), **said)
+            paths, held_out = tuple(said.pop("paths")), tuple(said.pop("held_out", ()))
+            targets = cls(**tensors, skipped=skipped, paths=paths, held_out=held_out, **said)
             targets._check()
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -111,7 +114,7 @@ class FacetTargets:
     def _check(self) -> None:
         """Raises ValueError where shapes do not agree or an index leads nowhere: a hash says nothing of who made it."""
         skipped = (text for one in self.skipped for text in (one.path, one.reason))
-        texts = (self.layer, self.root, self.content, *self.paths, *skipped)
+        texts = (self.layer, self.root, self.content, *self.paths, *self.held_out, *skipped)
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("a name is no text")
         (C, N), M = self.chosen.shape, len(self.paths)
@@ -119,16 +122,17 @@ class FacetTargets:
         shapes = {
             "initial": (C, ch, S, S), "maps": (C, *self.maps.shape[1:]), "channels": (C, self.k), "weights": (C, N),
             "distances": (C, N), "photographs": (C, N, ch, S, S), "embedding": (M, 2), "labels": (M,),
-            "centres": (C, 2), "mean_activation": self.maps.shape[1:2],
+            "centres": (C, 2), "mean_activation": self.maps.shape[1:2], "held_out_labels": (len(self.held_out),),
         }  # fmt: skip
         for name, shape in shapes.items():
             if tuple(getattr(self, name).shape) != tuple(shape):
                 raise ValueError(f"{name} is {list(getattr(self, name).shape)}, not {list(shape)}")
         if self.maps.ndim != 4 or min(C, N, M, S) < 1:
             raise ValueError("there is nothing in it")
-        for name, most in (("chosen", M), ("labels", C), ("channels", self.maps.shape[1])):
+        indices = {"chosen": M, "labels": C, "channels": self.maps.shape[1], "held_out_labels": C}
+        for name, most in indices.items():
             values = getattr(self, name)
-            if values.dtype != torch.int64 or not 0 <= int(values.min()) <= int(values.max()) < most:
+            if values.dtype != torch.int64 or ((values < 0) | (values >= most)).any():
                 raise ValueError(f"{name} holds what is no number of 0 to {most - 1}")
 
     @property
@@ -163,7 +167,10 @@ class FacetTargets:
     def _description(self) -> dict[str, object]:
         skipped = [{"path": file.path, "reason": file.reason} for file in self.skipped]
         known = {"content": self.content} if self.content else {}  # earlier versions' targets have none
-        return {"layer": self.layer, "root": self.root, "paths": list(self.paths), "skipped": skipped, **known}
+        return {
+            "layer": self.layer, "root": self.root, "paths": list(self.paths), "held_out": list(self.held_out),
+            "skipped": skipped, **known,
+        }  # fmt: skip
 
 
 def top_channels(maps: Tensor, k: int) -> Tensor:
