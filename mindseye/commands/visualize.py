@@ -205,9 +205,11 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     from mindseye.facets.embedding import pick_method
     from mindseye.networks import warn_of_no_training
     from mindseye.networks.preparing import prepare
+    from mindseye.networks.way import resolve_way
     from mindseye.results.visualization import visualize as draw
     from mindseye.visualizer.checkpoints import Checkpoint
     from mindseye.visualizer.fitting import count_processes
+    from mindseye.visualizer.objective import matching_of
 
     count_processes(config.trainer.devices, config.C, config.trainer.accelerator)
     # How many photographs can be read is not known yet; what is installed, and the settings, are refused all the same.
@@ -222,8 +224,12 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     layer = network.resolve(_text(config.layer), config.depth)
     network.to(device)
     # From here on only the way to the layer is kept. Discovery knows no previous layer, so that all cells share it.
-    looking = prepare(network, layer)
-    drawing = looking if config.previous is None else prepare(network, layer, _text(config.previous))
+    matching = matching_of(parts["objective"])
+    way = () if matching is None else resolve_way(network, layer, matching.layers)
+    if way:
+        log.info("on the way to %s: %s", layer, ", ".join(way))
+    looking = prepare(network, layer, way=way)
+    drawing = looking if config.previous is None else prepare(network, layer, _text(config.previous), way)
     photographs, factors = find_photographs(config, looking, folder)
     cache = open_cache(config)
     others = layers_of_the_sweep(config, network, layer) if cache is not None else []

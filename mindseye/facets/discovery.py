@@ -24,9 +24,11 @@ from mindseye.facets.survey import (
     versions,
 )
 from mindseye.facets.targets import FacetTargets, top_channels
+from mindseye.facets.way_statistics import WayStatistics, joined, moments, of_photographs
 from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
+from mindseye.networks.way import Way, resolve_way
 
 Weighting = Literal["calibrated", "published"]
 Selection = Literal["nearest", "nearest_members", "farthest"]
@@ -34,7 +36,7 @@ log = logging.getLogger(__name__)
 
 # What the cache's keys say of the program.
 EMBEDDING_CODE = code_of(inspect.getfile(embed))
-BLENDING_CODE = code_of(__file__)
+BLENDING_CODE = code_of(__file__, inspect.getfile(moments))
 
 FEW_LEVELS = 32  # of 256: 12-bit counts in 16-bit files have at most 17, the darkest folder of photographs more
 ONE_PHOTOGRAPH = 0.9  # a weight above which a facet is hardly a blend any more
@@ -91,6 +93,7 @@ def discover_facets(
     perplexity: float = 30.0,
     tsne: Method = "auto",
     subsample: int = 5000,
+    way: Way = "auto",
     batch_size: int = 16,
     seed: int = 0,
     workers: int | None = None,
@@ -120,6 +123,10 @@ def discover_facets(
     "barnes_hut" by scikit-learn, "fft" by openTSNE (the extra `tsne`), "subsample", which embeds so many photographs
     and places the others between them, or "auto", barnes_hut for so many or fewer, else fft where it is installed.
     subsample: that number of photographs, at least 6. seed: of PCA, t-SNE and k-means.
+
+    way: the layers on the way to the target whose answers to the photographs are kept, for an objective to match:
+    "auto" finds them (see `mindseye.networks.way.layers_on_the_way`), names pick others, () is none. A network that is
+    prepared already has its own.
 
     batch_size: photographs that go through the network at once, 1 or more. workers: processes that read photographs;
     0 is none, None by their number and the cores. cache: where what the network says of the photographs and their
@@ -152,7 +159,8 @@ def discover_facets(
         raise ValueError(
             f"C={facets} facets need at least as many photographs; {photographs.root} holds {len(photographs)}"
         )
-    network = prepare(network, layer)
+    if isinstance(network, Network):
+        network = prepare(network, layer, way=resolve_way(network, layer, way))
     # What cannot be done is refused before the photographs are read.
     pick_method(len(photographs), tsne, subsample)
 
@@ -212,9 +220,10 @@ def discover_facets(
             levels,
         )
     maps, maps_recalled = _target_maps(network, seen, images, chosen, weights, cache)
+    between, way_recalled = _way_statistics(network, seen, images, chosen, weights, cache)
     channels = top_channels(maps, k)
     _refuse_silence(maps, channels, layer)
-    recalled = {"survey": seen.recalled, "embedding": embedding_recalled, "targets": maps_recalled}
+    recalled = {"survey": seen.recalled, "embedding": embedding_recalled, "targets": maps_recalled, "way": way_recalled}
     if cache is not None and any(recalled.values()):
         what = ", ".join(name for name, from_cache in recalled.items() if from_cache)
         log.info("from the cache %s: %s of %d photographs", cache.folder, what, len(seen.photographs))
@@ -234,6 +243,7 @@ def discover_facets(
         labels=labels,
         centres=centres,
         mean_activation=seen.means.mean(dim=0),
+        way=between,
         content=seen.content.sha256(seen.photographs) if unchanged and seen.content is not None else "",
     )
 
@@ -281,13 +291,56 @@ def _target_maps(
     if seen.maps is not None:
         blended = [torch.einsum("n,ndhw->dhw", w, seen.maps[row]) for w, row in zip(weights, chosen, strict=True)]
         return torch.stack(blended), False
-    key = {
+    key = _blending_key(seen, chosen, weights)
+    return _recall(cache, "targets", key, lambda: _blend_activations(network, images, weights))
+
+
+def _blending_key(seen: Survey, chosen: Tensor, weights: Tensor) -> dict[str, object]:
+    """All that what is blended out of the chosen photographs depends on."""
+    return {
         "survey": seen.key,
         "chosen": chosen.tolist(),
         "weights": hashlib.sha256(weights.contiguous().numpy().tobytes()).hexdigest(),
         "code": BLENDING_CODE,
     }
-    return _recall(cache, "targets", key, lambda: _blend_activations(network, images, weights))
+
+
+def _way_statistics(
+    network: PreparedNetwork,
+    seen: Survey,
+    images: Tensor,
+    chosen: Tensor,
+    weights: Tensor,
+    cache: Cache | None,
+) -> tuple[tuple[WayStatistics, ...], bool]:
+    """How the layers on the way answer the chosen photographs [C, N, ch, S, S]: (one a layer, whether from the cache)."""
+    if not network.way:
+        return (), False
+
+    def look() -> dict[str, Tensor]:
+        found = _look_on_the_way(network, images, weights)
+        return {f"{name} {kind}": tensor for name, one in found.items() for kind, tensor in one.tensors().items()}
+
+    if cache is None:
+        tensors, recalled = look(), False
+    else:
+        fetched = cache.fetch("way", {**_blending_key(seen, chosen, weights), "layers": list(network.way)}, look)
+        tensors, recalled = fetched.tensors, not fetched.made
+    kinds = ("mean", "std", "quantiles")
+    return tuple(WayStatistics(name, *(tensors[f"{name} {kind}"] for kind in kinds)) for name in network.way), recalled
+
+
+@torch.no_grad()
+def _look_on_the_way(network: PreparedNetwork, images: Tensor, weights: Tensor) -> dict[str, WayStatistics]:
+    """By layer; one facet's photographs at a time."""
+    device = network.mean.device
+    parts: dict[str, list[WayStatistics]] = {name: [] for name in network.way}
+    for photographs, w in zip(images, weights, strict=True):
+        answers = network(to_unit(photographs, device)).way
+        for name, answer in zip(network.way, answers, strict=True):
+            maps = as_maps(answer, name, network.prefix_tokens).float()
+            parts[name].append(of_photographs(name, maps.cpu(), w))
+    return {name: joined(found) for name, found in parts.items()}
 
 
 def _refuse_silence(maps: Tensor, channels: Tensor, layer: str) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mindseye.facets.photographs import SkippedFile
 from mindseye.facets.pictures import html_table, inline_png, strip
+from mindseye.facets.way_statistics import WayStatistics
 from mindseye.files import MOST_TENSOR_BYTES, read_plain, write_atomically
 
 FORMAT = 1
@@ -48,6 +49,7 @@ class FacetTargets:
     content: str = ""  # sha256 over the bytes of the M photographs; "" where it is not known, or they changed meanwhile
     held_out: tuple[str, ...] = ()  # H further photographs, relative to root, that took part in nothing but measures
     held_out_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # [H]: each one's facet
+    way: tuple[WayStatistics, ...] = ()  # what the layers on the way to the target answer the facets' photographs
 
     @property
     def C(self) -> int:
@@ -102,7 +104,11 @@ class FacetTargets:
             expected = said.pop("content_hash")
             skipped = tuple(SkippedFile(**entry) for entry in said.pop("skipped"))
             paths, held_out = tuple(said.pop("paths")), tuple(said.pop("held_out", ()))
-            targets = cls(**tensors, skipped=skipped, paths=paths, held_out=held_out, **said)
+            way = tuple(
+                WayStatistics(layer, **{name: tensors.pop(f"way.{place}.{name}") for name in ("mean", "std", "quantiles")})
+                for place, layer in enumerate(said.pop("way", ()))
+            )
+            targets = cls(**tensors, skipped=skipped, paths=paths, held_out=held_out, way=way, **said)
             targets._check()
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -114,7 +120,8 @@ class FacetTargets:
     def _check(self) -> None:
         """Raises ValueError where shapes do not agree or an index leads nowhere: a hash says nothing of who made it."""
         skipped = (text for one in self.skipped for text in (one.path, one.reason))
-        texts = (self.layer, self.root, self.content, *self.paths, *self.held_out, *skipped)
+        between = (statistics.layer for statistics in self.way)
+        texts = (self.layer, self.root, self.content, *self.paths, *self.held_out, *skipped, *between)
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("a name is no text")
         (C, N), M = self.chosen.shape, len(self.paths)
@@ -124,6 +131,11 @@ class FacetTargets:
             "distances": (C, N), "photographs": (C, N, ch, S, S), "embedding": (M, 2), "labels": (M,),
             "centres": (C, 2), "mean_activation": self.maps.shape[1:2], "held_out_labels": (len(self.held_out),),
         }  # fmt: skip
+        for statistics in self.way:
+            D = statistics.mean.shape[1]
+            for name, tensor in statistics.tensors().items():
+                if tensor.shape[:2] != (C, D) or tensor.ndim != (3 if name == "quantiles" else 2):
+                    raise ValueError(f"{name} of {statistics.layer} is {list(tensor.shape)}, not [{C}, {D}, …]")
         for name, shape in shapes.items():
             if tuple(getattr(self, name).shape) != tuple(shape):
                 raise ValueError(f"{name} is {list(getattr(self, name).shape)}, not {list(shape)}")
@@ -162,14 +174,19 @@ class FacetTargets:
 
     def _tensors(self) -> dict[str, Tensor]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        between = {
+            f"way.{place}.{name}": tensor
+            for place, statistics in enumerate(self.way)
+            for name, tensor in statistics.tensors().items()
+        }
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)} | between
 
     def _description(self) -> dict[str, object]:
         skipped = [{"path": file.path, "reason": file.reason} for file in self.skipped]
         known = {"content": self.content} if self.content else {}  # earlier versions' targets have none
         return {
             "layer": self.layer, "root": self.root, "paths": list(self.paths), "held_out": list(self.held_out),
-            "skipped": skipped, **known,
+            "skipped": skipped, "way": [statistics.layer for statistics in self.way], **known,
         }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from mindseye.facets.pictures import html_table, inline_png
 from mindseye.facets.survey import versions
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
-from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
+from mindseye.networks.preparing import Precision, PreparedNetwork
 from mindseye.results.metrics import (
     TAKEN,
     Metric,
@@ -36,7 +36,7 @@ from mindseye.results.pictures import contact_sheet, facet_labels
 from mindseye.results.run_folder import write_run
 from mindseye.visualizer.canvas import FourierCanvas
 from mindseye.visualizer.checkpoints import Checkpoint
-from mindseye.visualizer.fitting import Announce, Filter, Fit, MakeCanvas, Report, calibrated_adam, check_parts, fit
+from mindseye.visualizer.fitting import Announce, Filter, Fit, MakeCanvas, Report, calibrated_adam, check_parts, fit, prepare_for
 from mindseye.visualizer.objective import LossFunction, Objective
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
@@ -200,7 +200,7 @@ def visualize(
         raise ValueError("references: a list of what transfer_reference gives is right")
     objective = Objective() if objective is None else objective
     check_parts(targets, objective, canvas, filters)
-    prepared = prepare(network, targets.layer, previous)
+    prepared = prepare_for(network, targets, objective, previous)
     if measures:  # a measure that fails costs no drawing
         check_names(measures)
         measure(prepared, targets, targets.initial, measures=measures)
