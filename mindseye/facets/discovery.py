@@ -24,7 +24,7 @@ from mindseye.facets.survey import (
     versions,
 )
 from mindseye.facets.targets import FacetTargets, top_channels
-from mindseye.facets.way_statistics import WayStatistics, joined, moments, of_photographs
+from mindseye.facets.way_statistics import IMAGE, WayStatistics, joined, moments, of_photographs
 from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
@@ -316,6 +316,7 @@ def _way_statistics(
     """How the layers on the way answer the chosen photographs [C, N, ch, S, S]: (one a layer, whether from the cache)."""
     if not network.way:
         return (), False
+    layers = (IMAGE, *network.way)
 
     def look() -> dict[str, Tensor]:
         found = _look_on_the_way(network, images, weights)
@@ -324,20 +325,21 @@ def _way_statistics(
     if cache is None:
         tensors, recalled = look(), False
     else:
-        fetched = cache.fetch("way", {**_blending_key(seen, chosen, weights), "layers": list(network.way)}, look)
+        fetched = cache.fetch("way", {**_blending_key(seen, chosen, weights), "layers": list(layers)}, look)
         tensors, recalled = fetched.tensors, not fetched.made
     kinds = ("mean", "std", "quantiles")
-    return tuple(WayStatistics(name, *(tensors[f"{name} {kind}"] for kind in kinds)) for name in network.way), recalled
+    return tuple(WayStatistics(name, *(tensors[f"{name} {kind}"] for kind in kinds)) for name in layers), recalled
 
 
 @torch.no_grad()
 def _look_on_the_way(network: PreparedNetwork, images: Tensor, weights: Tensor) -> dict[str, WayStatistics]:
     """By layer; one facet's photographs at a time."""
     device = network.mean.device
-    parts: dict[str, list[WayStatistics]] = {name: [] for name in network.way}
+    parts: dict[str, list[WayStatistics]] = {name: [] for name in (IMAGE, *network.way)}
     for photographs, w in zip(images, weights, strict=True):
-        answers = network(to_unit(photographs, device)).way
-        for name, answer in zip(network.way, answers, strict=True):
+        seen = to_unit(photographs, device)
+        parts[IMAGE].append(of_photographs(IMAGE, seen.cpu(), w))
+        for name, answer in zip(network.way, network(seen).way, strict=True):
             maps = as_maps(answer, name, network.prefix_tokens).float()
             parts[name].append(of_photographs(name, maps.cpu(), w))
     return {name: joined(found) for name, found in parts.items()}
