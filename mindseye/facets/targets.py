@@ -49,12 +49,23 @@ class FacetTargets:
     content: str = ""  # sha256 over the bytes of the M photographs; "" where it is not known, or they changed meanwhile
     held_out: tuple[str, ...] = ()  # H further photographs, relative to root, that took part in nothing but measures
     held_out_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # [H]: each one's facet
+    # Of facets of earlier versions nothing of the following is known: all are then empty.
+    firmness: Tensor = field(default_factory=lambda: torch.empty(0))  # [C] in 0..1: see `measure_firmness`
+    agreement: Tensor = field(default_factory=lambda: torch.empty(0))  # [3] of all facets: see `Firmness`
+    stays: Tensor = field(default_factory=lambda: torch.empty(0))  # [M] in 0..1: how often each is with its facet
+    clarity: Tensor = field(default_factory=lambda: torch.empty(0))  # [C], in this layer: see `clarity`
+    redundancy: Tensor = field(default_factory=lambda: torch.empty(0))  # [C], in this layer: see `redundancy`
     way: tuple[WayStatistics, ...] = ()  # what the layers on the way to the target answer the facets' photographs
 
     @property
     def C(self) -> int:
         """The number of facets."""
         return self.maps.shape[0]
+
+    @property
+    def effective(self) -> Tensor:
+        """[C]: 1/Σw², how many photographs each blend amounts to: N where all count alike, 1 where one has all."""
+        return 1 / self.weights.square().sum(dim=1)
 
     @property
     def k(self) -> int:
@@ -136,6 +147,8 @@ class FacetTargets:
             for name, tensor in statistics.tensors().items():
                 if tensor.shape[:2] != (C, D) or tensor.ndim != (3 if name == "quantiles" else 2):
                     raise ValueError(f"{name} of {statistics.layer} is {list(tensor.shape)}, not [{C}, {D}, …]")
+        later = {"firmness": (C,), "agreement": (3,), "stays": (M,), "clarity": (C,), "redundancy": (C,)}
+        shapes |= {name: shape for name, shape in later.items() if getattr(self, name).numel()}
         for name, shape in shapes.items():
             if tuple(getattr(self, name).shape) != tuple(shape):
                 raise ValueError(f"{name} is {list(getattr(self, name).shape)}, not {list(shape)}")
@@ -179,14 +192,17 @@ class FacetTargets:
             for place, statistics in enumerate(self.way)
             for name, tensor in statistics.tensors().items()
         }
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)} | between
+        # What is empty is left out: earlier versions' targets, whose hash says so, have no such names.
+        known = {name: value for name, value in values.items() if isinstance(value, Tensor) and value.numel()}
+        return known | between
 
     def _description(self) -> dict[str, object]:
         skipped = [{"path": file.path, "reason": file.reason} for file in self.skipped]
-        known = {"content": self.content} if self.content else {}  # earlier versions' targets have none
+        way = [statistics.layer for statistics in self.way]
+        known = {"content": self.content, "held_out": list(self.held_out), "way": way}
         return {
-            "layer": self.layer, "root": self.root, "paths": list(self.paths), "held_out": list(self.held_out),
-            "skipped": skipped, "way": [statistics.layer for statistics in self.way], **known,
+            "layer": self.layer, "root": self.root, "paths": list(self.paths), "skipped": skipped,
+            **{name: value for name, value in known.items() if value},  # earlier versions' targets have none
         }  # fmt: skip
 
 
