@@ -203,6 +203,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     device = pick_device(config.trainer.accelerator)
 
     from mindseye.facets.embedding import pick_method
+    from mindseye.facets.number import MOST_KINDS
     from mindseye.networks import warn_of_no_training
     from mindseye.networks.preparing import prepare
     from mindseye.networks.way import resolve_way
@@ -211,7 +212,8 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     from mindseye.visualizer.fitting import count_processes
     from mindseye.visualizer.objective import matching_of
 
-    count_processes(config.trainer.devices, config.C, config.trainer.accelerator)
+    most = MOST_KINDS if config.C == "auto" else config.C
+    count_processes(config.trainer.devices, most, config.trainer.accelerator)
     # How many photographs can be read is not known yet; what is installed, and the settings, are refused all the same.
     pick_method(config.facets.subsample, config.facets.tsne, config.facets.subsample)
     check_photographs(config)
@@ -240,7 +242,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     with (
         tracked(config, folder, hydra_config.overrides.task, sweep=sweep, experiment=experiment) as trackers,
         JobProgress(
-            console, photographs=len(photographs), pictures=config.C, steps=config.steps, measures=measures
+            console, photographs=len(photographs), pictures=most, steps=config.steps, measures=measures
         ) as progress,
     ):
 
@@ -254,6 +256,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
         del network
         targets = discover(config, looking, photographs, layer, cache, progress)
         discovery_s = time.perf_counter() - begun
+        progress.found(targets.C)
         found = replace(targets, root="").content_hash()  # the same wherever the photographs lie
         checkpoint = Checkpoint(folder / "checkpoint", f"{key} {found}", config.checkpoint)
         references = judges(config, targets, cache)
@@ -477,13 +480,16 @@ def discover(
         facets=config.C,
         k=config.k,
         N=config.facets.N,
+        clusters=config.facets.clusters,
         weighting=config.facets.weighting,
+        effective=config.facets.effective,
         selection=config.facets.selection,
         gamma=config.facets.gamma,
         components=config.facets.components,
         perplexity=config.facets.perplexity,
         tsne=config.facets.tsne,
         subsample=config.facets.subsample,
+        held_out=config.images.get("held_out", 0.0),  # a group of the user's own need not have it
         batch_size=config.facets.batch_size,
         workers=config.facets.workers,
         seed=config.seed,
