@@ -30,8 +30,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from mindseye.commands.signatures import Signature, read_signature
+from mindseye.results.measures import RANKED
 from mindseye.sweeps.manifest import cell_folder
-from mindseye.sweeps.summary import MEASURES
 
 CONFIG_NAME = "visualize"
 METRICS = "metrics"  # the key of the user's own measures
@@ -112,7 +112,7 @@ CHOICES = {
     "facets.tsne": ("auto", "barnes_hut", "fft", "subsample"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
     "precision": ("float32", "bfloat16", "float16"),
-    "measure": tuple(MEASURES),
+    "measure": RANKED,
 }
 
 # Where each cell of a sweep goes. Hydra's workers import this file with the task, before they need it.

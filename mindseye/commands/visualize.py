@@ -46,6 +46,7 @@ from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
 from mindseye.commands.repeating import EarlierRun, read_earlier, repeated_folder, tell_differences
 from mindseye.commands.tracking import tracked
+from mindseye.results.measures import numbers, usual
 from mindseye.results.run_status import Occupied, RunRecord
 from mindseye.sweeps.manifest import Manifest, layers_beside
 from mindseye.visualizer.interruptions import CTRL_C, TO_BE_CONTINUED, Interrupted, Interruptible
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from mindseye.facets.photographs import Photographs
     from mindseye.facets.targets import FacetTargets
     from mindseye.networks import Network
-    from mindseye.results.metrics import TransferReference
+    from mindseye.results.judges import TransferReference
 
 # What --from named, for the job that Hydra calls in this process.
 _repeated: ContextVar[EarlierRun | None] = ContextVar("repeated", default=None)
@@ -281,8 +282,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
             **parts,
         )
         complete(result.metrics, targets, factors, discovery_s, time.perf_counter() - started, config)
-        usual = "transfer.cosine" if references else "fidelity.cosine"
-        measure = measure_of(result.metrics["summary"], config.measure or usual)
+        measure = measure_of(result.metrics["summary"], config.measure)
         result.save(folder, config=OmegaConf.to_yaml(config, resolve=True))
         record.complete(measure)  # whatever becomes of what follows, the result is there
         checkpoint.discard()
@@ -314,14 +314,16 @@ def network_is_unsaid(hydra_config: Any) -> bool:
     return first and not said and hydra_config.runtime.choices.get("network") == "demo"
 
 
-def measure_of(summary: Mapping[str, Any], name: str) -> float | None:
-    """A figure of `metrics.json`'s summary by its dotted name; None, with a warning, where the run has none such."""
-    value: Any = summary
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    if value is None:
+def measure_of(summary: Mapping[str, Any], name: str | None) -> float | None:
+    """A figure of `metrics.json`'s summary by its dotted name, the usual one for None.
+
+    None, with a warning, where the run has none such.
+    """
+    figures = dict(numbers(summary))
+    name = usual([figures]) if name is None else name
+    if name not in figures:
         log.warning("measure=%s: this run has no such figure", name)
-    return value
+    return figures.get(name)
 
 
 def layers_of_the_sweep(config: DictConfig, network: "Network", layer: str) -> list[str]:
@@ -505,7 +507,7 @@ def judges(config: DictConfig, targets: "FacetTargets", cache: "Cache | None") -
     if not nodes:
         return []
     from mindseye.facets.photographs import Photographs
-    from mindseye.results.metrics import transfer_reference
+    from mindseye.results.judges import transfer_reference
 
     channels = targets.initial.shape[1]
     size = targets.initial.shape[-1]
