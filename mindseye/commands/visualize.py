@@ -53,6 +53,7 @@ from mindseye.visualizer.interruptions import CTRL_C, TO_BE_CONTINUED, Interrupt
 
 if TYPE_CHECKING:
     from mindseye.facets.cache import Cache
+    from mindseye.facets.grouping import GroupingSettings
     from mindseye.facets.photographs import Photographs
     from mindseye.facets.targets import FacetTargets
     from mindseye.networks import Network
@@ -464,6 +465,14 @@ def open_cache(config: DictConfig) -> "Cache | None":
     return Cache(folder, round(config.cache.limit_gb * 1e9))
 
 
+def grouping(config: DictConfig) -> "GroupingSettings":
+    """How photographs are grouped, by the group `facets`."""
+    from mindseye.facets.grouping import GroupingSettings
+
+    names = ("clusters", "components", "perplexity", "tsne", "subsample")
+    return GroupingSettings(**{name: config.facets[name] for name in names}, seed=config.seed)
+
+
 def discover(
     config: DictConfig,
     network: "Network",
@@ -542,6 +551,6 @@ def complete(
 
     if factors is not None:
         ari = adjusted_rand_index(targets.labels, [factors[name] for name in targets.paths])
-        metrics["summary"]["facets"] = {"ari": round(ari, 6)}
+        metrics["summary"]["facets"]["ari"] = round(ari, 6)
     metrics["timing"].update(discovery_s=round(discovery_s, 3), total_s=round(total_s, 3))
     metrics["provenance"]["config_sha256"] = sha256(OmegaConf.to_yaml(config, resolve=True))

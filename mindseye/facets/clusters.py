@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 Clustering = Literal["components", "embedding", "consensus"]
-STARTS = 100  # of k-means: the best of so many
+STARTS = 500  # of k-means: the best of so many; with fewer another seed finds another best one now and then
+STARTS_IN_EMBEDDING = 100  # a plane has fewer of them
 MOST_FOR_STARTS = 5000  # photographs that the starts are tried on; with more, all then join the best one's centres
 MOST_AT_ONCE = 1_000_000  # distances, of several starts
 MOST_ITERATIONS = 300
@@ -46,12 +47,14 @@ def find_clusters(
     if way == "consensus":
         votes = []
         for run in range(runs):
-            labels, _ = cluster(flat(reduced, seed + run), facets, seed=seed + run, starts=starts)
+            few = min(starts, STARTS_IN_EMBEDDING)
+            labels, _ = cluster(flat(reduced, seed + run), facets, seed=seed + run, starts=few)
             votes.append(torch.nn.functional.one_hot(labels, facets).double())
         labels, _ = cluster(torch.cat(votes, dim=1), facets, seed=seed, starts=starts)
         space = reduced
     else:
         space = flat(reduced, seed) if way == "embedding" else reduced
+        starts = min(starts, STARTS_IN_EMBEDDING) if way == "embedding" else starts
         labels, _ = cluster(space, facets, seed=seed, starts=starts, known=known)
     return Clusters(labels, means_of(space, labels, facets), space)
 

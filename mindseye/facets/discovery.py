@@ -14,7 +14,7 @@ from mindseye.facets.cache import Cache
 from mindseye.facets.clarity import clarity, redundancy
 from mindseye.facets.clusters import Clustering, means_of
 from mindseye.facets.embedding import Method, Stage, pick_method
-from mindseye.facets.firmness import FIRM, STAYS
+from mindseye.facets.firmness import STAYS
 from mindseye.facets.full_float32 import full_float32
 from mindseye.facets.grouping import GroupingSettings, group_photographs, recall
 from mindseye.facets.number import MOST_KINDS
@@ -44,7 +44,6 @@ log = logging.getLogger(__name__)
 BLENDING_CODE = code_of(__file__, inspect.getfile(moments))
 
 FEW_LEVELS = 32  # of 256: 12-bit counts in 16-bit files have at most 17, the darkest folder of photographs more
-ONE_PHOTOGRAPH = 0.5  # a weight above which a facet is hardly a blend any more
 MOST_HELD_OUT = 0.5  # share of the photographs
 BISECTIONS = 100
 AMPLE = 5  # so many times C·N photographs, and some can be held out
@@ -251,7 +250,6 @@ def discover_facets(
             "%d photographs are fewer than C·N = %d·%d: some stand in several facets",
             len(seen.photographs), facets, chosen.shape[1],
         )  # fmt: skip
-    _warn_of_facets(group.firmness.facets, weights)
     images, unchanged = _read_chosen(seen, chosen)
     if not unchanged:
         cache = None
@@ -274,7 +272,7 @@ def discover_facets(
         log.info("from the cache %s: %s of %d photographs", cache.folder, what, len(seen.photographs))
     mean = seen.means.mean(dim=0)
     features = seen.means[chosen]
-    return FacetTargets(
+    targets = FacetTargets(
         layer=layer,
         root=str(seen.photographs.root),
         paths=seen.photographs.paths,
@@ -300,6 +298,8 @@ def discover_facets(
         clarity=clarity(features, mean),
         redundancy=redundancy(features, mean),
     )
+    _warn_of_facets(targets.marks())
+    return targets
 
 
 def check_settings(clusters: str, effective: float | None, held_out: float) -> None:
@@ -337,22 +337,17 @@ def _some_of(seen: Survey, rows: list[int]) -> Survey:
     )
 
 
-def _warn_of_facets(firmness: Tensor, weights: Tensor) -> None:
+def _warn_of_facets(marks: list[list[str]]) -> None:
     """One line for facets that would not come out again, one for those that are hardly a blend."""
-    loose = [c for c, value in enumerate(firmness.tolist()) if value < FIRM]
-    if loose:
-        log.warning(
-            "facet%s %s would hardly come out again (firmness below %.1f): mindseye facets C=2..12 finds a firmer C",
-            "" if len(loose) == 1 else "s", ", ".join(map(str, loose)), FIRM,
-        )  # fmt: skip
-    most = weights.max(dim=1).values.tolist()
-    single = [c for c, weight in enumerate(most) if weight > ONE_PHOTOGRAPH and weights.shape[1] > 1]
-    if single:
-        log.warning(
-            "facet%s %s: one photograph has more than half the weight, so its picture is that photograph's; "
-            "facets.effective=6 or a larger facets.gamma spreads the weights",
-            "" if len(single) == 1 else "s", ", ".join(map(str, single)),
-        )  # fmt: skip
+    advice = {
+        "not firm": "would hardly come out again: mindseye facets C=2..12 looks for a firmer number of facets",
+        "one photograph": "more than half the weight is one photograph's, and so will the picture be: "
+        "facets.effective=6 or a larger facets.gamma spreads it",
+    }
+    for mark, text in advice.items():
+        marked = [str(c) for c, own in enumerate(marks) if mark in own]
+        if marked:
+            log.warning("facet%s %s: %s", "" if len(marked) == 1 else "s", ", ".join(marked), text)
 
 
 def _read_chosen(seen: Survey, chosen: Tensor) -> tuple[Tensor, bool]:

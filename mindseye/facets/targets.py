@@ -13,6 +13,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from mindseye.facets.firmness import FIRM
 from mindseye.facets.photographs import SkippedFile
 from mindseye.facets.pictures import html_table, inline_png, strip
 from mindseye.facets.way_statistics import WayStatistics
@@ -20,6 +21,7 @@ from mindseye.files import MOST_TENSOR_BYTES, read_plain, write_atomically
 
 FORMAT = 1
 MOST_BYTES = 1 << 30  # of targets.json, which names every photograph
+ONE_PHOTOGRAPH = 0.5  # a weight above which a facet is hardly a blend any more
 SHOWN = 5  # photographs and channels of a facet in a notebook
 
 
@@ -66,6 +68,17 @@ class FacetTargets:
     def effective(self) -> Tensor:
         """[C]: 1/Σw², how many photographs each blend amounts to: N where all count alike, 1 where one has all."""
         return 1 / self.weights.square().sum(dim=1)
+
+    def marks(self) -> list[list[str]]:
+        """What to know of each facet before its picture is looked at, a word or two each; none for most."""
+        marks: list[list[str]] = [[] for _ in range(self.C)]
+        for c, firmness in enumerate(self.firmness.tolist()):
+            if firmness < FIRM:
+                marks[c].append("not firm")
+        for c, weight in enumerate(self.weights.max(dim=1).values.tolist()):
+            if weight > ONE_PHOTOGRAPH and self.weights.shape[1] > 1:
+                marks[c].append("one photograph")
+        return marks
 
     @property
     def k(self) -> int:
@@ -173,16 +186,22 @@ class FacetTargets:
         """What a notebook shows: a row per facet with its photographs, the largest weight first, and their blend."""
         place, layer = html.escape(self.root), html.escape(self.layer)
         rows = []
+        firmness = [f"{value:.2f}" for value in self.firmness.tolist()] or [""] * self.C
+        marks = self.marks()
         for c, size in enumerate(self.labels.bincount(minlength=self.C).tolist()):
             order = self.weights[c].argsort(descending=True, stable=True)[:SHOWN].tolist()
             photographs = strip([self.photographs[c, n] for n in order])
             first = html.escape(self.paths[int(self.chosen[c, order[0]])])
             channels = ", ".join(map(str, self.channels[c, :SHOWN].tolist()))
             rows.append([
-                str(c), str(size), inline_png(photographs, f"photographs of facet {c}"),
+                str(c), str(size), ", ".join([firmness[c], *marks[c]]),
+                inline_png(photographs, f"photographs of facet {c}"),
                 inline_png(strip([self.initial[c]]), f"initial image of facet {c}"), first, f"{channels} …",
             ])  # fmt: skip
-        heads = ["facet", "photographs", "the nearest", "initial image", "the first of them", "strongest channels"]
+        heads = [
+            "facet", "photographs", "firmness", "the nearest", "initial image", "the first of them",
+            "strongest channels",
+        ]  # fmt: skip
         return f"<p><b>{layer}</b> · {self.subtitle}<br>{place}</p>{html_table(heads, rows)}"
 
     def _tensors(self) -> dict[str, Tensor]:

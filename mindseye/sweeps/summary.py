@@ -99,7 +99,7 @@ def write_summary(folder: Path, rows: Sequence[Row]) -> list[Path]:
 def _place(column: str) -> int:
     order = ("cell", "status", "reason", "override.", "facet", "", "timing.", "path")
     starts = [place for place, start in enumerate(order) if start and (column == start or column.startswith(start))]
-    return starts[0] if starts and not column.startswith("fidelity") else order.index("")
+    return starts[0] if starts and not column.startswith(("fidelity", "facets.")) else order.index("")
 
 
 def _of_one_kind(values: list[Any]) -> list[Any]:
