@@ -37,7 +37,7 @@ def _table(metrics: dict, names: list[str], title: str) -> Table:
     for name in names:
         table.add_column(MEASURES[name].column, justify="right", no_wrap=True)
     for row in metrics["facets"]:
-        marks = f" ({row['marks']})" if "marks" in row else ""
+        marks = "".join(f"\n{mark}" for mark in str(row.get("marks", "")).split(", ") if mark)
         stopped = f" (stopped\nat step {row['stopped']['step']})" if "stopped" in row else ""
         table.add_row(f"{row['facet']}{marks}{stopped}", *_shown(row, names))
     table.add_section()
