@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mindseye.facets.photographs import Photographs, load_photographs
     from mindseye.facets.targets import FacetTargets
     from mindseye.networks import Network, layer_table, load_network
-    from mindseye.results.metrics import transfer_reference
+    from mindseye.results.judges import transfer_reference
     from mindseye.results.run_folder import read_run
     from mindseye.results.visualization import Visualization, visualize
     from mindseye.visualizer.objective import Objective
@@ -37,7 +37,7 @@ _HOMES = {
     "load_network": "mindseye.networks",
     "load_photographs": "mindseye.facets.photographs",
     "read_run": "mindseye.results.run_folder",
-    "transfer_reference": "mindseye.results.metrics",
+    "transfer_reference": "mindseye.results.judges",
     "visualize": "mindseye.results.visualization",
 }
 

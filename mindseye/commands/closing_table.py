@@ -1,54 +1,52 @@
 """What a run came to, on one screen of 80 columns."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
+
+from mindseye.results.measures import MEASURES, numbers
 
 if TYPE_CHECKING:
     from mindseye.results.visualization import Visualization
 
-COLUMNS = {
-    "fide-\nlity": ("fidelity", "cosine"),
-    "dis-\ntance": ("fidelity", "relative_distance"),
-    "magni-\ntude": ("fidelity", "magnitude"),
-    "selec-\ntivity": ("selectivity",),
-    "retrie-\nval": ("retrieval",),
-    "TV ×\nphotos": ("naturalness", "tv"),
-    "trans-\nfer": ("transfer", "cosine"),
-    "retrie-\nval ": ("transfer", "retrieval"),
-    "agree-\nment": ("transfer", "agreement"),
-}
 
+def closing_table(result: "Visualization") -> Group:
+    """A row per facet, then their mean and the three baselines' means, without those facets that were stopped.
 
-def closing_table(result: "Visualization") -> Table:
-    """A row per facet, then their mean and the three baselines' means, without those facets that were stopped."""
+    What another network sees, and what is known of the facets themselves, stand in tables of their own.
+    """
     metrics = result.metrics
-    columns = {name: path for name, path in COLUMNS.items() if _at(metrics["summary"], path) is not None}
-    apart = 1 if len(columns) <= 6 else 0  # with a judge's columns as well 80 would be too few
+    summary = dict(numbers(metrics["summary"]))
+    names = [name for name, measure in MEASURES.items() if measure.column and name in summary]
+    judged = [name for name in names if name.startswith("transfer.")]
+    found = [name for name in names if name.startswith("facets.")]
     title = f"{result.title}\n{result.subtitle}"
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, apart, 0, 0), expand=False)
+    tables = [_table(metrics, [name for name in names if name not in (*judged, *found)], title)]
+    if judged:
+        tables.append(_table(metrics, judged, "as another network sees them"))
+    if found:
+        tables.append(_table({**metrics, "baselines": {}}, found, "the facets themselves"))
+    return Group(*tables)
+
+
+def _table(metrics: dict, names: list[str], title: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), expand=False)
     table.add_column("facet", no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in names:
+        table.add_column(MEASURES[name].column, justify="right", no_wrap=True)
     for row in metrics["facets"]:
-        name = str(row["facet"]) + (f" (stopped at step {row['stopped']['step']})" if "stopped" in row else "")
-        table.add_row(name, *(_shown(_at(row, path)) for path in columns.values()))
+        marks = "".join(f"\n{mark}" for mark in str(row.get("marks", "")).split(", ") if mark)
+        stopped = f" (stopped\nat step {row['stopped']['step']})" if "stopped" in row else ""
+        table.add_row(f"{row['facet']}{marks}{stopped}", *_shown(row, names))
     table.add_section()
-    table.add_row("mean", *(_shown(_at(metrics["summary"], path)) for path in columns.values()), style="bold")
-    for name, figures in metrics["baselines"].items():
-        table.add_row(name, *(_shown(_at(figures, path)) for path in columns.values()), style="dim")
+    table.add_row("mean", *_shown(metrics["summary"], names), style="bold")
+    for label, figures in metrics["baselines"].items():
+        table.add_row(label, *_shown(figures, names), style="dim")
     return table
 
 
-def _at(figures: dict, path: tuple[str, ...]) -> float | None:
-    found: Any = figures
-    for name in path:
-        if name not in found:
-            return None
-        found = found[name]
-    return found
-
-
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _shown(figures: dict, names: list[str]) -> list[str]:
+    known = dict(numbers(figures))
+    return [f"{known[name]:.2f}" if name in known else "" for name in names]

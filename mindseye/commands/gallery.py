@@ -10,7 +10,6 @@ from mindseye.reports.gallery import ListedRun, copy_gallery, write_gallery
 from mindseye.results.run_status import STATUS, RunStatus, one_line, read_status
 from mindseye.sweeps.manifest import MANIFEST, as_written
 from mindseye.sweeps.status import read_sweep
-from mindseye.sweeps.summary import MEASURES
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +55,8 @@ def make_gallery(folder: Path, copy: Path | None = None) -> Path:
     if not runs:
         raise ValueError(f"{folder} holds no run and no sweep: nothing in it has a {STATUS} or a metrics.json")
     if copy is not None:
-        return copy_gallery(folder, copy, runs, larger_is_better=MEASURES, notes=notes)
-    return write_gallery(folder, runs, larger_is_better=MEASURES, notes=notes)
+        return copy_gallery(folder, copy, runs, notes=notes)
+    return write_gallery(folder, runs, notes=notes)
 
 
 def try_gallery(folder: Path) -> Path | None:

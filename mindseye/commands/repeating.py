@@ -17,8 +17,8 @@ import yaml
 
 from mindseye.commands.configuration import ConfigurationError, is_plain
 from mindseye.files import read_plain
+from mindseye.results.measures import flat
 from mindseye.results.run_status import STATUS, read_status
-from mindseye.sweeps.summary import flat
 
 FLAG = "--from"
 ELSEWHERE = ("cache", "logger")  # groups that say where files are written beside the run folder, and who is told

@@ -1,6 +1,7 @@
 """`mindseye report FOLDER`: what one setting of a sweep does, paired over everything else, as tables."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from rich import box
@@ -10,7 +11,8 @@ from rich.table import Table
 
 from mindseye.commands.gallery import try_gallery
 from mindseye.files import write_atomically
-from mindseye.reports.ablation import MEASURES, Comparison, as_csv, as_json, as_latex, as_markdown, compare
+from mindseye.reports.ablation import USUAL, Comparison, as_csv, as_json, as_latex, as_markdown, compare
+from mindseye.reports.response import in_words, responses
 from mindseye.sweeps.status import read_sweep
 from mindseye.sweeps.summary import read_rows
 
@@ -28,7 +30,7 @@ def report(arguments: list[str]) -> None:
     parser.add_argument("folder", type=Path, help="a sweep's (hydra.sweep.dir)")
     parser.add_argument("--by", default="ablation", help="the swept setting; default: ablation")
     parser.add_argument("--reference", default=None, help="the value to hold the others against; default: the first")
-    parser.add_argument("--measures", nargs="+", default=list(MEASURES), help="columns, by their names in summary.csv")
+    parser.add_argument("--measures", nargs="+", default=list(USUAL), help="columns, by their names in summary.csv")
     asked = parser.parse_args(arguments)
     sweep = read_sweep(asked.folder)
     rows = read_rows(sweep)
@@ -36,6 +38,7 @@ def report(arguments: list[str]) -> None:
     if reference is None:
         reference = next((str(row[f"override.{asked.by}"]) for row in rows if f"override.{asked.by}" in row), "none")
     found = compare(rows, asked.by, reference, measures=asked.measures)
+    found = replace(found, response=tuple(one for one in responses(rows, sweep.folder) if one.setting == asked.by))
     written = {".md": as_markdown(found), ".tex": as_latex(found), ".csv": as_csv(found), ".json": as_json(found)}
     files = [sweep.folder / f"report{suffix}" for suffix in written]
     for file, content in zip(files, written.values(), strict=True):
@@ -66,5 +69,6 @@ def _shown(found: Comparison) -> Table:
             for measure in found.means
         ]
         table.add_row(escape(variant), *cells)
-    table.caption = "bold: the 95 % interval leaves 0 out"
+    response = in_words(found.response, found.by)
+    table.caption = "bold: the 95 % interval leaves 0 out" + (f"\n{escape(response)}" if response else "")
     return table

@@ -26,10 +26,11 @@ from mindseye.commands import verbosity
 from mindseye.commands.configuration import ConfigurationError, config_folder, escaped
 from mindseye.commands.gallery import try_gallery
 from mindseye.files import write_atomically
+from mindseye.results.measures import MEASURES, RANKED, numbers, usual
 from mindseye.results.run_status import SILENT, RunStatus, one_line, read_status, write_status
 from mindseye.sweeps.manifest import Cell, Manifest, add_cells, as_written
 from mindseye.sweeps.status import DONE, SweepStatus, read_sweep, varying_overrides
-from mindseye.sweeps.summary import MEASURES, ranked, read_rows, write_summary
+from mindseye.sweeps.summary import ranked, read_rows, write_summary
 from mindseye.visualizer.interruptions import TO_BE_CONTINUED, Interrupted, Interruptible
 
 log = logging.getLogger(__name__)
@@ -275,6 +276,8 @@ def summarise_sweep(sweep: SweepStatus, measure: str | None) -> None:
     console = verbosity.console()
     chosen = pick_measure(rows, chosen=measure)
     console.print(closing_table(sweep, ranked(rows, chosen), chosen))
+    for line in remarks(sweep, rows, chosen):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     for path in written:
         console.print(str(path), soft_wrap=True, highlight=False, markup=False)
     if verbosity.is_quiet():
@@ -285,18 +288,37 @@ def _chosen_measure(config: DictConfig) -> str | None:
     """`measure` as given for the whole sweep, whose own configuration is composed without the cells' overrides."""
     for word in OmegaConf.to_container(config.hydra.overrides.task):
         key, _, value = str(word).partition("=")
-        if key == "measure" and (value in MEASURES or value.isidentifier()) and value != "null":
+        if key == "measure" and (value in RANKED or value.isidentifier()) and value != "null":
             return value
     return None
 
 
 def pick_measure(rows: Sequence[dict], chosen: str | None) -> str:
-    """What cells are compared by where nobody says: transfer.cosine where all have it, else fidelity.cosine."""
+    """What cells are compared by where nobody says, see `mindseye.results.measures.usual`."""
     if chosen is not None:
         return chosen
-    completed = [row for row in rows if "facet" in row]
-    judged = completed and all(row.get("transfer.cosine") is not None for row in completed)
-    return "transfer.cosine" if judged else "fidelity.cosine"
+    cells: dict[str, set[str]] = {}
+    for row in rows:
+        if "facet" in row:
+            cells.setdefault(row["cell"], set()).update(name for name, _ in numbers(row))
+    return usual(cells.values())
+
+
+def remarks(sweep: SweepStatus, rows: Sequence[dict], measure: str) -> list[str]:
+    """What to know of the ranking, a line each: that the measure cannot rank such cells, which settings show."""
+    from mindseye.reports.response import in_words, responses
+
+    said = []
+    known = MEASURES.get(measure)
+    if known is not None and known.falls_with:
+        values = {row.get(f"override.{known.falls_with}") for row in rows if "facet" in row}
+        if len(values) > 1:
+            other = pick_measure(rows, None)
+            advice = "" if MEASURES[other].falls_with else f", or by measure={other}"
+            setting = known.falls_with
+            said.append(f"{measure} depends on {setting} whatever is drawn: compare cells of one {setting}{advice}")
+    found = responses(rows, sweep.folder)
+    return said + [in_words(found, setting) for setting in dict.fromkeys(one.setting for one in found)]
 
 
 def closing_table(sweep: SweepStatus, ranking: Sequence[tuple[str, float]], measure: str) -> Table:

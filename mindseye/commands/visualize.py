@@ -46,16 +46,18 @@ from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
 from mindseye.commands.repeating import EarlierRun, read_earlier, repeated_folder, tell_differences
 from mindseye.commands.tracking import tracked
+from mindseye.results.measures import numbers, usual
 from mindseye.results.run_status import Occupied, RunRecord
 from mindseye.sweeps.manifest import Manifest, layers_beside
 from mindseye.visualizer.interruptions import CTRL_C, TO_BE_CONTINUED, Interrupted, Interruptible
 
 if TYPE_CHECKING:
     from mindseye.facets.cache import Cache
+    from mindseye.facets.grouping import GroupingSettings
     from mindseye.facets.photographs import Photographs
     from mindseye.facets.targets import FacetTargets
     from mindseye.networks import Network
-    from mindseye.results.metrics import TransferReference
+    from mindseye.results.judges import TransferReference
 
 # What --from named, for the job that Hydra calls in this process.
 _repeated: ContextVar[EarlierRun | None] = ContextVar("repeated", default=None)
@@ -203,6 +205,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     device = pick_device(config.trainer.accelerator)
 
     from mindseye.facets.embedding import pick_method
+    from mindseye.facets.number import MOST_KINDS
     from mindseye.networks import warn_of_no_training
     from mindseye.networks.preparing import prepare
     from mindseye.networks.way import resolve_way
@@ -211,7 +214,8 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     from mindseye.visualizer.fitting import count_processes
     from mindseye.visualizer.objective import matching_of
 
-    count_processes(config.trainer.devices, config.C, config.trainer.accelerator)
+    most = MOST_KINDS if config.C == "auto" else config.C
+    count_processes(config.trainer.devices, most, config.trainer.accelerator)
     # How many photographs can be read is not known yet; what is installed, and the settings, are refused all the same.
     pick_method(config.facets.subsample, config.facets.tsne, config.facets.subsample)
     check_photographs(config)
@@ -240,7 +244,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     with (
         tracked(config, folder, hydra_config.overrides.task, sweep=sweep, experiment=experiment) as trackers,
         JobProgress(
-            console, photographs=len(photographs), pictures=config.C, steps=config.steps, measures=measures
+            console, photographs=len(photographs), pictures=most, steps=config.steps, measures=measures
         ) as progress,
     ):
 
@@ -254,6 +258,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
         del network
         targets = discover(config, looking, photographs, layer, cache, progress)
         discovery_s = time.perf_counter() - begun
+        progress.found(targets.C)
         found = replace(targets, root="").content_hash()  # the same wherever the photographs lie
         checkpoint = Checkpoint(folder / "checkpoint", f"{key} {found}", config.checkpoint)
         references = judges(config, targets, cache)
@@ -278,8 +283,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
             **parts,
         )
         complete(result.metrics, targets, factors, discovery_s, time.perf_counter() - started, config)
-        usual = "transfer.cosine" if references else "fidelity.cosine"
-        measure = measure_of(result.metrics["summary"], config.measure or usual)
+        measure = measure_of(result.metrics["summary"], config.measure)
         result.save(folder, config=OmegaConf.to_yaml(config, resolve=True))
         record.complete(measure)  # whatever becomes of what follows, the result is there
         checkpoint.discard()
@@ -311,14 +315,16 @@ def network_is_unsaid(hydra_config: Any) -> bool:
     return first and not said and hydra_config.runtime.choices.get("network") == "demo"
 
 
-def measure_of(summary: Mapping[str, Any], name: str) -> float | None:
-    """A figure of `metrics.json`'s summary by its dotted name; None, with a warning, where the run has none such."""
-    value: Any = summary
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    if value is None:
+def measure_of(summary: Mapping[str, Any], name: str | None) -> float | None:
+    """A figure of `metrics.json`'s summary by its dotted name, the usual one for None.
+
+    None, with a warning, where the run has none such.
+    """
+    figures = dict(numbers(summary))
+    name = usual([figures]) if name is None else name
+    if name not in figures:
         log.warning("measure=%s: this run has no such figure", name)
-    return value
+    return figures.get(name)
 
 
 def layers_of_the_sweep(config: DictConfig, network: "Network", layer: str) -> list[str]:
@@ -459,6 +465,14 @@ def open_cache(config: DictConfig) -> "Cache | None":
     return Cache(folder, round(config.cache.limit_gb * 1e9))
 
 
+def grouping(config: DictConfig) -> "GroupingSettings":
+    """How photographs are grouped, by the group `facets`."""
+    from mindseye.facets.grouping import GroupingSettings
+
+    names = ("clusters", "components", "perplexity", "tsne", "subsample")
+    return GroupingSettings(**{name: config.facets[name] for name in names}, seed=config.seed)
+
+
 def discover(
     config: DictConfig,
     network: "Network",
@@ -477,13 +491,16 @@ def discover(
         facets=config.C,
         k=config.k,
         N=config.facets.N,
+        clusters=config.facets.clusters,
         weighting=config.facets.weighting,
+        effective=config.facets.effective,
         selection=config.facets.selection,
         gamma=config.facets.gamma,
         components=config.facets.components,
         perplexity=config.facets.perplexity,
         tsne=config.facets.tsne,
         subsample=config.facets.subsample,
+        held_out=config.images.get("held_out", 0.0),  # a group of the user's own need not have it
         batch_size=config.facets.batch_size,
         workers=config.facets.workers,
         seed=config.seed,
@@ -499,7 +516,7 @@ def judges(config: DictConfig, targets: "FacetTargets", cache: "Cache | None") -
     if not nodes:
         return []
     from mindseye.facets.photographs import Photographs
-    from mindseye.results.metrics import transfer_reference
+    from mindseye.results.judges import transfer_reference
 
     channels = targets.initial.shape[1]
     size = targets.initial.shape[-1]
@@ -534,6 +551,6 @@ def complete(
 
     if factors is not None:
         ari = adjusted_rand_index(targets.labels, [factors[name] for name in targets.paths])
-        metrics["summary"]["facets"] = {"ari": round(ari, 6)}
+        metrics["summary"]["facets"]["ari"] = round(ari, 6)
     metrics["timing"].update(discovery_s=round(discovery_s, 3), total_s=round(total_s, 3))
     metrics["provenance"]["config_sha256"] = sha256(OmegaConf.to_yaml(config, resolve=True))

@@ -11,17 +11,17 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
 import numpy as np
 
+from mindseye.reports.response import Response, in_words
+from mindseye.results.measures import MEASURES
+
 RESAMPLES = 10_000
 LEVEL = 0.95
-MEASURES = (
-    "transfer.cosine", "transfer.retrieval", "transfer.agreement", "fidelity.cosine", "fidelity.magnitude",
-    "naturalness.tv", "naturalness.spectrum", "diversity",
-)  # fmt: skip
+USUAL = tuple(name for name, measure in MEASURES.items() if measure.report)
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Comparison:
     differences: tuple[Difference, ...]
     unpaired: int  # rows without a partner in the reference, or whose partner is a facet of other photographs
     stopped: int = 0  # rows of facets that were stopped
+    marked: int = 0  # rows of facets that are marked, not firm or one photograph; they are compared all the same
+    response: tuple[Response, ...] = field(default=())  # to `by`, where it takes numbers
 
 
 def compare(
@@ -60,7 +62,7 @@ def compare(
     by: str,
     reference: str,
     *,
-    measures: Sequence[str] = MEASURES,
+    measures: Sequence[str] = USUAL,
     seed: int = 0,
 ) -> Comparison:
     """Hold every value of the override `by` against `reference`, pair by pair.
@@ -110,7 +112,8 @@ def compare(
             "that facet 0 of one is not facet 0 of the other"
         )
     means = {measure: _mean([row.get(measure) for row in base.values()]) for measure in given}
-    return Comparison(by, reference, means, tuple(differences), unpaired, len(found) - len(whole))
+    marked = sum(bool(row.get("marks")) for row in whole)
+    return Comparison(by, reference, means, tuple(differences), unpaired, len(found) - len(whole), marked)
 
 
 def _several(rows: Sequence[Mapping[str, object]]) -> str:
@@ -123,9 +126,9 @@ def _several(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def _measured(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    apart = ("override.", "timing.", "stopped.", "facet")
+    apart = ("override.", "timing.", "stopped.")
     names = {name for row in rows for name, value in row.items() if _number(value) is not None}
-    return sorted(name for name in names if not name.startswith(apart))
+    return sorted(name for name in names if not name.startswith(apart) and name != "facet")
 
 
 def _same_facet(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
@@ -250,9 +253,13 @@ def _table(comparison: Comparison, cell: Callable[[Difference], str], quoted: Ca
 def _caption(comparison: Comparison) -> str:
     left_out = f" {comparison.unpaired} rows had no partner." if comparison.unpaired else ""
     stopped = f" {comparison.stopped} rows of stopped facets are left out." if comparison.stopped else ""
+    of_marked = f" {comparison.marked} rows are of facets marked as not firm or one photograph."
+    marked = of_marked if comparison.marked else ""
+    response = in_words(comparison.response, comparison.by)
+    shown = f" {response[:1].upper()}{response[1:]}." if response else ""
     return (
         f"Difference to {comparison.by}={comparison.reference}, paired over facets and all other settings, with a "
-        f"{LEVEL:.0%} interval of its mean by a bootstrap over facets.{left_out}{stopped}"
+        f"{LEVEL:.0%} interval of its mean by a bootstrap over facets.{left_out}{stopped}{marked}{shown}"
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.reports.figures import feature_space
-from mindseye.results.metrics import numbers
+from mindseye.results.measures import numbers
 from mindseye.visualizer.tracking import AXIS, Tracker
 
 # Of a run folder's artifact: what trackers wrote themselves, the photographs, and what is there while the run is.

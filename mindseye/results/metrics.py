@@ -5,21 +5,20 @@ c's picture at the target layer, t its target; both restricted to the facet's to
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mindseye.facets.cache import Cache
-from mindseye.facets.photographs import Photographs
-from mindseye.facets.survey import survey, to_unit
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.maps import as_maps
-from mindseye.networks.network import Network, check_network
+from mindseye.networks.network import Network
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.recording import record
+from mindseye.results.judges import TransferReference, batched, transfer
+from mindseye.results.likeness import broad_structure, centred_cosine, copy, path, retrieval, share_of_the_way
+from mindseye.results.measures import TAKEN
 from mindseye.visualizer.filters import total_variation
 from mindseye.visualizer.objective import cosine, relative_distance, take_channels
 
@@ -27,8 +26,6 @@ Figures = dict[str, Any]  # names -> a number, or a group of such
 # A measure of one's own: (pictures [C, ch, S, S] in 0..1, their activations [C, D, H', W'] at the target layer, the
 # targets) -> [C]. Everything is on the CPU, in float32; `targets.maps` and `targets.channels` are t and the top-k.
 Metric = Callable[[Tensor, Tensor, FacetTargets], Tensor]
-# What metrics.json says of a facet besides measures of one's own, which cannot have these names.
-TAKEN = ("facet", "baselines", "fidelity", "selectivity", "retrieval", "naturalness", "diversity", "transfer", "facets")
 
 
 def fidelity(v: Tensor, t: Tensor, gain: float = 1.0) -> dict[str, Tensor]:
@@ -36,13 +33,12 @@ def fidelity(v: Tensor, t: Tensor, gain: float = 1.0) -> dict[str, Tensor]:
 
     cosine: of the whole maps, 1 is the same pattern, whatever its strength.
     relative_distance: ‖v − s·t‖/‖s·t‖, s = `gain` the exaggeration that was asked for; 0 is exact.
-    magnitude: mean v / mean t; s is what was asked for, 10 and more is runaway activation.
+    magnitude: ‖v‖/‖t‖, whatever the signs; s is what was asked for, 10 and more is runaway activation.
     """
-    mean = t.flatten(1).mean(dim=1)
     return {
         "cosine": cosine(v, t),
         "relative_distance": relative_distance(v, gain * t),
-        "magnitude": v.flatten(1).mean(dim=1) / mean,
+        "magnitude": v.flatten(1).norm(dim=1) / t.flatten(1).norm(dim=1),
     }
 
 
@@ -53,18 +49,6 @@ def selectivity(v: Tensor, top_k: Tensor) -> Tensor:
     """
     strength = v.abs().flatten(2).sum(dim=2)
     return strength.gather(1, top_k).sum(dim=1) / strength.sum(dim=1).clamp(min=1e-12)
-
-
-def centred_cosine(v: Tensor, t: Tensor, mean: Tensor) -> Tensor:
-    """Every picture against every target: cosine of channel means v [C, D], t [C, D] about `mean` [D] -> [C, C]."""
-    v, t = v - mean, t - mean
-    return torch.nn.functional.normalize(v, dim=1) @ torch.nn.functional.normalize(t, dim=1).T
-
-
-def retrieval(similarity: Tensor) -> Tensor:
-    """1 where facet c's own target is the most similar of the C to its picture, else 0: [C, C] -> [C]."""
-    similarity = similarity.nan_to_num(nan=-math.inf)  # a facet without a target is nobody's nearest
-    return (similarity.argmax(dim=1) == torch.arange(len(similarity), device=similarity.device)).float()
 
 
 def log_spectrum(images: Tensor) -> Tensor:
@@ -123,100 +107,54 @@ def diversity(v: Tensor) -> Tensor | None:
     return torch.where(others > 0, unlike.sum(dim=1) / others, math.nan).clamp(0, 1).float()
 
 
-@dataclass(frozen=True)
-class TransferReference:
-    """What another network, which has no part in drawing, sees in the same photographs."""
+# ---- the layers on the way -------------------------------------------------------------------------------------------
 
-    name: str  # the network's
-    network: Network  # that judges
-    layer: str  # the exact name of its layer
-    targets: Tensor  # [C, D2]: weighted channel means of the facet's photographs
-    mean: Tensor  # [D2] over all M photographs
-    classes: Tensor | None  # [C]: the class it sees most in the facet's photographs; None where it has no classes
 
-    def __repr__(self) -> str:
-        """One line for a prompt."""
-        return f"<TransferReference {self.name} at {self.layer}: {len(self.targets)} facets>"
+class OnTheWay(NamedTuple):
+    """A layer on the way to the target, the target's own among them, and how it answers the facets' photographs."""
+
+    layer: str  # its exact name
+    photographs: Tensor  # [C, N, D]: channel means
+
+
+def on_the_way(
+    network: Network | PreparedNetwork, targets: FacetTargets, layers: Sequence[str] = (), *, batch_size: int = 16
+) -> list[OnTheWay]:
+    """What `path` holds pictures against, found once for all of them: at each of `layers`, and at the target's last.
+
+    Raises ValueError for an unknown layer, and for any but the target's where the network is prepared for that alone.
+    """
+    images, shape = targets.photographs.flatten(0, 1), targets.chosen.shape
+    names = [name for name in layers if name != targets.layer] + [targets.layer]
+    return [
+        OnTheWay(name, channel_means(network, targets.layer, name, images, batch_size).unflatten(0, tuple(shape)))
+        for name in names
+    ]
 
 
 @torch.no_grad()
-def transfer_reference(
-    network: Network,
-    layer: str,
-    targets: FacetTargets,
-    photographs: Photographs,
-    *,
-    batch_size: int = 16,
-    workers: int | None = None,
-    cache: Cache | None = None,
-) -> TransferReference:
-    """What another network sees at its `layer` in the facets' photographs, for `visualize(..., references=[...])`.
+def channel_means(
+    network: Network | PreparedNetwork, target: str, layer: str, images: Tensor, batch_size: int = 16
+) -> Tensor:
+    """How a layer on the way to `target` answers images [n, ch, S, S]: [n, D]. A pass for each layer asked for."""
+    if layer == target:
+        return _target_maps(prepare(network, target), images, batch_size).flatten(2).mean(dim=2)
+    if isinstance(network, PreparedNetwork):
+        raise ValueError(f"{network.name} is prepared for {network.layer}, not {layer}: give the network itself")
+    whole = network
 
-    network: of `load_network`, one that takes as many channels as the one that draws. layer: a name of its own.
-    targets: of `discover_facets`. photographs: all that the facets were found among, about whose mean activation
-    likenesses are measured. batch_size: photographs that go through the network at once. workers: processes that read
-    photographs; 0 is none, None by their number and the cores. cache: where what the network says of the photographs is
-    kept, the same for every cell of a sweep; None is nowhere.
+    def means(batch: Tensor) -> Tensor:
+        with record(whole, layer) as tape:
+            return as_maps(tape(batch), layer, whole.prefix_tokens).float().flatten(2).mean(dim=2)
 
-    Raises ValueError for an unknown layer, where no photograph is readable, and where the layer gives no finite maps.
-    """
-    check_network(network)
-    layer = network.resolve(layer)
-    device = network.mean.device
-    # Of the maps only the means are needed: none is kept.
-    everything = survey(network, photographs, layer, batch_size=batch_size, keep_maps=0, workers=workers, cache=cache)
-    C, N = targets.chosen.shape
-    images = targets.photographs.flatten(0, 1)
-    means = _batched(lambda x: pooled(network, layer, x), images, batch_size, device).reshape(C, N, -1)
-    probabilities = _probabilities(network, images, batch_size, device)
-    classes = None
-    if probabilities is not None:
-        seen = torch.einsum("cn,cnd->cd", targets.weights, probabilities.reshape(C, N, -1))
-        classes = seen.argmax(dim=1)
-    weighted = torch.einsum("cn,cnd->cd", targets.weights, means)
-    return TransferReference(network.name, network, layer, weighted, everything.means.mean(dim=0), classes)
+    return batched(means, images, batch_size, network.mean.device)
 
 
-@torch.no_grad()
-def transfer(images: Tensor, reference: TransferReference, *, batch_size: int = 16) -> dict[str, Tensor]:
-    """Does another network see the facet in the picture? Each figure [C].
+def _target_maps(network: PreparedNetwork, images: Tensor, batch_size: int) -> Tensor:
+    def answer(batch: Tensor) -> Tensor:
+        return as_maps(network(batch)[0], network.layer, network.prefix_tokens).float()
 
-    cosine: of its channel means about the mean of all photographs, to the facet's own weighted photographs'.
-    retrieval: 1 where no other facet's photographs are nearer.
-    agreement: probability it gives to the class that it sees most in the facet's photographs (no labels needed).
-    """
-    device = reference.network.mean.device
-    v = _batched(lambda x: pooled(reference.network, reference.layer, x), images, batch_size, device)
-    similarity = centred_cosine(v, reference.targets, reference.mean)
-    figures = {"cosine": similarity.diagonal(), "retrieval": retrieval(similarity)}
-    probabilities = None
-    if reference.classes is not None:
-        probabilities = _probabilities(reference.network, images, batch_size, device)
-    if reference.classes is not None and probabilities is not None:
-        figures["agreement"] = probabilities.gather(1, reference.classes[:, None])[:, 0]
-    return figures
-
-
-def pooled(network: Network, layer: str, images: Tensor) -> Tensor:
-    """Channel means of a layer: images [B, ch, S, S] in 0..1 -> [B, D]."""
-    with record(network, layer) as tape:
-        return as_maps(tape(images), layer, network.prefix_tokens).float().flatten(2).mean(dim=2)
-
-
-def _probabilities(network: Network, images: Tensor, batch_size: int, device: torch.device) -> Tensor | None:
-    """[n, classes], or None where the network's output is not [B, classes]."""
-    first = network(_unit(images[:1], device))
-    if not isinstance(first, Tensor) or first.ndim != 2 or first.shape[1] < 2:
-        return None
-    return _batched(lambda x: network(x).float().softmax(dim=1), images, batch_size, device)
-
-
-def _unit(images: Tensor, device: torch.device) -> Tensor:
-    return to_unit(images, device) if images.dtype == torch.uint8 else images.to(device)
-
-
-def _batched(run: Callable[[Tensor], Tensor], images: Tensor, batch_size: int, device: torch.device) -> Tensor:
-    return torch.cat([run(_unit(batch, device)).cpu() for batch in images.split(batch_size)])
+    return batched(answer, images, batch_size, network.mean.device)
 
 
 @torch.no_grad()
@@ -228,22 +166,22 @@ def measure(
     gain: float = 1.0,
     references: Sequence[TransferReference] = (),
     measures: Mapping[str, Metric] | None = None,
+    way: Sequence[OnTheWay] | None = None,
     batch_size: int = 16,
 ) -> list[Figures]:
     """Every figure of one picture per facet: a nested dictionary for each of the C facets.
 
     fidelity (with `pooled`, the same on the means over the map), selectivity, retrieval, diversity (None for a single
     facet), naturalness.tv (total variation over the mean of the facet's photographs': 1 is as smooth as they are; None
-    where they are flat), naturalness.spectrum (see `spectral_distance`), and transfer where other networks are given
-    (the first one's figures by their plain names; of several each one's under `networks`). `measures` are the user's
-    own, under their names; ValueError where one does not give C numbers.
+    where they are flat), naturalness.spectrum (see `spectral_distance`), copy (see `likeness.copy`, of
+    `broad_structure`), path (see `likeness.path`; `mean`, and each of the `layers`), and transfer where other networks
+    are given (the first one's figures by their plain names; of several each one's under `networks`). `measures` are the
+    user's own, under their names; ValueError where one does not give C numbers. `way`: of `on_the_way`, which is found
+    at the target's layer alone where there is none.
     """
     prepared = prepare(network, targets.layer)
-
-    def answer(pictures: Tensor) -> Tensor:
-        return as_maps(prepared(pictures)[0], targets.layer, prepared.prefix_tokens).float()
-
-    v = _batched(answer, images, batch_size, prepared.mean.device)
+    v = _target_maps(prepared, images, batch_size)
+    way = on_the_way(prepared, targets, batch_size=batch_size) if way is None else way
     top, t_top = take_channels(v, targets.channels), take_channels(targets.maps, targets.channels)
     means, t_means = top.mean(dim=(2, 3), keepdim=True), t_top.mean(dim=(2, 3), keepdim=True)
     similarity = centred_cosine(v.flatten(2).mean(2), targets.maps.flatten(2).mean(2), targets.mean_activation)
@@ -257,7 +195,10 @@ def measure(
             "spectrum": spectral_distance(images, targets.photographs),
         },
         "diversity": apart if (apart := diversity(v)) is not None else [math.nan] * targets.C,
+        "copy": copy(broad_structure(images), _photographs_from_afar(targets)),
     }
+    if way:
+        figures["path"] = _path(network, targets, images, v, way, batch_size)
     for name, metric in (measures or {}).items():
         figures[name] = own_measure(name, metric, images, v, targets)
     if references:
@@ -266,7 +207,30 @@ def measure(
         if len(references) > 1:
             named = {reference.name: said for reference, said in zip(references, each, strict=True)}
             figures["transfer"]["networks"] = named
-    return [_row(figures, c) for c in range(targets.C)]
+    return [row_of(figures, c) for c in range(targets.C)]
+
+
+def _photographs_from_afar(targets: FacetTargets) -> Tensor:
+    """[C, N, ch·32²], a facet at a time: as floats they are four times as large."""
+    return torch.stack([broad_structure(facet.float() / 255) for facet in targets.photographs])
+
+
+def _path(
+    network: Network | PreparedNetwork,
+    targets: FacetTargets,
+    images: Tensor,
+    v: Tensor,
+    way: Sequence[OnTheWay],
+    batch_size: int,
+) -> Figures:
+    drawn = [
+        v.flatten(2).mean(dim=2)
+        if layer == targets.layer
+        else channel_means(network, targets.layer, layer, images, batch_size)
+        for layer, _ in way
+    ]
+    layers, mean = path(drawn, [photographs for _, photographs in way])
+    return {"mean": mean, "layers": dict(zip([layer for layer, _ in way], layers, strict=True))}
 
 
 def own_measure(name: str, metric: Metric, images: Tensor, v: Tensor, targets: FacetTargets) -> Tensor:
@@ -305,26 +269,14 @@ def check_names(measures: Mapping[str, Metric]) -> None:
             )
 
 
-def _row(figures: Figures, c: int) -> Figures:
-    return {name: _row(x, c) if isinstance(x, dict) else rounded(float(x[c])) for name, x in figures.items()}
+def row_of(figures: Figures, c: int) -> Figures:
+    """What figures of all facets, each [C], are of facet c."""
+    return {name: row_of(x, c) if isinstance(x, dict) else rounded(float(x[c])) for name, x in figures.items()}
 
 
 def rounded(value: float) -> float | None:
     """None where there is no figure (a target of all zeros has no magnitude): JSON has no NaN."""
     return round(value, 6) if math.isfinite(value) else None
-
-
-def numbers(figures: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every figure by its dotted name, those that there are.
-
-    >>> dict(numbers({"fidelity": {"cosine": 1, "magnitude": None}}))
-    {'fidelity.cosine': 1.0}
-    """
-    for name, value in figures.items():
-        if isinstance(value, Mapping):
-            yield from numbers(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            yield f"{prefix}{name}", float(value)
 
 
 def summarise(rows: Sequence[Figures]) -> Figures:
@@ -346,14 +298,16 @@ def baselines(
     gain: float = 1.0,
     references: Sequence[TransferReference] = (),
     measures: Mapping[str, Metric] | None = None,
+    way: Sequence[OnTheWay] | None = None,
     seed: int = 0,
     batch_size: int = 16,
 ) -> dict[str, list[Figures]]:
     """The same figures for three pictures that nobody drew: per facet, to hold the visualisation's against.
 
     initial: the blend it starts from; nearest: the photograph with the largest weight; noise: independent uniform
-    pixels. `gain`: s as in `measure`, so that the distances stand beside the visualisation's.
+    pixels. `gain`: s as in `measure`, so that the distances stand beside the visualisation's. `way`: as there.
     """
+    way = on_the_way(network, targets, batch_size=batch_size) if way is None else way
     generator = torch.Generator().manual_seed(seed)
     pictures = {
         "initial": targets.initial,
@@ -362,10 +316,43 @@ def baselines(
     }
     return {
         name: measure(
-            network, targets, images, gain=gain, references=references, measures=measures, batch_size=batch_size
+            network,
+            targets,
+            images,
+            gain=gain,
+            references=references,
+            measures=measures,
+            way=way,
+            batch_size=batch_size,
         )
         for name, images in pictures.items()
     }
+
+
+def with_gains(rows: Sequence[Figures], compared: Mapping[str, Sequence[Figures]]) -> list[Figures]:
+    """The same rows, in `transfer` the share of the way from the initial blend to the nearest photograph.
+
+    gain: of its cosine, agreement_gain: of its agreement, where there is one; see `likeness.share_of_the_way`, None
+    where the nearest is not clearly above the blend. compared: of `baselines`, whose own rows may be among `rows`:
+    initial has 0 and nearest 1. Where several networks judge, each one's under `networks`.
+    """
+
+    def gained(row: Figures, start: Figures, goal: Figures) -> Figures:
+        added: Figures = {}
+        for name, figure in (("gain", "cosine"), ("agreement_gain", "agreement")):
+            if figure in row:
+                values = [math.nan if x[figure] is None else x[figure] for x in (row, start, goal)]
+                added[name] = rounded(float(share_of_the_way(*torch.tensor(values))))
+        networks = {
+            name: gained(said, start["networks"][name], goal["networks"][name])
+            for name, said in row.get("networks", {}).items()
+        }
+        return {**row, **added, **({"networks": networks} if networks else {})}
+
+    return [
+        {**row, "transfer": gained(row["transfer"], start["transfer"], goal["transfer"])} if "transfer" in row else row
+        for row, start, goal in zip(rows, compared["initial"], compared["nearest"], strict=True)
+    ]
 
 
 def adjusted_rand_index(labels: Tensor, truth: Sequence[object]) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
+from mindseye.results.measures import MEASURES, numbers
 
 BACKGROUND, INK, FAINT = (255, 255, 255), (28, 28, 30), (110, 110, 116)
 GAP, MARGIN, LABEL_WIDTH, HEADING = 10, 24, 190, 92
@@ -87,16 +88,12 @@ def facet_labels(targets: FacetTargets, rows: Sequence[dict]) -> list[list[str]]
     """What a facet's first column says: how many photographs it stands for, since when it is stopped, its measures."""
     sizes = targets.labels.bincount(minlength=targets.C).tolist()
     labels = []
-    for size, row in zip(sizes, rows, strict=True):
-        lines = [f"{size} photograph{'s' if size != 1 else ''}"]
+    for size, marks, row in zip(sizes, targets.marks(), rows, strict=True):
+        lines = [f"{size} photograph{'s' if size != 1 else ''}", *marks]
         if "stopped" in row:
             lines.append(f"stopped at step {row['stopped']['step']}")
-        figures = {
-            "fidelity": row["fidelity"]["cosine"],
-            "selectivity": row["selectivity"],
-            "TV ×": row["naturalness"]["tv"],
-            "transfer": row.get("transfer", {}).get("cosine"),
-        }
-        lines += [f"{name} {value:.2f}" for name, value in figures.items() if value is not None]
+        figures = dict(numbers(row))
+        shown = [one for one in MEASURES.values() if one.sheet and one.name in figures]
+        lines += [f"{one.sheet} {figures[one.name]:.2f}" for one in shown]
         labels.append(lines)
     return labels

@@ -28,7 +28,7 @@ from mindseye.files import (
     write_atomically,
 )
 from mindseye.results.pictures import contact_sheet, facet_labels
-from mindseye.results.run_status import FILES
+from mindseye.results.run_status import FEATURES, FILES
 
 WRITING = ".writing"  # the folder in a run folder where a result is put together
 # The folders of an earlier run that a new one's replace, and what a run has in them.
@@ -45,11 +45,13 @@ def write_run(
     snapshots: Mapping[int, Tensor],
     history: Mapping[str, Sequence[float | None]],
     metrics: Mapping[str, Any],
+    features: Mapping[str, Tensor] | None = None,
     config: str | None = None,
     title: str = "",
     subtitle: str = "",
 ) -> None:
-    """Everything a run leaves behind. images [C, ch, S, S] in 0..1; snapshots: step -> uint8 of the same shape.
+    """Everything a run leaves behind. images [C, ch, S, S] in 0..1; snapshots: step -> uint8 of the same shape;
+    features: see `Visualization`.
 
     An earlier run's result stays as it is until all of this one's is on disk; what a killed one left half-written goes.
     Raises ValueError where `facets` or `targets` in the folder hold something that is no run's, OSError as writing has
@@ -61,7 +63,16 @@ def write_run(
     remove_scratch(folder)
     try:
         _write_all(
-            written, targets, images, snapshots, history, metrics, config=config, title=title, subtitle=subtitle
+            written,
+            targets,
+            images,
+            snapshots,
+            history,
+            metrics,
+            features or {},
+            config=config,
+            title=title,
+            subtitle=subtitle,
         )
         _put_in_place(written, folder)
     except OSError:
@@ -76,6 +87,7 @@ def _write_all(
     snapshots: Mapping[int, Tensor],
     history: Mapping[str, Sequence[float | None]],
     metrics: Mapping[str, Any],
+    features: Mapping[str, Tensor],
     *,
     config: str | None,
     title: str,
@@ -86,6 +98,8 @@ def _write_all(
         write_atomically(written / "config.yaml", config.encode())
     tensors = save_tensors({"images": images.contiguous()})
     write_atomically(written / "images.safetensors", tensors)
+    if features:
+        write_atomically(written / FEATURES, save_tensors({name: x.contiguous() for name, x in features.items()}))
     table = io.BytesIO()
     pq.write_table(pa.table({name: list(values) for name, values in history.items()}), table)
     write_atomically(written / "history.parquet", table.getvalue())

@@ -29,6 +29,7 @@ STATUS, LOCK = "status.json", "running.lock"
 MOST_BYTES = 1 << 20  # of status.json
 RESULT = "metrics.json"  # the file that is written last
 FILES = "files"  # its key for the sha256 of each file that is computed with again: {name: 64 hex digits}
+FEATURES = "features.safetensors"  # what judges see of the pictures, see `Visualization.features`
 LEASE_S = 30.0  # without a sign of life for so long an owner on another host counts as dead
 BEAT_S = 3.0
 CLOCKS_S = 60.0  # on top of it for who only looks: clocks of hosts differ, and NFS shows times late

@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +16,41 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mindseye.facets.clarity import clarity, redundancy
 from mindseye.facets.pictures import html_table, inline_png
 from mindseye.facets.survey import versions
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import Precision, PreparedNetwork
+from mindseye.results.judges import TransferReference, judge_features
+from mindseye.results.likeness import broad_structure
+from mindseye.results.measures import MEASURES, TAKEN, numbers
 from mindseye.results.metrics import (
-    TAKEN,
     Metric,
-    TransferReference,
     baselines,
     check_names,
     measure,
-    numbers,
+    on_the_way,
     rounded,
+    row_of,
     summarise,
+    with_gains,
 )
 from mindseye.results.pictures import contact_sheet, facet_labels
 from mindseye.results.run_folder import write_run
 from mindseye.visualizer.canvas import FourierCanvas
 from mindseye.visualizer.checkpoints import Checkpoint
-from mindseye.visualizer.fitting import Announce, Filter, Fit, MakeCanvas, Report, calibrated_adam, check_parts, fit, prepare_for
+from mindseye.visualizer.fitting import (
+    Announce,
+    Filter,
+    Fit,
+    MakeCanvas,
+    Report,
+    calibrated_adam,
+    check_parts,
+    fit,
+    prepare_for,
+)
 from mindseye.visualizer.objective import LossFunction, Objective
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
@@ -44,11 +58,6 @@ from mindseye.visualizer.transformations import Transformations
 PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "scikit-learn", "openTSNE", "scikit-image", "kornia", "numpy",
     "pillow",
-)  # fmt: skip
-# What a notebook shows of the measures.
-KEY_MEASURES = (
-    "fidelity.cosine", "fidelity.relative_distance", "selectivity", "retrieval", "naturalness.tv", "transfer.cosine",
-    "transfer.retrieval",
 )  # fmt: skip
 
 
@@ -65,6 +74,9 @@ class Visualization:
     targets: FacetTargets  # what was drawn
     fit: Fit  # the optimisation: history, snapshots, seconds
     title: str  # network and layer, in one line
+    # What each judge sees of the pictures, [C, D] under transfer.NAME (see `judge_features`), and pixels, [C, ch·32²]
+    # (see `broad_structure`): by it a sweep says whether a setting shows.
+    features: Mapping[str, Tensor] = field(default_factory=dict)
 
     def save(self, path: str | os.PathLike[str], config: str | None = None) -> Path:
         """Write the run folder `path`; metrics.json, last, makes it whole.
@@ -79,6 +91,7 @@ class Visualization:
             images=self.images,
             snapshots=self.fit.snapshots,
             history=self.fit.history,
+            features=self.features,
             metrics=self.metrics,
             config=config,
             title=self.title,
@@ -107,7 +120,8 @@ class Visualization:
         named += [("mean", said[1]), *said[2].items()]
         figures = [(name, dict(numbers(row))) for name, row in named]
         own = [name for name in said[1] if name not in TAKEN]
-        columns = [name for name in (*KEY_MEASURES, *own) if any(name in row for _, row in figures)]
+        shown = [name for name, known in MEASURES.items() if known.notebook]
+        columns = [name for name in (*shown, *own) if any(name in row for _, row in figures)]
         rows = [
             [html.escape(name), *(f"{row[one]:.3f}" if one in row else "" for one in columns)]
             for name, row in figures
@@ -192,8 +206,8 @@ def visualize(
     >>> targets = me.discover_facets(network, photographs, "layer3.0", facets=2, k=8, N=4)
     >>> contrast = lambda images, activations, targets: images.flatten(1).std(dim=1)
     >>> result = me.visualize(network, targets, steps=2, measures={"contrast": contrast})
-    >>> result.images.shape, sorted(result.metrics["summary"])
-    (torch.Size([2, 3, 32, 32]), ['contrast', 'diversity', 'fidelity', 'naturalness', 'retrieval', 'selectivity'])
+    >>> result.images.shape, result.metrics["summary"]["contrast"] > 0
+    (torch.Size([2, 3, 32, 32]), True)
     >>> folder.cleanup()
     """
     if not isinstance(references, Sequence) or not all(isinstance(one, TransferReference) for one in references):
@@ -203,7 +217,7 @@ def visualize(
     prepared = prepare_for(network, targets, objective, previous)
     if measures:  # a measure that fails costs no drawing
         check_names(measures)
-        measure(prepared, targets, targets.initial, measures=measures)
+        measure(prepared, targets, targets.initial, measures=measures, way=())
     fitted = fit(
         prepared,
         targets,
@@ -227,19 +241,30 @@ def visualize(
         announce=announce,
         checkpoint=checkpoint,
     )
-    rows = measure(prepared, targets, fitted.images, gain=objective.gain, references=references, measures=measures)
-    compared = baselines(
-        prepared, targets, gain=objective.gain, references=references, measures=measures, seed=seed
+    way = on_the_way(prepared, targets)
+    gain = objective.gain
+    rows = measure(
+        prepared, targets, fitted.images, gain=gain, references=references, measures=measures, way=way
     )
+    compared = baselines(
+        prepared, targets, gain=gain, references=references, measures=measures, way=way, seed=seed
+    )
+    rows, compared = with_gains(rows, compared), {name: with_gains(one, compared) for name, one in compared.items()}
+    features = {"pixels": broad_structure(fitted.images)}
+    features |= {f"transfer.{one.name}": judge_features(fitted.images, one) for one in references}
+    rows = [{**row, "facets": about} for row, about in zip(rows, facet_figures(targets, references), strict=True)]
+    marks = {c: {"marks": ", ".join(own)} for c, own in enumerate(targets.marks()) if own}
     stopped = {c: {"stopped": {"step": said.step, "why": said.reason}} for c, said in fitted.stopped.items()}
+    apart = [{"facet": c, **marks.get(c, {}), **stopped.get(c, {})} for c in range(targets.C)]
     whole = [c for c in range(targets.C) if c not in stopped]
+    summary = summarise([rows[c] for c in whole])
     metrics = {
         "facets": [
-            {"facet": c, **stopped.get(c, {}), **row, "baselines": {name: one[c] for name, one in compared.items()}}
+            {**apart[c], **row, "baselines": {name: one[c] for name, one in compared.items()}}
             for c, row in enumerate(rows)
         ],
         # A stopped facet's picture is one of another number of steps: it would blur every mean.
-        "summary": summarise([rows[c] for c in whole]),
+        "summary": {**summary, "facets": {**summary["facets"], **agreement_figures(targets)}},
         "baselines": {name: summarise([others[c] for c in whole]) for name, others in compared.items()},
         "photographs": {
             "used": len(targets.paths),
@@ -250,7 +275,32 @@ def visualize(
         "provenance": provenance(prepared, targets, seed, precision, compile),
         "status": "completed",
     }
-    return Visualization(fitted.images, metrics, targets, fitted, f"{network.name} · {targets.layer}")
+    return Visualization(fitted.images, metrics, targets, fitted, f"{network.name} · {targets.layer}", features)
+
+
+def facet_figures(targets: FacetTargets, references: Sequence[TransferReference]) -> list[dict[str, Any]]:
+    """What can be said of each facet before anything is drawn: firmness, effective, clarity and redundancy.
+
+    The last two in the layer itself and, under `networks`, in each network that judges.
+    """
+    figures: dict[str, Any] = {
+        "firmness": targets.firmness, "effective": targets.effective, "clarity": targets.clarity,
+        "redundancy": targets.redundancy,
+    }  # fmt: skip
+    figures = {name: values for name, values in figures.items() if values.numel()}
+    if references:
+        figures["networks"] = {
+            one.name: {"clarity": clarity(one.means, one.mean), "redundancy": redundancy(one.means, one.mean)}
+            for one in references
+        }
+    return [row_of(figures, c) for c in range(targets.C)]
+
+
+def agreement_figures(targets: FacetTargets) -> dict[str, Any]:
+    """How firm all facets together are, by the adjusted Rand index; nothing of earlier versions' targets."""
+    kinds = ("rounding", "tf32", "subsets")
+    agreement = dict(zip(kinds, map(rounded, targets.agreement.tolist()), strict=False))
+    return {"agreement": agreement} if agreement else {}
 
 
 def provenance(network: PreparedNetwork, targets: FacetTargets, seed: int, precision: Precision, compile: bool) -> dict:

@@ -4,29 +4,14 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mindseye.files import read_plain, write_atomically
+from mindseye.results.measures import flat, worse
 from mindseye.sweeps.manifest import as_written
 from mindseye.sweeps.status import SweepStatus
-
-# The measures that cells can be compared by, and whether the larger is the better; None: the nearer to 1.
-MEASURES = {
-    "fidelity.cosine": True,
-    "fidelity.relative_distance": False,
-    "fidelity.pooled.cosine": True,
-    "fidelity.pooled.relative_distance": False,
-    "selectivity": True,
-    "retrieval": True,
-    "naturalness.tv": None,
-    "naturalness.spectrum": False,
-    "diversity": True,
-    "transfer.cosine": True,
-    "transfer.retrieval": True,
-    "transfer.agreement": True,
-}
 
 Row = dict[str, object]
 
@@ -79,21 +64,6 @@ def _metrics(folder: Path) -> dict | None:
         return None
 
 
-def flat(said: Mapping[str, Any], prefix: str = "") -> Row:
-    """Nested mappings as dotted keys.
-
-    >>> flat({"k": 3, "objective": {"gain": 2.5}})
-    {'k': 3, 'objective.gain': 2.5}
-    """
-    found: Row = {}
-    for key, value in said.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def _value(text: str) -> object:
     """An override's value as a number where it is one."""
     for kind in (int, float):
@@ -129,7 +99,7 @@ def write_summary(folder: Path, rows: Sequence[Row]) -> list[Path]:
 def _place(column: str) -> int:
     order = ("cell", "status", "reason", "override.", "facet", "", "timing.", "path")
     starts = [place for place, start in enumerate(order) if start and (column == start or column.startswith(start))]
-    return starts[0] if starts and not column.startswith("fidelity") else order.index("")
+    return starts[0] if starts and not column.startswith(("fidelity", "facets.")) else order.index("")
 
 
 def _of_one_kind(values: list[Any]) -> list[Any]:
@@ -152,5 +122,4 @@ def ranked(rows: Sequence[Row], measure: str) -> list[tuple[str, float]]:
         if isinstance(value, int | float) and row.get("stopped.step") is None:
             values.setdefault(str(row["cell"]), []).append(float(value))
     means = [(cell, sum(found) / len(found)) for cell, found in values.items()]
-    larger = MEASURES.get(measure, True)
-    return sorted(means, key=lambda pair: abs(pair[1] - 1) if larger is None else -pair[1] if larger else pair[1])
+    return sorted(means, key=lambda pair: worse(measure, pair[1]))

@@ -13,17 +13,27 @@ FIGURES = {
     "selectivity": 0.52,
     "retrieval": 1.0,
     "naturalness": {"tv": 15.45},
+    "path": {"mean": -1.67, "layers": {"features.1": -12.5}},
+    "copy": 1.25,
 }
-JUDGE = {"transfer": {"cosine": -0.33, "retrieval": 0.25, "agreement": 0.21}}
+JUDGE = {
+    "transfer": {
+        "cosine": -0.33, "retrieval": 0.25, "agreement": 0.21, "gain": -0.47, "accuracy": 0.5, "copy": 0.98,
+        "forced_choice": 0.61,
+    }
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("figures", [FIGURES, FIGURES | JUDGE])
 def test_it_fits_a_screen_of_80_columns(figures):
-    metrics = {"facets": [{"facet": 11, **figures}], "summary": figures, "baselines": {"nearest": figures}}
+    stopped = {"facet": 2, "stopped": {"step": 120, "why": "the loss is no longer finite"}, **figures}
+    metrics = {"facets": [{"facet": 11, **figures}, stopped], "summary": figures, "baselines": {"nearest": figures}}
     screen = io.StringIO()
     run = SimpleNamespace(metrics=metrics, title="net · conv3", subtitle="top 16 of 64 channels")
     Console(file=screen, width=80).print(closing_table(run))
     said = screen.getvalue()
     assert "…" not in said
-    words = ["fide-", "tivity", "photos", *(["trans-", "agree-", "0.21"] if "transfer" in figures else [])]
+    judged = ["trans-", "agree-", "accu-", "forced", "0.21", "-0.47", "0.61", "0.98"] if "transfer" in figures else []
+    words = ["fide-", "tivity", "photos", "path", "-1.67", "1.25", *judged]
+    assert max(map(len, said.splitlines())) <= 80
     assert not [word for word in words if word not in said]

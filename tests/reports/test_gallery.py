@@ -86,11 +86,13 @@ def test_axes_are_what_varies_with_numbers_by_size(grid):
 
 
 def test_every_facet_with_its_measures_pictures_and_steps(grid):
-    data = collected(grid, larger_is_better={"naturalness.tv": None})
+    data = collected(grid)
     overview = data["overview"]
-    assert overview["measures"] == [
-        {"name": "fidelity.cosine", "better": None}, {"name": "naturalness.tv", "better": "near 1"},
+    assert [(one["name"], one["better"]) for one in overview["measures"]] == [
+        ("fidelity.cosine", "larger"), ("naturalness.tv", "near 1"),
     ]  # fmt: skip
+    assert overview["measures"][0]["about"].startswith("Cosine of the layer's answer")
+    assert overview["usual"] == "fidelity.cosine"
     first = overview["runs"][1]["facets"][1]
     assert first["measures"] == [pytest.approx(0.61), 1.5]
     assert first["pictures"] == ["visualization", "initial", "nearest"]
@@ -292,7 +294,7 @@ def test_hostile_names_are_text(tmp_path, make_run, name):
     make_run(place, overrides=[f"layer={name}"], config=f"layer: {json.dumps(name)}\n", photographs=[name])
     make_run(folder / "other", overrides=["layer=late"])
     write_status(folder / "failed", RunStatus(status="failed", reason=name, overrides=(f"layer=x{name}",)))
-    data = collected(folder, larger_is_better={name: True})
+    data = collected(folder)
     html = page(data)
     seen = Elements(html)
     plain = Elements(page(collect(folder, [])))

@@ -4,24 +4,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
-from mindseye.facets.survey import survey
-from mindseye.networks import Network
+from mindseye.facets.discovery import _blend_activations
+from mindseye.networks.preparing import prepare
+from mindseye.results.likeness import centred_cosine, retrieval
 from mindseye.results.metrics import (
     adjusted_rand_index,
-    baselines,
-    centred_cosine,
+    channel_means,
     diversity,
     fidelity,
     log_spectrum,
     measure,
-    retrieval,
+    on_the_way,
     selectivity,
     spectral_distance,
     summarise,
-    transfer,
-    transfer_reference,
+    with_gains,
 )
 
 
@@ -36,6 +34,14 @@ def test_fidelity_of_the_target_itself_and_of_its_multiples():
     assert torch.allclose(tripled["relative_distance"], torch.full((2,), 2.0))
     assert torch.allclose(tripled["magnitude"], torch.full((2,), 3.0))
     assert fidelity(3 * t, t, gain=3.0)["relative_distance"].max() < 1e-5
+
+
+def test_magnitude_is_that_of_norms_whatever_the_signs():
+    """Of signed maps the means may cancel: of these two the target's is 0, and 1 of a million."""
+    t = torch.tensor([[3.0, -3.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 1.000001]])[:, None, None, :]
+    v = torch.tensor([[0.0, 6.0, 0.0, 6.0], [0.0, -3.0, 3.0, 0.0]])[:, None, None, :]
+    assert torch.allclose(fidelity(v, t)["magnitude"], torch.tensor([2.0, 3.0]), atol=1e-5)
+    assert torch.allclose(fidelity(-v, t)["magnitude"], fidelity(v, t)["magnitude"])
 
 
 def test_fidelity_of_orthogonal_maps():
@@ -127,9 +133,6 @@ def test_diversity_of_equal_orthogonal_and_rearranged_pictures(D, side):
 
 def test_a_single_photograph_s_facet_is_met_by_that_photograph(network, targets):
     """Weights all on one photograph: it is the target, so every figure of fidelity is perfect."""
-    from mindseye.facets.discovery import _blend_activations
-    from mindseye.networks.preparing import prepare
-
     weights = torch.zeros_like(targets.weights)
     weights[:, 2] = 1
     alone = replace(
@@ -141,48 +144,62 @@ def test_a_single_photograph_s_facet_is_met_by_that_photograph(network, targets)
         assert row["fidelity"]["pooled"]["magnitude"] == pytest.approx(1, abs=1e-4)
 
 
-class TwoColours(nn.Module):
-    """Sees red and blue, and calls whichever is stronger."""
-
-    def __init__(self):
-        super().__init__()
-        self.features = nn.Conv2d(3, 2, 1, bias=False)
-        self.features.weight.data = torch.tensor([[1.0, 0, 0], [0, 0, 1.0]])[:, :, None, None]
-
-    def forward(self, x):
-        return 10 * self.features(x).mean(dim=(2, 3))
-
-
-def test_transfer_in_a_network_whose_answer_is_known(targets, photographs):
-    judge = Network(TwoColours(), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "two colours", 48)
-    reference = transfer_reference(judge, "features", targets, photographs)
-    means = survey(judge, photographs, "features").means
-    assert torch.allclose(reference.mean, means.mean(dim=0), atol=1e-6)
-    expected = (targets.weights[:, :, None] * means[targets.chosen]).sum(dim=1)
-    assert torch.allclose(reference.targets, expected, atol=1e-5)
-    own = targets.photographs.float().div(255)
-    blends = (targets.weights[:, :, None, None, None] * own).sum(dim=1)  # a linear network's answer is a blend too
-    figures = transfer(blends, reference)
-    assert torch.allclose(figures["cosine"], torch.ones(3), atol=1e-4)
-    assert figures["retrieval"].tolist() == [1, 1, 1]
-    red = torch.zeros_like(blends)
-    red[:, 0] = 1
-    probability = torch.tensor([10.0, 0.0]).softmax(0)
-    assert torch.allclose(transfer(red, reference)["agreement"], probability[reference.classes], atol=1e-5)
+def test_the_way_is_looked_at_layer_by_layer_and_ends_at_the_target(network, targets):
+    way = on_the_way(network, targets, ["layer1.0", "layer2.0", targets.layer])
+    assert [layer for layer, _ in way] == ["layer1.0", "layer2.0", targets.layer]
+    images = targets.photographs[1].float() / 255
+    for layer, photographs in way:
+        assert photographs.shape[:2] == targets.chosen.shape
+        expected = prepare(network, layer)(images)[0].flatten(2).mean(dim=2)
+        assert torch.allclose(photographs[1], expected, atol=1e-5)
+    prepared = prepare(network, targets.layer)
+    assert torch.allclose(channel_means(prepared, targets.layer, targets.layer, images), way[2].photographs[1])
+    with pytest.raises(ValueError, match=r"prepared for .*, not layer1\.0: give the network itself"):
+        on_the_way(prepared, targets, ["layer1.0"])
+    [row, *_] = measure(network, targets, targets.nearest(), way=way)
+    assert list(row["path"]["layers"]) == ["layer1.0", "layer2.0", targets.layer]
+    assert row["path"]["layers"][targets.layer] > 1  # itself among the facet's photographs
 
 
-def test_transfer_stands_in_every_row_and_baseline(network, targets, photographs):
-    judge = Network(TwoColours(), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "two colours", 48)
-    reference = transfer_reference(judge, "features", targets, photographs)
-    compared = baselines(network, targets, references=[reference])
-    assert set(compared) == {"initial", "nearest", "noise"}
-    for rows in compared.values():
-        assert len(rows) == 3
-        assert set(rows[0]["transfer"]) == {"cosine", "retrieval", "agreement"}
-    [first, *_] = measure(network, targets, targets.initial, references=[reference, replace(reference, name="other")])
-    assert set(first["transfer"]["networks"]) == {"two colours", "other"}
-    assert first["transfer"]["networks"]["other"]["cosine"] == first["transfer"]["cosine"]
-    assert summarise(compared["nearest"])["fidelity"]["cosine"] > summarise(compared["noise"])["fidelity"]["cosine"]
+def test_a_facet_s_photographs_lie_farther_on_its_way_than_another_s(network, targets):
+    own = targets.photographs[:, 2].float().div(255)
+    others = own.roll(1, dims=0)
+    ours, theirs = (summarise(measure(network, targets, images))["path"]["mean"] for images in (own, others))
+    assert ours > max(0.9, theirs + 0.5)
+
+
+def test_a_photograph_is_a_copy_and_noise_is_none(network, targets):
+    copies = [row["copy"] for row in measure(network, targets, targets.nearest())]
+    assert min(copies) >= 1
+    noise = torch.rand(targets.initial.shape, generator=torch.Generator().manual_seed(0))
+    assert all(row["copy"] is None or row["copy"] < 0.5 for row in measure(network, targets, noise))
+
+
+def test_the_gain_is_the_share_of_the_way_from_blend_to_photograph():
+    def row(cosine, **more):
+        return {"retrieval": 1.0, "transfer": {"cosine": cosine, **more}}
+
+    compared = {
+        "initial": [row(0.2, agreement=0.1), row(0.5), row(0.7), row(None)],
+        "nearest": [row(0.6, agreement=0.9), row(0.52), row(0.5), row(0.9)],
+    }
+    rows = with_gains([row(0.5, agreement=0.3), row(0.9), row(0.2), row(0.9)], compared)
+    assert rows[0]["transfer"] == {
+        "cosine": 0.5, "agreement": 0.3, "gain": pytest.approx(0.75), "agreement_gain": pytest.approx(0.25),
+    }  # fmt: skip
+    assert [one["transfer"]["gain"] for one in rows[1:]] == [None, None, None]  # no way, the wrong way, no start
+    assert with_gains(compared["nearest"], compared)[0]["transfer"]["gain"] == 1
+    assert with_gains(compared["initial"], compared)[0]["transfer"]["gain"] == 0
+    assert with_gains([{"copy": 1.0}], {"initial": [{}], "nearest": [{}]}) == [{"copy": 1.0}]
+
+
+def test_each_of_several_networks_has_its_gain():
+    def rows(one, two):
+        return [{"transfer": {"cosine": one, "networks": {"a": {"cosine": one}, "b": {"cosine": two}}}}]
+
+    [row] = with_gains(rows(0.5, 0.5), {"initial": rows(0.0, 0.4), "nearest": rows(1.0, 0.8)})
+    assert row["transfer"]["gain"] == row["transfer"]["networks"]["a"]["gain"] == 0.5
+    assert row["transfer"]["networks"]["b"]["gain"] == pytest.approx(0.25)
 
 
 def test_a_summary_is_the_mean_in_the_same_shape():

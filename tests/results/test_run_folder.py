@@ -38,6 +38,7 @@ def test_everything_the_folder_promises(result, targets, tmp_path):
     small = {f"photographs/{n:02d}.webp" for n in range(targets.chosen.shape[1])}
     facet = {"visualization.png", "initial.png", "nearest.png", "photographs.json", *steps, *small}
     expected = {"config.yaml", "metrics.json", "history.parquet", "images.safetensors", "facets.png"}
+    expected |= {"features.safetensors"}
     expected |= {"targets/targets.json", "targets/targets.safetensors"}
     assert files == expected | {f"facets/{c:02d}/{name}" for c in range(3) for name in facet}
     shown = np.asarray(Image.open(folder / "facets/01/visualization.png"))

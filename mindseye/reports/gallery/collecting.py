@@ -16,6 +16,8 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from mindseye.files import check_hash, read_plain
+from mindseye.reports.response import Response, in_words
+from mindseye.results.measures import column_order, flat, known, usual
 from mindseye.results.run_status import FILES, RunStatus, one_line
 
 FORMAT = 1
@@ -24,7 +26,6 @@ PICTURES = ("visualization", "initial", "nearest")  # the .png files of a facet
 NOT_SET = "(default)"  # of a swept key that a run neither overrides nor has in its configuration
 
 _STEP = re.compile(r"\d{1,9}\.webp")
-_BETTER = {True: "larger", False: "smaller", None: "near 1"}
 _MOST_UNLIKE = 30  # times the usual curve's own range: more on one scale is a straight line
 _MOST_COLUMNS = 40  # of the report's table
 _MOST_KEYS, _MOST_FACETS, _MOST_PHOTOGRAPHS, _MOST_TEXT = 2000, 1000, 200, 400
@@ -61,25 +62,24 @@ def collect(
     folder: str | os.PathLike[str],
     runs: Sequence[ListedRun],
     *,
-    larger_is_better: Mapping[str, bool | None] | None = None,
     notes: Sequence[str] = (),
 ) -> Json:
     """Everything the page shows, as values that JSON has: `overview`, and `details` with one entry per run.
 
-    overview: title, notes, `axes` (each key with the values that it takes in these runs, in order), `measures` (name,
-    and which is better: larger, smaller or near 1, as `larger_is_better` has True, False or None; None where it does
-    not have it), `steps` (lists of file names), `report` (the table of `mindseye report`, see `_report`) and `runs`:
-    path, href (its folder as a URL relative to the page),
-    status, reason, `at` (index of its value on each axis) and `facets`: measures in the order of `measures`, the
-    `pictures` there are, which list of `steps`, which list of photographs.
+    overview: title, notes, `axes` (each key with the values that it takes in these runs, in order), `measures` (name;
+    which is better, larger, smaller or near 1, and what it says, both None where mindseye.results.measures does not
+    have it), `usual` (the one to compare by at first), `steps` (lists of file names), `report` (the table of `mindseye
+    report`, see `_report`) and `runs`: path, href (its folder as a URL relative to the page), status, reason, `at`
+    (index of its value on each axis) and `facets`: measures in the order of `measures`, the `pictures` there are, which
+    list of `steps`, which list of photographs.
     details: what only the large view needs, see `_details`. Nothing is raised for a run that cannot be read.
     """
     folder = Path(folder)
     root = folder.resolve()
     read = [_read(folder, root, run) for run in runs]
     axes, places = _axes(read)
-    names = sorted({name for run in read for facet in run.facets for name in facet["measures"]}, key=_measure_order)
-    larger = larger_is_better or {}
+    compared = usual({name for facet in run.facets for name in facet["measures"]} for run in read if run.facets)
+    names = sorted({name for run in read for facet in run.facets for name in facet["measures"]}, key=column_order)
     steps, photographs = _Interned(), _Interned()
     rows = [
         {
@@ -116,7 +116,8 @@ def collect(
             "title": _text(root.name),
             "notes": [_text(note) for note in notes],
             "axes": axes,
-            "measures": [{"name": name, "better": _better(larger, name)} for name in names],
+            "measures": [_measure(name) for name in names],
+            "usual": compared,
             "steps": steps.values,
             "terms": [{"name": name, "range": _range(read, name), "unlike": _unlike(read, name)} for name in terms],
             "runs": rows,
@@ -223,7 +224,7 @@ def _facets(place: Path) -> tuple[list[dict], Mapping]:
             raise ValueError("a facet has no number")
         where = place / "facets" / f"{number:02d}"
         baselines = row.get("baselines", {})
-        apart = ("facet", "stopped", "baselines")
+        apart = ("facet", "marks", "stopped", "baselines")
         facets.append(
             {
                 "facet": number,
@@ -251,11 +252,12 @@ def _thumbnails(there: set[str]) -> int:
 
 
 def _stopped(row: Mapping) -> str:
-    """When and why a facet was stopped; "" where it was not."""
+    """When and why a facet was stopped, and what marks it has; "" where there is nothing to say."""
+    remarks = [f"facet {row['facet']} is {row['marks']}"] if row.get("marks") else []
     said = row.get("stopped")
-    if not isinstance(said, Mapping):
-        return ""
-    return f"facet {row['facet']} is stopped at step {said.get('step')}, where {said.get('why')}"
+    if isinstance(said, Mapping):
+        remarks.append(f"facet {row['facet']} is stopped at step {said.get('step')}, where {said.get('why')}")
+    return "; ".join(remarks)
 
 
 def _step(name: str) -> int:
@@ -283,15 +285,9 @@ def _photographs(path: Path, run: Path) -> list[list]:
         return []
 
 
-def _figures(said: Mapping, prefix: str = "") -> dict[str, float]:
+def _figures(said: Mapping) -> dict[str, float]:
     """Every number with the path to it: {"fidelity.cosine": 0.9}. NaN and what is no number is left out."""
-    figures: dict[str, float] = {}
-    for name, value in said.items():
-        if isinstance(value, Mapping):
-            figures |= _figures(value, f"{prefix}{name}.")
-        elif (number := _number(value)) is not None:
-            figures[_text(f"{prefix}{name}")] = number
-    return figures
+    return {_text(name): number for name, value in flat(said).items() if (number := _number(value)) is not None}
 
 
 def _history(path: Path, hashes: Mapping) -> dict[str, Curves]:
@@ -372,16 +368,16 @@ def _unlike(read: Sequence[_Run], name: str) -> bool:
     return whole is not None and whole[1] - whole[0] > _MOST_UNLIKE * spans[len(spans) // 2]
 
 
-def _better(larger: Mapping[str, bool | None], name: str) -> str | None:
-    """Which of a measure is better; of one of several networks' what it is of the first one's."""
-    plain = re.sub(r"^transfer\.networks\..+\.", "transfer.", name)
-    return _BETTER[larger[plain]] if plain in larger else None
+def _measure(name: str) -> Json:
+    measure = known(name)
+    better, about = (None, None) if measure is None else (measure.better or None, measure.about)
+    return {"name": name, "better": better, "about": about}
 
 
 def _report(path: Path) -> Json | None:
     """The comparison in report.json as rows: by, reference, measures, means, and per variant `pairs`, `facets` and
-    `cells`, each [difference, low, high], the last two null where there is no interval, or null; `unpaired`, `stopped`.
-    None where there is no report that can be read."""
+    `cells`, each [difference, low, high], the last two null where there is no interval, or null; `unpaired`, `stopped`;
+    `response`, one line, "" for none. None where there is no report that can be read."""
     try:
         said = json.loads(read_plain(path, path.parent, 8 << 20))
         measures = [str(name) for name in said["means"]][:_MOST_COLUMNS]
@@ -402,9 +398,17 @@ def _report(path: Path) -> Json | None:
             "rows": list(rows.values()),
             "unpaired": int(said["unpaired"]),
             "stopped": int(said["stopped"]),
+            "response": _text(_response(said)),
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _response(said: Mapping) -> str:
+    """To the setting that the report is by, in one line; "" in a report of an earlier version."""
+    given = said.get("response", [])[:_MOST_COLUMNS]
+    found = [Response(str(one["setting"]), str(one["seen_by"]), float(one["value"]), 0) for one in given]
+    return in_words(found, str(said["by"]))
 
 
 def _config(place: Path) -> dict[str, object]:
@@ -546,12 +550,6 @@ def _by_number(facets: Sequence[dict]) -> list[dict | None]:
     """Facet c at place c; None where a number is missing."""
     known = {facet["facet"]: facet for facet in facets}
     return [known.get(number) for number in range(max(known, default=-1) + 1)]
-
-
-def _measure_order(name: str) -> tuple[int, str]:
-    groups = ("transfer", "fidelity", "selectivity", "retrieval", "naturalness")
-    head = name.partition(".")[0]
-    return (groups.index(head) if head in groups else len(groups), name if name.count(".") < 2 else f"~{name}")
 
 
 def _term_order(name: str) -> tuple[int, str]:

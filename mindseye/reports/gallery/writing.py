@@ -23,7 +23,6 @@ def write_gallery(
     folder: str | os.PathLike[str],
     runs: Sequence[ListedRun],
     *,
-    larger_is_better: Mapping[str, bool | None] | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
     """Write `gallery.html` into the folder, as a whole or not at all; what it shows are `runs`, see `collect`.
@@ -31,7 +30,7 @@ def write_gallery(
     Raises OSError where the folder cannot be written to.
     """
     written = Path(folder) / PAGE
-    write_atomically(written, page(collect(folder, runs, larger_is_better=larger_is_better, notes=notes)).encode())
+    write_atomically(written, page(collect(folder, runs, notes=notes)).encode())
     return written
 
 
@@ -40,7 +39,6 @@ def copy_gallery(
     place: str | os.PathLike[str],
     runs: Sequence[ListedRun],
     *,
-    larger_is_better: Mapping[str, bool | None] | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
     """Write the page into the new folder `place`, with the pictures that it shows and nothing else of the runs.
@@ -52,7 +50,7 @@ def copy_gallery(
     place.mkdir(parents=True, exist_ok=True)
     if any(place.iterdir()):
         raise FileExistsError(f"{place} is not empty: name a new folder")
-    data: dict[str, Any] = collect(folder, runs, larger_is_better=larger_is_better, notes=notes)
+    data: dict[str, Any] = collect(folder, runs, notes=notes)
     for details in data["details"]:
         details["photographs"] = None
     for picture in _pictures(data, runs):

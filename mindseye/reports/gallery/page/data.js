@@ -101,22 +101,6 @@ const SCALES = MEASURES.map((_, i) => {
   return low <= high ? { low, high } : null;
 });
 
-const ABOUT = {
-  "transfer.cosine": "How alike another network, which had no part in drawing, finds the picture and the facet's photographs. Look at this first.",
-  "transfer.retrieval": "1 where another network finds no other facet's photographs nearer.",
-  "transfer.agreement": "Probability that another network gives to the class it sees most in the photographs.",
-  "fidelity.cosine": "Cosine of the layer's answer to the picture and to the photographs, over the top-k maps. High alone is not truth: grain can match a layer.",
-  "fidelity.relative_distance": "Distance of the layer's answer from the one asked for, relative to it. 0 is exact.",
-  "fidelity.magnitude": "Mean activation over the target's: the gain is what was asked for, 10 and more is runaway activation.",
-  "fidelity.pooled.cosine": "The same cosine on channel means: what, whatever the place.",
-  selectivity: "Share of the layer's activation in the top-k channels.",
-  retrieval: "1 where no other facet's target is nearer to the picture. Less in the mean: facets are confused.",
-  "naturalness.tv": "Total variation over the photographs': 1 is as smooth as they are, more is grain, far less is haze.",
-  "naturalness.spectrum": "Distance of the picture's log power spectrum from the photographs': 0 is theirs, 1 is ten times or a tenth of their power throughout.",
-  diversity: "How unlike the textures of the other facets' pictures: 0 where every facet came out the same. Compare it with the nearest photographs'.",
-};
-
-const spoken = (name) => name.replace(/[._]/g, " ");
 const BETTER = { larger: "larger is better", smaller: "smaller is better", "near 1": "nearest to 1 is best" };
 const better = (measure) => BETTER[measure.better] ?? "";
 

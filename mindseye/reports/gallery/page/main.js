@@ -59,7 +59,7 @@ function showControls() {
   if (index >= 0) {
     const measure = MEASURES[index], down = wantsLess(measure);
     byId("measure-about").textContent = [
-      ABOUT[measure.name],
+      measure.about,
       better(measure) && `${better(measure)[0].toUpperCase()}${better(measure).slice(1)}.`,
       SCALES[index] && `Every bar goes from ${figure(SCALES[index].low)} to ${figure(SCALES[index].high)}.`,
     ].filter(Boolean).join(" ");

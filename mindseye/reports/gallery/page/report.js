@@ -7,7 +7,7 @@ function showReport() {
   byId("report-summary").textContent = `What each ${report.by} changes`;
   const left = report.unpaired + report.stopped;
   byId("report-about").textContent =
-    `Difference to ${report.by}=${report.reference}, paired over facets and all other settings, with its 95 % interval by a bootstrap over facets. Bold: the interval leaves 0 out; ▲ better, ▼ worse.${left ? ` ${left} facets have no partner or were stopped.` : ""}`;
+    `Difference to ${report.by}=${report.reference}, paired over facets and all other settings, with its 95 % interval by a bootstrap over facets. Bold: the interval leaves 0 out; ▲ better, ▼ worse.${left ? ` ${left} facets have no partner or were stopped.` : ""}${report.response ? ` ${report.response[0].toUpperCase()}${report.response.slice(1)}.` : ""}`;
   const heads = [report.by, ...report.measures.map(spoken), "pairs (facets)"];
   const own = [`${report.reference} itself`, ...report.means.map((mean) => (mean === null ? "–" : mean.toFixed(3))), ""];
   const rows = report.rows.map((row) => [row.variant, ...row.cells.map((cell, i) => reportCell(cell, report.measures[i], report.means[i])), `${row.pairs} (${row.facets})`]);

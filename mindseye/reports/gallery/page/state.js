@@ -11,8 +11,7 @@ function startingAxes() {
 
 // What is compared by at first: as the command itself does it.
 function startingMeasure() {
-  const usual = ["transfer.cosine", "fidelity.cosine"].find((name) => measureIndex(name) >= 0);
-  return usual ?? MEASURES[0]?.name ?? "";
+  return measureIndex(DATA.usual) >= 0 ? DATA.usual : (MEASURES[0]?.name ?? "");
 }
 
 // As large as lets the first rows and columns be seen together.
