@@ -30,7 +30,7 @@ from mindseye.facets.survey import (
     to_unit,
 )
 from mindseye.facets.targets import FacetTargets, top_channels
-from mindseye.facets.way_statistics import WayStatistics, joined, moments, of_photographs
+from mindseye.facets.way_statistics import IMAGE, WayStatistics, joined, moments, of_photographs
 from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
@@ -409,25 +409,28 @@ def _way_statistics(
     """How the layers on the way answer the chosen photographs [C, N, ch, S, S]: (one a layer, whether recalled)."""
     if not network.way:
         return (), False
+    layers = (IMAGE, *network.way)
 
     def look() -> dict[str, Tensor]:
         found = _look_on_the_way(network, images, weights)
         return {f"{name} {kind}": tensor for name, one in found.items() for kind, tensor in one.tensors().items()}
 
-    key = {**_blending_key(seen, chosen, weights), "layers": list(network.way)}
+    key = {**_blending_key(seen, chosen, weights), "layers": list(layers)}
     tensors, recalled = recall(cache, "way", key, look)
     kinds = ("mean", "std", "quantiles")
-    return tuple(WayStatistics(name, *(tensors[f"{name} {kind}"] for kind in kinds)) for name in network.way), recalled
+    return tuple(WayStatistics(name, *(tensors[f"{name} {kind}"] for kind in kinds)) for name in layers), recalled
 
 
 @torch.no_grad()
 def _look_on_the_way(network: PreparedNetwork, images: Tensor, weights: Tensor) -> dict[str, WayStatistics]:
     """By layer; one facet's photographs at a time."""
     device = network.mean.device
-    parts: dict[str, list[WayStatistics]] = {name: [] for name in network.way}
+    parts: dict[str, list[WayStatistics]] = {name: [] for name in (IMAGE, *network.way)}
     for photographs, w in zip(images, weights, strict=True):
+        seen = to_unit(photographs, device)
         with full_float32():
-            answers = network(to_unit(photographs, device)).way
+            answers = network(seen).way
+        parts[IMAGE].append(of_photographs(IMAGE, seen.cpu(), w))
         for name, answer in zip(network.way, answers, strict=True):
             maps = as_maps(answer, name, network.prefix_tokens).float()
             parts[name].append(of_photographs(name, maps.cpu(), w))

@@ -13,13 +13,14 @@ from torch.autograd.function import once_differentiable
 QUANTILES = 64  # of a channel's values
 MOST_POSITIONS = 4096  # of a map that quantiles are taken of; larger maps are read at every second, third, … row and column
 SMALLEST_VARIANCE = 1e-12
+IMAGE = "image"  # the layer before all layers: the picture itself
 
 
 @dataclass(frozen=True)
 class WayStatistics:
     """How one layer on the way answers each facet's photographs, weighted by w of Eq. 1 (the paper's)."""
 
-    layer: str  # its exact name
+    layer: str  # its exact name; IMAGE is the picture itself, whose channels are its colours
     mean: Tensor  # [C, D]: μ = Σ_n w_n · mean_p a_{n,d,p}
     std: Tensor  # [C, D]: σ, σ² = Σ_n w_n · (var_p + mean_p²)_{n,d} − μ², so the spread between photographs counts
     quantiles: Tensor  # [C, D, Q]: Σ_n w_n · sort_p(a_{n,d}), at Q even shares

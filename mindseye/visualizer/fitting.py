@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from mindseye.facets.targets import FacetTargets
+from mindseye.facets.way_statistics import IMAGE
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
 from mindseye.visualizer.callbacks import Checkpointing, FunctionFilter, History, Schedule, Snapshots, Stopping
@@ -199,7 +200,7 @@ def fit(
     else:
         heard = (report, announce)
     callbacks = _callbacks(filters, heard, compile, snapshots_every, log_every, checkpoint)
-    data = FacetTargetsDataModule(targets, steps, prepared.way if matching_of(objective) else ())
+    data = FacetTargetsDataModule(targets, steps, (IMAGE, *prepared.way) if matching_of(objective) else ())
     trackers = as_trackers(logger)
     started = time.perf_counter()
     try:
@@ -240,7 +241,7 @@ def prepare_for(
     Raises ValueError where `targets` do not say what the photographs are answered there.
     """
     matching = matching_of(objective)
-    known = tuple(statistics.layer for statistics in targets.way)
+    known = tuple(statistics.layer for statistics in targets.way if statistics.layer != IMAGE)
     if matching is None:
         wanted: tuple[str, ...] = ()
     elif matching.layers == "auto":

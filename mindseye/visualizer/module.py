@@ -157,7 +157,7 @@ class FacetVisualizer(pl.LightningModule):
                     Seen(
                         activation=a.float(),
                         previous=previous.float(),
-                        way=way,
+                        way=(images, *way),
                         images=images,
                         targets=batch.maps,
                         channels=batch.channels,

@@ -32,7 +32,7 @@ class Seen:
 
     activation: Tensor  # [c, D, H', W']: a, of the target layer
     previous: Tensor  # [c, …]: a_{i−1}
-    way: tuple[Tensor, ...]  # each [c, D_l, H_l, W_l]: of the layers on the way that the objective asks for
+    way: tuple[Tensor, ...]  # each [c, D_l, H_l, W_l]: the pictures, then the layers on the way that were asked for
     images: Tensor  # [c, ch, S, S] in 0..1: the pictures themselves, as no view has moved them
     targets: Tensor  # [C, D, H', W']: t of all facets
     channels: Tensor  # [C, k] int64: the top-k of all facets
@@ -243,7 +243,7 @@ class Objective:
         everywhere = tuple(range(1, previous.ndim))  # no flattening: it would copy maps that lie channels last
         p = previous.abs()
         penalty = p.mean(dim=everywhere) if self.reduction == "mean" else p.sum(dim=everywhere)
-        matching = self.matching(way, photographs) if self.matching.weight and way else torch.zeros_like(dm)
+        matching = self.matching(way, photographs) if self.matching.weight and photographs else torch.zeros_like(dm)
         terms = {
             "dm": dm, "mdist": mdist, "ad": ad, "strength": strong, "matching": matching, "penalty": penalty,
             "tv": total_variation(images),
