@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 from mindseye.facets import FacetTargets, Photographs, discover_facets, load_photographs
-from mindseye.facets.discovery import choose, facet_weights
 from mindseye.facets.clusters import cluster
+from mindseye.facets.discovery import choose, facet_weights
 from mindseye.facets.embedding import embed, to_components
 from mindseye.facets.targets import top_channels
 from mindseye.networks import Network
