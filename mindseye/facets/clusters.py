@@ -39,8 +39,8 @@ def find_clusters(
     """Principal components [M, P] -> clusters, by `way`; `flat(reduced, seed)` gives a t-SNE [M, 2].
 
     `components`: k-means on the components. `embedding`: on t-SNE's plane, as the paper does. `consensus`: k-means on
-    how `runs` t-SNEs of different seeds cluster the photographs (k-means-based consensus, Wu et al. 2015). Raises ValueError for more facets than different
-    photographs.
+    how `runs` t-SNEs of different seeds cluster the photographs (k-means-based consensus, Wu et al. 2015). Raises
+    ValueError for more facets than different photographs.
     """
     if way == "consensus":
         votes = []

@@ -10,9 +10,9 @@ from torch import Tensor
 # Noise of float32's rounding and of TF32's, as shares of the activations, and how often each is drawn.
 ROUNDING, TF32 = 1e-6, 1e-3
 SUBSET = 0.8  # of the photographs, in the third kind of draw
-DRAWS = (2, 2, 6)  # of each kind, where a draw costs little
+DRAWS = (1, 1, 6)  # of each kind, where a draw costs little
 FEW_DRAWS = (1, 1, 2)  # where each takes a t-SNE
-MOST = 1000  # photographs that draws are made of; of more, so many by the seed
+MOST = 600  # photographs that draws are made of; of more, so many by the seed
 FIRM = 0.6  # a facet below it should not be trusted (Hennig 2007); above 0.75 it is stable
 STAYS = 0.75  # a photograph stays with its facet in so many of the draws, or it stands for nothing
 

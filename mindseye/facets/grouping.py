@@ -28,7 +28,7 @@ from mindseye.facets.survey import Survey, code_of, versions
 EMBEDDING_CODE = code_of(inspect.getfile(embed))
 CLUSTERS_CODE = code_of(*(inspect.getfile(made) for made in (embed, cluster, measure_firmness)), __file__)
 
-RUNS_AGAIN, STARTS_AGAIN = 5, 100  # of a consensus and of k-means, where firmness is measured
+RUNS_AGAIN, STARTS_AGAIN = 5, 60  # of a consensus and of k-means, where firmness is measured
 
 
 @dataclass(frozen=True)
