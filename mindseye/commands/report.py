@@ -16,7 +16,7 @@ from mindseye.reports.response import in_words, responses
 from mindseye.sweeps.status import read_sweep
 from mindseye.sweeps.summary import read_rows
 
-WIDTH = 160
+WIDTH = 200
 
 
 def report(arguments: list[str]) -> None:

@@ -35,14 +35,12 @@ def find_clusters(
     seed: int = 0,
     starts: int = STARTS,
     runs: int = RUNS,
-    known: Tensor | None = None,
 ) -> Clusters:
     """Principal components [M, P] -> clusters, by `way`; `flat(reduced, seed)` gives a t-SNE [M, 2].
 
     `components`: k-means on the components. `embedding`: on t-SNE's plane, as the paper does. `consensus`: k-means on
-    how `runs` t-SNEs of different seeds cluster the photographs (k-means-based consensus, Wu et al. 2015). `known`:
-    labels [M] whose centres k-means tries beside its own `starts`. Raises ValueError for more facets than different
-    photographs.
+    how `runs` t-SNEs of different seeds cluster the photographs (k-means-based consensus, Wu et al. 2015). Raises
+    ValueError for more facets than different photographs.
     """
     if way == "consensus":
         votes = []
@@ -55,17 +53,15 @@ def find_clusters(
     else:
         space = flat(reduced, seed) if way == "embedding" else reduced
         starts = min(starts, STARTS_IN_EMBEDDING) if way == "embedding" else starts
-        labels, _ = cluster(space, facets, seed=seed, starts=starts, known=known)
+        labels, _ = cluster(space, facets, seed=seed, starts=starts)
     return Clusters(labels, means_of(space, labels, facets), space)
 
 
-def cluster(
-    points: Tensor, facets: int, *, seed: int = 0, starts: int = STARTS, known: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def cluster(points: Tensor, facets: int, *, seed: int = 0, starts: int = STARTS) -> tuple[Tensor, Tensor]:
     """k-means, the best of `starts`, of points [M, P] -> (labels [M], centres [C, P]); cluster 0 is the largest.
 
-    Of equally large ones the one with the earliest photograph comes first. `known`: labels whose centres are one more
-    start. One thread: the same input and seed give the same bytes.
+    Of equally large ones the one with the earliest photograph comes first. One thread: the same input and seed give
+    the same bytes.
     """
     from threadpoolctl import threadpool_limits
 
@@ -90,9 +86,6 @@ def cluster(
             found.append(lloyd(tried, spread_out(tried, facets, min(at_once, starts - first), generator)))
         centres = min(found, key=lambda one: one[2])[1]
         best = lloyd(rows, centres[None])
-        if known is not None and len(known.unique()) == facets:
-            centres = means_of(torch.from_numpy(rows), known, facets).double().numpy()
-            best = min(best, lloyd(rows, centres[None]), key=lambda one: one[2])
     labels = by_size(torch.from_numpy(best[0]), facets)
     return labels, means_of(points, labels, facets)
 

@@ -250,6 +250,8 @@ def discover_facets(
             "%d photographs are fewer than C·N = %d·%d: some stand in several facets",
             len(seen.photographs), facets, chosen.shape[1],
         )  # fmt: skip
+    if stage is not None:
+        stage(f"blending {chosen.numel():,} photographs", None)
     images, unchanged = _read_chosen(seen, chosen)
     if not unchanged:
         cache = None

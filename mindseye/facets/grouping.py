@@ -28,7 +28,7 @@ from mindseye.facets.survey import Survey, code_of, versions
 EMBEDDING_CODE = code_of(inspect.getfile(embed))
 CLUSTERS_CODE = code_of(*(inspect.getfile(made) for made in (embed, cluster, measure_firmness)), __file__)
 
-RUNS_AGAIN, STARTS_AGAIN = 5, 20  # of a consensus and of k-means, where firmness is measured
+RUNS_AGAIN, STARTS_AGAIN = 5, 60  # of a consensus and of k-means, where firmness is measured
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,9 @@ class GroupingSettings:
         settings = {"perplexity": self.perplexity, "tsne": self.tsne, "subsample": self.subsample}
         return embed(reduced, **settings, seed=seed, stage=stage)  # type: ignore[arg-type]
 
-    def find(
-        self, reduced: Tensor, C: int, seed: int, *, runs: int = RUNS, starts: int = STARTS, known: Tensor | None = None
-    ) -> Clusters:
+    def find(self, reduced: Tensor, C: int, seed: int, *, runs: int = RUNS, starts: int = STARTS) -> Clusters:
         """C clusters of components [M, P]."""
-        return find_clusters(self.clusters, reduced, self.flatten, C, seed=seed, runs=runs, starts=starts, known=known)
+        return find_clusters(self.clusters, reduced, self.flatten, C, seed=seed, runs=runs, starts=starts)
 
 
 @dataclass(frozen=True)
@@ -130,9 +128,9 @@ def group_photographs(
         found = find_clusters(settings.clusters, components.reduced, flat, C, seed=settings.seed)
         told("measuring how firm the facets are", None)
 
-        def again(means: Tensor, known: Tensor, seed: int) -> Tensor:
+        def again(means: Tensor, seed: int) -> Tensor:
             reduced = settings.find_components(means).reduced
-            return settings.find(reduced, C, seed, runs=RUNS_AGAIN, starts=STARTS_AGAIN, known=known).labels
+            return settings.find(reduced, C, seed, runs=RUNS_AGAIN, starts=STARTS_AGAIN).labels
 
         draws = DRAWS if settings.clusters == "components" else FEW_DRAWS
         firmness = measure_firmness(

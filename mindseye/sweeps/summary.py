@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mindseye.files import read_plain, write_atomically
-from mindseye.results.measures import flat, worse
+from mindseye.results.measures import column_order, flat, worse
 from mindseye.sweeps.manifest import as_written
 from mindseye.sweeps.status import SweepStatus
 
@@ -96,10 +96,12 @@ def write_summary(folder: Path, rows: Sequence[Row]) -> list[Path]:
     return written
 
 
-def _place(column: str) -> int:
-    order = ("cell", "status", "reason", "override.", "facet", "", "timing.", "path")
-    starts = [place for place, start in enumerate(order) if start and (column == start or column.startswith(start))]
-    return starts[0] if starts and not column.startswith(("fidelity", "facets.")) else order.index("")
+def _place(column: str) -> tuple[int, tuple[int, str]]:
+    """Measures stand together, in the order of their table."""
+    order = ("cell", "status", "reason", "override", "facet", "photographs", "", "timing", "path")
+    group = column.partition(".")[0]
+    known = column in order or group in ("override", "timing")
+    return order.index(group if known else ""), (0, "") if known else column_order(column)
 
 
 def _of_one_kind(values: list[Any]) -> list[Any]:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 
 from mindseye import leases
-from mindseye.facets import discover_facets, discovery, load_photographs, photographs
+from mindseye.facets import discover_facets, discovery, grouping, load_photographs, photographs
 from mindseye.facets import survey as survey_module
 from mindseye.facets.cache import Cache, address, default_folder
 from mindseye.facets.survey import architecture, code_of, survey
@@ -742,13 +742,13 @@ def test_a_file_edited_after_it_was_imported_changes_nothing(tmp_path):
 
 def test_the_embedding_is_kept_by_its_settings(cache, network, photographs, monkeypatch):
     calls = []
-    real = discovery.embed
-    monkeypatch.setattr(discovery, "embed", lambda *a, **settings: calls.append(settings) or real(*a, **settings))
+    real = grouping.embed
+    monkeypatch.setattr(grouping, "embed", lambda *a, **settings: calls.append(settings) or real(*a, **settings))
     settings = {**SETTINGS, "cache": cache}
     for other in ({}, {"facets": 2}, {"N": 3}, {"k": 3}, {"weighting": "published"}, {"selection": "farthest"}):
         discover_facets(network, photographs, "layer3.0", **{**settings, **other})
     assert len(calls) == 1
-    for other in ({"perplexity": 3.0}, {"components": 3}, {"seed": 1}, {"batch_size": 5}):
+    for other in ({"perplexity": 3.0}, {"components": 3}, {"seed": 1}, {"batch_size": 5}):  # each another embedding
         discover_facets(network, photographs, "layer3.0", **{**settings, **other})
     assert len(calls) == 5
 
@@ -773,7 +773,7 @@ def test_progress_ends_where_the_photographs_do(cache, noise):
 def test_an_entry_says_what_it_is_of(cache, network, photographs):
     discover_facets(network, photographs, "layer3.0", **SETTINGS, cache=cache)
     of = {entry.kind: entry.key for entry in cache.entries()}
-    assert set(of) == {"survey", "embedding"}
+    assert set(of) == {"survey", "embedding", "clusters"}
     for key in (of["survey"], of["embedding"]["survey"]):
         assert (key["network"]["name"], key["layer"], key["photographs"]["count"]) == ("demo", "layer3.0", 24)
     json.dumps(of)

@@ -58,6 +58,12 @@ def test_both_files_hold_every_row_and_column(sweep, tmp_path):
     assert names.index("override.C") < names.index("facet") < names.index("fidelity.cosine") < names.index("path")
 
 
+def test_measures_stand_together_in_the_order_of_their_table(tmp_path):
+    names = ["cell", "facet", "transfer.gain", "path.mean", "copy", "mine", "path.layers.a.1", "timing.fit_s", "path"]
+    _, table = write_summary(tmp_path, [dict.fromkeys(sorted(names), 1)])
+    assert pq.read_table(table).column_names == names
+
+
 def test_cells_are_ranked_by_the_mean_over_their_facets(sweep):
     rows = read_rows(sweep)
     assert [round(mean, 6) for _, mean in ranked(rows, "fidelity.cosine")] == [0.9, 0.6]
