@@ -64,10 +64,10 @@ def transfer_reference(
 
     network: of `load_network`, one that takes as many channels as the one that draws. layer: a name of its own.
     targets: of `discover_facets`; its held-out photographs, where it has any, are read here, for the forced choice.
-    photographs: all that the facets were found among, about whose mean activation likenesses are measured. batch_size:
-    photographs that go through the network at once. workers: processes that read photographs; 0 is none, None by their
-    number and the cores. cache: where what the network says of the photographs is kept, the same for every cell of a
-    sweep; None is nowhere.
+    photographs: all that the facets were found among, about whose mean activation likenesses are measured.
+    batch_size: photographs that go through the network at once. workers: processes that read photographs; 0 is none,
+    None by their number and the cores. cache: where what the network says of the photographs is kept, the same for
+    every cell of a sweep; None is nowhere.
 
     Raises ValueError for an unknown layer, where no photograph is readable, and where the layer gives no finite maps.
     """
