@@ -50,7 +50,7 @@ from mindseye.visualizer.callbacks import Blur, GradientMask, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, PixelCanvas
 from mindseye.visualizer.filters import rof_energy, tv_denoise
 from mindseye.visualizer.fitting import calibrated_adam, fit
-from mindseye.visualizer.objective import Objective
+from mindseye.visualizer.objective import Objective, Seen
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations, view
 
@@ -373,7 +373,8 @@ def lightning(device: torch.device, blocks: int) -> Iterator[Row]:
 
 def plain_loop(network: Network, targets: FacetTargets, device: torch.device) -> Callable[[], None]:
     """One step of the default method without Lightning, callbacks or records."""
-    prepared = prepare(network, targets.layer)
+    prepared = prepare(network, targets.layer, way=[statistics.layer for statistics in targets.way])
+    references = tuple(statistics.to(device) for statistics in targets.way)
     canvas = FourierCanvas(targets.initial, targets.photographs.float() / 255).to(device)
     objective, schedules, views = Objective(), Schedules(), Transformations()
     adaptive = objective.adaptive_distance(targets.C).to(device)
@@ -392,9 +393,21 @@ def plain_loop(network: Network, targets: FacetTargets, device: torch.device) ->
         images = canvas(everything)
         seen = view(images, views.draw(targets.C, generator, now["views"]))
         seen = seen + views.noise * torch.randn(seen.shape, generator=generator, device=device)
-        a, previous = prepared(seen)
+        a, previous, way = prepared(seen)
+        between = tuple(as_maps(answer, name) for answer, name in zip(way, prepared.way, strict=True))
         terms = objective(
-            as_maps(a, targets.layer), previous, images, maps, channels, everything, adaptive, now["penalty"]
+            Seen(
+                activation=as_maps(a, targets.layer),
+                previous=previous,
+                way=between,
+                images=images,
+                targets=maps,
+                channels=channels,
+                references=references,
+                facets=everything,
+                adaptive=adaptive,
+                lam=now["penalty"],
+            )
         )
         terms.total.sum().backward()
         image_optimizer.step()

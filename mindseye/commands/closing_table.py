@@ -15,16 +15,19 @@ if TYPE_CHECKING:
 def closing_table(result: "Visualization") -> Group:
     """A row per facet, then their mean and the three baselines' means, without those facets that were stopped.
 
-    What another network sees stands in a second table of the same rows.
+    What another network sees, and what is known of the facets themselves, stand in tables of their own.
     """
     metrics = result.metrics
     summary = dict(numbers(metrics["summary"]))
     names = [name for name, measure in MEASURES.items() if measure.column and name in summary]
     judged = [name for name in names if name.startswith("transfer.")]
+    found = [name for name in names if name.startswith("facets.")]
     title = f"{result.title}\n{result.subtitle}"
-    tables = [_table(metrics, [name for name in names if name not in judged], title)]
+    tables = [_table(metrics, [name for name in names if name not in (*judged, *found)], title)]
     if judged:
         tables.append(_table(metrics, judged, "as another network sees them"))
+    if found:
+        tables.append(_table({**metrics, "baselines": {}}, found, "the facets themselves"))
     return Group(*tables)
 
 
@@ -34,8 +37,9 @@ def _table(metrics: dict, names: list[str], title: str) -> Table:
     for name in names:
         table.add_column(MEASURES[name].column, justify="right", no_wrap=True)
     for row in metrics["facets"]:
-        label = str(row["facet"]) + (f" (stopped\nat step {row['stopped']['step']})" if "stopped" in row else "")
-        table.add_row(label, *_shown(row, names))
+        marks = "".join(f"\n{mark}" for mark in str(row.get("marks", "")).split(", ") if mark)
+        stopped = f" (stopped\nat step {row['stopped']['step']})" if "stopped" in row else ""
+        table.add_row(f"{row['facet']}{marks}{stopped}", *_shown(row, names))
     table.add_section()
     table.add_row("mean", *_shown(metrics["summary"], names), style="bold")
     for label, figures in metrics["baselines"].items():

@@ -64,9 +64,12 @@ PLAIN = {
     "images.size": (int, 8, True),
     "images.black": (float, None, True),
     "images.white": (float, None, True),
+    "images.held_out": (float, 0, False),
     "images.kind": (str, None, False),
     "images.count": (int, 1, False),
+    "facets.clusters": (str, None, False),
     "facets.weighting": (str, None, False),
+    "facets.effective": (float, 1, True),
     "facets.selection": (str, None, False),
     "facets.N": (int, 1, False),
     "facets.gamma": (float, 1e-9, True),
@@ -91,18 +94,21 @@ MOST = {
     "steps": 10_000_000,
     "images.size": 8192,
     "images.count": 1_000_000,
+    "images.held_out": 0.5,
     "facets.workers": 256,
     "cache.limit_gb": 1_000_000_000,
 }
 MOST_OF_ANY = 1_000_000_000
+WORDS = {"C": "auto"}  # what a number may be instead
 CONSTRUCTORS_OF = ("mindseye", "torch", "pytorch_lightning", "wandb", "hydra_plugins")  # the packages that conf/ names
 MOST_CELLS = 100_000  # of a sweep
 PATHS = ("images.root", "cache.folder", "network.path", "network.weights")
 HYDRAS_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 CHOICES = {
     "depth": ("early", "middle", "late"),
+    "facets.clusters": ("components", "embedding", "consensus"),
     "facets.weighting": ("calibrated", "published"),
-    "facets.selection": ("nearest", "nearest_members", "farthest"),
+    "facets.selection": ("staying", "nearest", "nearest_members", "farthest"),
     "facets.tsne": ("auto", "barnes_hut", "fft", "subsample"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
     "precision": ("float32", "bfloat16", "float16"),
@@ -732,6 +738,8 @@ def check_setting(key: str, value: Any, own_measures: Collection[str] = ()) -> N
 
 
 def _check_plain(key: str, value: Any, kind: type, least: float | None, optional: bool) -> None:
+    if key in WORDS and value == WORDS[key]:
+        return
     if value is None:
         if not optional:
             raise ConfigurationError(f"{key}=null: {in_words(kind, least)} is right")
@@ -745,8 +753,8 @@ def _check_plain(key: str, value: Any, kind: type, least: float | None, optional
     most = MOST.get(key, MOST_OF_ANY)
     if not right or (kind in (int, float) and value > most):
         top = f" and at most {most:,}" if right else ""
-        null = " or null" if optional else ""
-        raise ConfigurationError(f"{key}={value}: {in_words(kind, least)}{top}{null} is right")
+        other = " or null" if optional else f" or {WORDS[key]}" if key in WORDS else ""
+        raise ConfigurationError(f"{key}={value}: {in_words(kind, least)}{top}{other} is right")
 
 
 def _is_number(value: Any, kind: type) -> bool:

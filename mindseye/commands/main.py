@@ -20,6 +20,7 @@ mindseye: see what a layer of a CNN responds to, one image for each kind of it
   mindseye -m k=10,50 depth=early,late
                                   a sweep: every combination is a run, a cell
   mindseye layers network=NAME    a network's layers, to choose one from
+  mindseye facets C=2..12         how many kinds of photographs there are
   mindseye sweep status FOLDER    how a sweep is doing; resume runs what is left
   mindseye gallery FOLDER         a page that shows the runs of a folder
 
@@ -44,6 +45,7 @@ exit codes: 0 done, 1 failed, 2 no such option, 75 to be continued, 130 Ctrl-C
 """
 VERBS = {
     "visualize": "draw the facets that a layer sees in photographs (the default)",
+    "facets": "how many facets there are: mindseye facets C=2..12 images.root=FOLDER",
     "layers": "list a network's layers: mindseye layers network=resnet50",
     "sweep": "show how a sweep is doing, or run what is left of it: mindseye sweep status|resume FOLDER",
     "report": "what one swept setting does, paired over all else: mindseye report FOLDER --by KEY",

@@ -38,8 +38,8 @@ class JobProgress:
             TimeRemainingColumn(),
             console=console,
         )
-        total = photographs + pictures * (STEP_COST * steps + measures)
-        self._task = self._progress.add_task("starting", total=total)
+        self._measures = measures
+        self._task = self._progress.add_task("starting", total=self._total())
         self._said = 0
         self._stage = ""
         self._since = 0.0  # when that stage, or what is known of its length, began
@@ -53,6 +53,14 @@ class JobProgress:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._live:
             self._progress.stop()
+
+    def _total(self) -> int:
+        return self._photographs + self._pictures * (STEP_COST * self._steps + self._measures)
+
+    def found(self, pictures: int) -> None:
+        """So many facets were found: as many pictures are drawn."""
+        self._pictures = pictures
+        self._progress.update(self._task, total=self._total())
 
     def reading(self, done: int, total: int) -> None:
         """So many photographs have been through the network."""

@@ -53,6 +53,7 @@ from mindseye.visualizer.interruptions import CTRL_C, TO_BE_CONTINUED, Interrupt
 
 if TYPE_CHECKING:
     from mindseye.facets.cache import Cache
+    from mindseye.facets.grouping import GroupingSettings
     from mindseye.facets.photographs import Photographs
     from mindseye.facets.targets import FacetTargets
     from mindseye.networks import Network
@@ -204,13 +205,17 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     device = pick_device(config.trainer.accelerator)
 
     from mindseye.facets.embedding import pick_method
+    from mindseye.facets.number import MOST_KINDS
     from mindseye.networks import warn_of_no_training
     from mindseye.networks.preparing import prepare
+    from mindseye.networks.way import resolve_way
     from mindseye.results.visualization import visualize as draw
     from mindseye.visualizer.checkpoints import Checkpoint
     from mindseye.visualizer.fitting import count_processes
+    from mindseye.visualizer.objective import matching_of
 
-    count_processes(config.trainer.devices, config.C, config.trainer.accelerator)
+    most = MOST_KINDS if config.C == "auto" else config.C
+    count_processes(config.trainer.devices, most, config.trainer.accelerator)
     # How many photographs can be read is not known yet; what is installed, and the settings, are refused all the same.
     pick_method(config.facets.subsample, config.facets.tsne, config.facets.subsample)
     check_photographs(config)
@@ -223,8 +228,12 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     layer = network.resolve(_text(config.layer), config.depth)
     network.to(device)
     # From here on only the way to the layer is kept. Discovery knows no previous layer, so that all cells share it.
-    looking = prepare(network, layer)
-    drawing = looking if config.previous is None else prepare(network, layer, _text(config.previous))
+    matching = matching_of(parts["objective"])
+    way = () if matching is None else resolve_way(network, layer, matching.layers)
+    if way:
+        log.info("on the way to %s: %s", layer, ", ".join(way))
+    looking = prepare(network, layer, way=way)
+    drawing = looking if config.previous is None else prepare(network, layer, _text(config.previous), way)
     photographs, factors = find_photographs(config, looking, folder)
     cache = open_cache(config)
     others = layers_of_the_sweep(config, network, layer) if cache is not None else []
@@ -235,7 +244,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     with (
         tracked(config, folder, hydra_config.overrides.task, sweep=sweep, experiment=experiment) as trackers,
         JobProgress(
-            console, photographs=len(photographs), pictures=config.C, steps=config.steps, measures=measures
+            console, photographs=len(photographs), pictures=most, steps=config.steps, measures=measures
         ) as progress,
     ):
 
@@ -249,6 +258,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
         del network
         targets = discover(config, looking, photographs, layer, cache, progress)
         discovery_s = time.perf_counter() - begun
+        progress.found(targets.C)
         found = replace(targets, root="").content_hash()  # the same wherever the photographs lie
         checkpoint = Checkpoint(folder / "checkpoint", f"{key} {found}", config.checkpoint)
         references = judges(config, targets, cache)
@@ -455,6 +465,14 @@ def open_cache(config: DictConfig) -> "Cache | None":
     return Cache(folder, round(config.cache.limit_gb * 1e9))
 
 
+def grouping(config: DictConfig) -> "GroupingSettings":
+    """How photographs are grouped, by the group `facets`."""
+    from mindseye.facets.grouping import GroupingSettings
+
+    names = ("clusters", "components", "perplexity", "tsne", "subsample")
+    return GroupingSettings(**{name: config.facets[name] for name in names}, seed=config.seed)
+
+
 def discover(
     config: DictConfig,
     network: "Network",
@@ -473,13 +491,16 @@ def discover(
         facets=config.C,
         k=config.k,
         N=config.facets.N,
+        clusters=config.facets.clusters,
         weighting=config.facets.weighting,
+        effective=config.facets.effective,
         selection=config.facets.selection,
         gamma=config.facets.gamma,
         components=config.facets.components,
         perplexity=config.facets.perplexity,
         tsne=config.facets.tsne,
         subsample=config.facets.subsample,
+        held_out=config.images.get("held_out", 0.0),  # a group of the user's own need not have it
         batch_size=config.facets.batch_size,
         workers=config.facets.workers,
         seed=config.seed,
@@ -530,6 +551,6 @@ def complete(
 
     if factors is not None:
         ari = adjusted_rand_index(targets.labels, [factors[name] for name in targets.paths])
-        metrics["summary"]["facets"] = {"ari": round(ari, 6)}
+        metrics["summary"]["facets"]["ari"] = round(ari, 6)
     metrics["timing"].update(discovery_s=round(discovery_s, 3), total_s=round(total_s, 3))
     metrics["provenance"]["config_sha256"] = sha256(OmegaConf.to_yaml(config, resolve=True))

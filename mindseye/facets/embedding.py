@@ -1,8 +1,10 @@
-"""From channel means to two dimensions (PCA, t-SNE), and from there to clusters (k-means)."""
+"""From channel means to their principal components, and from there to two dimensions (t-SNE)."""
 
+import hashlib
 import importlib.util
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,21 +18,70 @@ log = logging.getLogger(__name__)
 FEWEST_FOR_TSNE = 6  # below this t-SNE has no neighbourhoods to keep: the principal components are the embedding
 # Rows that become float64 at a time, 64 MiB of 2,048 channels; so many photographs or fewer go to scikit-learn's PCA.
 CHUNK = 4096
+SAME_WAY = 1e-6  # of the directions' variance: below it all point the same way
+START, NOISE = 1e-4, 0.01  # t-SNE's start: its deviation, as both libraries have it, and the share of it that is noise
 NEIGHBOURS = 5  # embedded ones between which a photograph outside the subsample is placed
 EXAGGERATED, PLAIN, STRIDE = 250, 500, 10  # openTSNE's iterations, its defaults; every so many are told of
 
 
+def to_components(means: Tensor, *, components: int, unit: bool, seed: int = 0) -> "Components":
+    """Channel means [M, D] -> their principal components, and the axes that take further photographs there.
+
+    `unit`: of their directions, every row divided by its length, so that a photograph that the layer answers strongly
+    is not another kind of photograph; where all point the same way (one channel, shades of grey) rows stay as they are.
+    One thread, so that sums are always taken in the same order.
+    """
+    from threadpoolctl import threadpool_limits
+
+    unit = unit and not _point_the_same_way(means)
+    rows = to_unit_length(means) if unit else means
+    if count_different(rows, 2) < 2:
+        return Components(torch.zeros(len(rows), 1, dtype=torch.float64), torch.zeros(rows.shape[1]), None, unit)
+    with threadpool_limits(limits=1):
+        reduced, mean, axes = _fit_components(rows, components, seed)
+    reduced = reduced[_firsts(rows)]  # products round copies differently, by where in the matrix they stand
+    return Components(torch.from_numpy(reduced), torch.from_numpy(mean), torch.from_numpy(axes), unit)
+
+
+@dataclass(frozen=True)
+class Components:
+    """Photographs in the space of their principal components."""
+
+    reduced: Tensor  # [M, P] float64
+    mean: Tensor  # [D], of the rows they were found from
+    axes: Tensor | None  # [P, D], orthonormal; None where all photographs are the same
+    unit: bool  # rows were divided by their lengths
+
+    def place(self, means: Tensor) -> Tensor:
+        """Other photographs' channel means [H, D] in the same space: float64 [H, P]."""
+        rows = (to_unit_length(means) if self.unit else means).double()
+        if self.axes is None:
+            return rows.new_zeros(len(rows), 1)
+        return (rows - self.mean.double()) @ self.axes.T
+
+
+def to_unit_length(means: Tensor) -> Tensor:
+    """Rows [M, D] divided by their lengths; a row of zeros stays one."""
+    return torch.nn.functional.normalize(means.double(), dim=1).float()
+
+
+def _point_the_same_way(means: Tensor) -> bool:
+    """Whether the directions' variance, 1 − ‖mean direction‖², is nothing but rounding."""
+    silent = means.norm(dim=1) == 0
+    directions = to_unit_length(means[~silent]).double()
+    return len(directions) == 0 or float(1 - directions.mean(dim=0).square().sum()) < SAME_WAY
+
+
 def embed(
-    means: Tensor,
+    reduced: Tensor,
     *,
-    components: int = 50,
     perplexity: float = 30.0,
     tsne: Method = "auto",
     subsample: int = 5000,
     seed: int = 0,
     stage: Stage | None = None,
 ) -> Tensor:
-    """Channel means [M, D] -> two-dimensional embeddings [M, 2]: PCA to min(components, M, D), then t-SNE.
+    """Principal components [M, P], their variances falling -> two-dimensional embeddings [M, 2] by t-SNE.
 
     `tsne` says how: `barnes_hut` is scikit-learn's (van der Maaten 2014), the cost growing with M·log M; `fft` is
     openTSNE's (Linderman et al. 2019; Poličar et al. 2024), which needs the extra `tsne` and grows with M;
@@ -38,40 +89,39 @@ def embed(
     is `barnes_hut` for `subsample` photographs or fewer, else `fft` where openTSNE is installed, else `subsample`.
 
     `perplexity` is lowered to (M − 1)/3 where there are too few photographs for it. With fewer than
-    FEWEST_FOR_TSNE different ones the first two principal components are the embedding. One thread, so that the sums
-    inside are always taken in the same order: the same input and seed give the same bytes. Beside `means` it takes
-    some 100 MB, 30 bytes per D² and 5 kB per photograph. `stage` is told what is going on. Raises ValueError, in one
-    line, for wrong values.
+    FEWEST_FOR_TSNE different ones the first two principal components are the embedding. It starts from these two and a
+    hundredth of noise by `seed`. One thread, so that the sums inside are always taken in the same order: the same
+    input and seed give the same bytes. Beside its input it takes some 100 MB and 5 kB per photograph. `stage` is told
+    what is going on. Raises ValueError, in one line, for wrong values.
     """
     from threadpoolctl import threadpool_limits
 
-    M = len(means)
+    M = len(reduced)
     method = pick_method(M, tsne, subsample)
     told = stage or (lambda what, done: None)
-    different = count_different(means, FEWEST_FOR_TSNE)
+    different = count_different(reduced, FEWEST_FOR_TSNE)
     if different == 1:
         return torch.zeros(M, 2)
+    rows = reduced.double().numpy()
+    if different < FEWEST_FOR_TSNE:
+        return _first_two(rows)
     with threadpool_limits(limits=1):
-        told(f"embedding {M:,} photographs (PCA)", None)
-        reduced = principal_components(means, components, seed=seed)
-        if different < FEWEST_FOR_TSNE:
-            return _first_two(reduced)
         what = f"embedding {M:,} photographs (t-SNE)"
         if method == "fft":
             log.info("%s by openTSNE's FFT", what)
-            return torch.from_numpy(_fft(reduced, perplexity, seed, lambda done: told(what, done))).float()
+            return torch.from_numpy(_fft(rows, perplexity, seed, lambda done: told(what, done))).float()
         if method == "barnes_hut":
             log.info("%s by scikit-learn's Barnes-Hut", what)
             told(what, None)
-            return torch.from_numpy(_barnes_hut(reduced, perplexity, seed)).float()
+            return torch.from_numpy(_barnes_hut(rows, perplexity, seed)).float()
         log.info("%s by scikit-learn's Barnes-Hut of %d, the others placed between these", what, subsample)
         drawn = np.sort(np.random.default_rng(seed).choice(M, subsample, replace=False))
-        if count_different(torch.from_numpy(reduced[drawn]), FEWEST_FOR_TSNE) < FEWEST_FOR_TSNE:
-            return _first_two(reduced)  # all but copies of very few
+        if count_different(reduced[drawn], FEWEST_FOR_TSNE) < FEWEST_FOR_TSNE:
+            return _first_two(rows)  # all but copies of very few
         told(f"embedding {subsample:,} of {M:,} photographs (t-SNE)", None)
-        embedded = _barnes_hut(reduced[drawn], perplexity, seed)
+        embedded = _barnes_hut(rows[drawn], perplexity, seed)
         told(f"placing {M - subsample:,} photographs", None)
-        flat = place(reduced, reduced[drawn], embedded)
+        flat = place(rows, rows[drawn], embedded)
         flat[drawn] = embedded
         return torch.from_numpy(flat).float()
 
@@ -104,8 +154,20 @@ def count_different(rows: Tensor, enough: int) -> int:
     return len(seen)
 
 
+def _firsts(rows: Tensor) -> list[int]:
+    """For each row of [M, D] the first one that is the same."""
+    seen: dict[bytes, int] = {}
+    digests = (hashlib.blake2b((row + 0.0).numpy().tobytes(), digest_size=16).digest() for row in rows)  # −0 + 0 is 0
+    return [seen.setdefault(digest, index) for index, digest in enumerate(digests)]
+
+
 def principal_components(means: Tensor, components: int, *, seed: int = 0) -> np.ndarray:
-    """Exact PCA, without randomness or updates: [M, D] -> float64 [M, min(components, M, D)], variances falling.
+    """Exact PCA, without randomness or updates: [M, D] -> float64 [M, min(components, M, D)], variances falling."""
+    return _fit_components(means, components, seed)[0]
+
+
+def _fit_components(means: Tensor, components: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(components [M, P], mean [D], axes [P, D]), all float64.
 
     Up to CHUNK photographs, or no more than channels, scikit-learn's, by SVD. Above, by the eigenvectors of the D × D
     covariance, summed in float64 over chunks of centred rows, so the [M, D] are never copied as a whole. (Its
@@ -119,7 +181,9 @@ def principal_components(means: Tensor, components: int, *, seed: int = 0) -> np
     M, D = means.shape
     kept = min(components, M, D)
     if max(CHUNK, D) >= M:
-        return PCA(kept, svd_solver="full", random_state=seed).fit_transform(means.numpy().astype(np.float64))
+        fitted = PCA(kept, svd_solver="full", random_state=seed)
+        reduced = fitted.fit_transform(means.numpy().astype(np.float64))
+        return reduced, fitted.mean_, fitted.components_
     chunks = [slice(first, first + CHUNK) for first in range(0, M, CHUNK)]
     mean = sum(means[chunk].numpy().sum(axis=0, dtype=np.float64) for chunk in chunks) / M
     scatter = np.zeros((D, D), order="F")
@@ -134,7 +198,7 @@ def principal_components(means: Tensor, components: int, *, seed: int = 0) -> np
     reduced = np.empty((M, kept))
     for chunk in chunks:
         reduced[chunk] = (means[chunk].numpy() - mean) @ vectors
-    return reduced
+    return reduced, np.asarray(mean), np.ascontiguousarray(vectors.T)
 
 
 def place(rows: np.ndarray, known: np.ndarray, embedded: np.ndarray) -> np.ndarray:
@@ -161,7 +225,7 @@ def _first_two(reduced: np.ndarray) -> Tensor:
 def _barnes_hut(reduced: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
     from sklearn.manifold import TSNE
 
-    tsne = TSNE(2, perplexity=min(perplexity, (len(reduced) - 1) / 3), init="pca", random_state=seed, n_jobs=1)
+    tsne = TSNE(2, perplexity=min(perplexity, (len(reduced) - 1) / 3), init=_start(reduced, seed), n_jobs=1)
     return tsne.fit_transform(_at_least_two_columns(reduced))
 
 
@@ -181,7 +245,7 @@ def _fft(reduced: np.ndarray, perplexity: float, seed: int, told: Callable[[floa
         early_exaggeration_iter=EXAGGERATED,
         n_iter=PLAIN,
         negative_gradient_method="fft",
-        initialization="pca",
+        initialization=_start(reduced, seed),
         random_state=seed,
         n_jobs=1,
         callbacks=count,
@@ -190,27 +254,16 @@ def _fft(reduced: np.ndarray, perplexity: float, seed: int, told: Callable[[floa
     return np.asarray(tsne.fit(_at_least_two_columns(reduced)))
 
 
+def _start(reduced: np.ndarray, seed: int) -> np.ndarray:
+    """Where t-SNE starts: the first two components, the first of them with deviation START, and noise by `seed`.
+
+    Both libraries would start from the components alone, whatever the seed: there would be but one embedding.
+    """
+    first = _at_least_two_columns(reduced)[:, :2]
+    noise = np.random.default_rng(seed).standard_normal(first.shape)
+    return (START * (first / np.std(first[:, 0]) + NOISE * noise)).astype(np.float32)
+
+
 def _at_least_two_columns(reduced: np.ndarray) -> np.ndarray:
-    """t-SNE's PCA start needs as many."""
+    """t-SNE starts in two dimensions."""
     return reduced if reduced.shape[1] > 1 else np.hstack([reduced, np.zeros_like(reduced)])
-
-
-def cluster(embedding: Tensor, facets: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """k-means over embeddings [M, 2] -> (labels [M], centres [C, 2]); cluster 0 is the largest, C−1 the smallest."""
-    from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits
-
-    distinct = len(torch.unique(embedding, dim=0))
-    if facets > distinct:
-        raise ValueError(
-            f"C={facets} facets need at least as many different photographs; the layer tells {distinct} apart: "
-            f"take C={distinct} or fewer, or more photographs"
-        )
-    with threadpool_limits(limits=1):
-        fitted = KMeans(facets, n_init=10, random_state=seed).fit(embedding.numpy().astype(np.float64))
-    sizes = np.bincount(fitted.labels_, minlength=facets)
-    order = np.argsort(-sizes, kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(facets)
-    labels = torch.from_numpy(rank[fitted.labels_].astype(np.int64))
-    return labels, torch.from_numpy(fitted.cluster_centers_[order]).float()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mindseye.facets.cache import Cache
+from mindseye.facets.full_float32 import full_float32
 from mindseye.facets.photographs import Photographs, SkippedFile, UnreadablePhotograph, printable
 from mindseye.networks.maps import as_maps
 from mindseye.networks.merging import MergedNetwork, merge, share_weights
@@ -299,7 +300,8 @@ def _look(
     for indices, images, unreadable in photographs.batches(batch_size, workers=workers):
         skipped += unreadable
         if indices:
-            answers = _answers(network, to_unit(images, network.mean.device), photographs.size)
+            with full_float32():
+                answers = _answers(network, to_unit(images, network.mean.device), photographs.size)
             for table, answer in zip(tables, answers, strict=True):
                 table.add(answer)
             readable += indices
@@ -404,7 +406,7 @@ def survey_key(
         "batch_size": batch_size,
         "keep_maps": keep_maps,
         "device": network.mean.device.type,
-        "precision": [network.precision, torch.get_float32_matmul_precision()],
+        "precision": network.precision,
         "code": _CODE,
         "versions": versions("torch", "pillow", "numpy"),
     }
@@ -567,5 +569,5 @@ def _file_sha256(path: str | Path) -> str:
     return _hashed(path)[0]
 
 
-_LOOKING: tuple[Any, ...] = (Photographs, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps)
+_LOOKING: tuple[Any, ...] = (Photographs, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps, full_float32)
 _CODE = code_of(*map(inspect.getfile, _LOOKING))

@@ -13,12 +13,15 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from mindseye.facets.firmness import FIRM
 from mindseye.facets.photographs import SkippedFile
 from mindseye.facets.pictures import html_table, inline_png, strip
+from mindseye.facets.way_statistics import WayStatistics
 from mindseye.files import MOST_TENSOR_BYTES, read_plain, write_atomically
 
 FORMAT = 1
 MOST_BYTES = 1 << 30  # of targets.json, which names every photograph
+ONE_PHOTOGRAPH = 0.5  # a weight above which a facet is hardly a blend any more
 SHOWN = 5  # photographs and channels of a facet in a notebook
 
 
@@ -48,11 +51,34 @@ class FacetTargets:
     content: str = ""  # sha256 over the bytes of the M photographs; "" where it is not known, or they changed meanwhile
     held_out: tuple[str, ...] = ()  # H further photographs, relative to root, that took part in nothing but measures
     held_out_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # [H]: each one's facet
+    # Of facets of earlier versions nothing of the following is known: all are then empty.
+    firmness: Tensor = field(default_factory=lambda: torch.empty(0))  # [C] in 0..1: see `measure_firmness`
+    agreement: Tensor = field(default_factory=lambda: torch.empty(0))  # [3] of all facets: see `Firmness`
+    stays: Tensor = field(default_factory=lambda: torch.empty(0))  # [M] in 0..1: how often each is with its facet
+    clarity: Tensor = field(default_factory=lambda: torch.empty(0))  # [C], in this layer: see `clarity`
+    redundancy: Tensor = field(default_factory=lambda: torch.empty(0))  # [C], in this layer: see `redundancy`
+    way: tuple[WayStatistics, ...] = ()  # what the layers on the way to the target answer the facets' photographs
 
     @property
     def C(self) -> int:
         """The number of facets."""
         return self.maps.shape[0]
+
+    @property
+    def effective(self) -> Tensor:
+        """[C]: 1/Σw², how many photographs each blend amounts to: N where all count alike, 1 where one has all."""
+        return 1 / self.weights.square().sum(dim=1)
+
+    def marks(self) -> list[list[str]]:
+        """What to know of each facet before its picture is looked at, a word or two each; none for most."""
+        marks: list[list[str]] = [[] for _ in range(self.C)]
+        for c, firmness in enumerate(self.firmness.tolist()):
+            if firmness < FIRM:
+                marks[c].append("not firm")
+        for c, weight in enumerate(self.weights.max(dim=1).values.tolist()):
+            if weight > ONE_PHOTOGRAPH and self.weights.shape[1] > 1:
+                marks[c].append("one photograph")
+        return marks
 
     @property
     def k(self) -> int:
@@ -102,7 +128,11 @@ class FacetTargets:
             expected = said.pop("content_hash")
             skipped = tuple(SkippedFile(**entry) for entry in said.pop("skipped"))
             paths, held_out = tuple(said.pop("paths")), tuple(said.pop("held_out", ()))
-            targets = cls(**tensors, skipped=skipped, paths=paths, held_out=held_out, **said)
+            way = tuple(
+                WayStatistics(layer, **{name: tensors.pop(f"way.{place}.{name}") for name in ("mean", "std", "quantiles")})
+                for place, layer in enumerate(said.pop("way", ()))
+            )
+            targets = cls(**tensors, skipped=skipped, paths=paths, held_out=held_out, way=way, **said)
             targets._check()
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -114,7 +144,8 @@ class FacetTargets:
     def _check(self) -> None:
         """Raises ValueError where shapes do not agree or an index leads nowhere: a hash says nothing of who made it."""
         skipped = (text for one in self.skipped for text in (one.path, one.reason))
-        texts = (self.layer, self.root, self.content, *self.paths, *self.held_out, *skipped)
+        between = (statistics.layer for statistics in self.way)
+        texts = (self.layer, self.root, self.content, *self.paths, *self.held_out, *skipped, *between)
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("a name is no text")
         (C, N), M = self.chosen.shape, len(self.paths)
@@ -124,6 +155,13 @@ class FacetTargets:
             "distances": (C, N), "photographs": (C, N, ch, S, S), "embedding": (M, 2), "labels": (M,),
             "centres": (C, 2), "mean_activation": self.maps.shape[1:2], "held_out_labels": (len(self.held_out),),
         }  # fmt: skip
+        for statistics in self.way:
+            D = statistics.mean.shape[1]
+            for name, tensor in statistics.tensors().items():
+                if tensor.shape[:2] != (C, D) or tensor.ndim != (3 if name == "quantiles" else 2):
+                    raise ValueError(f"{name} of {statistics.layer} is {list(tensor.shape)}, not [{C}, {D}, …]")
+        later = {"firmness": (C,), "agreement": (3,), "stays": (M,), "clarity": (C,), "redundancy": (C,)}
+        shapes |= {name: shape for name, shape in later.items() if getattr(self, name).numel()}
         for name, shape in shapes.items():
             if tuple(getattr(self, name).shape) != tuple(shape):
                 raise ValueError(f"{name} is {list(getattr(self, name).shape)}, not {list(shape)}")
@@ -148,28 +186,42 @@ class FacetTargets:
         """What a notebook shows: a row per facet with its photographs, the largest weight first, and their blend."""
         place, layer = html.escape(self.root), html.escape(self.layer)
         rows = []
+        firmness = [f"{value:.2f}" for value in self.firmness.tolist()] or [""] * self.C
+        marks = self.marks()
         for c, size in enumerate(self.labels.bincount(minlength=self.C).tolist()):
             order = self.weights[c].argsort(descending=True, stable=True)[:SHOWN].tolist()
             photographs = strip([self.photographs[c, n] for n in order])
             first = html.escape(self.paths[int(self.chosen[c, order[0]])])
             channels = ", ".join(map(str, self.channels[c, :SHOWN].tolist()))
             rows.append([
-                str(c), str(size), inline_png(photographs, f"photographs of facet {c}"),
+                str(c), str(size), ", ".join([firmness[c], *marks[c]]),
+                inline_png(photographs, f"photographs of facet {c}"),
                 inline_png(strip([self.initial[c]]), f"initial image of facet {c}"), first, f"{channels} …",
             ])  # fmt: skip
-        heads = ["facet", "photographs", "the nearest", "initial image", "the first of them", "strongest channels"]
+        heads = [
+            "facet", "photographs", "firmness", "the nearest", "initial image", "the first of them",
+            "strongest channels",
+        ]  # fmt: skip
         return f"<p><b>{layer}</b> · {self.subtitle}<br>{place}</p>{html_table(heads, rows)}"
 
     def _tensors(self) -> dict[str, Tensor]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        between = {
+            f"way.{place}.{name}": tensor
+            for place, statistics in enumerate(self.way)
+            for name, tensor in statistics.tensors().items()
+        }
+        # What is empty is left out: earlier versions' targets, whose hash says so, have no such names.
+        known = {name: value for name, value in values.items() if isinstance(value, Tensor) and value.numel()}
+        return known | between
 
     def _description(self) -> dict[str, object]:
         skipped = [{"path": file.path, "reason": file.reason} for file in self.skipped]
-        known = {"content": self.content} if self.content else {}  # earlier versions' targets have none
+        way = [statistics.layer for statistics in self.way]
+        known = {"content": self.content, "held_out": list(self.held_out), "way": way}
         return {
-            "layer": self.layer, "root": self.root, "paths": list(self.paths), "held_out": list(self.held_out),
-            "skipped": skipped, **known,
+            "layer": self.layer, "root": self.root, "paths": list(self.paths), "skipped": skipped,
+            **{name: value for name, value in known.items() if value},  # earlier versions' targets have none
         }  # fmt: skip
 
 

@@ -7,7 +7,8 @@ layer means: the prepared network is compared with the network itself before it 
 import contextlib
 import copy
 import logging
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -32,12 +33,21 @@ _WEIGHTED = {*(weighted for weighted, _ in _FOLDS), FrozenConv2d}  # what takes 
 log = logging.getLogger(__name__)
 
 
+class Answers(NamedTuple):
+    """What a prepared network gives for images: the tensors as their modules give them."""
+
+    target: Tensor  # of the layer it was prepared for
+    previous: Tensor | None  # what enters that layer, or another one's output before it
+    way: tuple[Tensor, ...] = ()  # of the layers on the way, in their order
+
+
 class PreparedNetwork(nn.Module):
-    """A network cut off after one layer: images [B,ch,H,W] in 0..1 -> (target, previous).
+    """A network cut off after one layer: images [B,ch,H,W] in 0..1 -> `Answers`.
 
     It has what the rooms ask of a `Network`: `name`, `channels`, `size`, `layers`, `classes`, `prefix_tokens`, `mean`,
-    `std`, `resolve`, `fingerprint`. `layer` and `previous` are the exact names it was prepared for; `folded` is the
-    number of BatchNorms folded; `traced`, whether it runs as one straight program (else by hooks on the whole network).
+    `std`, `resolve`, `fingerprint`. `layer`, `previous` and `way` are the exact names it was prepared for; `folded` is
+    the number of BatchNorms folded; `traced`, whether it runs as one straight program (else by hooks on the whole
+    network).
     """
 
     mean: Tensor
@@ -49,6 +59,7 @@ class PreparedNetwork(nn.Module):
         straight: fx.GraphModule | None,
         layer: str,
         previous: str | None,
+        way: tuple[str, ...],
         *,
         channels_last: bool,
         folded: int,
@@ -60,7 +71,7 @@ class PreparedNetwork(nn.Module):
         self.prefix_tokens = network.prefix_tokens
         self.register_buffer("mean", network.mean.clone())
         self.register_buffer("std", network.std.clone())
-        self.layer, self.previous = layer, previous
+        self.layer, self.previous, self.way = layer, previous, way
         self.traced = straight is not None
         self.folded = folded
         self.precision: Precision = "float32"
@@ -73,8 +84,9 @@ class PreparedNetwork(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(target, previous) for images [B,ch,H,W] in 0..1, in float32 whatever the network computes in.
+    def forward(self, images: Tensor) -> Answers:
+        """What the layers give for images [B,ch,H,W] in 0..1: target and previous in float32 whatever the network
+        computes in, the layers on the way as they were computed.
 
         Raises ValueError for another number of channels.
         """
@@ -84,8 +96,10 @@ class PreparedNetwork(nn.Module):
             return self._computed(images)
         # oneDNN takes other kernels for odd batches, with other last digits. Even ones agree to the bit, so that
         # facets come out the same however many of them are drawn together.
-        target, previous = self._computed(torch.cat([images, images[-1:]]))
-        return target[:count], None if previous is None else previous[:count]
+        target, previous, way = self._computed(torch.cat([images, images[-1:]]))
+        return Answers(
+            target[:count], None if previous is None else previous[:count], tuple(answer[:count] for answer in way)
+        )
 
     def check(self, images: Tensor) -> None:
         """Raises ValueError where these are not images [B,ch,H,W] of the network's channels."""
@@ -97,27 +111,27 @@ class PreparedNetwork(nn.Module):
         images = (images - self.mean) / self.std
         return images.contiguous(memory_format=torch.channels_last) if self._channels_last else images
 
-    def _computed(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _computed(self, images: Tensor) -> Answers:
         if self.precision == "float32":
             with torch.autocast(images.device.type, enabled=False):
                 return self._through(images)
         if self.precision == "bfloat16":
             with torch.autocast(images.device.type, torch.bfloat16):
-                answers = self._through(images)
-            return tuple(None if answer is None else answer.float() for answer in answers)
+                target, previous, way = self._through(images)
+            return Answers(target.float(), None if previous is None else previous.float(), way)
         scale = _Scale()
         with torch.autocast(images.device.type, torch.float16):
-            answers = self._through(_ScaledBack.apply(images, scale))
+            target, previous, way = self._through(_ScaledBack.apply(images, scale))
         # In float32 before the gradient is scaled, so that on its way back it is scaled before it is rounded.
-        given = [answer.float() for answer in answers if answer is not None]
-        scaled = iter(_ScaledUp.apply(scale, len(images), *given))
-        return tuple(None if answer is None else next(scaled) for answer in answers)
+        entering = () if previous is None else (previous.float(),)
+        scaled = _ScaledUp.apply(scale, len(images), target.float(), *entering, *(answer.float() for answer in way))
+        return Answers(scaled[0], scaled[1] if entering else None, tuple(scaled[1 + len(entering) :]))
 
-    def _through(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _through(self, images: Tensor) -> Answers:
         if not self.traced:
-            with record(self.body, self.layer, self.previous) as tape:
-                return tape(images), tape.previous
-        return (self.body if self._run is None else self._run)(self.entering(images))
+            with record(self.body, self.layer, self.previous, self.way) as tape:
+                return Answers(tape(images), tape.previous, tape.way)
+        return Answers(*(self.body if self._run is None else self._run)(self.entering(images)))
 
     def train(self, mode: bool = True) -> "PreparedNetwork":
         """Stays in evaluation mode."""
@@ -134,6 +148,8 @@ class PreparedNetwork(nn.Module):
     def resolve(self, layer: str | None = None, depth: str | None = None) -> str:
         """The layer it is prepared for. Raises ValueError where another one is asked for."""
         asked = layer if layer is not None else self.layers.get(depth or "")
+        if asked in self.way:
+            return asked
         if asked not in (self.layer, self.layer.partition("@")[0], self.previous):
             raise ValueError(f"{self.name} is prepared for layer {self.layer}, not {asked}: prepare the network again")
         return self.layer if asked != self.previous else asked
@@ -181,13 +197,14 @@ def prepare(
     network: Network | PreparedNetwork,
     layer: str,
     previous: str | None = None,
+    way: Sequence[str] = (),
     *,
     fold: bool = True,
     channels_last: bool = True,
 ) -> PreparedNetwork:
     """Cut the network off after `layer`, fold its BatchNorms into convolutions and lay its weights out channels last.
 
-    Names are as in `record`. A BatchNorm whose convolution's own output is the target or the previous layer stays, as
+    Names are as in `record`. A BatchNorm whose convolution's own output is one of these layers stays, as
     does one whose convolution is used twice or feeds something else too. The network itself is left as it is; the
     traced one shares nothing with it, so that the parts past the layer can be let go.
 
@@ -200,20 +217,23 @@ def prepare(
         asked = network.resolve(layer)
         if previous is not None and previous != network.previous:
             raise ValueError(f"{asked} is prepared without the previous layer {previous}: prepare the network again")
+        if lacking := [name for name in way if name not in network.way]:
+            raise ValueError(f"{asked} is prepared without {', '.join(lacking)} on the way: prepare the network again")
         return network
     layer = network.resolve(layer)
     previous = None if previous is None else network.resolve(previous)
+    way = tuple(map(network.resolve, way))
     probe = _probe(network)
     try:
-        with torch.no_grad(), record(network, layer, previous) as tape:
-            target = tape(probe)
+        with torch.no_grad(), record(network, layer, previous, way) as tape:
+            right = Answers(tape(probe), tape.previous, tape.way)
     except (RuntimeError, AssertionError, TypeError):
         # It cannot look at images of its own size, so nothing could be compared; who runs it says what is wrong.
-        return PreparedNetwork(network, None, layer, previous, channels_last=False, folded=0)
+        return PreparedNetwork(network, None, layer, previous, way, channels_last=False, folded=0)
     straight, folded, reason = None, 0, "its program depends on what is in the images"
     for keep_copy in (False, True):
         try:
-            straight = _straight(network.body, layer, previous, tape, keep_copy)
+            straight = _straight(network.body, layer, previous, way, tape, keep_copy)
             folded = _fold(straight) if fold else 0
             _freeze(straight)
         except Exception as error:  # a tracer meets anything a forward method may do
@@ -222,14 +242,14 @@ def prepare(
             break
         if channels_last:
             straight._apply(_channels_last)
-        made = PreparedNetwork(network, straight, layer, previous, channels_last=channels_last, folded=folded)
-        off = _difference(made, probe, target, tape.previous)
+        made = PreparedNetwork(network, straight, layer, previous, way, channels_last=channels_last, folded=folded)
+        off = _difference(made, probe, right)
         if off <= TOLERANCE:
             log.debug("%s up to %s is one program: %d BatchNorms folded, off by %.1g", network.name, layer, folded, off)
             return made
         straight, reason = None, f"its answer would be off by {off:.1g}"
     log.info("%s runs as it stands, by hooks: %s", network.name, reason)
-    return PreparedNetwork(network, straight, layer, previous, channels_last=False, folded=0)
+    return PreparedNetwork(network, straight, layer, previous, way, channels_last=False, folded=0)
 
 
 class _Scale:
@@ -285,36 +305,50 @@ class _Reached(BaseException):
 
 
 class _PathTracer(fx.Tracer):
-    """Traces a body up to one call of one module and remembers what enters it, or what another module gave before."""
+    """Traces a body up to one call of one module and remembers what enters it, or what another module gave before, and
+    what the modules on the way gave."""
 
-    def __init__(self, target: nn.Module, call: int, previous: nn.Module | None, previous_call: int | None) -> None:
+    def __init__(
+        self,
+        target: nn.Module,
+        call: int,
+        previous: nn.Module | None,
+        previous_call: int | None,
+        way: Mapping[str, tuple[nn.Module, int | None]],
+    ) -> None:
         super().__init__()
         self.reached: fx.Proxy | None = None
         self.before: fx.Proxy | None = None
+        self.on_the_way: dict[str, fx.Proxy] = {}
         self._target, self._call = target, call
         self._previous, self._previous_call = previous, previous_call
-        self._calls = self._previous_calls = 0
+        self._way = way
+        self._named = {target, *(module for module, _ in way.values())} | ({previous} if previous else set())
+        self._calls: dict[nn.Module, int] = dict.fromkeys(self._named, 0)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # Both named layers must be seen from outside, and what holds them from inside.
-        if any(inner in (self._target, self._previous) for inner in m.modules() if inner is not m):
+        # The named layers must be seen from outside, and what holds them from inside.
+        if any(inner in self._named for inner in m.modules() if inner is not m):
             return False
         return _is_normalisation(m) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        entering = self._calls if m is self._target else None
-        if entering is not None:
-            self._calls += 1
-            if entering == self._call and self._previous is None:
-                self.before = _entering((*args, *kwargs.values()))
+        if m not in self._named:
+            return super().call_module(m, forward, args, kwargs)
+        call = self._calls[m]
+        self._calls[m] += 1
+        is_target = m is self._target and call == self._call
+        if is_target and self._previous is None:
+            self.before = _entering((*args, *kwargs.values()))
         out = super().call_module(m, forward, args, kwargs)
-        if entering is not None and entering == self._call:
+        if is_target:
             self.reached = out
             raise _Reached
-        if m is self._previous:
-            if self._previous_call in (None, self._previous_calls):
-                self.before = out
-            self._previous_calls += 1
+        if m is self._previous and self._previous_call in (None, call):
+            self.before = out
+        for name, (module, wanted) in self._way.items():
+            if m is module and wanted in (None, call):
+                self.on_the_way[name] = out
         return out
 
 
@@ -334,23 +368,33 @@ def _is_normalisation(module: nn.Module) -> bool:
     return kind == "FrozenBatchNorm2d" or (kind == "BatchNormAct2d" and isinstance(module, nn.BatchNorm2d))
 
 
-def _straight(body: nn.Module, layer: str, previous: str | None, tape: Tape, keep_copy: bool) -> fx.GraphModule:
-    """The program from the body's images to (target, previous), with weights of its own."""
+def _straight(
+    body: nn.Module, layer: str, previous: str | None, way: tuple[str, ...], tape: Tape, keep_copy: bool
+) -> fx.GraphModule:
+    """The program from the body's images to (target, previous, way), with weights of its own."""
     path, _ = resolve_layer(body, layer)
     before, before_call = (None, None) if previous is None else resolve_layer(body, previous)
+    between = {name: resolve_layer(body, name) for name in way}
     tracer = _PathTracer(
-        body.get_submodule(path), tape.call, None if before is None else body.get_submodule(before), before_call
+        body.get_submodule(path),
+        tape.call,
+        None if before is None else body.get_submodule(before),
+        before_call,
+        {name: (body.get_submodule(path), call) for name, (path, call) in between.items()},
     )
     with contextlib.suppress(_Reached):
         tracer.trace(ImagesOnly(body))
     if not isinstance(tracer.reached, fx.Proxy) or (tape.previous is not None) != isinstance(tracer.before, fx.Proxy):
         raise ValueError("the layer gives no single tensor")
     graph = tracer.graph
-    kept = None if tape.previous is None else tracer.before.node
-    if keep_copy and kept is not None:
-        with graph.inserting_after(kept):  # a later module writes over it
-            kept = graph.call_function(torch.clone, (kept,))
-    graph.output((tracer.reached.node, kept))
+    kept = [] if tape.previous is None else [tracer.before.node]
+    kept += [tracer.on_the_way[name].node for name in way]
+    if keep_copy:  # a later module writes over them
+        for place, node in enumerate(kept):
+            with graph.inserting_after(node):
+                kept[place] = graph.call_function(torch.clone, (node,))
+    entering = None if tape.previous is None else kept.pop(0)
+    graph.output((tracer.reached.node, entering, tuple(kept)))
     # Without the tracer, which knows one network: a program is pickled together with what traced it.
     plain = fx.Graph()
     plain.output(plain.graph_copy(graph, {}))
@@ -421,19 +465,19 @@ def _probe(network: Network) -> Tensor:
 
 
 @torch.no_grad()
-def _difference(made: PreparedNetwork, probe: Tensor, target: Tensor, previous: Tensor | None) -> float:
-    """The larger of both tensors' relative differences; infinite where they cannot be compared."""
+def _difference(made: PreparedNetwork, probe: Tensor, right: Answers) -> float:
+    """The largest of all tensors' relative differences; infinite where they cannot be compared."""
     try:
-        answers = made(probe)
+        given = made(probe)
     except Exception:
         log.debug("running %s prepared", made.name, exc_info=True)
         return float("inf")
     worst = 0.0
-    for answer, right in zip(answers, (target, previous), strict=True):
-        if right is None and answer is None:
+    for answer, expected in zip((*given[:2], *given.way), (*right[:2], *right.way), strict=True):
+        if expected is None and answer is None:
             continue
-        if right is None or answer is None or answer.shape != right.shape:
+        if expected is None or answer is None or answer.shape != expected.shape:
             return float("inf")
-        difference = (answer.double() - right.double()).norm() / right.double().norm().clamp(min=1e-12)
+        difference = (answer.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-12)
         worst = max(worst, float(difference.nan_to_num(float("inf"))))
     return worst

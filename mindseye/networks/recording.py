@@ -1,7 +1,7 @@
 """What one layer answers: a forward pass that ends at the target layer and keeps gradients."""
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,19 +21,21 @@ class _HasBody(Protocol):
 
 
 @contextmanager
-def record(network: _HasBody, layer: str, previous: str | None = None) -> Iterator["Tape"]:
+def record(
+    network: _HasBody, layer: str, previous: str | None = None, way: Sequence[str] = ()
+) -> Iterator["Tape"]:
     """Open a tape on one layer: `with record(network, "layer3.5.conv1") as tape: target = tape(images)`.
 
     `network` is one of `load_network`, `layer` and `previous` are names that `resolve_layer` knows. The previous layer
     is by default the tensor that enters the target module; named, it is that module's last output before the target (or
-    its call `name@i`).
+    its call `name@i`). `way` names further layers before the target, whose outputs the same pass keeps.
 
     Hooks stand on the network only while `tape(images)` runs, so tapes on one network may be open side by side, and
     none is left behind after an exception. After the `with` the tape still holds its last tensors but runs no more.
 
     Raises ValueError for an unknown layer.
     """
-    tape = Tape(network, layer, previous)
+    tape = Tape(network, layer, previous, way)
     try:
         yield tape
     finally:
@@ -41,18 +43,20 @@ def record(network: _HasBody, layer: str, previous: str | None = None) -> Iterat
 
 
 class Tape:
-    """The last pass over a layer: `target` [B,D,H',W'] (or [B,D], [B,T,D]: what the layer gives) and `previous`.
+    """The last pass over a layer: `target` [B,D,H',W'] (or [B,D], [B,T,D]: what the layer gives), `previous`, `way`.
 
-    `record` makes it, for a `network`, a `layer` and, where one is named, a `previous` layer.
+    `record` makes it, for a `network`, a `layer` and, where they are named, a `previous` layer and those on the way.
     """
 
     target: Tensor | None
     previous: Tensor | None
+    way: tuple[Tensor, ...]  # in the order in which the layers were named
     call: int | None  # which of the module's calls `target` is, counted from 0
 
-    def __init__(self, network: _HasBody, layer: str, previous: str | None) -> None:
+    def __init__(self, network: _HasBody, layer: str, previous: str | None, way: Sequence[str] = ()) -> None:
         self.target = None
         self.previous = None
+        self.way = ()
         self.call = None
         self._network = network
         self._layer = layer
@@ -63,6 +67,7 @@ class Tape:
         self._previous_call: int | None = None
         if previous is not None:
             self._previous_path, self._previous_call = resolve_layer(network.body, previous)
+        self._way = {name: resolve_layer(network.body, name) for name in way}
         self._open = True
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -73,7 +78,9 @@ class Tape:
         if not self._open:
             raise ValueError("the tape is closed: call it inside its `with record(...)`")
         self.target = self.previous = None
-        plan = _plan(self._network.body, self._module, (self._path, self._previous_path, self._previous_call))
+        self.way = ()
+        key = (self._path, self._previous_path, self._previous_call, *self._way)
+        plan = _plan(self._network.body, self._module, key)
         if self._call is None and plan.calls is None:
             plan.calls = _count_by_tracing(self._network.body, self._module)
             plan.calls = plan.calls or _count_by_running(self._network, self._module, images)
@@ -88,6 +95,7 @@ class Tape:
             passing = self._run(images, plan)
         self._check(passing)
         self.target, self.previous = passing.target, passing.previous
+        self.way = tuple(passing.way[name] for name in self._way)
         self.call = passing.calls - 1
         return self.target
 
@@ -107,6 +115,9 @@ class Tape:
             else:
                 module = self._network.body.get_submodule(self._previous_path)
                 handles.append(module.register_forward_hook(passing.after_previous))
+            for name, (path, call) in self._way.items():
+                module = self._network.body.get_submodule(path)
+                handles.append(module.register_forward_hook(_OnTheWay(passing, name, call)))
             self._network(images)
         except _Reached as stop:
             if stop.passing is not passing:
@@ -128,6 +139,12 @@ class Tape:
             raise ValueError(
                 f"layer {self._layer!r} gives a {type(passing.target).__name__}, not one tensor: name a layer inside it"
             )
+        for name in self._way:
+            if name not in passing.way:
+                raise ValueError(
+                    f"layer {name!r} on the way has not given one tensor when {self._layer!r} is reached: name layers "
+                    "before the target"
+                )
         if self._previous_layer is None:
             return
         if not passing.previous_seen:
@@ -156,11 +173,12 @@ class _Pass:
         self.target: Any = None
         self.previous: Tensor | None = None
         self.previous_seen = False
+        self.way: dict[str, Tensor] = {}
         self._stop_at = stop_at
         self._previous_at = previous_at
         self._previous_calls = 0
         self._keep_copy = keep_copy
-        self._version: int | None = None
+        self._versions: list[tuple[Tensor, int]] = []
 
     def before_target(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         if self.calls == self._stop_at:
@@ -180,17 +198,31 @@ class _Pass:
         self._previous_calls += 1
 
     def overwritten(self) -> bool:
-        """Has someone written into the previous layer's tensor since it was seen?"""
-        return self._version is not None and self.previous is not None and self.previous._version != self._version
+        """Has someone written into one of the tensors since it was seen?"""
+        return any(tensor._version != version for tensor, version in self._versions)
+
+    def kept(self, tensor: Tensor) -> Tensor:
+        """The tensor itself, watched, or a copy of it."""
+        if self._keep_copy or tensor.is_inference():  # an inference tensor does not count its writes
+            return tensor.clone()
+        self._versions.append((tensor, tensor._version))
+        return tensor
 
     def _keep(self, tensor: Tensor | None) -> None:
-        self.previous, self._version = tensor, None
-        if tensor is None:
-            return
-        if self._keep_copy or tensor.is_inference():  # an inference tensor does not count its writes
-            self.previous = tensor.clone()
-        else:
-            self._version = tensor._version
+        self.previous = None if tensor is None else self.kept(tensor)
+
+
+class _OnTheWay:
+    """The hook of one layer on the way: keeps its output, the last or that of one call."""
+
+    def __init__(self, passing: _Pass, name: str, call: int | None) -> None:
+        self._passing, self._name, self._call = passing, name, call
+        self._calls = 0
+
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        if self._call in (None, self._calls) and isinstance(output, Tensor):
+            self._passing.way[self._name] = self._passing.kept(output)
+        self._calls += 1
 
 
 def _first_tensor(arguments: tuple[Any, ...]) -> Tensor | None:

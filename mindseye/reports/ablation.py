@@ -53,6 +53,7 @@ class Comparison:
     differences: tuple[Difference, ...]
     unpaired: int  # rows without a partner in the reference, or whose partner is a facet of other photographs
     stopped: int = 0  # rows of facets that were stopped
+    marked: int = 0  # rows of facets that are marked, not firm or one photograph; they are compared all the same
     response: tuple[Response, ...] = field(default=())  # to `by`, where it takes numbers
 
 
@@ -111,7 +112,8 @@ def compare(
             "that facet 0 of one is not facet 0 of the other"
         )
     means = {measure: _mean([row.get(measure) for row in base.values()]) for measure in given}
-    return Comparison(by, reference, means, tuple(differences), unpaired, len(found) - len(whole))
+    marked = sum(bool(row.get("marks")) for row in whole)
+    return Comparison(by, reference, means, tuple(differences), unpaired, len(found) - len(whole), marked)
 
 
 def _several(rows: Sequence[Mapping[str, object]]) -> str:
@@ -124,9 +126,9 @@ def _several(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def _measured(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    apart = ("override.", "timing.", "stopped.", "facet")
+    apart = ("override.", "timing.", "stopped.")
     names = {name for row in rows for name, value in row.items() if _number(value) is not None}
-    return sorted(name for name in names if not name.startswith(apart))
+    return sorted(name for name in names if not name.startswith(apart) and name != "facet")
 
 
 def _same_facet(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
@@ -251,11 +253,13 @@ def _table(comparison: Comparison, cell: Callable[[Difference], str], quoted: Ca
 def _caption(comparison: Comparison) -> str:
     left_out = f" {comparison.unpaired} rows had no partner." if comparison.unpaired else ""
     stopped = f" {comparison.stopped} rows of stopped facets are left out." if comparison.stopped else ""
+    of_marked = f" {comparison.marked} rows are of facets marked as not firm or one photograph."
+    marked = of_marked if comparison.marked else ""
     response = in_words(comparison.response, comparison.by)
     shown = f" {response[:1].upper()}{response[1:]}." if response else ""
     return (
         f"Difference to {comparison.by}={comparison.reference}, paired over facets and all other settings, with a "
-        f"{LEVEL:.0%} interval of its mean by a bootstrap over facets.{left_out}{stopped}{shown}"
+        f"{LEVEL:.0%} interval of its mean by a bootstrap over facets.{left_out}{stopped}{marked}{shown}"
     )
 
 

@@ -147,6 +147,24 @@ _ALL = (
         "the nearest photographs'.",
         report=True,
     ),
+    Measure(
+        "facets.firmness", "larger",
+        "Whether the facet would come out again of slightly other activations or of 80 % of the photographs: 1 is the "
+        "same photographs, below 0.6 it should not be trusted.",
+        column="firm-\nness", sheet="firmness",
+    ),
+    Measure(
+        "facets.effective", "", "How many photographs the blend amounts to, 1/Σw².", column="effec-\ntive",
+    ),
+    Measure(
+        "facets.clarity", "larger",
+        "How alike the facet's photographs are, to the layer or to another network: 0 is as unlike as any.",
+        column="clari-\nty",
+    ),
+    Measure(
+        "facets.redundancy", "smaller", "How like the most similar other facet it is: 1 is the same facet twice.",
+        column="redun-\ndancy",
+    ),
 )  # fmt: skip
 MEASURES: Mapping[str, Measure] = {measure.name: measure for measure in _ALL}
 # What cells can be ranked by.
@@ -155,7 +173,7 @@ RANKED = tuple(measure.name for measure in _ALL if measure.better)
 # judges; the third needs none, and no k. The last is there whatever is drawn, and falls with k.
 USUAL = ("transfer.gain", "transfer.cosine", "path.mean", "fidelity.cosine")
 # What metrics.json says of a facet besides measures of one's own, which cannot have these names.
-TAKEN = ("facet", "stopped", "baselines", "facets", *dict.fromkeys(name.partition(".")[0] for name in MEASURES))
+TAKEN = ("facet", "marks", "stopped", "baselines", *dict.fromkeys(name.partition(".")[0] for name in MEASURES))
 
 
 def known(name: str) -> Measure | None:
@@ -165,7 +183,7 @@ def known(name: str) -> Measure | None:
     >>> known("transfer.networks.resnet18.cosine").name, known("path.layers.features.3").name, known("contrast")
     ('transfer.cosine', 'path.mean', None)
     """
-    plain = re.sub(r"^transfer\.networks\..+\.", "transfer.", name)
+    plain = re.sub(r"^(transfer|facets)\.networks\..+\.", r"\1.", name)
     return MEASURES.get("path.mean" if plain.startswith("path.layers.") else plain)
 
 

@@ -207,7 +207,7 @@ def measure(
         if len(references) > 1:
             named = {reference.name: said for reference, said in zip(references, each, strict=True)}
             figures["transfer"]["networks"] = named
-    return [_row(figures, c) for c in range(targets.C)]
+    return [row_of(figures, c) for c in range(targets.C)]
 
 
 def _photographs_from_afar(targets: FacetTargets) -> Tensor:
@@ -269,8 +269,9 @@ def check_names(measures: Mapping[str, Metric]) -> None:
             )
 
 
-def _row(figures: Figures, c: int) -> Figures:
-    return {name: _row(x, c) if isinstance(x, dict) else rounded(float(x[c])) for name, x in figures.items()}
+def row_of(figures: Figures, c: int) -> Figures:
+    """What figures of all facets, each [C], are of facet c."""
+    return {name: row_of(x, c) if isinstance(x, dict) else rounded(float(x[c])) for name, x in figures.items()}
 
 
 def rounded(value: float) -> float | None:

@@ -88,8 +88,8 @@ def facet_labels(targets: FacetTargets, rows: Sequence[dict]) -> list[list[str]]
     """What a facet's first column says: how many photographs it stands for, since when it is stopped, its measures."""
     sizes = targets.labels.bincount(minlength=targets.C).tolist()
     labels = []
-    for size, row in zip(sizes, rows, strict=True):
-        lines = [f"{size} photograph{'s' if size != 1 else ''}"]
+    for size, marks, row in zip(sizes, targets.marks(), rows, strict=True):
+        lines = [f"{size} photograph{'s' if size != 1 else ''}", *marks]
         if "stopped" in row:
             lines.append(f"stopped at step {row['stopped']['step']}")
         figures = dict(numbers(row))

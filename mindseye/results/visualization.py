@@ -16,11 +16,12 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mindseye.facets.clarity import clarity, redundancy
 from mindseye.facets.pictures import html_table, inline_png
 from mindseye.facets.survey import versions
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
-from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
+from mindseye.networks.preparing import Precision, PreparedNetwork
 from mindseye.results.judges import TransferReference, judge_features
 from mindseye.results.likeness import broad_structure
 from mindseye.results.measures import MEASURES, TAKEN, numbers
@@ -31,6 +32,7 @@ from mindseye.results.metrics import (
     measure,
     on_the_way,
     rounded,
+    row_of,
     summarise,
     with_gains,
 )
@@ -38,7 +40,17 @@ from mindseye.results.pictures import contact_sheet, facet_labels
 from mindseye.results.run_folder import write_run
 from mindseye.visualizer.canvas import FourierCanvas
 from mindseye.visualizer.checkpoints import Checkpoint
-from mindseye.visualizer.fitting import Announce, Filter, Fit, MakeCanvas, Report, calibrated_adam, check_parts, fit
+from mindseye.visualizer.fitting import (
+    Announce,
+    Filter,
+    Fit,
+    MakeCanvas,
+    Report,
+    calibrated_adam,
+    check_parts,
+    fit,
+    prepare_for,
+)
 from mindseye.visualizer.objective import LossFunction, Objective
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
@@ -202,7 +214,7 @@ def visualize(
         raise ValueError("references: a list of what transfer_reference gives is right")
     objective = Objective() if objective is None else objective
     check_parts(targets, objective, canvas, filters)
-    prepared = prepare(network, targets.layer, previous)
+    prepared = prepare_for(network, targets, objective, previous)
     if measures:  # a measure that fails costs no drawing
         check_names(measures)
         measure(prepared, targets, targets.initial, measures=measures, way=())
@@ -240,15 +252,19 @@ def visualize(
     rows, compared = with_gains(rows, compared), {name: with_gains(one, compared) for name, one in compared.items()}
     features = {"pixels": broad_structure(fitted.images)}
     features |= {f"transfer.{one.name}": judge_features(fitted.images, one) for one in references}
+    rows = [{**row, "facets": about} for row, about in zip(rows, facet_figures(targets, references), strict=True)]
+    marks = {c: {"marks": ", ".join(own)} for c, own in enumerate(targets.marks()) if own}
     stopped = {c: {"stopped": {"step": said.step, "why": said.reason}} for c, said in fitted.stopped.items()}
+    apart = [{"facet": c, **marks.get(c, {}), **stopped.get(c, {})} for c in range(targets.C)]
     whole = [c for c in range(targets.C) if c not in stopped]
+    summary = summarise([rows[c] for c in whole])
     metrics = {
         "facets": [
-            {"facet": c, **stopped.get(c, {}), **row, "baselines": {name: one[c] for name, one in compared.items()}}
+            {**apart[c], **row, "baselines": {name: one[c] for name, one in compared.items()}}
             for c, row in enumerate(rows)
         ],
         # A stopped facet's picture is one of another number of steps: it would blur every mean.
-        "summary": summarise([rows[c] for c in whole]),
+        "summary": {**summary, "facets": {**summary["facets"], **agreement_figures(targets)}},
         "baselines": {name: summarise([others[c] for c in whole]) for name, others in compared.items()},
         "photographs": {
             "used": len(targets.paths),
@@ -260,6 +276,31 @@ def visualize(
         "status": "completed",
     }
     return Visualization(fitted.images, metrics, targets, fitted, f"{network.name} · {targets.layer}", features)
+
+
+def facet_figures(targets: FacetTargets, references: Sequence[TransferReference]) -> list[dict[str, Any]]:
+    """What can be said of each facet before anything is drawn: firmness, effective, clarity and redundancy.
+
+    The last two in the layer itself and, under `networks`, in each network that judges.
+    """
+    figures: dict[str, Any] = {
+        "firmness": targets.firmness, "effective": targets.effective, "clarity": targets.clarity,
+        "redundancy": targets.redundancy,
+    }  # fmt: skip
+    figures = {name: values for name, values in figures.items() if values.numel()}
+    if references:
+        figures["networks"] = {
+            one.name: {"clarity": clarity(one.means, one.mean), "redundancy": redundancy(one.means, one.mean)}
+            for one in references
+        }
+    return [row_of(figures, c) for c in range(targets.C)]
+
+
+def agreement_figures(targets: FacetTargets) -> dict[str, Any]:
+    """How firm all facets together are, by the adjusted Rand index; nothing of earlier versions' targets."""
+    kinds = ("rounding", "tf32", "subsets")
+    agreement = dict(zip(kinds, map(rounded, targets.agreement.tolist()), strict=False))
+    return {"agreement": agreement} if agreement else {}
 
 
 def provenance(network: PreparedNetwork, targets: FacetTargets, seed: int, precision: Precision, compile: bool) -> dict:

@@ -5,6 +5,7 @@ the *image* in 0..1 is the latent squashed. `encode` runs both backwards, so tha
 which work on pictures, work on every canvas.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Init = Literal["facet", "noise"]
+from mindseye.visualizer.filters import gaussian_blur
+
+Init = Literal["facet", "sketch", "noise"]
+SKETCH = 3.0  # cycles per image: the standard deviation, in frequency, of the low-pass that leaves a sketch of a blend
 STEEPEST = 5.0  # decay: above, fine detail is scaled below what float32 tells from nothing
 MARGIN = 0.02  # images are kept this far inside 0..1 before the logit, whose slope has no bound at 0 and 1
 
@@ -60,18 +64,29 @@ def each_alone(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
     return torch.stack([function(*(x.contiguous() for x in one)) for one in zip(*batches, strict=True)])
 
 
-def first_images(initial: Tensor, init: Init, seed: int) -> Tensor:
-    """What the canvas starts from: the facet's blended photographs, or mid-grey with seeded noise of σ = 0.01."""
+def first_images(initial: Tensor, photographs: Tensor, init: Init, seed: int, cycles: float = SKETCH) -> Tensor:
+    """What the canvas starts from: [C, ch, S, S] in 0..1.
+
+    `facet`: the facet's blended photographs, `initial`. `sketch`: the broad forms and colours alone of its
+    `photographs` [C, N, ch, S, S], their plain mean blurred until `cycles` cycles per image are left (a Gaussian of
+    that standard deviation in frequency), so that every detail is drawn and none is given. `noise`: mid-grey with
+    noise of σ = 0.01, drawn by `seed`; a sketch has the same noise.
+    """
     if init == "facet":
         return initial
-    if init == "noise":
+    if init not in ("sketch", "noise"):
+        raise ValueError(f"canvas.init={init}: facet, sketch or noise")
+    if not cycles > 0:
+        raise ValueError(f"canvas.cycles={cycles}: above 0, cycles per image that are left of a sketch")
+    first = torch.full_like(initial, 0.5)
+    for c in range(len(initial)):
+        if init == "sketch":
+            # Each facet alone, so that it comes out the same among others.
+            first[c] = gaussian_blur(photographs[c].mean(dim=0, keepdim=True), 1 / (2 * math.pi * cycles))[0]
         # One generator per facet, so that a facet starts the same however many others there are.
-        grey = torch.empty_like(initial)
-        for c in range(len(initial)):
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + c)
-            grey[c] = 0.5 + 0.01 * torch.randn(initial.shape[1:], generator=generator)
-        return grey
-    raise ValueError(f"canvas.init={init}: facet or noise is right")
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + c)
+        first[c] += 0.01 * torch.randn(initial.shape[1:], generator=generator)
+    return first
 
 
 class Canvas(nn.Module):
@@ -122,16 +137,18 @@ class PixelCanvas(Canvas):
 
     The clamp passes gradients straight through, so that a pixel that has left can return.
 
-    initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S], unused here. init: "facet"
-    starts from `initial`, "noise" from mid-grey with a little noise. seed: of that noise.
+    initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1. init, cycles, seed:
+    see `first_images`.
     """
 
     per_facet = ("pixels",)
 
-    def __init__(self, initial: Tensor, photographs: Tensor, *, init: Init = "facet", seed: int = 0) -> None:
+    def __init__(
+        self, initial: Tensor, photographs: Tensor, *, init: Init = "facet", cycles: float = SKETCH, seed: int = 0
+    ) -> None:
         super().__init__()
         self.side = initial.shape[-1]
-        self.pixels = nn.Parameter(first_images(initial, init, seed).clone())
+        self.pixels = nn.Parameter(first_images(initial, photographs, init, seed, cycles).clone())
 
     def latent(self, facets: slice = slice(None)) -> Tensor:
         return self.pixels[facets]
@@ -202,8 +219,7 @@ class FourierCanvas(_SpectralCanvas):
     initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1, for their colours.
     decay: the power of 1/f that coefficients are scaled by, 0 to 5; photographs' own is near 1, a larger one prefers
     broad forms. decorrelate: mix the channels by the square root of the covariance of the photographs' logits, so that
-    one step changes colours as photographs vary. init: "facet" starts from `initial`, "noise" from mid-grey with a
-    little noise. seed: of that noise. Raises ValueError.
+    one step changes colours as photographs vary. init, cycles, seed: see `first_images`. Raises ValueError.
     """
 
     per_facet = ("spectrum",)
@@ -216,6 +232,7 @@ class FourierCanvas(_SpectralCanvas):
         decay: float = 1.4,
         decorrelate: bool = True,
         init: Init = "facet",
+        cycles: float = SKETCH,
         seed: int = 0,
     ) -> None:
         if not 0 <= decay <= STEEPEST:
@@ -223,7 +240,7 @@ class FourierCanvas(_SpectralCanvas):
         ch = initial.shape[1]
         colours = ColourStatistics.of(photographs.flatten(0, 1)) if decorrelate else ColourStatistics.plain(ch)
         super().__init__(tuple(initial.shape), colours, decay)
-        spectrum = self.to_spectrum(self.unsquash(first_images(initial, init, seed)))
+        spectrum = self.to_spectrum(self.unsquash(first_images(initial, photographs, init, seed, cycles)))
         self.spectrum = nn.Parameter(torch.view_as_real(spectrum / self.amplitude).contiguous())
 
     def latent(self, facets: slice = slice(None)) -> Tensor:
@@ -240,19 +257,20 @@ class MacoCanvas(_SpectralCanvas):
     MACO (Fel et al., NeurIPS 2023), with decorrelated logits. `encode` keeps a picture's phases and mean colour.
 
     initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1, for magnitudes and
-    colours. init: "facet" starts from the phases of `initial`, "noise" from mid-grey with a little noise. seed: of that
-    noise.
+    colours. init, cycles, seed: see `first_images`, of which the phases are kept.
     """
 
     per_facet = ("magnitude", "phase")
 
     magnitude: Tensor
 
-    def __init__(self, initial: Tensor, photographs: Tensor, *, init: Init = "facet", seed: int = 0) -> None:
+    def __init__(
+        self, initial: Tensor, photographs: Tensor, *, init: Init = "facet", cycles: float = SKETCH, seed: int = 0
+    ) -> None:
         super().__init__(tuple(initial.shape), ColourStatistics.of(photographs.flatten(0, 1)), decay=0.0)
         magnitudes = [self.to_spectrum(self.unsquash(facet)).abs().mean(dim=0) for facet in photographs]
         self.register_buffer("magnitude", torch.stack(magnitudes))
-        spectrum = self.to_spectrum(self.unsquash(first_images(initial, init, seed)))
+        spectrum = self.to_spectrum(self.unsquash(first_images(initial, photographs, init, seed, cycles)))
         self.phase = nn.Parameter(each_alone(torch.angle, spectrum))
 
     def latent(self, facets: slice = slice(None)) -> Tensor:

@@ -1,6 +1,6 @@
 """The precomputed targets, handed to the trainer once per step without being copied to the device each time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import pytorch_lightning as pl
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mindseye.facets.targets import FacetTargets
+from mindseye.facets.way_statistics import WayStatistics
 
 
 class TargetBatch(NamedTuple):
@@ -15,6 +16,7 @@ class TargetBatch(NamedTuple):
 
     maps: Tensor  # [C, D, H', W']
     channels: Tensor  # [C, k] int64
+    way: tuple[WayStatistics, ...] = ()  # of the layers on the way that the network records
 
 
 class Repeated:
@@ -33,11 +35,15 @@ class Repeated:
 
 
 class FacetTargetsDataModule(pl.LightningDataModule):
-    """Supplies the targets of all facets as the batch of every one of `steps` steps."""
+    """Supplies the targets of all facets as the batch of every one of `steps` steps.
 
-    def __init__(self, targets: FacetTargets, steps: int) -> None:
+    way: the names of the layers on the way whose statistics are among them.
+    """
+
+    def __init__(self, targets: FacetTargets, steps: int, way: Sequence[str] = ()) -> None:
         super().__init__()
-        self.batch = TargetBatch(targets.maps, targets.channels)
+        known = {statistics.layer: statistics for statistics in targets.way}
+        self.batch = TargetBatch(targets.maps, targets.channels, tuple(known[name] for name in way))
         self.steps = steps
         self._moved: tuple[torch.device, TargetBatch] | None = None
 
@@ -48,5 +54,6 @@ class FacetTargetsDataModule(pl.LightningDataModule):
     def transfer_batch_to_device(self, batch: TargetBatch, device: torch.device, dataloader_idx: int) -> TargetBatch:
         """Moved at the first step only: the targets never change."""
         if self._moved is None or self._moved[0] != device:
-            self._moved = (device, TargetBatch(batch.maps.to(device), batch.channels.to(device)))
+            way = tuple(statistics.to(device) for statistics in batch.way)
+            self._moved = (device, TargetBatch(batch.maps.to(device), batch.channels.to(device), way))
         return self._moved[1]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from mindseye.facets.targets import FacetTargets
+from mindseye.facets.way_statistics import IMAGE
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
 from mindseye.visualizer.callbacks import Checkpointing, FunctionFilter, History, Schedule, Snapshots, Stopping
@@ -28,7 +29,7 @@ from mindseye.visualizer.data import FacetTargetsDataModule
 from mindseye.visualizer.facet_sharding import RESULT, FacetSharding, SharedOut, Voice
 from mindseye.visualizer.interruptions import SignalWatch
 from mindseye.visualizer.module import FacetVisualizer
-from mindseye.visualizer.objective import LossFunction, Objective
+from mindseye.visualizer.objective import LossFunction, Objective, matching_of
 from mindseye.visualizer.quiet import quiet_lightning
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.stopping import Stopped, nothing_left
@@ -167,7 +168,7 @@ def fit(
         raise ValueError(f"facets_per_batch={facets_per_batch}: 1 or more is right, null for all at once")
     processes = count_processes(devices, targets.C, accelerator)
     device = network.mean.device
-    prepared = prepare(network, targets.layer, previous).in_precision(precision)
+    prepared = prepare_for(network, targets, objective, previous).in_precision(precision)
     if compile:
         if not prepared.traced:
             prepared.compile()  # says why it cannot be
@@ -199,7 +200,7 @@ def fit(
     else:
         heard = (report, announce)
     callbacks = _callbacks(filters, heard, compile, snapshots_every, log_every, checkpoint)
-    data = FacetTargetsDataModule(targets, steps)
+    data = FacetTargetsDataModule(targets, steps, (IMAGE, *prepared.way) if matching_of(objective) else ())
     trackers = as_trackers(logger)
     started = time.perf_counter()
     try:
@@ -230,6 +231,35 @@ def fit(
         for tracker in trackers:
             tracker.save()
     return fitted
+
+
+def prepare_for(
+    network: Network | PreparedNetwork, targets: FacetTargets, objective: LossFunction, previous: str | None = None
+) -> PreparedNetwork:
+    """The network up to the target, with the layers on the way that the objective matches.
+
+    Raises ValueError where `targets` do not say what the photographs are answered there.
+    """
+    matching = matching_of(objective)
+    known = tuple(statistics.layer for statistics in targets.way if statistics.layer != IMAGE)
+    if matching is None:
+        wanted: tuple[str, ...] = ()
+    elif matching.layers == "auto":
+        wanted = known
+    else:
+        wanted = tuple(dict.fromkeys(map(network.resolve, matching.layers)))
+    if lacking := [name for name in wanted if name not in known]:
+        raise ValueError(
+            f"the targets do not say how the photographs are answered at {', '.join(lacking)}, where they are to be "
+            "matched: discover_facets(…, way=[…]) finds it out"
+        )
+    prepared = prepare(network, targets.layer, previous, wanted)
+    if wanted and prepared.way != wanted:
+        raise ValueError(
+            f"the network is prepared for {', '.join(prepared.way)} on the way, the objective matches "
+            f"{', '.join(wanted)}: prepare it for these"
+        )
+    return prepared
 
 
 def check_parts(targets: object, objective: object, canvas: object, filters: object) -> None:

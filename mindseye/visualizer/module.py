@@ -13,7 +13,7 @@ from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import PreparedNetwork
 from mindseye.visualizer.canvas import Canvas
 from mindseye.visualizer.data import TargetBatch
-from mindseye.visualizer.objective import GRADIENTS, LossFunction, LossTerms, gradient_norms
+from mindseye.visualizer.objective import GRADIENTS, LossFunction, LossTerms, Seen, gradient_norms
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.stopping import WHY, Stopped, all_is_well, first_fault, norms
 from mindseye.visualizer.transformations import Transformations, view
@@ -142,14 +142,31 @@ class FacetVisualizer(pl.LightningModule):
                 seen = images if views is None else view(images, views[facets])
                 if noise is not None:
                     seen = seen + noise[facets]
-                a, previous = self.network(seen)
+                a, previous, way = self.network(seen)
                 a = as_maps(a, self.network.layer, self.network.prefix_tokens)
+                way = tuple(
+                    as_maps(between, name, self.network.prefix_tokens)
+                    for between, name in zip(way, self.network.way, strict=True)
+                )
                 if not a.requires_grad:
                     raise ValueError(f"no gradient reaches the image from {self.network.layer}: it runs without them")
                 if previous is None:
                     raise ValueError(f"no image enters {self.network.layer}: name the layer before it, previous=…")
                 # Only the network runs in another precision: pictures and sums stay in float32.
-                loss = self._loss(a.float(), previous.float(), images, batch, facets)
+                loss = self.objective(
+                    Seen(
+                        activation=a.float(),
+                        previous=previous.float(),
+                        way=(images, *way),
+                        images=images,
+                        targets=batch.maps,
+                        channels=batch.channels,
+                        references=batch.way,
+                        facets=facets,
+                        adaptive=self.adaptive,
+                        lam=self.now["penalty"],
+                    )
+                )
                 if looks:
                     weights = self.objective.weights(self.now["penalty"], self.facets)
                     alone = gradient_norms(loss, weights, images)
@@ -208,13 +225,8 @@ class FacetVisualizer(pl.LightningModule):
             images = torch.rand(
                 size, self.network.channels, self.canvas.side, self.canvas.side, device=self.device, requires_grad=True
             )
-            a, previous = self.network(images)
-            (a.float().sum() + previous.float().sum()).backward()
-
-    def _loss(self, a: Tensor, previous: Tensor, images: Tensor, batch: TargetBatch, facets: slice) -> LossTerms:
-        return self.objective(
-            a, previous, images, batch.maps, batch.channels, facets, self.adaptive, self.now["penalty"]
-        )
+            a, previous, way = self.network(images)
+            sum(answer.float().sum() for answer in (a, previous, *way)).backward()
 
     def _draw(self, step: int) -> tuple[Tensor | None, Tensor | None]:
         """This step's views and noise of all C facets, so that chunks see what one batch would."""

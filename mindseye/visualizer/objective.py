@@ -1,9 +1,10 @@
-"""What is minimised: L = AD − DM + λ·P (Eq. 2-4), per facet and by name. Facets never mix.
+"""What is minimised: L = AD − DM + λ·P (Eq. 2-4) and what stands beside it, per facet and by name. Facets never mix.
 
 Shapes: c facets at hand of C, D channels, H'×W' maps; a = activation of the target layer, t = target activation,
 a_{i−1} = activation of the previous layer.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol
@@ -11,8 +12,10 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from mindseye.facets.way_statistics import WayStatistics
 from mindseye.visualizer.distance import AdaptiveDistance
 from mindseye.visualizer.filters import total_variation
+from mindseye.visualizer.matching import Matching
 
 Match = Literal["cosine", "dot_product", "dot_product_cosine"]
 Distance = Literal["relative", "summed", "elementwise"]
@@ -24,14 +27,47 @@ SMALL = 1e-12
 
 
 @dataclass(frozen=True)
-class LossTerms:
-    """Every term of the loss, each [c], before its weight; `total` is their weighted sum."""
+class Seen:
+    """What an objective sees: what the network answers the pictures of c facets at hand, and what is known of all C."""
 
-    dm: Tensor  # DM, the activation that is maximised
-    mdist: Tensor  # the distance to the target, before the robust loss
-    ad: Tensor  # AD, its negative log-likelihood
-    penalty: Tensor  # P, without λ
-    tv: Tensor  # total variation of the image, 0..1 per pixel
+    activation: Tensor  # [c, D, H', W']: a, of the target layer
+    previous: Tensor  # [c, …]: a_{i−1}
+    way: tuple[Tensor, ...]  # each [c, D_l, H_l, W_l]: the pictures, then the layers on the way that were asked for
+    images: Tensor  # [c, ch, S, S] in 0..1: the pictures themselves, as no view has moved them
+    targets: Tensor  # [C, D, H', W']: t of all facets
+    channels: Tensor  # [C, k] int64: the top-k of all facets
+    references: tuple[WayStatistics, ...]  # of all facets: how their photographs are answered on the way
+    facets: slice  # which of the C are at hand
+    adaptive: AdaptiveDistance  # (r, b) of all facets
+    lam: float  # λ at this step
+
+    @property
+    def target(self) -> Tensor:
+        """t of the facets at hand: [c, D, H', W']."""
+        return self.targets[self.facets]
+
+    @property
+    def top_k(self) -> Tensor:
+        """The top-k channels of the facets at hand: [c, k] int64."""
+        return self.channels[self.facets]
+
+    @property
+    def photographs(self) -> tuple[WayStatistics, ...]:
+        """How the photographs of the facets at hand are answered on the way."""
+        return tuple(reference.of(self.facets) for reference in self.references)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerms:
+    """Every term of the loss, each [c], before its weight; `total` is their weighted sum. One that is not there is None."""
+
+    dm: Tensor | None = None  # DM, the activation that is maximised
+    mdist: Tensor | None = None  # the distance to the target, before the robust loss
+    ad: Tensor | None = None  # AD, its negative log-likelihood
+    strength: Tensor | None = None  # (log(‖a‖/‖t‖) − log s)²
+    matching: Tensor | None = None  # the distance to the photographs at the layers on the way
+    penalty: Tensor | None = None  # P, without λ
+    tv: Tensor | None = None  # total variation of the image, 0..1 per pixel
     total: Tensor
 
     @classmethod
@@ -40,8 +76,9 @@ class LossTerms:
         return tuple(field.name for field in fields(cls))
 
     def stacked(self) -> Tensor:
-        """All terms without their graph: [terms, c]."""
-        return torch.stack([getattr(self, name).detach() for name in self.names()])
+        """All terms without their graph, 0 where there is none: [terms, c]."""
+        terms = (getattr(self, name) for name in self.names())
+        return torch.stack([torch.zeros_like(self.total) if term is None else term.detach() for term in terms])
 
 
 class LossFunction(Protocol):
@@ -62,27 +99,19 @@ class LossFunction(Protocol):
         """The (r, b) it starts with, for so many facets; `AdaptiveDistance(facets, trainable=False)` where unused."""
 
     def weights(self, lam: float, facets: int) -> dict[str, float]:
-        """By what dm, ad, penalty and tv are multiplied in the total, for λ = `lam` and C = `facets`; 0 is off.
+        """By what the terms are multiplied in the total, for λ = `lam` and C = `facets`; 0, or no key, is off.
 
         `gradient_norms` takes each weighted term's own gradient by it.
         """
 
-    def __call__(
-        self,
-        a: Tensor,
-        previous: Tensor,
-        images: Tensor,
-        targets: Tensor,
-        top_k: Tensor,
-        facets: slice,
-        adaptive: AdaptiveDistance,
-        lam: float,
-    ) -> LossTerms:
-        """The terms, each [c], for the facets `facets` of C; `total` is what is minimised.
+    def __call__(self, seen: Seen) -> LossTerms:
+        """The terms, each [c], for the facets at hand; `total` is what is minimised."""
 
-        a [c, D, H', W'], previous [c, …] and images [c, ch, S, S] are theirs; targets [C, D, H', W'], top_k [C, k] and
-        `adaptive` those of all C, so `targets[facets]` and `top_k[facets]` are theirs.
-        """
+
+def matching_of(objective: LossFunction) -> Matching | None:
+    """How an objective matches the layers on the way; None where it does not, or knows no such thing."""
+    matching = getattr(objective, "matching", None)
+    return matching if isinstance(matching, Matching) and matching.weight else None
 
 
 def dot_product(a: Tensor, t: Tensor) -> Tensor:
@@ -116,15 +145,30 @@ def relative_distance(a: Tensor, t: Tensor) -> Tensor:
     return difference / (t.flatten(1).norm(dim=1) + SMALL)
 
 
+def strength(a: Tensor, t: Tensor, gain: float) -> Tensor:
+    """(log(‖a‖/‖t‖) − log s)² over channels and map, 0 where a is s times as strong as t: [c, k, H', W'] twice -> [c].
+
+    A logarithm, so that twice too strong and half as strong count alike, and no scale of the layer's counts.
+    """
+    ratio = (_size(a) / _size(t)).log() - math.log(gain)
+    return ratio.square()
+
+
+def _size(x: Tensor) -> Tensor:
+    return (x.flatten(1).square().sum(dim=1) + SMALL).sqrt()
+
+
 @dataclass(frozen=True)
 class Objective:
     """Which terms, over which channels, how strongly. The defaults are the calibrated objective.
 
-    dm, ad, penalty, tv: weights of the terms; 0 switches one off. The penalty's comes on top of the scheduled λ.
+    dm, ad, strength, penalty, tv: weights of the terms; 0 switches one off. The penalty's comes on top of the
+        scheduled λ.
+    matching: how pictures are held to their photographs at the layers on the way, a `Matching`, and how strongly.
     match: DM as the cosine, the dot product as printed, or their product (lucid's way, to compare with).
     distance: mdist relative to the target, `summed` over channels as printed, or `elementwise`, where AD is the mean
         over all D channels of each channel's own (the released program).
-    gain: s; the distance is measured to s·t. 1 reproduces the facet, more exaggerates it evenly.
+    gain: s; the distance is measured to s·t, and `strength` holds ‖a‖ to s·‖t‖. 1 is as strong as in the photographs.
     pooled: use the means over the map in place of the maps.
     channels: `own` top-k channels, or those of every facet, each facet's DM summed and everything else taken C²
         times, as the released program does. (Other facets' channels, never their images or targets.)
@@ -135,11 +179,13 @@ class Objective:
 
     dm: float = 8.0
     ad: float = 1.0
+    strength: float = 4.0
     penalty: float = 1.0
     tv: float = 3.0
+    matching: Matching = Matching()
     match: Match = "cosine"
     distance: Distance = "relative"
-    gain: float = 2.5
+    gain: float = 1.0
     pooled: bool = False
     channels: Channels = "own"
     reduction: Reduction = "mean"
@@ -148,14 +194,18 @@ class Objective:
     b: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("dm", "ad", "penalty", "tv"):
+        for name in ("dm", "ad", "strength", "penalty", "tv"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"objective.{name}={getattr(self, name)}: 0 (off) or a positive weight is right")
         if not self.gain > 0:
             raise ValueError(f"objective.gain={self.gain}: above 0 is right, 1 reproduces the facet")
         self.adaptive_distance(1)  # which knows what r and b can be
-        if self.dm == 0 and self.ad == 0:
-            raise ValueError("objective.dm and objective.ad are both 0: nothing would be drawn; keep one of them")
+        if not isinstance(self.matching, Matching):
+            raise ValueError(f"objective.matching={self.matching}: a Matching, or objective.matching.weight=0 for none")
+        if self.dm == 0 and self.ad == 0 and self.matching.weight == 0:
+            raise ValueError(
+                "objective.dm, objective.ad and objective.matching.weight are 0: nothing would be drawn; keep one of them"
+            )
         if self.distance == "elementwise" and not self.pooled:
             raise ValueError("objective.distance=elementwise is over channels, so it needs objective.pooled=true")
 
@@ -169,79 +219,59 @@ class Objective:
         return {
             "dm": -self.dm,
             "ad": times * self.ad,
+            "strength": self.strength,
+            "matching": self.matching.weight,
             "penalty": times * self.penalty * lam,
             "tv": self.tv,
         }
 
-    def __call__(
-        self,
-        a: Tensor,
-        previous: Tensor,
-        images: Tensor,
-        targets: Tensor,
-        top_k: Tensor,
-        facets: slice,
-        adaptive: AdaptiveDistance,
-        lam: float,
-    ) -> LossTerms:
-        """All terms for the facets `facets` of C.
-
-        a [c, D, H', W'], previous [c, …], images [c, ch, S, S] are theirs; targets [C, D, H', W'], top_k [C, k] and
-        `adaptive` those of all C; lam is λ at this step.
-        """
-        t, own = targets[facets], top_k[facets]
-        if len(a) > 1 or a.device.type != "cpu":
-            return self._terms(a, previous, images, t, own, top_k, facets, adaptive, lam)
-        # torch shares a single long sum out among its threads, but not one of several: one facet is taken twice, so
-        # that it gives the same bits alone as among others.
-        a, previous, images, t, own = (torch.cat([x, x]) for x in (a, previous, images, t, own))
-        twice = self._terms(a, previous, images, t, own, top_k, facets, adaptive, lam)
-        return LossTerms(*(getattr(twice, name)[:1] for name in LossTerms.names()))
-
-    def _terms(
-        self,
-        a: Tensor,
-        previous: Tensor,
-        images: Tensor,
-        t: Tensor,
-        own: Tensor,
-        top_k: Tensor,
-        facets: slice,
-        adaptive: AdaptiveDistance,
-        lam: float,
-    ) -> LossTerms:
-        """The same for targets t and channels `own` of the facets at hand."""
+    def __call__(self, seen: Seen) -> LossTerms:
+        """All terms for the facets at hand."""
+        a, previous, images, t, own = seen.activation, seen.previous, seen.images, seen.target, seen.top_k
+        way, photographs = seen.way, seen.photographs
+        alone = len(a) == 1 and a.device.type == "cpu"
+        if alone:
+            # torch shares a single long sum out among its threads, but not one of several: one facet is taken twice,
+            # so that it gives the same bits alone as among others.
+            a, previous, images, t, own, *way = (torch.cat([x, x]) for x in (a, previous, images, t, own, *way))
         if self.pooled:
             a, t = (x.mean(dim=(2, 3), keepdim=True) for x in (a, t))
         a_top, t_top = take_channels(a, own), take_channels(t, own)
-        if self.channels == "own":
-            dm, times = self._match(a_top, t_top), 1
-        else:
-            every = [top_k[c].expand(len(t), -1) for c in range(len(top_k))]
-            # One after the other: torch's sum takes another order for another number of facets at hand.
-            dm = a.new_zeros(len(a))
-            for j in every:
-                dm = dm + self._match(take_channels(a, j), take_channels(t, j))
-            times = len(top_k) ** 2
-        if self.distance == "relative":
-            mdist = relative_distance(a_top, self.gain * t_top)
-            ad = adaptive(mdist, facets)
-        elif self.distance == "summed":
-            mdist = summed_distance(a_top, self.gain * t_top)
-            ad = adaptive(mdist, facets)
-        else:
-            difference = (a - self.gain * t).flatten(1)
-            mdist = difference.abs().mean(dim=1)
-            # The released program divides by the number of images too: its mean runs over facets and channels.
-            ad = adaptive(difference, facets).mean(dim=1) / len(top_k)
+        dm = self._match(a_top, t_top) if self.channels == "own" else self._match_every(a, t, seen.channels)
+        mdist, ad = self._distance(a, t, a_top, t_top, seen)
+        strong = strength(a_top, t_top, self.gain)
         everywhere = tuple(range(1, previous.ndim))  # no flattening: it would copy maps that lie channels last
         p = previous.abs()
         penalty = p.mean(dim=everywhere) if self.reduction == "mean" else p.sum(dim=everywhere)
-        tv = total_variation(images)
-        total = times * (self.ad * ad + self.penalty * lam * penalty) - self.dm * dm
-        if self.tv:
-            total = total + self.tv * tv
-        return LossTerms(dm, mdist, ad, penalty, tv, total)
+        matching = self.matching(way, photographs) if self.matching.weight and photographs else torch.zeros_like(dm)
+        terms = {
+            "dm": dm, "mdist": mdist, "ad": ad, "strength": strong, "matching": matching, "penalty": penalty,
+            "tv": total_variation(images),
+        }  # fmt: skip
+        weights = self.weights(seen.lam, len(seen.targets))
+        total = torch.stack([weight * terms[name] for name, weight in weights.items() if weight]).sum(dim=0)
+        terms["total"] = total
+        return LossTerms(**{name: term[:1] if alone else term for name, term in terms.items()})
+
+    def _match_every(self, a: Tensor, t: Tensor, channels: Tensor) -> Tensor:
+        """DM summed over the channels of every facet: the released program's."""
+        # One after the other: torch's sum takes another order for another number of facets at hand.
+        dm = a.new_zeros(len(a))
+        for j in channels:
+            j = j.expand(len(t), -1)
+            dm = dm + self._match(take_channels(a, j), take_channels(t, j))
+        return dm
+
+    def _distance(self, a: Tensor, t: Tensor, a_top: Tensor, t_top: Tensor, seen: Seen) -> tuple[Tensor, Tensor]:
+        """mdist and AD."""
+        if self.distance == "elementwise":
+            difference = (a - self.gain * t).flatten(1)
+            mdist = difference.abs().mean(dim=1)
+            # The released program divides by the number of images too: its mean runs over facets and channels.
+            return mdist, seen.adaptive(difference, seen.facets).mean(dim=1) / len(seen.targets)
+        distance = relative_distance if self.distance == "relative" else summed_distance
+        mdist = distance(a_top, self.gain * t_top)
+        return mdist, seen.adaptive(mdist, seen.facets)
 
     def _match(self, a: Tensor, t: Tensor) -> Tensor:
         match = {"cosine": cosine, "dot_product": dot_product, "dot_product_cosine": dot_product_cosine}
@@ -249,7 +279,7 @@ class Objective:
 
 
 def gradient_norms(terms: LossTerms, weights: Mapping[str, float], images: Tensor) -> Tensor:
-    """How strongly each term alone pulls at the pictures: ‖∂(w·term)/∂image‖, [4, c] for the first of GRADIENTS.
+    """How strongly each term alone pulls at the pictures: ‖∂(w·term)/∂image‖, for all of GRADIENTS but the total's.
 
     terms: of `images` [c, ch, S, S] in 0..1, whose graph is kept; weights: of `Objective.weights`. A term without
     weight, or that the image has no part in, has 0. One pass back through the network for each of the others.
@@ -257,13 +287,13 @@ def gradient_norms(terms: LossTerms, weights: Mapping[str, float], images: Tenso
     norms = []
     for name in GRADIENTS[:-1]:
         weight, term, gradient = weights.get(name, 0), getattr(terms, name), None
-        if weight and term.requires_grad:
+        if weight and term is not None and term.requires_grad:
             [gradient] = torch.autograd.grad((weight * term).sum(), images, retain_graph=True, allow_unused=True)
         norms.append(images.new_zeros(len(images)) if gradient is None else gradient.flatten(1).norm(dim=1))
     return torch.stack(norms).detach()
 
 
-GRADIENTS = ("dm", "ad", "penalty", "tv", "total")
+GRADIENTS = ("dm", "ad", "strength", "matching", "penalty", "tv", "total")
 
 
 def take_channels(maps: Tensor, channels: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from torch import nn
 
 from mindseye.facets import FacetTargets, Photographs, discover_facets, load_photographs
 from mindseye.facets.discovery import choose, facet_weights
-from mindseye.facets.embedding import cluster, embed
+from mindseye.facets.clusters import cluster
+from mindseye.facets.embedding import embed, to_components
 from mindseye.facets.targets import top_channels
 from mindseye.networks import Network
 from mindseye.networks.maps import as_maps
@@ -68,24 +69,30 @@ def blobs(sizes, D=20, apart=20.0, seed=0):
     return torch.tensor(np.concatenate(rows), dtype=torch.float32), np.repeat(np.arange(len(sizes)), sizes)
 
 
+def components_of(means):
+    return to_components(means, components=10, unit=True).reduced
+
+
 def test_separate_groups_are_found_and_numbered_by_size():
     means, truth = blobs([10, 30, 20])
-    labels, centres = cluster(embed(means), 3)
+    labels, centres = cluster(components_of(means), 3)
     assert torch.bincount(labels).tolist() == [30, 20, 10]
     for group in range(3):
         assert len(set(labels[truth == group].tolist())) == 1
-    assert centres.shape == (3, 2)
+    assert centres.shape == (3, 10)
 
 
 def test_the_same_seed_gives_the_same_bytes():
     means, _ = blobs([12, 12])
-    assert torch.equal(embed(means, seed=4), embed(means, seed=4))
+    reduced = components_of(means)
+    assert torch.equal(embed(reduced, seed=4), embed(reduced, seed=4))
+    assert not torch.equal(embed(reduced, seed=4), embed(reduced, seed=5))
 
 
 @pytest.mark.parametrize("M", [1, 2, 3, 5, 6, 7, 10])
 def test_few_photographs_have_an_embedding_too(M):
     means, _ = blobs([M])
-    embedding = embed(means)
+    embedding = embed(components_of(means))
     assert embedding.shape == (M, 2)
     assert embedding.isfinite().all()
 
@@ -269,11 +276,13 @@ def test_counts_that_use_few_levels_are_told_of_black_and_white(tmp_path, caplog
     for number, one in enumerate(counts):
         np.save(tmp_path / f"{number}.npy", one)
     network = Network(nn.Sequential(nn.Conv2d(1, 4, 3)), [0.0], [1.0], "counts", 8)
-    discover_facets(network, load_photographs(tmp_path, 8, 1), "0", facets=2, k=1, N=2)
+    # N is all of them, so that what is said does not stand on which are chosen, and every channel counts: an untrained
+    # one may answer nothing.
+    discover_facets(network, load_photographs(tmp_path, 8, 1), "0", facets=2, k=4, N=8)
     assert "use 16 of 256 levels" in caplog.text
     assert "images.black" in caplog.text
     caplog.clear()
-    discover_facets(network, load_photographs(tmp_path, 8, 1, black=0, white=4095), "0", facets=2, k=1, N=2)
+    discover_facets(network, load_photographs(tmp_path, 8, 1, black=0, white=4095), "0", facets=2, k=4, N=8)
     assert "levels" not in caplog.text
 
 

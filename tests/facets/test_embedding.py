@@ -8,7 +8,9 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
 import mindseye.facets.embedding
-from mindseye.facets.embedding import cluster, count_different, embed, pick_method, place, principal_components
+from mindseye.facets.clusters import cluster
+from mindseye.facets.embedding import count_different, pick_method, place, principal_components, to_components
+from mindseye.facets.embedding import embed as embed_components
 
 installed = importlib.util.find_spec("openTSNE") is not None
 with_fft = pytest.param("fft", marks=pytest.mark.skipif(not installed, reason="needs openTSNE"))
@@ -20,6 +22,10 @@ def blobs(M, groups=5, D=40, apart=4.0, seed=0):
     truth = generator.integers(0, groups, M)
     centres = generator.normal(size=(groups, D)) * apart
     return torch.tensor(centres[truth] + generator.normal(size=(M, D)), dtype=torch.float32), truth
+
+
+def embed(means, **settings):
+    return embed_components(to_components(means, components=50, unit=False).reduced, **settings)
 
 
 @pytest.fixture
@@ -140,7 +146,6 @@ def test_the_stages_are_told(small_chunks, caplog):
     with caplog.at_level("INFO"):
         embed(means, tsne="subsample", subsample=150, stage=lambda what, done: told.append((what, done)))
     assert [what for what, _ in told] == [
-        "embedding 400 photographs (PCA)",
         "embedding 150 of 400 photographs (t-SNE)",
         "placing 250 photographs",
     ]

@@ -3,14 +3,18 @@ import math
 import pytest
 import torch
 
+from mindseye.facets.way_statistics import joined, of_photographs
 from mindseye.visualizer.distance import negative_log_likelihood
+from mindseye.visualizer.matching import Matching
 from mindseye.visualizer.objective import (
     LossTerms,
     Objective,
+    Seen,
     cosine,
     dot_product,
     dot_product_cosine,
     relative_distance,
+    strength,
     summed_distance,
     take_channels,
 )
@@ -28,9 +32,33 @@ def case(C=3, D=6, k=2, side=4, seed=0):
     return a, previous, images, t, top_k
 
 
-def evaluate(objective, a, previous, images, t, top_k, facets=ALL, lam=0.01):
-    adaptive = objective.adaptive_distance(len(t))
-    return objective(a[facets], previous[facets], images[facets], t, top_k, facets, adaptive, lam)
+def evaluate(objective, a, previous, images, t, top_k, facets=ALL, lam=0.01, references=None):
+    """The previous layer stands for the one on the way, too; its photographs' statistics are those of other numbers."""
+    if references is None:
+        generator = torch.Generator().manual_seed(7)
+        other = torch.randn(len(t), 4, *previous.shape[1:], generator=generator)
+        references = (joined([of_photographs("before", maps, torch.full((4,), 0.25)) for maps in other]),)
+    return objective(
+        Seen(
+            activation=a[facets],
+            previous=previous[facets],
+            way=(previous[facets],),
+            images=images[facets],
+            targets=t,
+            channels=top_k,
+            references=references,
+            facets=facets,
+            adaptive=objective.adaptive_distance(len(t)),
+            lam=lam,
+        )
+    )
+
+
+# The paper's sum alone.
+PUBLISHED = {
+    "dm": 1, "tv": 0, "strength": 0, "matching": Matching(weight=0), "match": "dot_product", "distance": "summed",
+    "gain": 1.0, "reduction": "sum",
+}  # fmt: skip
 
 
 def test_terms_by_hand():
@@ -48,7 +76,7 @@ def test_terms_by_hand():
 def test_published_objective_is_the_papers_sum():
     """L = AD − DM + λ·Σ|a_{i−1}| with mdist = Σ_j ‖a_j − t_j‖, written out with loops."""
     a, previous, images, t, top_k = case()
-    published = Objective(dm=1, tv=0, match="dot_product", distance="summed", gain=1.0, reduction="sum", r=0.5, b=0.7)
+    published = Objective(**PUBLISHED, r=0.5, b=0.7)
     terms = evaluate(published, a, previous, images, t, top_k)
     for c in range(3):
         mdist = sum(float((a[c, j] - t[c, j]).norm()) for j in top_k[c])
@@ -62,7 +90,7 @@ def test_calibrated_terms_do_not_change_with_the_strength_of_a_layer():
     """Activations and target a hundred times as strong: the same DM, distance and AD."""
     a, previous, images, t, top_k = case()
     weak, strong = (evaluate(Objective(), s * a, previous, images, s * t, top_k) for s in (1, 100))
-    for name in ("dm", "mdist", "ad"):
+    for name in ("dm", "mdist", "ad", "strength"):
         assert torch.allclose(getattr(weak, name), getattr(strong, name), rtol=1e-4)
 
 
@@ -77,10 +105,8 @@ def test_released_objective_is_the_programs_double_sum():
     """Pooled; image c on the channels of every facet f, with its own target; AD and P once for each pair (c, f), as
     the program's broadcasting makes of their mean over the batch and sum over the batch."""
     a, previous, images, t, top_k = case()
-    released = Objective(
-        dm=1, tv=0, match="dot_product", distance="elementwise", gain=1.0, pooled=True, channels="every_facet",
-        reduction="sum", adaptive="restarted",
-    )  # fmt: skip
+    program = {"distance": "elementwise", "pooled": True, "channels": "every_facet", "adaptive": "restarted"}
+    released = Objective(**{**PUBLISHED, **program})
     terms = evaluate(released, a, previous, images, t, top_k)
     C, D = a.shape[:2]
     av, tv = a.mean((2, 3)), t.mean((2, 3))
@@ -115,7 +141,7 @@ def test_part_of_the_facets_is_part_of_the_whole():
         assert torch.allclose(getattr(part, name), getattr(whole, name)[1:])
 
 
-@pytest.mark.parametrize("name", ["dm", "ad", "penalty", "tv"])
+@pytest.mark.parametrize("name", ["dm", "ad", "strength", "penalty", "tv"])
 def test_every_term_can_be_switched_off_and_weighted(name):
     everything = case()
     totals = [evaluate(Objective(**{name: weight}), *everything).total for weight in (0.0, 1.0, 2.0)]
@@ -135,13 +161,34 @@ def test_fixed_scale_and_shape_get_no_gradient():
     [
         ({"dm": -1.0}, "objective.dm"),
         ({"gain": 0.0}, "objective.gain"),
-        ({"dm": 0.0, "ad": 0.0}, "nothing would be drawn"),
+        ({"dm": 0.0, "ad": 0.0, "matching": Matching(weight=0)}, "nothing would be drawn"),
+        ({"matching": 16.0}, "a Matching"),
         ({"distance": "elementwise"}, "objective.pooled"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Objective(**arguments)
+
+
+@pytest.mark.parametrize("form", ["moments", "sorted"])
+def test_matching_has_its_weight_in_the_total(form):
+    everything = case()
+    totals = [evaluate(Objective(matching=Matching(weight, form)), *everything).total for weight in (0.0, 1.0, 2.0)]
+    assert not torch.allclose(totals[0], totals[1])
+    assert torch.allclose(totals[2] - totals[1], totals[1] - totals[0], atol=1e-5)
+
+
+def test_strength_is_nothing_at_gain_times_the_target_and_counts_too_weak_as_too_strong():
+    t = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)) - 0.3  # signed, as many layers are
+    assert strength(2.0 * t, t, 2.0).tolist() == pytest.approx([0, 0], abs=1e-10)
+    assert strength(4.0 * t, t, 2.0).tolist() == pytest.approx([math.log(2) ** 2] * 2, rel=1e-5)
+    assert strength(1.0 * t, t, 2.0).tolist() == pytest.approx([math.log(2) ** 2] * 2, rel=1e-5)
+
+
+def test_an_objective_of_one_s_own_needs_to_say_no_more_than_its_total():
+    terms = LossTerms(total=torch.tensor([1.0, 2.0]))
+    assert terms.stacked().tolist() == [[0, 0]] * (len(LossTerms.names()) - 1) + [[1, 2]]
 
 
 def test_take_channels():
@@ -152,7 +199,7 @@ def test_take_channels():
 
 def test_gradients_are_finite_where_picture_and_target_agree_or_are_silent():
     _, previous, images, t, top_k = case()
-    for objective in (Objective(), Objective(match="dot_product", distance="summed", gain=1.0)):
+    for objective in (Objective(), Objective(**PUBLISHED)):
         for start in (t, torch.zeros_like(t)):
             a = start.clone().requires_grad_()
             evaluate(objective, a, previous, images, t, top_k).total.sum().backward()

@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from mindseye.visualizer import tracking
 from mindseye.visualizer.fitting import fit
+from mindseye.visualizer.matching import Matching
 from mindseye.visualizer.objective import GRADIENTS, LossTerms, Objective, gradient_norms
 from mindseye.visualizer.tracking import Tracker, as_trackers
 
@@ -80,8 +81,9 @@ def test_norms_of_terms_whose_gradients_are_known():
     constant, tv = torch.ones(2), images.flatten(1).sum(1) * 0
     weights = {"dm": -2.0, "ad": 3.0, "penalty": 5.0, "tv": 1.0}
     total = -2 * dm + 3 * ad + 5 * constant + tv
-    norms = gradient_norms(LossTerms(dm, ad, ad, constant, tv, total), weights, images)
-    assert norms.tolist() == [[2, 2], [15, 6], [0, 0], [0, 0]]
+    norms = gradient_norms(LossTerms(dm=dm, ad=ad, penalty=constant, tv=tv, total=total), weights, images)
+    found = dict(zip(GRADIENTS, norms.tolist(), strict=False))
+    assert found == {"dm": [2, 2], "ad": [15, 6], "strength": [0, 0], "matching": [0, 0], "penalty": [0, 0], "tv": [0, 0]}
 
 
 @pytest.mark.parametrize("objective", [Objective(), Objective(channels="every_facet", penalty=2.0)])
@@ -94,7 +96,7 @@ def test_weights_make_the_total(network, targets, objective):
 
 
 def test_one_term_alone_is_the_total(network, targets):
-    alone = Objective(ad=0, penalty=0, tv=0)
+    alone = Objective(ad=0, strength=0, penalty=0, tv=0, matching=Matching(weight=0))
     made = fit(network, targets, steps=1, accelerator="cpu", objective=alone, gradients_every=1)
     assert made.history["gradient_dm"] == pytest.approx(made.history["gradient_total"], rel=1e-5)
     assert made.history["gradient_ad"] == [0.0] * targets.C

@@ -224,7 +224,7 @@ def _facets(place: Path) -> tuple[list[dict], Mapping]:
             raise ValueError("a facet has no number")
         where = place / "facets" / f"{number:02d}"
         baselines = row.get("baselines", {})
-        apart = ("facet", "stopped", "baselines")
+        apart = ("facet", "marks", "stopped", "baselines")
         facets.append(
             {
                 "facet": number,
@@ -252,11 +252,12 @@ def _thumbnails(there: set[str]) -> int:
 
 
 def _stopped(row: Mapping) -> str:
-    """When and why a facet was stopped; "" where it was not."""
+    """When and why a facet was stopped, and what marks it has; "" where there is nothing to say."""
+    remarks = [f"facet {row['facet']} is {row['marks']}"] if row.get("marks") else []
     said = row.get("stopped")
-    if not isinstance(said, Mapping):
-        return ""
-    return f"facet {row['facet']} is stopped at step {said.get('step')}, where {said.get('why')}"
+    if isinstance(said, Mapping):
+        remarks.append(f"facet {row['facet']} is stopped at step {said.get('step')}, where {said.get('why')}")
+    return "; ".join(remarks)
 
 
 def _step(name: str) -> int:

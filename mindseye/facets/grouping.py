@@ -1,0 +1,183 @@
+"""The photographs grouped: components, embedding, clusters and how firm they are, each kept for whoever asks again."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mindseye.facets.cache import Cache
+from mindseye.facets.clusters import (
+    RUNS,
+    STARTS,
+    Clustering,
+    Clusters,
+    cluster,
+    find_clusters,
+    means_of,
+    nearest_cluster,
+)
+from mindseye.facets.embedding import Components, Method, Stage, count_different, embed, place, to_components
+from mindseye.facets.firmness import DRAWS, FEW_DRAWS, Firmness, measure_firmness
+from mindseye.facets.number import TRIED, Choice, choose_number
+from mindseye.facets.survey import Survey, code_of, versions
+
+# What the cache's keys say of the program.
+EMBEDDING_CODE = code_of(inspect.getfile(embed))
+CLUSTERS_CODE = code_of(*(inspect.getfile(made) for made in (embed, cluster, measure_firmness)), __file__)
+
+RUNS_AGAIN, STARTS_AGAIN = 5, 20  # of a consensus and of k-means, where firmness is measured
+
+
+@dataclass(frozen=True)
+class GroupingSettings:
+    """How photographs are grouped; see `discover_facets`."""
+
+    clusters: Clustering = "components"
+    components: int = 10
+    perplexity: float = 30.0
+    tsne: Method = "auto"
+    subsample: int = 5000
+    seed: int = 0
+
+    def find_components(self, means: Tensor) -> Components:
+        """Channel means [M, D] in their components: of their directions, but where the paper's t-SNE is clustered."""
+        return to_components(means, components=self.components, unit=self.clusters != "embedding", seed=self.seed)
+
+    def flatten(self, reduced: Tensor, seed: int, stage: Stage | None = None) -> Tensor:
+        """Components [M, P] -> t-SNE [M, 2]."""
+        settings = {"perplexity": self.perplexity, "tsne": self.tsne, "subsample": self.subsample}
+        return embed(reduced, **settings, seed=seed, stage=stage)  # type: ignore[arg-type]
+
+    def find(
+        self, reduced: Tensor, C: int, seed: int, *, runs: int = RUNS, starts: int = STARTS, known: Tensor | None = None
+    ) -> Clusters:
+        """C clusters of components [M, P]."""
+        return find_clusters(self.clusters, reduced, self.flatten, C, seed=seed, runs=runs, starts=starts, known=known)
+
+
+@dataclass(frozen=True)
+class Group:
+    """M photographs in C clusters."""
+
+    components: Components
+    embedding: Tensor  # [M, 2]
+    labels: Tensor  # [M] int64, the largest cluster 0
+    centres: Tensor  # [C, P] in `space`
+    firmness: Firmness
+    in_embedding: bool  # they were looked for in the embedding, not among the components
+    recalled: Mapping[str, bool]  # what of it came out of the cache
+
+    @property
+    def space(self) -> Tensor:
+        """Where distances are taken: [M, P], what was clustered."""
+        return self.embedding if self.in_embedding else self.components.reduced
+
+    def place(self, means: Tensor) -> Tensor:
+        """The cluster of other photographs, by the nearest centre: channel means [H, D] -> int64 [H]."""
+        if not len(means):
+            return torch.empty(0, dtype=torch.int64)
+        points = self.components.place(means)
+        if self.in_embedding:
+            known, embedded = self.components.reduced.numpy(), self.embedding.double().numpy()
+            points = torch.from_numpy(place(points.numpy(), known, embedded))
+        return nearest_cluster(points, self.centres)
+
+
+def group_photographs(
+    seen: Survey,
+    facets: int | Literal["auto"],
+    settings: GroupingSettings,
+    cache: Cache | None = None,
+    stage: Stage | None = None,
+) -> Group:
+    """Group what a layer says of M photographs into C = `facets` clusters, or as many as `choose_number` takes.
+
+    Raises ValueError where the layer tells fewer photographs apart.
+    """
+    told = stage or (lambda what, done: None)
+    key: dict[str, object] = {
+        "survey": seen.key,
+        "settings": asdict(settings),
+        "code": EMBEDDING_CODE,
+        "versions": versions("scikit-learn", "numpy", "scipy", "openTSNE"),
+    }
+    told(f"embedding {len(seen.means):,} photographs (PCA)", None)
+    components = settings.find_components(seen.means)
+    embedding, embedding_recalled = recall(
+        cache,
+        "embedding",
+        key,
+        lambda: {"embedding": settings.flatten(components.reduced, settings.seed, stage)},
+    )
+    C = facets
+    if C == "auto":
+        C = number_of_kinds(seen, settings, stage=stage, components=components).best
+    if (distinct := count_different(seen.means, C)) < C:
+        raise ValueError(
+            f"C={C} facets need at least as many different photographs; the layer tells {distinct} apart: "
+            f"take C={distinct} or fewer, or more photographs"
+        )
+
+    def make() -> dict[str, Tensor]:
+        told(f"clustering {len(seen.means):,} photographs", None)
+
+        def flat(reduced: Tensor, seed: int) -> Tensor:
+            return embedding["embedding"] if seed == settings.seed else settings.flatten(reduced, seed)
+
+        found = find_clusters(settings.clusters, components.reduced, flat, C, seed=settings.seed)
+        told("measuring how firm the facets are", None)
+
+        def again(means: Tensor, known: Tensor, seed: int) -> Tensor:
+            reduced = settings.find_components(means).reduced
+            return settings.find(reduced, C, seed, runs=RUNS_AGAIN, starts=STARTS_AGAIN, known=known).labels
+
+        draws = DRAWS if settings.clusters == "components" else FEW_DRAWS
+        firmness = measure_firmness(
+            seen.means, found.labels, C, components.reduced, again, draws=draws, seed=settings.seed
+        )
+        return {"labels": found.labels, **firmness.tensors()}
+
+    kept, clusters_recalled = recall(cache, "clusters", {**key, "C": C, "code": CLUSTERS_CODE}, make)
+    in_embedding = settings.clusters == "embedding"
+    space = embedding["embedding"] if in_embedding else components.reduced
+    firmness = Firmness(kept["agreement"], kept["facets"], kept["stays"])
+    recalled = {"embedding": embedding_recalled, "clusters": clusters_recalled}
+    return Group(
+        components,
+        embedding["embedding"],
+        kept["labels"],
+        means_of(space, kept["labels"], C),
+        firmness,
+        in_embedding,
+        recalled,
+    )
+
+
+def number_of_kinds(
+    seen: Survey,
+    settings: GroupingSettings,
+    numbers: Sequence[int] = TRIED,
+    *,
+    stage: Stage | None = None,
+    components: Components | None = None,
+) -> Choice:
+    """How many kinds of photographs the layer tells apart, by `choose_number` among the components."""
+    found = settings.find_components(seen.means) if components is None else components
+
+    def again(rows: Tensor) -> Tensor:
+        return settings.find_components(seen.means[rows]).reduced
+
+    return choose_number(found.reduced, again, numbers, seed=settings.seed, stage=stage)
+
+
+def recall(
+    cache: Cache | None, kind: str, key: Mapping[str, object], make: Callable[[], dict[str, Tensor]]
+) -> tuple[dict[str, Tensor], bool]:
+    """Tensors out of the cache, or made and kept there: (tensors, whether they were there)."""
+    if cache is None:
+        return make(), False
+    fetched = cache.fetch(kind, key, make)
+    return fetched.tensors, not fetched.made

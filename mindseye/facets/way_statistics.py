@@ -1,0 +1,105 @@
+"""What the layers on the way to the target answer, as distributions: a channel's mean, deviation and quantiles.
+
+Shapes: B images, C facets of N photographs, D channels, P = H'·W' positions of a layer's map.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+QUANTILES = 64  # of a channel's values
+MOST_POSITIONS = 4096  # of a map that quantiles are taken of; larger maps are read at every second, third, … row and column
+SMALLEST_VARIANCE = 1e-12
+IMAGE = "image"  # the layer before all layers: the picture itself
+
+
+@dataclass(frozen=True)
+class WayStatistics:
+    """How one layer on the way answers each facet's photographs, weighted by w of Eq. 1 (the paper's)."""
+
+    layer: str  # its exact name; IMAGE is the picture itself, whose channels are its colours
+    mean: Tensor  # [C, D]: μ = Σ_n w_n · mean_p a_{n,d,p}
+    std: Tensor  # [C, D]: σ, σ² = Σ_n w_n · (var_p + mean_p²)_{n,d} − μ², so the spread between photographs counts
+    quantiles: Tensor  # [C, D, Q]: Σ_n w_n · sort_p(a_{n,d}), at Q even shares
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All its tensors by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "layer"}
+
+    def of(self, facets: slice) -> "WayStatistics":
+        """Those of some of the facets."""
+        return WayStatistics(self.layer, *(tensor[facets] for tensor in self.tensors().values()))
+
+    def to(self, device: torch.device) -> "WayStatistics":
+        """The same on another device."""
+        return WayStatistics(self.layer, *(tensor.to(device) for tensor in self.tensors().values()))
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and mean square over positions, [B, D] each, of maps [B, D, H', W'].
+
+    One pass forward for each and one back, where autograd's own would take a pass for every operation: on the large
+    maps of the first layers memory is what costs. Sums are in float32 at least, whatever the maps are in.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(maps)
+        wide = torch.promote_types(maps.dtype, torch.float32)
+        mean = maps.mean(dim=(2, 3), dtype=wide)
+        square = torch.linalg.vector_norm(maps, dim=(2, 3), dtype=wide).square() / maps[0, 0].numel()
+        return mean, square
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, mean_gradient: Tensor, square_gradient: Tensor) -> Tensor:
+        [maps] = ctx.saved_tensors
+        positions = maps[0, 0].numel()
+        constant = (mean_gradient / positions).to(maps.dtype)[:, :, None, None]
+        slope = (2 * square_gradient / positions).to(maps.dtype)[:, :, None, None]
+        return torch.addcmul(constant, maps, slope)
+
+
+def moments(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Each channel's mean and standard deviation over positions: maps [B, D, H', W'] -> [B, D] twice, differentiable.
+
+    The variance is at least SMALLEST_VARIANCE, so that a silent channel's gradient is 0 and not NaN.
+    """
+    mean, square = _Moments.apply(maps)
+    return mean, (square - mean.square()).clamp(min=SMALLEST_VARIANCE).sqrt()
+
+
+def quantiles(maps: Tensor, count: int = QUANTILES) -> Tensor:
+    """Each channel's values in order, read at `count` even shares (q + ½)/count: [B, D, H', W'] -> [B, D, count].
+
+    Values between two of the sorted ones are interpolated, so that maps of any number of positions compare.
+    """
+    step = max(1, -(-maps.shape[-1] // int(MOST_POSITIONS**0.5)))
+    values = maps[:, :, ::step, ::step].flatten(2).float().sort(dim=2).values
+    last = values.shape[2] - 1
+    place = (torch.arange(count, device=maps.device, dtype=torch.float32) + 0.5) / count * (last + 1) - 0.5
+    place = place.clamp(0, last)
+    lower = place.floor().long()
+    upper = (lower + 1).clamp(max=last)
+    return torch.lerp(values[:, :, lower], values[:, :, upper], place - lower)
+
+
+def of_photographs(layer: str, maps: Tensor, weights: Tensor) -> WayStatistics:
+    """The statistics of one facet's photographs: maps [N, D, H', W'], weights w [N] summing to 1 -> those of C = 1."""
+    mean, std = moments(maps.double())
+    w = weights.double()[:, None]
+    mu = (w * mean).sum(dim=0)
+    variance = (w * (std.square() + mean.square())).sum(dim=0) - mu.square()
+    q = torch.einsum("n,ndq->dq", weights, quantiles(maps))
+    return WayStatistics(
+        layer, mu[None].float(), variance.clamp(min=SMALLEST_VARIANCE).sqrt()[None].float(), q[None].float()
+    )
+
+
+def joined(parts: list[WayStatistics]) -> WayStatistics:
+    """Those of several facets as one."""
+    named = [part.tensors() for part in parts]
+    return WayStatistics(parts[0].layer, *(torch.cat([one[name] for one in named]) for name in named[0]))

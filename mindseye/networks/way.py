@@ -1,0 +1,112 @@
+"""Which layers lie on the way to a target layer, so that a picture can be held to what photographs do there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mindseye.networks.maps import as_maps
+from mindseye.networks.network import Network
+from mindseye.networks.recording import record
+
+Way = Sequence[str] | Literal["auto"]
+OF_ONE_RESOLUTION = 4  # layers on the way of a transformer, whose blocks all have maps of one size
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One call of one module before the target."""
+
+    name: str  # with its call, name@i, where there are several
+    side: int  # of its map
+
+
+def layers_on_the_way(network: Network, layer: str) -> tuple[str, ...]:
+    """The layers on the way to `layer`, in the order of the pass: the last map of each resolution before it.
+
+    Candidates are the outputs of the outermost modules that end before the target begins: the children of whatever
+    holds the target. Of those of one resolution the last is taken, so that what enters the target, or is nearest to it,
+    is always among them. Where all are of one resolution (a transformer's blocks) OF_ONE_RESOLUTION of them are taken,
+    at even depths. None, (), where nothing with a map comes before the target.
+
+    It takes one pass of one image of the network's own size. Raises ValueError for an unknown layer.
+    """
+    steps = _steps(network, network.resolve(layer))
+    last_of_side = {step.side: place for place, step in enumerate(steps)}
+    taken = sorted(last_of_side.values())
+    if len(taken) == 1:
+        count = min(OF_ONE_RESOLUTION, len(steps))
+        taken = [(len(steps) * (share + 1)) // count - 1 for share in range(count)]
+    return tuple(steps[place].name for place in taken)
+
+
+def resolve_way(network: Network, layer: str, way: Way) -> tuple[str, ...]:
+    """The exact names of the layers on the way: `auto` finds them, names are looked up.
+
+    Raises ValueError for an unknown name and for the target itself.
+    """
+    if way == "auto":
+        return layers_on_the_way(network, layer)
+    if isinstance(way, str):
+        raise ValueError(f"matching.layers={way}: auto, or a list of layers before the target, [layer1, layer2]")
+    names = tuple(dict.fromkeys(network.resolve(name) for name in way))
+    if network.resolve(layer) in names:
+        raise ValueError(f"matching.layers: {layer} is the target; name layers before it, or auto")
+    return names
+
+
+def _steps(network: Network, layer: str) -> list[_Step]:
+    """The calls of the candidates of `layers_on_the_way` that give maps, in order."""
+    path = layer.partition("@")[0]
+    candidates = _frontier(network.body, path)
+    calls: list[tuple[str, Any]] = []
+
+    def begin(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        calls.clear()  # a tape may run the network more than once
+
+    def after(name: str, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        calls.append((name, tuple(output.shape) if isinstance(output, Tensor) else None))
+
+    handles = [network.body.register_forward_pre_hook(begin)]
+    handles += [module.register_forward_hook(partial(after, name)) for name, module in candidates.items()]
+    probe = torch.zeros(1, network.channels, network.size, network.size, device=network.mean.device)
+    try:
+        with torch.no_grad(), record(network, layer) as tape:
+            tape(probe)
+    except (RuntimeError, AssertionError, TypeError):
+        return []  # it cannot look at images of its own size: whoever runs it says what is wrong
+    finally:
+        for handle in handles:
+            handle.remove()
+    counts = {name: sum(other == name for other, _ in calls) for name in candidates}
+    steps, seen = [], dict.fromkeys(candidates, 0)
+    for name, shape in calls:
+        call, seen[name] = seen[name], seen[name] + 1
+        side = None if shape is None else _side(shape, name, network)
+        if side is not None and side > 1:
+            steps.append(_Step(name if counts[name] == 1 else f"{name}@{call}", side))
+    return steps
+
+
+def _side(shape: tuple[int, ...], name: str, network: Network) -> int | None:
+    """The side of the map of an output of this shape; None where it has none."""
+    try:
+        return as_maps(torch.empty(shape, device="meta"), name, network.prefix_tokens).shape[-1]
+    except ValueError:
+        return None
+
+
+def _frontier(body: nn.Module, path: str) -> dict[str, nn.Module]:
+    """The outermost modules that do not hold the target: children of the target's ancestors, by name."""
+    parts = path.split(".")
+    frontier = {}
+    for depth in range(len(parts)):
+        holder = ".".join(parts[:depth])
+        for name, module in body.get_submodule(holder).named_children():
+            full = f"{holder}.{name}" if holder else name
+            if full != path and not path.startswith(f"{full}."):
+                frontier[full] = module
+    return frontier

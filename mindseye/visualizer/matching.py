@@ -1,0 +1,64 @@
+"""Matching: the layers on the way to the target answer a picture as they answer the facet's own photographs.
+
+The target layer says what is to be seen; between it and the image there are many ways to make it answer, most of which
+no photograph takes. Two one-dimensional Wasserstein distances a channel, of one picture to its own facet's photographs:
+`moments`, that of two Gaussians, W₂² = (μ̂ − μ)² + (σ̂ − σ)²; `sorted`, that of the values themselves, the distance of
+the sorted ones (VITAL: Görgün, Schiele & Fischer, ICCV 2025). Both are relative to the photographs' own size, so that a
+weight means the same at every layer, network and number of channels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mindseye.facets.way_statistics import WayStatistics, moments, quantiles
+from mindseye.networks.way import Way
+
+Form = Literal["moments", "sorted"]
+SMALL = 1e-12
+
+
+def moments_distance(maps: Tensor, reference: WayStatistics) -> Tensor:
+    """(‖μ̂ − μ‖ + ‖σ̂ − σ‖) / (‖μ‖ + ‖σ‖), norms over channels: maps [c, D, H', W'] -> [c]. 0 is the photographs'."""
+    mean, std = moments(maps)
+    off = _norm(mean - reference.mean) + _norm(std - reference.std)
+    return off / (reference.mean.norm(dim=1) + reference.std.norm(dim=1) + SMALL)
+
+
+def sorted_distance(maps: Tensor, reference: WayStatistics) -> Tensor:
+    """‖sort(â) − q‖ / ‖q‖ over channels and quantiles: maps [c, D, H', W'] -> [c]."""
+    off = (quantiles(maps, reference.quantiles.shape[2]) - reference.quantiles).flatten(1)
+    return _norm(off) / (reference.quantiles.flatten(1).norm(dim=1) + SMALL)
+
+
+def _norm(x: Tensor) -> Tensor:
+    """‖x‖ over the second dimension, whose gradient is 0 at x = 0."""
+    return (x.square().sum(dim=1) + SMALL).sqrt() - SMALL**0.5
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How strongly, in what form and at which layers pictures are held to their photographs.
+
+    weight: of the term in the loss, 0 is off. form: `moments` or `sorted`. layers: `auto`, or a list of names of layers
+    before the target; see `mindseye.networks.way.layers_on_the_way`.
+    """
+
+    weight: float = 16.0
+    form: Form = "moments"
+    layers: Way = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.weight >= 0:
+            raise ValueError(f"objective.matching.weight={self.weight}: 0 (off) or a positive weight")
+        if self.form not in ("moments", "sorted"):
+            raise ValueError(f"objective.matching.form={self.form}: moments or sorted")
+
+    def __call__(self, way: Sequence[Tensor], references: Sequence[WayStatistics]) -> Tensor:
+        """The mean distance over the layers: way, each [c, D_l, H_l, W_l], and the same facets' references -> [c]."""
+        distance = moments_distance if self.form == "moments" else sorted_distance
+        each = [distance(maps, reference) for maps, reference in zip(way, references, strict=True)]
+        return torch.stack(each).mean(dim=0)

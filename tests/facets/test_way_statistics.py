@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from mindseye.facets.way_statistics import QUANTILES, joined, moments, of_photographs, quantiles
+
+
+def maps(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_moments_are_mean_and_deviation_whatever_the_layout(layout):
+    x = maps(3, 5, 6, 7).contiguous(memory_format=layout) + 2
+    mean, std = moments(x)
+    assert torch.allclose(mean, x.mean(dim=(2, 3)), atol=1e-6)
+    assert torch.allclose(std, x.flatten(2).std(dim=2, correction=0), atol=1e-5)
+
+
+def test_moments_have_the_right_gradient():
+    x = maps(2, 3, 4, 4).double().requires_grad_()
+    assert torch.autograd.gradcheck(moments, (x,))
+
+
+def test_a_silent_channel_has_no_gradient_and_no_nan():
+    x = torch.zeros(1, 2, 3, 3, requires_grad=True)
+    mean, std = moments(x)
+    (std.sum() + mean.square().sum()).backward()
+    assert torch.equal(x.grad, torch.zeros_like(x))
+
+
+def test_half_precision_is_summed_in_float32():
+    x = (maps(1, 2, 64, 64) + 100).bfloat16()
+    mean, _ = moments(x)
+    assert mean.dtype == torch.float32
+    assert torch.allclose(mean, x.float().mean(dim=(2, 3)), rtol=1e-6)
+
+
+def test_quantiles_of_a_ramp_are_the_ramp():
+    """The values 0…63 at 64 even shares are themselves, at 4 shares the means of their sixteens, in any order."""
+    ramp = torch.arange(64.0)[torch.randperm(64, generator=torch.Generator().manual_seed(1))].reshape(1, 1, 8, 8)
+    assert quantiles(ramp, 64).flatten().tolist() == list(range(64))
+    assert quantiles(ramp, 4).flatten().tolist() == pytest.approx([7.5, 23.5, 39.5, 55.5])
+
+
+def test_quantiles_of_one_position_are_its_value():
+    assert quantiles(torch.full((1, 2, 1, 1), 3.0)).tolist() == [[[3.0] * QUANTILES] * 2]
+
+
+def test_the_spread_between_photographs_counts():
+    """Two flat photographs of 1 and 3, weights ¼ and ¾: μ = 2.5, σ² = ¼·1 + ¾·9 − 6.25."""
+    flat = torch.stack([torch.full((1, 4, 4), 1.0), torch.full((1, 4, 4), 3.0)])
+    found = of_photographs("layer", flat, torch.tensor([0.25, 0.75]))
+    assert found.mean.item() == pytest.approx(2.5)
+    assert found.std.item() == pytest.approx((0.25 + 0.75 * 9 - 6.25) ** 0.5)
+    assert found.quantiles.flatten().tolist() == pytest.approx([2.5] * QUANTILES)
+
+
+def test_one_photograph_is_its_own_statistics():
+    x = maps(1, 5, 6, 6)
+    found = of_photographs("layer", x, torch.ones(1))
+    mean, std = moments(x)
+    assert torch.allclose(found.mean, mean, atol=1e-6)
+    assert torch.allclose(found.std, std, atol=1e-6)
+
+
+def test_facets_are_joined_in_order_and_taken_apart_again():
+    parts = [of_photographs("layer", maps(2, 3, 4, 4, seed=seed), torch.tensor([0.5, 0.5])) for seed in range(3)]
+    together = joined(parts)
+    assert together.layer == "layer"
+    assert together.mean.shape == (3, 3)
+    for c, part in enumerate(parts):
+        assert all(
+            torch.equal(tensor, part.tensors()[name]) for name, tensor in together.of(slice(c, c + 1)).tensors().items()
+        )

@@ -1,0 +1,127 @@
+import pytest
+import torch
+import torchvision.models as zoo
+from torch import nn
+
+from mindseye.networks import load_network
+from mindseye.networks.preparing import prepare
+from mindseye.networks.recording import record
+from mindseye.networks.way import layers_on_the_way, resolve_way
+
+# The last map of each resolution before the target, by hand from each network's printed modules.
+KNOWN = {
+    ("resnet18", "layer4.1"): ["relu", "layer1", "layer2", "layer3", "layer4.0"],
+    ("resnet50", "layer3.5.conv1"): ["relu", "layer1", "layer2", "layer3.4"],
+    ("mobilenet_v2", "features.18"): ["features.1", "features.3", "features.6", "features.13", "features.17"],
+    ("mobilenet_v2", "features.10"): ["features.1", "features.3", "features.6", "features.9"],
+    ("squeezenet1_1", "features.12"): ["features.1", "features.4", "features.7", "features.11"],
+    ("densenet121", "features.denseblock4"): [
+        "features.relu0", "features.denseblock1", "features.denseblock2", "features.denseblock3",
+        "features.transition3",
+    ],
+    ("convnext_tiny", "features.7.2"): ["features.1", "features.3", "features.5", "features.7.1"],
+    ("swin_t", "features.7.1"): ["features.1", "features.3", "features.5", "features.7.0"],
+}  # fmt: skip
+
+
+def network(body, size=64, channels=3):
+    return load_network(body.eval(), mean=[0.5] * channels, std=[0.25] * channels, size=size)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "layer"), KNOWN)
+def test_auto_takes_the_last_map_of_each_resolution(name, layer):
+    net = network(zoo.get_model(name, weights=None))
+    assert list(layers_on_the_way(net, layer)) == KNOWN[name, layer]
+
+
+def test_a_transformer_s_blocks_are_taken_at_even_depths():
+    """Thirteen maps of one size come before the last block: those of the patches, of a dropout and of eleven blocks."""
+    body = zoo.VisionTransformer(image_size=32, patch_size=8, num_layers=12, num_heads=2, hidden_dim=16, mlp_dim=32)
+    found = layers_on_the_way(network(body, 32), "encoder.layers.encoder_layer_11")
+    assert found == tuple(f"encoder.layers.encoder_layer_{block}" for block in (0, 3, 6, 10))
+
+
+class Stages(nn.Module):
+    """Two resolutions, one module called twice, one that writes into what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.act = nn.ReLU(inplace=True)
+        self.down = nn.Conv2d(4, 6, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.target = nn.Conv2d(6, 5, 1)
+
+    def forward(self, x):
+        return self.target(self.act(self.norm(self.down(self.act(self.stem(x))))))
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_one_pass_records_them_all(traced):
+    torch.manual_seed(0)
+    body = Stages()
+    body.norm.running_mean.normal_()
+    body.norm.running_var.uniform_(0.5, 2)
+    net = network(body)
+    way = layers_on_the_way(net, "target")
+    assert way == ("act@0", "act@1")
+    images = torch.rand(2, 3, 64, 64)
+    stem = body.stem((images - net.mean) / net.std).relu()
+    expected = [stem, body.norm(body.down(stem)).relu()]
+    if traced:
+        made = prepare(net, "target", way=way)
+        assert made.traced
+        found = made(images).way
+    else:
+        with record(net, "target", way=way) as tape:
+            tape(images)
+        found = tape.way
+    for one, right in zip(found, expected, strict=True):
+        assert torch.allclose(one, right, atol=1e-5)
+
+
+def test_what_is_written_over_is_kept_as_it_was():
+    """stem's own output is what `act` then writes into."""
+    body = Stages()
+    net = network(body)
+    images = torch.rand(1, 3, 64, 64)
+    right = body.stem((images - net.mean) / net.std)
+    assert right.min() < 0
+    with record(net, "target", way=["stem"]) as tape:
+        tape(images)
+    for found in (tape.way[0], prepare(net, "target", way=["stem"])(images).way[0]):
+        assert torch.allclose(found, right, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_gradients_come_through_them_in_every_precision(precision):
+    net = network(Stages())
+    made = prepare(net, "target", way=layers_on_the_way(net, "target")).in_precision(precision)
+    images = torch.rand(2, 3, 64, 64, requires_grad=True)
+    sum(one.float().square().sum() for one in made(images).way).backward()
+    assert images.grad.isfinite().all()
+    assert images.grad.abs().min(dim=0).values.max() > 0
+
+
+def test_without_them_nothing_is_recorded():
+    net = network(Stages())
+    assert prepare(net, "target")(torch.rand(1, 3, 64, 64)).way == ()
+
+
+def test_names_are_looked_up_and_refused():
+    net = network(Stages())
+    assert resolve_way(net, "target", ["stem", "down", "stem"]) == ("stem", "down")
+    with pytest.raises(ValueError, match="the target"):
+        resolve_way(net, "target", ["target"])
+    with pytest.raises(ValueError, match="auto, or a list"):
+        resolve_way(net, "target", "stem")
+    with pytest.raises(ValueError, match="before the target"), record(net, "down", way=["target"]) as tape:
+        tape(torch.rand(1, 3, 64, 64))
+    made = prepare(net, "target", way=["stem"])
+    with pytest.raises(ValueError, match="prepare the network again"):
+        prepare(made, "target", way=["down"])
+
+
+def test_nothing_before_the_first_layer():
+    assert layers_on_the_way(network(Stages()), "stem") == ()
