@@ -1,6 +1,5 @@
 """Further networks, which have no part in drawing, as judges: does what they see in a picture make it the facet's?"""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -64,10 +63,10 @@ def transfer_reference(
 
     network: of `load_network`, one that takes as many channels as the one that draws. layer: a name of its own.
     targets: of `discover_facets`; its held-out photographs, where it has any, are read here, for the forced choice.
-    photographs: all that the facets were found among, about whose mean activation likenesses are measured. batch_size:
-    photographs that go through the network at once. workers: processes that read photographs; 0 is none, None by their
-    number and the cores. cache: where what the network says of the photographs is kept, the same for every cell of a
-    sweep; None is nowhere.
+    photographs: all that the facets were found among, about whose mean activation likenesses are measured.
+    batch_size: photographs that go through the network at once. workers: processes that read photographs; 0 is none,
+    None by their number and the cores. cache: where what the network says of the photographs is kept, the same for
+    every cell of a sweep; None is nowhere.
 
     Raises ValueError for an unknown layer, where no photograph is readable, and where the layer gives no finite maps.
     """
@@ -175,7 +174,7 @@ class _Looked(NamedTuple):
 def _look(network: Network, layer: str, images: Tensor, batch_size: int, *, classes: bool) -> _Looked:
     """One pass over images [n, ch, S, S]: what the layer says and, with `classes`, what the network ends in."""
     device = network.mean.device
-    parts = [_pass(network, layer, _unit(batch, device), classes) for batch in images.split(batch_size)]
+    parts = [_pass(network, layer, unit(batch, device), classes) for batch in images.split(batch_size)]
     outputs = [part.outputs for part in parts if part.outputs is not None]
     together = torch.cat(outputs) if len(outputs) == len(parts) else None
     return _Looked(torch.cat([part.means for part in parts]), torch.cat([part.maps for part in parts]), together)
@@ -213,10 +212,6 @@ def _standing(maps: Tensor, mean: Tensor) -> Tensor:
     return normalize((maps - mean[:, None, None]).flatten(1), dim=1)
 
 
-def batched(run: Callable[[Tensor], Tensor], images: Tensor, batch_size: int, device: torch.device) -> Tensor:
-    """run(batch in 0..1) of images [n, ch, S, S], in 0..1 or uint8, so many at once, together on the CPU."""
-    return torch.cat([run(_unit(batch, device)).cpu() for batch in images.split(batch_size)])
-
-
-def _unit(images: Tensor, device: torch.device) -> Tensor:
+def unit(images: Tensor, device: torch.device) -> Tensor:
+    """Images in 0..1 or uint8, on the device in 0..1."""
     return to_unit(images, device) if images.dtype == torch.uint8 else images.to(device)

@@ -119,10 +119,16 @@ _ALL = (
         column="retrie-\nval", notebook=True, falls_with="C",
     ),
     Measure(
+        "path.target", "larger",
+        "Whether all channels of the layer answer the picture as they answer photographs: 0 as those of other facets, "
+        "1 as another photograph of this facet.",
+        notebook=True, report=True,
+    ),
+    Measure(
         "path.mean", "larger",
-        "Whether the layers on the way answer the picture as they answer photographs: 0 as those of other facets, 1 as "
-        "another photograph of this facet.",
-        column="path", notebook=True, report=True,
+        "The same over all layers on the way that were looked at: 0 as photographs of other facets, 1 as another "
+        "photograph of this facet, below 0 as none.",
+        column="path", report=True,
     ),
     Measure(
         "copy", "smaller",
@@ -171,7 +177,7 @@ MEASURES: Mapping[str, Measure] = {measure.name: measure for measure in _ALL}
 RANKED = tuple(measure.name for measure in _ALL if measure.better)
 # What a sweep compares by where nobody says: the first of these that every cell has. The first two need a network that
 # judges; the third needs none, and no k. The last is there whatever is drawn, and falls with k.
-USUAL = ("transfer.gain", "transfer.cosine", "path.mean", "fidelity.cosine")
+USUAL = ("transfer.gain", "transfer.cosine", "path.target", "fidelity.cosine")
 # What metrics.json says of a facet besides measures of one's own, which cannot have these names.
 TAKEN = ("facet", "marks", "stopped", "baselines", *dict.fromkeys(name.partition(".")[0] for name in MEASURES))
 

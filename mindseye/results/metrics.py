@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from mindseye.facets.targets import FacetTargets
+from mindseye.facets.way_statistics import IMAGE
 from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import PreparedNetwork, prepare
-from mindseye.networks.recording import record
-from mindseye.results.judges import TransferReference, batched, transfer
+from mindseye.results.judges import TransferReference, transfer, unit
 from mindseye.results.likeness import broad_structure, centred_cosine, copy, path, retrieval, share_of_the_way
 from mindseye.results.measures import TAKEN
 from mindseye.visualizer.filters import total_variation
@@ -117,44 +117,40 @@ class OnTheWay(NamedTuple):
     photographs: Tensor  # [C, N, D]: channel means
 
 
-def on_the_way(
-    network: Network | PreparedNetwork, targets: FacetTargets, layers: Sequence[str] = (), *, batch_size: int = 16
-) -> list[OnTheWay]:
-    """What `path` holds pictures against, found once for all of them: at each of `layers`, and at the target's last.
-
-    Raises ValueError for an unknown layer, and for any but the target's where the network is prepared for that alone.
-    """
-    images, shape = targets.photographs.flatten(0, 1), targets.chosen.shape
-    names = [name for name in layers if name != targets.layer] + [targets.layer]
-    return [
-        OnTheWay(name, channel_means(network, targets.layer, name, images, batch_size).unflatten(0, tuple(shape)))
-        for name in names
-    ]
-
-
 @torch.no_grad()
-def channel_means(
-    network: Network | PreparedNetwork, target: str, layer: str, images: Tensor, batch_size: int = 16
-) -> Tensor:
-    """How a layer on the way to `target` answers images [n, ch, S, S]: [n, D]. A pass for each layer asked for."""
-    if layer == target:
-        return _target_maps(prepare(network, target), images, batch_size).flatten(2).mean(dim=2)
-    if isinstance(network, PreparedNetwork):
-        raise ValueError(f"{network.name} is prepared for {network.layer}, not {layer}: give the network itself")
-    whole = network
+def on_the_way(network: Network | PreparedNetwork, targets: FacetTargets, *, batch_size: int = 16) -> list[OnTheWay]:
+    """What `path` holds pictures against, found once for all of them: the layers in order, the target's own last.
 
-    def means(batch: Tensor) -> Tensor:
-        with record(whole, layer) as tape:
-            return as_maps(tape(batch), layer, whole.prefix_tokens).float().flatten(2).mean(dim=2)
-
-    return batched(means, images, batch_size, network.mean.device)
+    Those on the way are what a prepared network records; of another network those that the targets know.
+    """
+    prepared = _up_to_the_target(network, targets)
+    answered = _answered(prepared, targets.photographs.flatten(0, 1), batch_size)
+    return [OnTheWay(layer, means.unflatten(0, tuple(targets.chosen.shape))) for layer, means in answered.means.items()]
 
 
-def _target_maps(network: PreparedNetwork, images: Tensor, batch_size: int) -> Tensor:
-    def answer(batch: Tensor) -> Tensor:
-        return as_maps(network(batch)[0], network.layer, network.prefix_tokens).float()
+def _up_to_the_target(network: Network | PreparedNetwork, targets: FacetTargets) -> PreparedNetwork:
+    known = [] if isinstance(network, PreparedNetwork) else [one.layer for one in targets.way if one.layer != IMAGE]
+    return prepare(network, targets.layer, way=known)
 
-    return batched(answer, images, batch_size, network.mean.device)
+
+class _Answered(NamedTuple):
+    maps: Tensor  # [n, D, H', W'] of the target's layer; none where they were not asked for
+    means: dict[str, Tensor]  # by layer, channel means [n, D_l]
+
+
+def _answered(network: PreparedNetwork, images: Tensor, batch_size: int, *, maps: bool = False) -> _Answered:
+    """What the layers on the way and the target's answer images [n, ch, S, S], in one pass."""
+    layers, kept = (*network.way, network.layer), []
+    means: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    for batch in images.split(batch_size):
+        answers = network(unit(batch, network.mean.device))
+        for layer, answer in zip(layers, (*answers.way, answers.target), strict=True):
+            activation = as_maps(answer, layer, network.prefix_tokens).float()
+            means[layer].append(activation.flatten(2).mean(dim=2).cpu())
+        if maps:
+            kept.append(activation.cpu())  # the target's is the last
+    together = {layer: torch.cat(parts) for layer, parts in means.items()}
+    return _Answered(torch.cat(kept) if maps else torch.empty(0), together)
 
 
 @torch.no_grad()
@@ -174,13 +170,13 @@ def measure(
     fidelity (with `pooled`, the same on the means over the map), selectivity, retrieval, diversity (None for a single
     facet), naturalness.tv (total variation over the mean of the facet's photographs': 1 is as smooth as they are; None
     where they are flat), naturalness.spectrum (see `spectral_distance`), copy (see `likeness.copy`, of
-    `broad_structure`), path (see `likeness.path`; `mean`, and each of the `layers`), and transfer where other networks
-    are given (the first one's figures by their plain names; of several each one's under `networks`). `measures` are the
-    user's own, under their names; ValueError where one does not give C numbers. `way`: of `on_the_way`, which is found
-    at the target's layer alone where there is none.
+    `broad_structure`), path (see `likeness.path`; at the `target`'s layer, over all layers on the way as `mean`, each
+    of the `layers`), and transfer where other networks are given (the first one's figures by their plain names; of
+    several each one's under `networks`). `measures` are the user's own, under their names; ValueError where one does
+    not give C numbers. `way`: of `on_the_way` of the same network, found here for None; empty, there is no path.
     """
-    prepared = prepare(network, targets.layer)
-    v = _target_maps(prepared, images, batch_size)
+    prepared = _up_to_the_target(network, targets)
+    v, drawn = _answered(prepared, images, batch_size, maps=True)
     way = on_the_way(prepared, targets, batch_size=batch_size) if way is None else way
     top, t_top = take_channels(v, targets.channels), take_channels(targets.maps, targets.channels)
     means, t_means = top.mean(dim=(2, 3), keepdim=True), t_top.mean(dim=(2, 3), keepdim=True)
@@ -198,7 +194,9 @@ def measure(
         "copy": copy(broad_structure(images), _photographs_from_afar(targets)),
     }
     if way:
-        figures["path"] = _path(network, targets, images, v, way, batch_size)
+        layers, mean = path([drawn[layer] for layer, _ in way], [photographs for _, photographs in way])
+        at = dict(zip([layer for layer, _ in way], layers, strict=True))
+        figures["path"] = {"target": at[targets.layer], "mean": mean, "layers": at}
     for name, metric in (measures or {}).items():
         figures[name] = own_measure(name, metric, images, v, targets)
     if references:
@@ -213,24 +211,6 @@ def measure(
 def _photographs_from_afar(targets: FacetTargets) -> Tensor:
     """[C, N, ch·32²], a facet at a time: as floats they are four times as large."""
     return torch.stack([broad_structure(facet.float() / 255) for facet in targets.photographs])
-
-
-def _path(
-    network: Network | PreparedNetwork,
-    targets: FacetTargets,
-    images: Tensor,
-    v: Tensor,
-    way: Sequence[OnTheWay],
-    batch_size: int,
-) -> Figures:
-    drawn = [
-        v.flatten(2).mean(dim=2)
-        if layer == targets.layer
-        else channel_means(network, targets.layer, layer, images, batch_size)
-        for layer, _ in way
-    ]
-    layers, mean = path(drawn, [photographs for _, photographs in way])
-    return {"mean": mean, "layers": dict(zip([layer for layer, _ in way], layers, strict=True))}
 
 
 def own_measure(name: str, metric: Metric, images: Tensor, v: Tensor, targets: FacetTargets) -> Tensor:

@@ -74,9 +74,9 @@ class Visualization:
     targets: FacetTargets  # what was drawn
     fit: Fit  # the optimisation: history, snapshots, seconds
     title: str  # network and layer, in one line
-    # What each judge sees of the pictures, [C, D] under transfer.NAME (see `judge_features`), and pixels, [C, ch·32²]
-    # (see `broad_structure`): by it a sweep says whether a setting shows.
-    features: Mapping[str, Tensor] = field(default_factory=dict)
+    # What each judge sees of the pictures (see `judge_features`), and the pixels (see `broad_structure`): by it a sweep
+    # says whether a setting shows.
+    features: Mapping[str, Tensor] = field(default_factory=dict)  # transfer.NAME [C, D], pixels [C, ch·32²]
 
     def save(self, path: str | os.PathLike[str], config: str | None = None) -> Path:
         """Write the run folder `path`; metrics.json, last, makes it whole.

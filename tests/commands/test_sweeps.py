@@ -62,7 +62,7 @@ def test_every_cell_has_a_folder_of_its_own_and_a_place_in_the_summary(grid):
         assert [row["fidelity.cosine"] for row in rows] == [facet["fidelity"]["cosine"] for facet in found["facets"]]
         assert all((folder / row["path"] / "visualization.png").is_file() for row in rows)
         status = read_status(cell)
-        assert status.measure == found["summary"]["path"]["mean"]
+        assert status.measure == found["summary"]["path"]["target"]
         assert f"k={status.overrides[2][2:]}" in name
     assert "4 cells: 4 completed" in done.stdout
     assert f"{folder}/gallery.html" in done.stdout
@@ -310,13 +310,13 @@ def test_cells_of_unlike_k_are_ranked_by_what_k_does_not_decide(tmp_path):
         ]
 
     none = SweepStatus(tmp_path, ())
-    judged = rows("transfer.gain", "transfer.cosine", "path.mean", "fidelity.cosine", "selectivity", k=[4, 16])
+    judged = rows("transfer.gain", "transfer.cosine", "path.target", "fidelity.cosine", "selectivity", k=[4, 16])
     assert pick_measure(judged, None) == "transfer.gain"
     assert remarks(none, judged, "transfer.gain") == []
     [line] = remarks(none, judged, "fidelity.cosine")
     assert line == "fidelity.cosine depends on k whatever is drawn: compare cells of one k, or by measure=transfer.gain"
-    assert pick_measure(rows("path.mean", "fidelity.cosine", k=[4, 16]), None) == "path.mean"
-    assert remarks(none, rows("path.mean", "fidelity.cosine", k=[4, 4]), "fidelity.cosine") == []
+    assert pick_measure(rows("path.target", "fidelity.cosine", k=[4, 16]), None) == "path.target"
+    assert remarks(none, rows("path.target", "fidelity.cosine", k=[4, 4]), "fidelity.cosine") == []
     alone = rows("fidelity.cosine", k=[4, 16])  # of one facet
     assert pick_measure(alone, None) == "fidelity.cosine"
     assert remarks(none, alone, "fidelity.cosine")[0].endswith("compare cells of one k")

@@ -39,7 +39,7 @@ def test_what_is_usual_is_the_first_that_every_cell_has():
     assert usual([]) == "fidelity.cosine"
     assert usual([USUAL, USUAL]) == "transfer.gain"
     assert usual([USUAL, USUAL[1:]]) == "transfer.cosine"
-    assert usual([USUAL, USUAL[2:]]) == "path.mean"
+    assert usual([USUAL, USUAL[2:]]) == "path.target"
     assert not any(MEASURES[name].falls_with for name in USUAL[:3])  # neither k nor C decides who is first
     assert set(USUAL) <= set(RANKED)
 

@@ -10,7 +10,6 @@ from mindseye.networks.preparing import prepare
 from mindseye.results.likeness import centred_cosine, retrieval
 from mindseye.results.metrics import (
     adjusted_rand_index,
-    channel_means,
     diversity,
     fidelity,
     log_spectrum,
@@ -144,27 +143,27 @@ def test_a_single_photograph_s_facet_is_met_by_that_photograph(network, targets)
         assert row["fidelity"]["pooled"]["magnitude"] == pytest.approx(1, abs=1e-4)
 
 
-def test_the_way_is_looked_at_layer_by_layer_and_ends_at_the_target(network, targets):
-    way = on_the_way(network, targets, ["layer1.0", "layer2.0", targets.layer])
+def test_the_way_is_what_the_network_records_and_ends_at_the_target(network, targets):
+    prepared = prepare(network, targets.layer, way=("layer1.0", "layer2.0"))
+    way = on_the_way(prepared, targets, batch_size=5)
     assert [layer for layer, _ in way] == ["layer1.0", "layer2.0", targets.layer]
     images = targets.photographs[1].float() / 255
     for layer, photographs in way:
         assert photographs.shape[:2] == targets.chosen.shape
-        expected = prepare(network, layer)(images)[0].flatten(2).mean(dim=2)
+        expected = prepare(network, layer)(images).target.flatten(2).mean(dim=2)
         assert torch.allclose(photographs[1], expected, atol=1e-5)
-    prepared = prepare(network, targets.layer)
-    assert torch.allclose(channel_means(prepared, targets.layer, targets.layer, images), way[2].photographs[1])
-    with pytest.raises(ValueError, match=r"prepared for .*, not layer1\.0: give the network itself"):
-        on_the_way(prepared, targets, ["layer1.0"])
-    [row, *_] = measure(network, targets, targets.nearest(), way=way)
-    assert list(row["path"]["layers"]) == ["layer1.0", "layer2.0", targets.layer]
-    assert row["path"]["layers"][targets.layer] > 1  # itself among the facet's photographs
+    for row in measure(prepared, targets, targets.nearest()):
+        assert list(row["path"]["layers"]) == ["layer1.0", "layer2.0", targets.layer]
+        assert row["path"]["target"] == row["path"]["layers"][targets.layer] > 1  # among the facet's photographs
+    known = [layer for layer, _ in on_the_way(network, targets)]  # of a whole network those that the targets know
+    assert known == [one.layer for one in targets.way[1:]] + [targets.layer]
+    assert [layer for layer, _ in on_the_way(prepare(network, targets.layer), targets)] == [targets.layer]
 
 
 def test_a_facet_s_photographs_lie_farther_on_its_way_than_another_s(network, targets):
     own = targets.photographs[:, 2].float().div(255)
     others = own.roll(1, dims=0)
-    ours, theirs = (summarise(measure(network, targets, images))["path"]["mean"] for images in (own, others))
+    ours, theirs = (summarise(measure(network, targets, images))["path"]["target"] for images in (own, others))
     assert ours > max(0.9, theirs + 0.5)
 
 
