@@ -128,8 +128,9 @@ class FacetTargets:
             expected = said.pop("content_hash")
             skipped = tuple(SkippedFile(**entry) for entry in said.pop("skipped"))
             paths, held_out = tuple(said.pop("paths")), tuple(said.pop("held_out", ()))
+            kinds = ("mean", "std", "quantiles")
             way = tuple(
-                WayStatistics(layer, **{name: tensors.pop(f"way.{place}.{name}") for name in ("mean", "std", "quantiles")})
+                WayStatistics(layer, *(tensors.pop(f"way.{place}.{kind}") for kind in kinds))
                 for place, layer in enumerate(said.pop("way", ()))
             )
             targets = cls(**tensors, skipped=skipped, paths=paths, held_out=held_out, way=way, **said)

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 QUANTILES = 64  # of a channel's values
-MOST_POSITIONS = 4096  # of a map that quantiles are taken of; larger maps are read at every second, third, … row and column
+# Of a map that quantiles are taken of; larger maps are read at every second, third, … row and column.
+MOST_POSITIONS = 4096
 SMALLEST_VARIANCE = 1e-12
 IMAGE = "image"  # the layer before all layers: the picture itself
 

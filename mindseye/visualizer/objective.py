@@ -6,7 +6,7 @@ a_{i−1} = activation of the previous layer.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
 
 import torch
@@ -59,7 +59,7 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerms:
-    """Every term of the loss, each [c], before its weight; `total` is their weighted sum. One that is not there is None."""
+    """Every term of the loss, each [c], before its weight, or None; `total` is their weighted sum."""
 
     dm: Tensor | None = None  # DM, the activation that is maximised
     mdist: Tensor | None = None  # the distance to the target, before the robust loss
@@ -73,7 +73,7 @@ class LossTerms:
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The names in order."""
-        return tuple(field.name for field in fields(cls))
+        return tuple(term.name for term in fields(cls))
 
     def stacked(self) -> Tensor:
         """All terms without their graph, 0 where there is none: [terms, c]."""
@@ -182,7 +182,7 @@ class Objective:
     strength: float = 4.0
     penalty: float = 1.0
     tv: float = 3.0
-    matching: Matching = Matching()
+    matching: Matching = field(default_factory=Matching)
     match: Match = "cosine"
     distance: Distance = "relative"
     gain: float = 1.0
@@ -204,7 +204,7 @@ class Objective:
             raise ValueError(f"objective.matching={self.matching}: a Matching, or objective.matching.weight=0 for none")
         if self.dm == 0 and self.ad == 0 and self.matching.weight == 0:
             raise ValueError(
-                "objective.dm, objective.ad and objective.matching.weight are 0: nothing would be drawn; keep one of them"
+                "objective.dm, objective.ad and objective.matching.weight are all 0: nothing would be drawn; keep one"
             )
         if self.distance == "elementwise" and not self.pooled:
             raise ValueError("objective.distance=elementwise is over channels, so it needs objective.pooled=true")

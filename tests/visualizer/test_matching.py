@@ -26,7 +26,7 @@ def test_a_picture_answered_as_the_photographs_is_at_distance_nothing(form):
 
 
 def test_moments_by_hand():
-    """One channel: photographs μ = 1, σ = 2, a picture of 4 and 0, which has mean 2 and deviation 2: (1 + 0)/(1 + 2)."""
+    """One channel: photographs of μ = 1, σ = 2; a picture of 4 and 0 has mean 2, deviation 2: (1 + 0)/(1 + 2)."""
     reference = WayStatistics("layer", torch.tensor([[1.0]]), torch.tensor([[2.0]]), torch.zeros(1, 1, 4))
     picture = torch.tensor([4.0, 0.0, 4.0, 0.0]).reshape(1, 1, 2, 2)
     assert moments_distance(picture, reference).item() == pytest.approx(1 / 3, abs=1e-5)

@@ -83,7 +83,8 @@ def test_norms_of_terms_whose_gradients_are_known():
     total = -2 * dm + 3 * ad + 5 * constant + tv
     norms = gradient_norms(LossTerms(dm=dm, ad=ad, penalty=constant, tv=tv, total=total), weights, images)
     found = dict(zip(GRADIENTS, norms.tolist(), strict=False))
-    assert found == {"dm": [2, 2], "ad": [15, 6], "strength": [0, 0], "matching": [0, 0], "penalty": [0, 0], "tv": [0, 0]}
+    assert (found.pop("dm"), found.pop("ad")) == ([2, 2], [15, 6])
+    assert set(map(tuple, found.values())) == {(0, 0)}
 
 
 @pytest.mark.parametrize("objective", [Objective(), Objective(channels="every_facet", penalty=2.0)])
