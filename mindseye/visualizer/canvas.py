@@ -7,7 +7,7 @@ which work on pictures, work on every canvas.
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,8 @@ from mindseye.visualizer.filters import gaussian_blur
 
 Init = Literal["facet", "sketch", "noise"]
 SKETCH = 3.0  # cycles per image: the standard deviation, in frequency, of the low-pass that leaves a sketch of a blend
+NATURAL = 0.5  # share of the photographs' deviation that noise starts with
+STEEP, FAINTEST = 1.4, 1e-2  # the power of 1/f, and the share of it, that the photographs' spectrum is never below
 STEEPEST = 5.0  # decay: above, fine detail is scaled below what float32 tells from nothing
 MARGIN = 0.02  # images are kept this far inside 0..1 before the logit, whose slope has no bound at 0 and 1
 
@@ -214,12 +216,14 @@ def spectral_amplitude(side: int, decay: float) -> Tensor:
 
 
 class FourierCanvas(_SpectralCanvas):
-    """A scaled spectrum of decorrelated logits (Olah et al., Feature Visualization, 2017), in the photographs' colours.
+    """A spectrum of decorrelated logits, scaled as that of the photographs (after Olah et al., Feature Visualization,
+    2017, who scale by 1/f). One unit of a coefficient is what photographs vary by at its frequency.
 
-    initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1, for their colours.
-    decay: the power of 1/f that coefficients are scaled by, 0 to 5; photographs' own is near 1, a larger one prefers
-    broad forms. decorrelate: mix the channels by the square root of the covariance of the photographs' logits, so that
-    one step changes colours as photographs vary. init, cycles, seed: see `first_images`. Raises ValueError.
+    initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1, for their colours
+    and their spectrum. decay: None scales each coefficient by its root mean square over the photographs; a number, 0 to
+    5, by 1/f^decay. decorrelate: mix the channels by the square root of the covariance of the photographs' logits, so
+    that one step changes colours as photographs vary. init, cycles, seed: see `first_images`; `noise` starts from
+    coefficients drawn with NATURAL times the photographs' deviation. Raises ValueError.
     """
 
     per_facet = ("spectrum",)
@@ -229,19 +233,26 @@ class FourierCanvas(_SpectralCanvas):
         initial: Tensor,
         photographs: Tensor,
         *,
-        decay: float = 1.4,
+        decay: float | None = None,
         decorrelate: bool = True,
-        init: Init = "facet",
+        init: Init = "sketch",
         cycles: float = SKETCH,
         seed: int = 0,
     ) -> None:
-        if not 0 <= decay <= STEEPEST:
-            raise ValueError(f"canvas.decay={decay}: 0 to {STEEPEST:g} is right; photographs' own is near 1")
+        if decay is not None and not 0 <= decay <= STEEPEST:
+            raise ValueError(f"canvas.decay={decay}: 0 to {STEEPEST:g}, or null for the photographs' own spectrum")
         ch = initial.shape[1]
         colours = ColourStatistics.of(photographs.flatten(0, 1)) if decorrelate else ColourStatistics.plain(ch)
-        super().__init__(tuple(initial.shape), colours, decay)
-        spectrum = self.to_spectrum(self.unsquash(first_images(initial, photographs, init, seed, cycles)))
-        self.spectrum = nn.Parameter(torch.view_as_real(spectrum / self.amplitude).contiguous())
+        super().__init__(tuple(initial.shape), colours, STEEP if decay is None else decay)
+        if decay is None:
+            self.amplitude = photographs_amplitude([self.to_spectrum(self.unsquash(facet)) for facet in photographs])
+        first = first_images(initial, photographs, init, seed, cycles)
+        spectrum = torch.view_as_real(self.to_spectrum(self.unsquash(first)) / self.amplitude).contiguous()
+        if init == "noise":
+            for c in range(len(spectrum)):
+                generator = torch.Generator().manual_seed(seed * 1_000_003 + c)
+                spectrum[c] = NATURAL * torch.randn(spectrum.shape[1:], generator=generator)
+        self.spectrum = nn.Parameter(spectrum)
 
     def latent(self, facets: slice = slice(None)) -> Tensor:
         return self.from_spectrum(torch.view_as_complex(self.spectrum[facets]) * self.amplitude)
@@ -249,6 +260,18 @@ class FourierCanvas(_SpectralCanvas):
     @torch.no_grad()
     def set_latent_(self, latent: Tensor) -> None:
         self.spectrum.copy_(torch.view_as_real(self.to_spectrum(latent) / self.amplitude))
+
+
+def photographs_amplitude(spectra: Sequence[Tensor]) -> Tensor:
+    """By how much photographs vary at each frequency: complex spectra [N, ch, S, S//2 + 1], several -> [S, S//2 + 1].
+
+    The root mean square over photographs and channels, of the real or the imaginary part, so that unit normal
+    coefficients have the photographs' power. At least FAINTEST of a 1/f^STEEP spectrum of unit variance, since flat
+    photographs have none, and every detail must stay drawable.
+    """
+    power = torch.stack([spectrum.abs().square().mean(dim=(0, 1)) for spectrum in spectra]).mean(dim=0) / 2
+    S = power.shape[0]
+    return power.sqrt().clamp(min=FAINTEST * spectral_amplitude(S, STEEP).to(power.device))
 
 
 class MacoCanvas(_SpectralCanvas):
