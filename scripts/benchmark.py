@@ -407,7 +407,7 @@ def plain_loop(network: Network, targets: FacetTargets, device: torch.device) ->
                 references=references,
                 facets=everything,
                 adaptive=adaptive,
-                lam=now["penalty"],
+                now=now,
             )
         )
         terms.total.sum().backward()

@@ -165,11 +165,11 @@ class FacetVisualizer(pl.LightningModule):
                         references=batch.way,
                         facets=facets,
                         adaptive=self.adaptive,
-                        lam=self.now["penalty"],
+                        now=self.now,
                     )
                 )
                 if looks:
-                    weights = self.objective.weights(self.now["penalty"], self.facets)
+                    weights = self.objective.weights(self.now, self.facets)
                     alone = gradient_norms(loss, weights, images)
                     images.retain_grad()
                 self.manual_backward(loss.total.sum())

@@ -40,7 +40,7 @@ class Seen:
     references: tuple[WayStatistics, ...]  # of all facets: how their photographs are answered on the way
     facets: slice  # which of the C are at hand
     adaptive: AdaptiveDistance  # (r, b) of all facets
-    lam: float  # λ at this step
+    now: Mapping[str, float]  # the scheduled values of this step by name, see `Schedules`; λ is `penalty`
 
     @property
     def target(self) -> Tensor:
@@ -99,8 +99,8 @@ class LossFunction(Protocol):
     def adaptive_distance(self, facets: int) -> AdaptiveDistance:
         """The (r, b) it starts with, for so many facets; `AdaptiveDistance(facets, trainable=False)` where unused."""
 
-    def weights(self, lam: float, facets: int) -> dict[str, float]:
-        """By what the terms are multiplied in the total, for λ = `lam` and C = `facets`; 0, or no key, is off.
+    def weights(self, now: Mapping[str, float], facets: int) -> dict[str, float]:
+        """By what the terms are multiplied in the total, for a step's scheduled values and C = `facets`; 0 is off.
 
         `gradient_norms` takes each weighted term's own gradient by it.
         """
@@ -184,7 +184,7 @@ class Objective:
 
     dm: float = 8.0
     ad: float = 1.0
-    strength: float = 4.0
+    strength: float = 10.0
     penalty: float = 1.0
     tv: float = 3.0
     matching: Matching = field(default_factory=Matching)
@@ -218,15 +218,15 @@ class Objective:
         """The (r, b) that this objective starts with, for so many facets."""
         return AdaptiveDistance(facets, scale=self.r, shape=self.b, trainable=self.adaptive == "trained")
 
-    def weights(self, lam: float, facets: int) -> dict[str, float]:
-        """What each term is multiplied by in the total, for λ = `lam` and C = `facets`: a sign, a weight, a count."""
+    def weights(self, now: Mapping[str, float], facets: int) -> dict[str, float]:
+        """What each term is multiplied by in the total: a sign, a weight, a scheduled value, a count of C = `facets`."""
         times = 1 if self.channels == "own" else facets**2
         return {
             "dm": -self.dm,
             "ad": times * self.ad,
             "strength": self.strength,
-            "matching": self.matching.weight,
-            "penalty": times * self.penalty * lam,
+            "matching": self.matching.weight * now["matching"],
+            "penalty": times * self.penalty * now["penalty"],
             "tv": self.tv,
         }
 
@@ -254,7 +254,7 @@ class Objective:
             "dm": dm, "mdist": mdist, "ad": ad, "strength": strong, "matching": matching, "penalty": penalty,
             "tv": total_variation(images),
         }  # fmt: skip
-        weights = self.weights(seen.lam, len(seen.targets))
+        weights = self.weights(seen.now, len(seen.targets))
         total = torch.stack([weight * terms[name] for name, weight in weights.items() if weight]).sum(dim=0)
         terms["total"] = total
         return LossTerms(**{name: term[:1] if alone else term for name, term in terms.items()})

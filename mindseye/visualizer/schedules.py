@@ -39,22 +39,25 @@ class Linear:
 
 @dataclass(frozen=True)
 class Schedules:
-    """The five that the paper lets fall, and the strength of the random views.
+    """The five that the paper lets fall, the strength of the random views, and how strongly layers are matched.
 
     Lengths are fractions of the image's side, so they mean the same at any size.
 
     lr: learning rate of the image. penalty: λ of Eq. 4. mask_sigma: standard deviation of the centre mask.
     blur_sigma: standard deviation of the Gaussian blur. denoise_weight: the weight of the image against its total
     variation, times the side (1024 is a weight of 2 at 512 pixels; a smaller one denoises more). views: how much of
-    the ranges in Transformations, and of its noise, is used, 0 to 1.
+    the ranges in Transformations, and of its noise, is used, 0 to 1. matching: the share of `Matching.weight` that
+    counts, 0 to 1: much at first, when it is decided by which of many ways the layer is to answer, less when that
+    answer is made exact.
     """
 
-    lr: Linear = Linear(0.015, 0.005)
+    lr: Linear = Linear(0.1, 0.005)
     penalty: Linear = Linear(1e-3, 1e-4)
     mask_sigma: Linear = Linear(0.5, 0.4)
     blur_sigma: Linear = Linear(0.002, 0.0005)
     denoise_weight: Linear = Linear(10240.0, 40960.0)
     views: Linear = Linear(1.0, 0.0, until=0.9)
+    matching: Linear = Linear(1.0, 0.2)
 
     def __post_init__(self) -> None:
         for name, linear in vars(self).items():
@@ -68,6 +71,8 @@ class Schedules:
                 )
         if max(self.views.start, self.views.end) > 1:
             raise ValueError("schedule.views: start and end are 0 to 1, shares of the ranges in transformations")
+        if max(self.matching.start, self.matching.end) > 1:
+            raise ValueError("schedule.matching: start and end are 0 to 1, shares of objective.matching.weight")
         for name in ("mask_sigma", "blur_sigma", "denoise_weight"):
             linear = vars(self)[name]
             if linear.start == 0 or linear.end == 0:

@@ -20,7 +20,7 @@ class Transformations:
     jitter: float = 0.05
     scale: float = 0.2
     rotation: float = 10.0
-    noise: float = 0.04
+    noise: float = 0.0
     every: int = 1
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from mindseye.facets.targets import photographs_strength
 from mindseye.facets.way_statistics import joined, of_photographs
 from mindseye.visualizer.distance import negative_log_likelihood
 from mindseye.visualizer.matching import Matching
@@ -10,6 +11,7 @@ from mindseye.visualizer.objective import (
     LossTerms,
     Objective,
     Seen,
+    as_strong,
     cosine,
     dot_product,
     dot_product_cosine,
@@ -33,7 +35,10 @@ def case(C=3, D=6, k=2, side=4, seed=0):
 
 
 def evaluate(objective, a, previous, images, t, top_k, facets=ALL, lam=0.01, references=None):
-    """The previous layer stands for the one on the way, too; its photographs' statistics are those of other numbers."""
+    """The previous layer stands for the one on the way, too; its photographs' statistics are those of other numbers.
+
+    The photographs are as strong as the target, as where there is but one.
+    """
     if references is None:
         generator = torch.Generator().manual_seed(7)
         other = torch.randn(len(t), 4, *previous.shape[1:], generator=generator)
@@ -45,11 +50,12 @@ def evaluate(objective, a, previous, images, t, top_k, facets=ALL, lam=0.01, ref
             way=(previous[facets],),
             images=images[facets],
             targets=t,
+            strengths=take_channels(t, top_k).flatten(1).norm(dim=1),
             channels=top_k,
             references=references,
             facets=facets,
             adaptive=objective.adaptive_distance(len(t)),
-            lam=lam,
+            now={"penalty": lam, "matching": 1.0},
         )
     )
 
@@ -179,11 +185,24 @@ def test_matching_has_its_weight_in_the_total(form):
     assert torch.allclose(totals[2] - totals[1], totals[1] - totals[0], atol=1e-5)
 
 
-def test_strength_is_nothing_at_gain_times_the_target_and_counts_too_weak_as_too_strong():
-    t = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)) - 0.3  # signed, as many layers are
-    assert strength(2.0 * t, t, 2.0).tolist() == pytest.approx([0, 0], abs=1e-10)
-    assert strength(4.0 * t, t, 2.0).tolist() == pytest.approx([math.log(2) ** 2] * 2, rel=1e-5)
-    assert strength(1.0 * t, t, 2.0).tolist() == pytest.approx([math.log(2) ** 2] * 2, rel=1e-5)
+def test_strength_is_nothing_at_gain_times_the_photographs_and_counts_too_weak_as_too_strong():
+    a = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)) - 0.3  # signed, as many layers are
+    norms = a.flatten(1).norm(dim=1)
+    assert strength(2.0 * a, norms, 2.0).tolist() == pytest.approx([0, 0], abs=1e-10)
+    assert strength(4.0 * a, norms, 2.0).tolist() == pytest.approx([math.log(2) ** 2] * 2, rel=1e-5)
+    assert strength(1.0 * a, norms, 2.0).tolist() == pytest.approx([math.log(2) ** 2] * 2, rel=1e-5)
+
+
+def test_the_distance_is_to_a_target_as_strong_as_the_photographs():
+    """Two photographs that are strong in different places: their blend is weaker than either, by √2."""
+    a = torch.zeros(2, 1, 2, 2)
+    a[0, 0, 0, 0] = a[1, 0, 1, 1] = 4.0
+    t = a.mean(dim=0, keepdim=True)
+    power = a.square().mean(dim=(2, 3)).mean(dim=0, keepdim=True)
+    photographed = photographs_strength(power, torch.tensor([[0]]), 4)
+    assert photographed.item() == pytest.approx(4.0)
+    assert t.norm().item() == pytest.approx(4 / math.sqrt(2))
+    assert as_strong(t, photographed).norm().item() == pytest.approx(4.0)
 
 
 def test_an_objective_of_one_s_own_needs_to_say_no_more_than_its_total():
