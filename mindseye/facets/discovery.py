@@ -13,12 +13,13 @@ from torch import Tensor
 from mindseye.facets.cache import Cache
 from mindseye.facets.clarity import clarity, redundancy
 from mindseye.facets.clusters import Clustering, means_of
+from mindseye.facets.decoding import UnreadablePhotograph
 from mindseye.facets.embedding import Method, Stage, pick_method
 from mindseye.facets.firmness import STAYS
 from mindseye.facets.full_float32 import full_float32
 from mindseye.facets.grouping import GroupingSettings, group_photographs, recall
 from mindseye.facets.number import MOST_KINDS
-from mindseye.facets.photographs import Photographs, UnreadablePhotograph, printable
+from mindseye.facets.photographs import Photographs, printable
 from mindseye.facets.survey import (
     Progress,
     Survey,
@@ -257,10 +258,14 @@ def discover_facets(
         cache = None
     levels = int(images.amax()) - int(images.amin()) + 1
     if levels < FEW_LEVELS:
+        black, white = photographs.black, photographs.white
         log.warning(
-            "the photographs use %d of 256 levels of brightness, and the network sees no finer ones: raw counts need "
-            "images.black and images.white, the values in the files that become 0 and 1",
+            "the photographs use %d of 256 levels of brightness%s",
             levels,
+            ", and the network sees no finer ones: raw counts need images.black and images.white, the values in the "
+            "files that become 0 and 1"
+            if black is None
+            else f" between images.black={black:g} and images.white={white:g}: nearer to their counts, there are more",
         )
     maps, power, maps_recalled = _target_maps(network, seen, images, chosen, weights, cache)
     between, way_recalled = _way_statistics(network, seen, images, chosen, weights, cache)

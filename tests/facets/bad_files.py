@@ -72,7 +72,7 @@ def build(root, *, special=True, deep=1):
     _bombs(put)
     for name in NAMES:
         put(f"names/{name}.png", whole["png"], "good", GREY)
-    put("names/no suffix", whole["png"], "hidden")
+    put("names/no suffix", whole["png"], "bad")
     put("names/.hidden.png", whole["png"], "hidden")
     if special:
         _special(root, whole["png"], found)
