@@ -19,7 +19,7 @@ from mindseye.facets.firmness import STAYS
 from mindseye.facets.full_float32 import full_float32
 from mindseye.facets.grouping import GroupingSettings, group_photographs, recall
 from mindseye.facets.number import MOST_KINDS
-from mindseye.facets.photographs import Photographs, printable
+from mindseye.facets.photographs import Photographs
 from mindseye.facets.survey import (
     Progress,
     Survey,
@@ -32,6 +32,7 @@ from mindseye.facets.survey import (
 )
 from mindseye.facets.targets import FacetTargets, top_channels
 from mindseye.facets.way_statistics import IMAGE, WayStatistics, joined, moments, of_photographs
+from mindseye.files import printable
 from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
@@ -100,6 +101,8 @@ def facet_weights(
         gamma = 1e-5 if gamma is None else gamma
     else:
         raise ValueError(f"facets.weighting={weighting}: calibrated or published is right")
+    if not gamma > 0:
+        raise ValueError(f"facets.gamma={gamma}: a number above 0 is right")
     exponents = 1 / (distances.double() + gamma)
     if effective is None:
         return torch.softmax(exponents, dim=1).float()

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mindseye.facets.decoding import UnreadablePhotograph, read_photograph, suffixes
 from mindseye.facets.pictures import inline_png, strip
+from mindseye.files import printable
 
 SHOWN = 8  # photographs in a notebook
 FEWEST_FOR_WORKERS = 500  # below this a folder is read before workers would have started to pay
@@ -80,15 +81,6 @@ class SkippedFile:
     def shown(self) -> str:
         """The path in one line that can be printed, whatever bytes and line breaks the name has."""
         return printable(self.path)
-
-
-def printable(name: str) -> str:
-    r"""A file's name as it is where it can be printed, else in quotes with escapes.
-
-    >>> printable("a b.png"), printable("a\nb.png")
-    ('a b.png', "'a\\nb.png'")
-    """
-    return name if name.isprintable() else ascii(name)
 
 
 @dataclass(frozen=True)
@@ -289,7 +281,7 @@ def load_photographs(
             f"images.black={black} and images.white={white}: two different numbers, the values in the files that "
             "become 0 and 1, or neither is right"
         )
-    paths, skipped, left_out = _list_files(folder)
+    paths, skipped, left_out = list_photographs(folder)
     if left_out:
         more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
         log.warning(
@@ -314,7 +306,7 @@ def photograph_folder(root: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _list_files(root: Path) -> tuple[list[str], list[SkippedFile], list[str]]:
+def list_photographs(root: Path) -> tuple[list[str], list[SkippedFile], list[str]]:
     """(files to be read, files that cannot be, folders and files that are left out), all relative to root."""
     paths: list[str] = []
     skipped: list[SkippedFile] = []

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from mindseye.facets.cache import Cache
 from mindseye.facets.decoding import UnreadablePhotograph, read_photograph
 from mindseye.facets.full_float32 import full_float32
-from mindseye.facets.photographs import Photographs, SkippedFile, printable
+from mindseye.facets.photographs import Photographs, SkippedFile
+from mindseye.files import printable
 from mindseye.networks.maps import as_maps
 from mindseye.networks.merging import MergedNetwork, merge, share_weights
 from mindseye.networks.network import Network
