@@ -261,12 +261,13 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(near[:3])}?" if near else ""
 
 
-def quoted(word: str) -> str:
+def quoted(word: str, *, sweeps: bool = True) -> str:
     """An override with what Hydra's grammar would read otherwise, or not at all, in quotes.
 
     Number-like names of layers: one may be called 6.20, which YAML reads as 6.2. And the paths of files, which may hold
     any character. What a comma parts may be values of a sweep, each a path, unless there is a file or folder of the
-    whole name, or the key is one of Hydra's own folders; what looks like choice(…) needs quotes of its own.
+    whole name, the key is one of Hydra's own folders, or the command has no sweeps; what looks like choice(…) needs
+    quotes of its own.
 
     >>> quoted("images.root=~/my photos"), quoted("images.root=a,b"), quoted("images.root='a b'")
     ("images.root='~/my photos'", 'images.root=a,b', "images.root='a b'")
@@ -276,7 +277,8 @@ def quoted(word: str) -> str:
     key, _, path = word.partition("=")
     settled = re.match(r"['\"\[{]|\w+\(", path) or ("," in path and re.search(r"['\"]|\\,", path))
     if PATHS.fullmatch(key) and not settled:
-        whole = "," not in path or ONE_PATH.fullmatch(key) or os.path.exists(os.path.expanduser(path))
+        there = any(os.path.exists(os.path.expanduser(name)) for name in (path, path.rpartition(":")[0]) if name)
+        whole = not sweeps or "," not in path or ONE_PATH.fullmatch(key) or there
         return f"{key}={','.join(map(_quoted_path, [path] if whole else path.split(',')))}"
     found = re.fullmatch(r"(\+{0,2}(?:layer|previous|transfer\.\w+\.layer)=)(.+)", word)
     if not found:

@@ -65,6 +65,8 @@ OF_THE_SYSTEM = frozenset(
     {"@eadir", "#recycle", "@recycle", "@recently-snapshot", "@thumb", "$recycle.bin", "__macosx", "lost+found",
      "system volume information"}
 )  # fmt: skip
+_WANDB_RUN = re.compile(r"(offline-)?run-\d{8}_\d{6}-")
+_FIGURE = re.compile(r"fig[1-4]_\w+")  # of `mindseye figures --out`, each as PDF and as PNG
 MOST_MANIFEST = 256 << 20  # bytes of a sweep's manifest.json
 
 Batch = tuple[list[int], Tensor, list["SkippedFile"]]
@@ -337,6 +339,8 @@ def list_photographs(root: Path) -> tuple[list[str], list[SkippedFile], list[str
                 continue
             ours = {name for name in (*folders, *files) if name in OF_A_RUN or name == SHEET}
         ours |= {name for name in folders if name.lower() in OF_THE_SYSTEM}
+        stems = {name[:-4] for name in files if name.endswith(".pdf") and _FIGURE.match(name)}
+        ours |= {f"{stem}.png" for stem in stems} & set(files) | {f"{stem}.pdf" for stem in stems}
         left_out += [os.path.relpath(os.path.join(folder, name), root) for name in ours]
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in ours)
         for name in sorted(files):
@@ -365,10 +369,12 @@ def list_photographs(root: Path) -> tuple[list[str], list[SkippedFile], list[str
 
 
 def _made_here(folder: str, folders: set[str], files: set[str]) -> bool:
-    """Whether a folder is a run of mindseye's, also one at work or failed, a sweep, or a copied gallery's of a run."""
+    """Whether a folder is a run of mindseye's, also one at work or failed, a sweep, a copied gallery's, or wandb's."""
     if "status.json" in files and (".hydra" in folders or files & {"run.log", "running.lock", "config.yaml"}):
         return True
     if "facets" in folders and os.path.isfile(os.path.join(folder, "facets", "00", "visualization.png")):
+        return True
+    if os.path.basename(folder) == "wandb" and any(_WANDB_RUN.match(name) for name in folders):
         return True
     if "manifest.json" in files:  # many programs have a file of that name
         try:

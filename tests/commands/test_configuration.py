@@ -24,6 +24,7 @@ from mindseye.commands.configuration import (
     quoted,
 )
 from mindseye.commands.launchers import anchored
+from mindseye.commands.main import main
 from mindseye.facets.discovery import facet_weights
 from mindseye.facets.embedding import embed, pick_method, to_components
 from mindseye.facets.photographs import load_photographs
@@ -338,6 +339,19 @@ def test_the_name_that_a_cell_is_given_may_be_given_back(key):
     assert values_of(quoted(f"{key}={folder}")) == [folder]
     composed = compose([anchored(quoted(f"{key}=/{folder}"))], with_hydra=True)
     assert OmegaConf.select(composed, key) == f"/{folder}"
+
+
+def test_every_command_takes_a_path_as_it_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("k=4,C=2 x").mkdir()
+    Path("k=4,C=2 x/net.py").write_text(
+        "from torch import nn\ndef build(): return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())\n"
+    )
+    words = ["network=callable", "network.target=k=4,C=2 x/net.py:build", "network.mean=[0,0,0]", "network.std=[1,1,1]"]
+    main(["layers", *words])
+    assert "Conv2d" in capsys.readouterr().out
+    main(["cache", f"cache.folder={tmp_path}/k=4,C=2 x/cache"])
+    assert "k=4,C=2 x/cache" in " ".join(capsys.readouterr().out.split())
 
 
 def test_paths_of_a_sweep_are_each_a_path(tmp_path, monkeypatch):

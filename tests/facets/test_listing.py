@@ -163,6 +163,18 @@ def test_what_mindseye_has_made_is_left_out_in_one_line(make, tmp_path, make_run
     assert "outputs/0 and 3 more" in record.getMessage()
 
 
+def test_so_are_what_a_tracker_keeps_and_figures_wherever_they_are_written(place, caplog):
+    """logger.wandb.save_dir and `mindseye figures --out` may name any folder."""
+    add_picture(place, "wandb/offline-run-20261128_104500-0a1b2c3d/files/media/images/facets_1.png")
+    for suffix in ("png", "pdf"):
+        (place / f"fig1_visualizations.{suffix}").write_bytes((place / "mine.png").read_bytes())
+    (place / "fig4_tree.png").write_bytes((place / "mine.png").read_bytes())  # somebody's own
+    found = load_photographs(place, 8)
+    assert (found.paths, found.skipped) == (("fig4_tree.png", "mine.png"), ())
+    [record] = caplog.records
+    assert "and 2 more" in record.getMessage()
+
+
 def test_a_run_written_among_photographs_leaves_them_photographs(place, make_run):
     """hydra.run.dir, or a name given to `Visualization.save`, may be a folder of photographs, the root among them."""
     (place / "class").mkdir()
