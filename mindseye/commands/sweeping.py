@@ -93,8 +93,14 @@ def _to_do(
             f"{folder} was begun with another version of mindseye or its configuration ({begun_with:.8}…): cells that "
             "are completed stay as they are; another hydra.sweep.dir starts anew"
         )
-    _look_at_inputs(folder, cells, retry_changed)
+    changed, said = _changed(folder, cells)
+    if changed and retry_changed:
+        _warn(f"{said}: they are drawn anew")
+        for cell in changed:
+            write_status(folder / cell.folder, RunStatus(overrides=cell.overrides))
     todo = [cell for cell in cells if _is_open(folder, cell, retry_failed)]
+    if changed and todo and not retry_changed:  # else the end says it at once
+        _warn(_stays(said, folder))
     if len(todo) < len(cells):
         log.info("%d of %d cells are done already", len(cells) - len(todo), len(cells))
     if retry_failed:
@@ -111,26 +117,19 @@ def _warn(said: str) -> None:
     print(f"mindseye: {said}", file=sys.stderr)
 
 
-def _look_at_inputs(folder: Path, cells: Sequence[Cell], retry: bool) -> None:
-    """Say in one line which completed cells are of other weights, code or photographs than there are now.
-
-    retry: they are waiting from here on.
-    """
+def _changed(folder: Path, cells: Sequence[Cell]) -> tuple[list[Cell], str]:
+    """Completed cells that are of other weights, code or photographs than there are now, and a line that says so."""
     completed = [cell for cell in cells if read_status(folder / cell.folder).status == "completed"]
     changed = changed_cells(folder, completed)
-    if not changed:
-        return
     names = list(dict.fromkeys(name for others in changed.values() for name in others))
     more = f" and {len(names) - CHANGED} more" if len(names) > CHANGED else ""
     what = f"{len(changed)} of {len(completed)} completed cells are of what has changed since"
     said = f"{what} ({', '.join(map(printable, names[:CHANGED]))}{more})"
-    if not retry:
-        _warn(f"{said} and stay as they are: mindseye sweep resume {folder} --changed draws them anew")
-        return
-    _warn(f"{said}: they are drawn anew")
-    for cell in completed:
-        if cell.id in changed:
-            write_status(folder / cell.folder, RunStatus(overrides=cell.overrides))
+    return [cell for cell in completed if cell.id in changed], said
+
+
+def _stays(said: str, folder: Path) -> str:
+    return f"{said} and stay as they are: mindseye sweep resume {folder} --changed draws them anew"
 
 
 def _interruptible(launcher: Launcher, folder: Path) -> Interruptible:
@@ -294,6 +293,9 @@ class SweepEnd(Callback):
             log.info("no summary", exc_info=True)
             print(f"mindseye: the summary of {folder} could not be written: {one_line(error)}", file=sys.stderr)
         say_failures(sweep)
+        changed, said = _changed(folder, [cell for cell, _ in sweep.cells])
+        if changed:  # perhaps while the sweep ran
+            _warn(_stays(said, folder))
         if sweep.count("failed"):
             raise SystemExit(1)
         if sweep.unfinished() or sweep.count("running"):

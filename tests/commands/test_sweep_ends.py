@@ -1,5 +1,6 @@
 """What a sweep looks at together, and what it compares its cells by: as the cells are set, whatever file sets it."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 from mindseye.commands import visualize
 from mindseye.commands.sweeping import SweepEnd
 from mindseye.commands.visualize import layers_of_the_sweep
+from mindseye.sweeps.inputs import INPUTS, file_sha256
 from mindseye.sweeps.manifest import add_cells
 
 
@@ -64,3 +66,20 @@ def test_the_closing_table_is_by_the_measure_of_the_cells(case, make_run, tmp_pa
     SweepEnd().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
     [heading] = [line for line in capsys.readouterr().out.splitlines() if "seconds" in line]
     assert heading.split() == ["cell", measure, "seconds"]
+
+
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_what_changed_while_a_sweep_ran_is_told_at_its_end(changed, make_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "best.pth").write_text("of the last training")
+    now = file_sha256("best.pth")
+    for number, cell in enumerate(add_cells(tmp_path / "sweep", [("k=4",), ("k=8",)], [], "")):
+        run = make_run(tmp_path / "sweep" / cell.folder, overrides=cell.overrides)
+        metrics = json.loads((run / "metrics.json").read_text())
+        inputs = {"files": {"best.pth": "0" * 64 if number < changed else now}, "photographs": None}
+        (run / "metrics.json").write_text(json.dumps({**metrics, "provenance": {INPUTS: inputs}}))
+    SweepEnd().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "sweep")}}}))
+    told = capsys.readouterr().err
+    expected = f"mindseye: {changed} of 2 completed cells are of what has changed since (best.pth) and stay as they are"
+    assert (expected in told) == bool(changed)
+    assert ("changed since" in told) == bool(changed)
