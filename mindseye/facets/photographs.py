@@ -37,10 +37,9 @@ log = logging.getLogger(__name__)
 # Pictures by their suffix that no decoder here reads: named, where other files (lists, notes) are passed over.
 _OTHERS = """
     .heic .heif .heics .hif .jxl .jxr .wdp .hdp .jls .bpg .flif .exr .hdr .dpx .cin .pam .mng .jng .xcf .kra .svg
-    .svgz .eps .ps .ai .wmf .emf .pdf .djvu .raw .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .rwl .raf
-    .pef .srw .x3f .3fr .iiq .dcr .kdc .mrw .erf .mef .mos .dcm .dicom .ima .nii .nrrd .mha .mhd .mgz .h5 .hdf .hdf5
-    .grib .bufr .nc .npz .mat .czi .lif .lsm .nd2 .oib .oif .vsi .svs .ndpi .mrxs .scn .bif .zvi .sid .ecw .ktx
-    .ktx2 .astc
+    .svgz .eps .ps .wmf .emf .djvu .raw .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .rwl .raf .pef .srw
+    .x3f .3fr .iiq .dcr .kdc .mrw .erf .mef .mos .dcm .dicom .ima .nii .nrrd .mha .mhd .mgz .npz .czi .lif .lsm .nd2
+    .oib .oif .vsi .svs .ndpi .mrxs .scn .bif .zvi .sid .ecw .ktx .ktx2 .astc
 """
 OTHER_PICTURES = frozenset(_OTHERS.split())
 # What files of pictures begin with, for those whose names end in no suffix at all or in one that says nothing.
@@ -54,7 +53,7 @@ _NOTES = """
     .txt .md .json .jsonl .xml .csv .tsv .yaml .yml .toml .ini .cfg .log .html .htm .css .js .py .pyc .ipynb .sh .m
     .r .zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .db .sqlite .lmdb .mdb .parquet .arrow .feather .tfrecord .pkl
     .pickle .pt .pth .ckpt .safetensors .onnx .bin .mp4 .mov .avi .mkv .webm .wav .mp3 .flac .doc .docx .xls .xlsx
-    .ppt .pptx .lnk .url .part .tmp .lock .yolo .mtl .obj .ply .stl
+    .ppt .pptx .lnk .url .part .tmp .lock .yolo .mtl .obj .ply .stl .ai .pdf .h5 .hdf .hdf5 .grib .bufr .nc .mat
 """
 NO_PICTURES = frozenset(_NOTES.split())
 # What a run leaves beside pictures of somebody's own where these lie in the same folder.
@@ -344,8 +343,8 @@ def list_photographs(root: Path) -> tuple[list[str], list[SkippedFile], list[str
         left_out += [os.path.relpath(os.path.join(folder, name), root) for name in ours]
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in ours)
         for name in sorted(files):
-            suffix = Path(name).suffix.lower()
-            if name.startswith(".") or name in ours or suffix in NO_PICTURES - usable - OTHER_PICTURES:
+            suffix = Path(name.lower().removesuffix(".gz") if name.lower().endswith(".nii.gz") else name).suffix.lower()
+            if name.startswith(".") or name in ours or suffix in NO_PICTURES - usable:
                 continue
             path = os.path.join(folder, name)
             relative = os.path.relpath(path, root)
@@ -361,7 +360,7 @@ def list_photographs(root: Path) -> tuple[list[str], list[SkippedFile], list[str
                 else:  # opening a FIFO would wait for ever
                     skipped.append(SkippedFile(relative, "not a regular file"))
             elif suffix in OTHER_PICTURES:
-                right = "give .npy arrays or PNG" if suffix in (".npz", ".mat") else "save it as JPEG or PNG"
+                right = "give .npy arrays" if suffix == ".npz" else "save it as JPEG or PNG"
                 skipped.append(SkippedFile(relative, f"nothing here reads {suffix}: {right}"))
             elif regular and _begins_as_a_picture(path):
                 skipped.append(SkippedFile(relative, "holds a picture, and its name does not end as one's: rename it"))

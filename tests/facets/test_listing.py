@@ -45,13 +45,13 @@ def test_every_format_that_is_decoded_is_found_by_its_names(place):
 
 @pytest.mark.parametrize(
     "name",
-    ["a.heic", "a.HEIC", "a.jxl", "a.dng", "a.CR3", "a.dcm", "a.svg", "a.npz", "a.exr", "a.nii", "a.czi", "a.eps"],
+    ["a.heic", "a.HEIC", "a.jxl", "a.dng", "a.CR3", "a.dcm", "a.svg", "a.npz", "a.exr", "a.nii", "a.czi", "a.eps", "a.nii.gz"],
 )
 def test_pictures_that_nothing_here_reads_are_named(name, place):
     (place / name).write_bytes(b"whatever it is")
     [skipped] = load_photographs(place, 8).skipped
     assert skipped.path == name
-    assert f"nothing here reads {name[1:].lower()}" in skipped.reason
+    assert f"nothing here reads {name[1:].lower().removesuffix('.gz')}" in skipped.reason
 
 
 @pytest.mark.parametrize("name", ["IMG_0001", "a.jpg_original", "a.jpeg~", "a.png?size=large", "a.blob"])
@@ -66,7 +66,8 @@ def test_so_are_pictures_whose_names_do_not_say_so(name, place):
 
 
 def test_lists_and_notes_are_passed_over_in_silence(place, caplog):
-    for name in ("labels.csv", "factors.json", "readme.txt", "LICENSE", "a.xml", "a.mp4", "Thumbs.db", "weights.pth"):
+    names = ("labels.csv", "factors.json", "readme.txt", "LICENSE", "a.xml", "a.mp4", "Thumbs.db", "a.mat", "a.h5")
+    for name in names:
         (place / name).write_text("no picture")
     found = load_photographs(place, 8)
     assert (found.paths, found.skipped, caplog.text) == (("mine.png",), (), "")
