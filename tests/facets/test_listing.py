@@ -45,7 +45,10 @@ def test_every_format_that_is_decoded_is_found_by_its_names(place):
 
 @pytest.mark.parametrize(
     "name",
-    ["a.heic", "a.HEIC", "a.jxl", "a.dng", "a.CR3", "a.dcm", "a.svg", "a.npz", "a.exr", "a.nii", "a.czi", "a.eps", "a.nii.gz"],
+    [
+        "a.heic", "a.HEIC", "a.jxl", "a.dng", "a.CR3", "a.dcm", "a.svg", "a.npz",
+        "a.exr", "a.nii", "a.czi", "a.eps", "a.nii.gz",
+    ],
 )
 def test_pictures_that_nothing_here_reads_are_named(name, place):
     (place / name).write_bytes(b"whatever it is")
