@@ -11,7 +11,8 @@ class ResumingSweeper(BasicSweeper):
     """Hydra's grid, run cell by cell until every cell is done, and only what is not done yet.
 
     cells: `asked`, by the overrides; `known`, those of the manifest in the sweep's folder. retry_failed: run failed
-    cells again too. max_batch_size, params: Hydra's own.
+    cells again too. retry_changed: and completed ones whose weights, code or photographs are no longer what they were
+    drawn from. max_batch_size, params: Hydra's own.
     """
 
     def __init__(
@@ -20,12 +21,14 @@ class ResumingSweeper(BasicSweeper):
         params: Mapping[str, str] | None = None,
         cells: Literal["asked", "known"] = "asked",
         retry_failed: bool = False,
+        retry_changed: bool = False,
     ) -> None:
         if max_batch_size is not None and max_batch_size < 1:
             raise ValueError(f"hydra.sweeper.max_batch_size={max_batch_size}: 1 or more is right, null for all at once")
         super().__init__(max_batch_size, None if params is None else dict(params))
         self.cells = cells
         self.retry_failed = retry_failed
+        self.retry_changed = retry_changed
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         """Run what is left of the sweep. A cell that fails does not stop the others and raises nothing here."""
@@ -38,5 +41,6 @@ class ResumingSweeper(BasicSweeper):
             loader=self.hydra_context.config_loader,
             known_cells=self.cells == "known",
             retry_failed=self.retry_failed,
+            retry_changed=self.retry_changed,
             at_once=self.max_batch_size,
         )

@@ -129,6 +129,15 @@ def _no_room(path: Path, needed: int, said: str) -> str:
     return f"{said}: {needed} bytes are needed"
 
 
+def printable(name: str) -> str:
+    r"""A file's name as it is where it can be printed, else in quotes with escapes.
+
+    >>> printable("a b.png"), printable("a\nb.png")
+    ('a b.png', "'a\\nb.png'")
+    """
+    return name if name.isprintable() else ascii(name)
+
+
 def readable_size(size: float) -> str:
     """Bytes as people say them: 1.4 GB."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mindseye.commands.configuration import ConfigurationError, check, compose
+from mindseye.commands.configuration import ConfigurationError, check, compose, quoted
 from mindseye.files import readable_size
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def cache(arguments: list[str]) -> None:
 def _open(overrides: Sequence[str]) -> "Cache":
     from mindseye.commands.visualize import open_cache
 
-    config = compose(overrides)
+    config = compose([quoted(word, sweeps=False) for word in overrides])
     check(config)
     opened = open_cache(config)
     if opened is None:

@@ -61,7 +61,7 @@ ROOT = {
 # Groups without a constructor: their keys, in the same form.
 PLAIN = {
     "images.root": (str, None, True),
-    "images.size": (int, 8, True),
+    "images.size": (int, 1, True),
     "images.black": (float, None, True),
     "images.white": (float, None, True),
     "images.held_out": (float, 0, False),
@@ -76,7 +76,7 @@ PLAIN = {
     "facets.components": (int, 1, False),
     "facets.perplexity": (float, 1, False),
     "facets.tsne": (str, None, False),
-    "facets.subsample": (int, 100, False),
+    "facets.subsample": (int, 6, False),
     "facets.batch_size": (int, 1, False),
     "facets.workers": (int, 0, True),
     "cache.folder": (str, None, True),
@@ -102,7 +102,13 @@ MOST_OF_ANY = 1_000_000_000
 WORDS = {"C": "auto"}  # what a number may be instead
 CONSTRUCTORS_OF = ("mindseye", "torch", "pytorch_lightning", "wandb", "hydra_plugins")  # the packages that conf/ names
 MOST_CELLS = 100_000  # of a sweep
-PATHS = ("images.root", "cache.folder", "network.path", "network.weights")
+# Keys whose values are files or folders, whatever group they stand in: images.root, transfer.demo.weights,
+# logger.csv.save_dir, network.target (my/net.py:build), hydra.run.dir.
+PATHS = re.compile(
+    r"\+{0,2}(?:[\w/@-]+\.)*(?:path|weights|root|folder|file|target|(?:sub)?dir|\w+_(?:path|folder|file|root|(?:sub)?dir))"
+)
+# Of these no other value can be meant by a comma: they are not swept.
+ONE_PATH = re.compile(r"\+{0,2}hydra\.(?:run|sweep)\.(?:sub)?dir")
 HYDRAS_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 CHOICES = {
     "depth": ("early", "middle", "late"),
@@ -255,24 +261,34 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(near[:3])}?" if near else ""
 
 
-def quoted(word: str) -> str:
+def quoted(word: str, *, sweeps: bool = True) -> str:
     """An override with what Hydra's grammar would read otherwise, or not at all, in quotes.
 
     Number-like names of layers: one may be called 6.20, which YAML reads as 6.2. And the paths of files, which may hold
-    any character: but one with a comma, or that looks like choice(…), may be a sweep and needs quotes of its own.
+    any character. What a comma parts may be values of a sweep, each a path, unless there is a file or folder of the
+    whole name, the key is one of Hydra's own folders, or the command has no sweeps; what looks like choice(…) needs
+    quotes of its own.
 
     >>> quoted("images.root=~/my photos"), quoted("images.root=a,b"), quoted("images.root='a b'")
     ("images.root='~/my photos'", 'images.root=a,b', "images.root='a b'")
+    >>> quoted("network.weights=k=4/a.pth,k=5/a.pth"), quoted("hydra.run.dir=sweep/k=4,C=2-215ce75af8")
+    ("network.weights='k=4/a.pth','k=5/a.pth'", "hydra.run.dir='sweep/k=4,C=2-215ce75af8'")
     """
     key, _, path = word.partition("=")
-    if key.lstrip("+") in PATHS and not re.match(r"['\"\[{]|\w+\(", path):
-        plain = re.fullmatch(r"[\w./\\:+*@?|$%{},-]*", path, re.ASCII)
-        return word if plain or "," in path else f"{key}={escaped(path)}"
+    settled = re.match(r"['\"\[{]|\w+\(", path) or ("," in path and re.search(r"['\"]|\\,", path))
+    if PATHS.fullmatch(key) and not settled:
+        there = any(os.path.exists(os.path.expanduser(name)) for name in (path, path.rpartition(":")[0]) if name)
+        whole = not sweeps or "," not in path or ONE_PATH.fullmatch(key) or there
+        return f"{key}={','.join(map(_quoted_path, [path] if whole else path.split(',')))}"
     found = re.fullmatch(r"(\+{0,2}(?:layer|previous|transfer\.\w+\.layer)=)(.+)", word)
     if not found:
         return word
     names = found[2].split(",")
     return found[1] + ",".join(f"'{name}'" if re.fullmatch(r"[\d._e]+", name) else name for name in names)
+
+
+def _quoted_path(path: str) -> str:
+    return path if re.fullmatch(r"[\w./\\:+*@?|$%{}-]*", path, re.ASCII) else escaped(path)
 
 
 def escaped(text: str) -> str:

@@ -50,9 +50,9 @@ def layers(arguments: list[str]) -> None:
 def _build(overrides: list[str]) -> "Network":
     from omegaconf import OmegaConf
 
-    from mindseye.commands.configuration import check, compose, make
+    from mindseye.commands.configuration import check, compose, make, quoted
 
-    whole = compose(overrides)
+    whole = compose([quoted(word, sweeps=False) for word in overrides])
     check(whole)
     config = whole.network
     if "weights" in config:

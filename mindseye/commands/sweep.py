@@ -42,6 +42,9 @@ def sweep(arguments: list[str]) -> None:
     )
     resume.add_argument("folder", type=Path)
     resume.add_argument("--failed", action="store_true", help="failed cells again, too")
+    resume.add_argument(
+        "--changed", action="store_true", help="completed cells again, too, whose weights, code or photographs changed"
+    )
     resume.add_argument("overrides", nargs="*", metavar="hydra.KEY=VALUE", help="e.g. another hydra/launcher=joblib")
     asked, more = parser.parse_known_args(arguments)
     if more and (asked.verb != "resume" or any(word.startswith("-") for word in more)):
@@ -49,7 +52,7 @@ def sweep(arguments: list[str]) -> None:
     if asked.verb == "status":
         show(asked.folder, watch=asked.watch)
     else:
-        go_on(asked.folder, [*asked.overrides, *more], failed=asked.failed)
+        go_on(asked.folder, [*asked.overrides, *more], failed=asked.failed, changed=asked.changed)
 
 
 def show(folder: Path, *, watch: bool) -> None:
@@ -68,7 +71,7 @@ def show(folder: Path, *, watch: bool) -> None:
             live.update(status_table(found), refresh=True)
 
 
-def go_on(folder: Path, overrides: Sequence[str], *, failed: bool) -> None:
+def go_on(folder: Path, overrides: Sequence[str], *, failed: bool, changed: bool) -> None:
     """Start what is left of the sweep as it was last started, with other settings of Hydra's own where given."""
     from mindseye.commands.visualize import hand_over
 
@@ -81,14 +84,15 @@ def go_on(folder: Path, overrides: Sequence[str], *, failed: bool) -> None:
     manifest = Manifest.read(folder.expanduser())
     if not manifest.commands:
         raise ValueError(f"{folder} holds no sweep: there is no manifest.json, which `mindseye -m …` writes")
-    settings = ("hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra.sweeper.cells=", "hydra.sweeper.retry_failed=")
+    settings = ("hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra.sweeper.cells=", "hydra.sweeper.retry_")
     last = [word for word in manifest.commands[-1] if not word.startswith(settings)]
     if any(word.startswith("hydra/launcher=") for word in overrides):  # another one has other settings
         last = [word for word in last if not word.lstrip("+~").startswith(("hydra/launcher=", "hydra.launcher."))]
     place = str(folder.expanduser().absolute())
-    from mindseye.commands.configuration import escaped
+    from mindseye.commands.configuration import escaped, quoted
     from mindseye.commands.launchers import check_launcher, enter
 
+    overrides = [quoted(word) for word in overrides]
     check_launcher([*last, *overrides])
     if manifest.started_from:  # what is relative in the overrides starts there
         enter(manifest.started_from)
@@ -96,6 +100,7 @@ def go_on(folder: Path, overrides: Sequence[str], *, failed: bool) -> None:
         [
             "-m", *last, *overrides, f"hydra.sweep.dir={escaped(place)}", "hydra.sweeper.cells=known",
             f"hydra.sweeper.retry_failed={str(failed).lower()}",
+            f"hydra.sweeper.retry_changed={str(changed).lower()}",
         ]
     )  # fmt: skip
 

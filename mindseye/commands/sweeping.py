@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,9 +26,10 @@ import mindseye
 from mindseye.commands import verbosity
 from mindseye.commands.configuration import ConfigurationError, config_folder, escaped
 from mindseye.commands.gallery import try_gallery
-from mindseye.files import write_atomically
-from mindseye.results.measures import MEASURES, RANKED, numbers, usual
+from mindseye.files import printable, read_plain, write_atomically
+from mindseye.results.measures import MEASURES, numbers, usual
 from mindseye.results.run_status import SILENT, RunStatus, one_line, read_status, write_status
+from mindseye.sweeps.inputs import changed_cells
 from mindseye.sweeps.manifest import Cell, Manifest, add_cells, as_written
 from mindseye.sweeps.status import DONE, SweepStatus, read_sweep, varying_overrides
 from mindseye.sweeps.summary import ranked, read_rows, write_summary
@@ -36,6 +38,8 @@ from mindseye.visualizer.interruptions import TO_BE_CONTINUED, Interrupted, Inte
 log = logging.getLogger(__name__)
 
 SHOWN = 20  # cells in the closing table; summary.csv has all
+MOST_CONFIG_BYTES = 1 << 20  # of a cell's config.yaml
+CHANGED = 3  # files and folders that have changed and are named
 SAVED_S = 15.0  # cells that are told to stop save their state within 10 s
 TRIED = 4096  # bytes that must find room in a run folder
 DEATHS = 2  # so often a cell's process may die, the second time with no other beside it
@@ -49,6 +53,7 @@ def run_sweep(
     loader: ConfigLoader,
     known_cells: bool,
     retry_failed: bool,
+    retry_changed: bool,
     at_once: int | None,
 ) -> list[JobReturn]:
     """Launch every cell that is not done, `at_once` at a time. Nothing that happens to a cell is raised here.
@@ -59,7 +64,7 @@ def run_sweep(
     """
     folder = Path(str(config.hydra.sweep.dir)).absolute()
     try:
-        todo = _to_do(config, folder, words, loader, known_cells, retry_failed)
+        todo = _to_do(config, folder, words, loader, known_cells, retry_failed, retry_changed)
         with _interruptible(launcher, folder):
             return _launch_all(launcher, folder, todo, at_once)
     except (ValueError, OSError) as error:  # Hydra would print a traceback
@@ -78,17 +83,24 @@ def _to_do(
     loader: ConfigLoader,
     known_cells: bool,
     retry_failed: bool,
+    retry_changed: bool,
 ) -> list[Cell]:
     """The cells there is something to do for, after the manifest has all of them."""
     command = [*_own_folders(config), *OmegaConf.to_container(config.hydra.overrides.hydra), *words]
     cells = _known(folder) if known_cells else _asked(folder, words, loader, command)
     if (begun_with := Manifest.read(folder).config_sha256) != configuration_sha256():
-        log.warning(
-            "%s was begun with another version of mindseye or its configuration (%.8s…): cells that are completed stay "
-            "as they are; another hydra.sweep.dir starts anew",
-            folder, begun_with,
-        )  # fmt: skip
+        _warn(
+            f"{folder} was begun with another version of mindseye or its configuration ({begun_with:.8}…): cells that "
+            "are completed stay as they are; another hydra.sweep.dir starts anew"
+        )
+    changed, said = _changed(folder, cells)
+    if changed and retry_changed:
+        _warn(f"{said}: they are drawn anew")
+        for cell in changed:
+            write_status(folder / cell.folder, RunStatus(overrides=cell.overrides))
     todo = [cell for cell in cells if _is_open(folder, cell, retry_failed)]
+    if changed and todo and not retry_changed:  # else the end says it at once
+        _warn(_stays(said, folder))
     if len(todo) < len(cells):
         log.info("%d of %d cells are done already", len(cells) - len(todo), len(cells))
     if retry_failed:
@@ -98,6 +110,26 @@ def _to_do(
     if todo:
         write_atomically(folder / "multirun.yaml", OmegaConf.to_yaml(config).encode())
     return todo
+
+
+def _warn(said: str) -> None:
+    """On standard error: the log of this process, which no run folder has, goes to Hydra's, on standard output."""
+    print(f"mindseye: {said}", file=sys.stderr)
+
+
+def _changed(folder: Path, cells: Sequence[Cell]) -> tuple[list[Cell], str]:
+    """Completed cells that are of other weights, code or photographs than there are now, and a line that says so."""
+    completed = [cell for cell in cells if read_status(folder / cell.folder).status == "completed"]
+    changed = changed_cells(folder, completed)
+    names = list(dict.fromkeys(name for others in changed.values() for name in others))
+    more = f" and {len(names) - CHANGED} more" if len(names) > CHANGED else ""
+    what = f"{len(changed)} of {len(completed)} completed cells are of what has changed since"
+    said = f"{what} ({', '.join(map(printable, names[:CHANGED]))}{more})"
+    return [cell for cell in completed if cell.id in changed], said
+
+
+def _stays(said: str, folder: Path) -> str:
+    return f"{said} and stay as they are: mindseye sweep resume {folder} --changed draws them anew"
 
 
 def _interruptible(launcher: Launcher, folder: Path) -> Interruptible:
@@ -256,11 +288,14 @@ class SweepEnd(Callback):
         if sweep is None:  # another sweeper than ours, which reports by itself
             return
         try:
-            summarise_sweep(sweep, _chosen_measure(config))
+            summarise_sweep(sweep, _chosen_measure(sweep))
         except Exception as error:  # a full disk, a damaged run: what failed must be said all the same
             log.info("no summary", exc_info=True)
             print(f"mindseye: the summary of {folder} could not be written: {one_line(error)}", file=sys.stderr)
         say_failures(sweep)
+        changed, said = _changed(folder, [cell for cell, _ in sweep.cells])
+        if changed:  # perhaps while the sweep ran
+            _warn(_stays(said, folder))
         if sweep.count("failed"):
             raise SystemExit(1)
         if sweep.unfinished() or sweep.count("running"):
@@ -284,12 +319,16 @@ def summarise_sweep(sweep: SweepStatus, measure: str | None) -> None:
         print(sweep.folder, flush=True)
 
 
-def _chosen_measure(config: DictConfig) -> str | None:
-    """`measure` as given for the whole sweep, whose own configuration is composed without the cells' overrides."""
-    for word in OmegaConf.to_container(config.hydra.overrides.task):
-        key, _, value = str(word).partition("=")
-        if key == "measure" and (value in RANKED or value.isidentifier()) and value != "null":
-            return value
+def _chosen_measure(sweep: SweepStatus) -> str | None:
+    """`measure` of the completed cells, whatever sets it, an experiment's file say; None where they do not agree."""
+    completed = [cell for cell, _ in sweep.of("completed")]
+    said = {word for cell in completed for word in cell.overrides if word.lstrip("+").startswith("measure=")}
+    if not completed or len(said) > 1:
+        return None
+    first = sweep.folder / completed[0].folder
+    with suppress(OSError, ValueError, yaml.YAMLError, AttributeError, RecursionError):
+        value = yaml.safe_load(read_plain(first / "config.yaml", first, MOST_CONFIG_BYTES)).get("measure")
+        return value if isinstance(value, str) else None
     return None
 
 

@@ -20,28 +20,21 @@ LONGEST_TAG, LONGEST_GROUP = 64, 128  # what wandb takes
 log = logging.getLogger(__name__)
 
 
-@contextmanager
-def tracked(
+def make_trackers(
     config: DictConfig, folder: Path, overrides: Sequence[str], *, sweep: Path | None, experiment: str | None
-) -> Iterator[list["Tracker"]]:
-    """Every tracker of `config.logger`, ended with the run, so that the next cell of this process gets its own.
+) -> list["Tracker"]:
+    """Every tracker of `config.logger`. Nothing is written yet and nobody told, so that it costs nothing to ask early.
 
-    One that cannot be made because a package is missing, or a setting is wrong, is a ValueError; one that fails later
-    is left alone. A run that goes on after an interruption goes on in wandb as well.
+    Raises ValueError for one that cannot be made because a package is missing, or a setting is wrong.
     """
-    nodes = {name: node for name, node in config.logger.items() if node is not None}
+    nodes = [node for node in config.logger.values() if node is not None]
     if not nodes:
-        yield []
-        return
+        return []
     from mindseye.visualizer.tracking import Tracker
 
     trackers = []
-    before = os.environ.get("WANDB_DATA_DIR"), os.environ.get("WANDB_MODE")
-    for node in nodes.values():
+    for node in nodes:
         if node._target_.endswith(".WandbLogger"):
-            os.environ.setdefault("WANDB_SILENT", "true")  # it talks into progress bars; we say where it writes
-            # Else pictures of tables would be kept in the user's own folders.
-            os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))
             node = described(node, folder, overrides, sweep, experiment)
         try:
             logger = make(node)
@@ -50,27 +43,48 @@ def tracked(
         # Lightning names it even where nobody has; wandb warns of that.
         getattr(logger, "_wandb_init", {}).pop("anonymous", None)
         trackers.append(Tracker(logger))
+    return trackers
+
+
+@contextmanager
+def tracked(trackers: Sequence["Tracker"], config: DictConfig, folder: Path) -> Iterator[None]:
+    """The trackers are told of the run, and ended with it, so that the next cell of this process gets its own.
+
+    One that fails is left alone. A run that goes on after an interruption goes on in wandb as well. The environment is
+    afterwards as it was, but for WANDB_SILENT, since wandb has a last word when the process ends.
+    """
+    if not trackers:
+        yield
+        return
+    from mindseye.visualizer.tracking import as_rank_zero
+
+    before = {name: os.environ.get(name) for name in ("WANDB_DATA_DIR", "WANDB_MODE")}
     failed = True
-    try:
-        for tracker in trackers:
-            tracker.log_hyperparams(OmegaConf.to_container(config, resolve=True))
-            if tracker.is_wandb and not tracker.failed:
-                place, asked = tracker.attempt(lambda logger: logger.experiment.dir), tracker.save_dir
-                log.info("wandb writes to %s", Path(place).parent if place else None)
-                if place and asked and Path(asked).absolute() not in Path(place).parents:
-                    log.warning("wandb cannot write to %s; it writes to %s", asked, Path(place).parent)
-        yield trackers
-        failed = False
-        with suppress(OSError):
-            _kept_id(folder).unlink(missing_ok=True)
-    finally:
-        for tracker in trackers:
-            tracker.finish(failed)
-        for name, value in zip(("WANDB_DATA_DIR", "WANDB_MODE"), before, strict=True):
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    with as_rank_zero():
+        try:
+            if any(tracker.is_wandb for tracker in trackers):
+                os.environ.setdefault("WANDB_SILENT", "true")  # it talks into progress bars; we say where it writes
+                # Else pictures of tables would be kept in the user's own folders.
+                os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))
+            for tracker in trackers:
+                tracker.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+                if tracker.is_wandb and not tracker.failed:
+                    place, asked = tracker.attempt(lambda logger: logger.experiment.dir), tracker.save_dir
+                    log.info("wandb writes to %s", Path(place).parent if place else None)
+                    if place and asked and Path(asked).absolute() not in Path(place).parents:
+                        log.warning("wandb cannot write to %s; it writes to %s", asked, Path(place).parent)
+            yield
+            failed = False
+            with suppress(OSError):
+                _kept_id(folder).unlink(missing_ok=True)
+        finally:
+            for tracker in trackers:
+                tracker.finish(failed)
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def described(

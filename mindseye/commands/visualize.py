@@ -6,9 +6,10 @@ import inspect
 import json
 import logging
 import os
+import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -22,13 +23,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mindseye.commands import verbosity
 from mindseye.commands.closing_table import closing_table
 from mindseye.commands.configuration import (
     CONFIG_NAME,
+    CONSTRUCTORS_OF,
     ConfigurationError,
     check,
     check_overrides,
@@ -45,9 +47,10 @@ from mindseye.commands.gallery import try_gallery
 from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
 from mindseye.commands.repeating import EarlierRun, read_earlier, repeated_folder, tell_differences
-from mindseye.commands.tracking import tracked
+from mindseye.commands.tracking import make_trackers, tracked
 from mindseye.results.measures import numbers, usual
 from mindseye.results.run_status import Occupied, RunRecord
+from mindseye.sweeps.inputs import INPUTS, file_sha256, note_inputs
 from mindseye.sweeps.manifest import Manifest, layers_beside
 from mindseye.visualizer.interruptions import CTRL_C, TO_BE_CONTINUED, Interrupted, Interruptible
 
@@ -203,6 +206,9 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     # Everything cheap is made first: a wrong value in any of it costs no reading of networks or photographs.
     parts = make_parts(config)
     device = pick_device(config.trainer.accelerator)
+    sweep = Path(hydra_config.sweep.dir).absolute() if hydra_config.mode == RunMode.MULTIRUN else None
+    experiment = hydra_config.runtime.choices.get("experiment")
+    trackers = make_trackers(config, folder, hydra_config.overrides.task, sweep=sweep, experiment=experiment)
 
     from mindseye.facets.embedding import pick_method
     from mindseye.facets.number import MOST_KINDS
@@ -219,6 +225,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     # How many photographs can be read is not known yet; what is installed, and the settings, are refused all the same.
     pick_method(config.facets.subsample, config.facets.tsne, config.facets.subsample)
     check_photographs(config)
+    files = {path: file_sha256(path) for path in input_files(config, hydra_config)}  # before they are read
     network: Network = make(config.network)
     if config.images.root is not None and network_is_unsaid(hydra_config):
         log.warning("the demo's network looks at the photographs, since none is named: network=resnet50, say")
@@ -235,14 +242,13 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     looking = prepare(network, layer, way=way)
     drawing = looking if config.previous is None else prepare(network, layer, _text(config.previous), way)
     photographs, factors = find_photographs(config, looking, folder)
+    inputs = note_inputs(files, config.images.root, photographs)
     cache = open_cache(config)
     others = layers_of_the_sweep(config, network, layer) if cache is not None else []
     console = verbosity.console()
     measures = 4 + 6 * sum(node is not None for node in config.transfer.values())
-    sweep = Path(hydra_config.sweep.dir).absolute() if hydra_config.mode == RunMode.MULTIRUN else None
-    experiment = hydra_config.runtime.choices.get("experiment")
     with (
-        tracked(config, folder, hydra_config.overrides.task, sweep=sweep, experiment=experiment) as trackers,
+        tracked(trackers, config, folder),
         JobProgress(
             console, photographs=len(photographs), pictures=most, steps=config.steps, measures=measures
         ) as progress,
@@ -283,6 +289,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
             **parts,
         )
         complete(result.metrics, targets, factors, discovery_s, time.perf_counter() - started, config)
+        result.metrics["provenance"][INPUTS] = inputs
         measure = measure_of(result.metrics["summary"], config.measure)
         result.save(folder, config=OmegaConf.to_yaml(config, resolve=True))
         record.complete(measure)  # whatever becomes of what follows, the result is there
@@ -306,6 +313,45 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     if verbosity.is_quiet() and sweep is None:
         print(folder, flush=True)
     return measure
+
+
+def input_files(config: DictConfig, hydra_config: Any) -> list[str]:
+    """Every file that the settings name: weights, checkpoints, code of one's own, and one's own files of settings.
+
+    Of a dotted path it is the module in the current directory, if there is one. Modules that code imports in turn are
+    not seen, nor what is installed, whose versions are kept beside.
+    """
+    files: dict[str, None] = {}
+    for group, node in OmegaConf.to_container(config, resolve=True).items():
+        if group not in ("images", "facets", "cache", "trainer", "logger"):
+            files |= dict.fromkeys(file for text in _texts(node) for file in _files_of(text))
+    for source in hydra_config.runtime.config_sources:
+        if source.schema == "file" and Path(source.path) != config_folder():
+            named = ((group, one) for group, said in hydra_config.runtime.choices.items() for one in _listed(said))
+            own = (os.path.join(source.path, group, f"{one}.yaml") for group, one in named)
+            files |= dict.fromkeys(file for file in own if os.path.isfile(file))
+    return list(files)
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, dict | list):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from _texts(value)
+    elif isinstance(node, str):
+        yield node
+
+
+def _listed(said: Any) -> list[Any]:
+    return list(said) if isinstance(said, list | ListConfig) else [said]
+
+
+def _files_of(text: str) -> Iterator[str]:
+    """The file that a setting's text is the path of, or whose function or class it names."""
+    yield from (path for path in (text, text.rpartition(":")[0]) if path and os.path.isfile(os.path.expanduser(path)))
+    if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", text, re.ASCII) and text.partition(".")[0] not in CONSTRUCTORS_OF:
+        parts = text.split(".")
+        modules = (os.path.join(*parts[:count]) for count in range(1, len(parts)))
+        yield from (file for one in modules for file in (f"{one}.py", f"{one}/__init__.py") if os.path.isfile(file))
 
 
 def network_is_unsaid(hydra_config: Any) -> bool:
@@ -336,10 +382,21 @@ def layers_of_the_sweep(config: DictConfig, network: "Network", layer: str) -> l
         manifest = Manifest.read(Path(hydra_config.sweep.dir))
     except ValueError:  # damaged: then this layer alone
         return []
+    # What a cell does not say stands in the configuration, in an experiment's file perhaps. It is seen here where this
+    # cell does not say it either; where it does, the other cell looks for itself.
+    given = {word.lstrip("+").partition("=")[0] for word in hydra_config.overrides.task}
     found: dict[str, None] = {}
     for name, depth in layers_beside(manifest, list(hydra_config.overrides.task)):
+        if name is None:
+            if "layer" in given:
+                continue
+            name = _text(config.layer)
+        if name is None and depth is None:
+            if "depth" in given:
+                continue
+            depth = config.depth
         with suppress(ValueError):  # that cell will say itself that there is no such layer
-            found[network.resolve(name, depth or config.depth)] = None
+            found[network.resolve(name, depth)] = None
     return [other for other in found if other != layer]
 
 

@@ -13,12 +13,13 @@ from torch import Tensor
 from mindseye.facets.cache import Cache
 from mindseye.facets.clarity import clarity, redundancy
 from mindseye.facets.clusters import Clustering, means_of
+from mindseye.facets.decoding import UnreadablePhotograph
 from mindseye.facets.embedding import Method, Stage, pick_method
 from mindseye.facets.firmness import STAYS
 from mindseye.facets.full_float32 import full_float32
 from mindseye.facets.grouping import GroupingSettings, group_photographs, recall
 from mindseye.facets.number import MOST_KINDS
-from mindseye.facets.photographs import Photographs, UnreadablePhotograph, printable
+from mindseye.facets.photographs import Photographs
 from mindseye.facets.survey import (
     Progress,
     Survey,
@@ -31,6 +32,7 @@ from mindseye.facets.survey import (
 )
 from mindseye.facets.targets import FacetTargets, top_channels
 from mindseye.facets.way_statistics import IMAGE, WayStatistics, joined, moments, of_photographs
+from mindseye.files import printable
 from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
@@ -99,6 +101,8 @@ def facet_weights(
         gamma = 1e-5 if gamma is None else gamma
     else:
         raise ValueError(f"facets.weighting={weighting}: calibrated or published is right")
+    if not gamma > 0:
+        raise ValueError(f"facets.gamma={gamma}: a number above 0 is right")
     exponents = 1 / (distances.double() + gamma)
     if effective is None:
         return torch.softmax(exponents, dim=1).float()
@@ -257,10 +261,14 @@ def discover_facets(
         cache = None
     levels = int(images.amax()) - int(images.amin()) + 1
     if levels < FEW_LEVELS:
+        black, white = photographs.black, photographs.white
         log.warning(
-            "the photographs use %d of 256 levels of brightness, and the network sees no finer ones: raw counts need "
-            "images.black and images.white, the values in the files that become 0 and 1",
+            "the photographs use %d of 256 levels of brightness%s",
             levels,
+            ", and the network sees no finer ones: raw counts need images.black and images.white, the values in the "
+            "files that become 0 and 1"
+            if black is None
+            else f" between images.black={black:g} and images.white={white:g}: nearer to their counts, there are more",
         )
     maps, power, maps_recalled = _target_maps(network, seen, images, chosen, weights, cache)
     between, way_recalled = _way_statistics(network, seen, images, chosen, weights, cache)

@@ -33,6 +33,8 @@ def to_components(means: Tensor, *, components: int, unit: bool, seed: int = 0) 
     """
     from threadpoolctl import threadpool_limits
 
+    if components < 1:
+        raise ValueError(f"facets.components={components}: a whole number of at least 1 is right")
     unit = unit and not _point_the_same_way(means)
     rows = to_unit_length(means) if unit else means
     if count_different(rows, 2) < 2:
@@ -97,6 +99,8 @@ def embed(
     from threadpoolctl import threadpool_limits
 
     M = len(reduced)
+    if not perplexity >= 1:
+        raise ValueError(f"facets.perplexity={perplexity}: a number of at least 1 is right")
     method = pick_method(M, tsne, subsample)
     told = stage or (lambda what, done: None)
     different = count_different(reduced, FEWEST_FOR_TSNE)

@@ -1,13 +1,15 @@
 """Real images in: which files there are, and one square picture out of each, or one line that says why not."""
 
 import html
+import json
+import logging
 import multiprocessing
 import numbers
 import os
+import re
 import signal
 import stat
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,14 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from mindseye.facets.decoding import UnreadablePhotograph, read_photograph, suffixes
 from mindseye.facets.pictures import inline_png, strip
-
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2", ".avif", ".npy"}
-)
+from mindseye.files import printable
 
 SHOWN = 8  # photographs in a notebook
 FEWEST_FOR_WORKERS = 500  # below this a folder is read before workers would have started to pay
@@ -32,22 +32,43 @@ MOST_WORKERS = 16  # what keeps one accelerator busy
 # in milliseconds, sharing the memory of the torch that is already loaded, without importing the caller's script again,
 # also where CUDA is in use. Elsewhere forking is unsafe (macOS) or missing (Windows) and spawning has to do.
 START = "fork" if sys.platform == "linux" else "spawn"
-# How many times as large as needed a JPEG stays when it is decoded at a half, a quarter or an eighth of its size. 3 is
-# from where Pillow calls the result almost indistinguishable from a full decode (Image.thumbnail's `reducing_gap`).
-REDUCING_GAP = 3.0
+log = logging.getLogger(__name__)
 
-# Decoded, a picture takes 4 bytes a pixel, and twice that while it is cropped: this bounds it, whatever a small file
-# says of itself. It is where Pillow begins to warn; large JPEGs are decoded smaller and stay far below.
-MOST_PIXELS = 89_478_485
-
-Window = tuple[float, float]  # black and white: the values in a file that become 0 and 255
-_ELSE = "; for raw counts give images.black and images.white, the values that become 0 and 1"
+# Pictures by their suffix that no decoder here reads: named, where other files (lists, notes) are passed over.
+_OTHERS = """
+    .heic .heif .heics .hif .jxl .jxr .wdp .hdp .jls .bpg .flif .exr .hdr .dpx .cin .pam .mng .jng .xcf .kra .svg
+    .svgz .eps .ps .wmf .emf .djvu .raw .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .orf .rw2 .rwl .raf .pef .srw
+    .x3f .3fr .iiq .dcr .kdc .mrw .erf .mef .mos .dcm .dicom .ima .nii .nrrd .mha .mhd .mgz .npz .czi .lif .lsm .nd2
+    .oib .oif .vsi .svs .ndpi .mrxs .scn .bif .zvi .sid .ecw .ktx .ktx2 .astc
+"""
+OTHER_PICTURES = frozenset(_OTHERS.split())
+# What files of pictures begin with, for those whose names end in no suffix at all or in one that says nothing.
+_PICTURE = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|GIF8[79]a|II\*\0|MM\0\*|RIFF....WEBP|\0\0\0\x0cjP  |....ftyp(?:heic|heix|mif1|avif)|"
+    rb"\x93NUMPY",
+    re.DOTALL,
+)
+# Suffixes that say for certain that a file is something else: millions of lists and notes are not opened.
+_NOTES = """
+    .txt .md .json .jsonl .xml .csv .tsv .yaml .yml .toml .ini .cfg .log .html .htm .css .js .py .pyc .ipynb .sh .m
+    .r .zip .tar .gz .tgz .bz2 .xz .zst .7z .rar .db .sqlite .lmdb .mdb .parquet .arrow .feather .tfrecord .pkl
+    .pickle .pt .pth .ckpt .safetensors .onnx .bin .mp4 .mov .avi .mkv .webm .wav .mp3 .flac .doc .docx .xls .xlsx
+    .ppt .pptx .lnk .url .part .tmp .lock .yolo .mtl .obj .ply .stl .ai .pdf .h5 .hdf .hdf5 .grib .bufr .nc .mat
+"""
+NO_PICTURES = frozenset(_NOTES.split())
+# What a run leaves beside pictures of somebody's own where these lie in the same folder.
+OF_A_RUN = frozenset({"facets", "targets", "checkpoint", "figures", "wandb", "csv", "tensorboard"})
+SHEET = "facets.png"
+# Folders of file systems and their servers, which hold thumbnails and what was deleted.
+OF_THE_SYSTEM = frozenset(
+    {"@eadir", "#recycle", "@recycle", "@recently-snapshot", "@thumb", "$recycle.bin", "__macosx", "lost+found",
+     "system volume information"}
+)  # fmt: skip
+_WANDB_RUN = re.compile(r"(offline-)?run-\d{8}_\d{6}-")
+_FIGURE = re.compile(r"fig[1-4]_\w+")  # of `mindseye figures --out`, each as PDF and as PNG
+MOST_MANIFEST = 256 << 20  # bytes of a sweep's manifest.json
 
 Batch = tuple[list[int], Tensor, list["SkippedFile"]]
-
-
-class UnreadablePhotograph(ValueError):
-    """One file that cannot be used; the message is the reason alone, without the path."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +82,6 @@ class SkippedFile:
     def shown(self) -> str:
         """The path in one line that can be printed, whatever bytes and line breaks the name has."""
         return printable(self.path)
-
-
-def printable(name: str) -> str:
-    r"""A file's name as it is where it can be printed, else in quotes with escapes.
-
-    >>> printable("a b.png"), printable("a\nb.png")
-    ('a b.png', "'a\\nb.png'")
-    """
-    return name if name.isprintable() else ascii(name)
 
 
 @dataclass(frozen=True)
@@ -244,8 +256,10 @@ def load_photographs(
     .npy arrays of that many channels. `black` and `white`, for raw counts: the values in the files that become 0 and 1,
     what lies between them linearly; None takes integers by their whole range and floats as 0..1.
 
-    Links to folders are followed once. Raises FileNotFoundError where there is no such folder or no image in it,
-    ValueError for a wrong size, number of channels, black or white.
+    Files whose names end as those of Pillow's formats do, or in .npy, are listed; pictures of other kinds are named in
+    `skipped`. What mindseye itself has made (runs, sweeps, copied galleries) and what servers keep beside photographs
+    (@eaDir, say) is left out, with one warning. Links to folders are followed once. Raises FileNotFoundError where
+    there is no such folder or no image in it, ValueError for a wrong size, number of channels, black or white.
 
     >>> from mindseye.demo.photographs import write_photographs
     >>> import tempfile
@@ -268,10 +282,16 @@ def load_photographs(
             f"images.black={black} and images.white={white}: two different numbers, the values in the files that "
             "become 0 and 1, or neither is right"
         )
-    paths, skipped = _list_files(folder)
+    paths, skipped, left_out = list_photographs(folder)
+    if left_out:
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        log.warning(
+            "%s%s below %s: left out, since mindseye or the system has made them, and no camera",
+            printable(left_out[0]), more, printable(str(root)),
+        )  # fmt: skip
     if not paths:
         tried = f" ({len(skipped)} unusable: {skipped[0].shown}: {skipped[0].reason})" if skipped else ""
-        raise FileNotFoundError(f"no images under {root}{tried}; looked for {', '.join(sorted(SUFFIXES))}")
+        raise FileNotFoundError(f"no images under {root}{tried}; looked for {', '.join(sorted(suffixes()))}")
     return Photographs(folder, tuple(paths), size, channels, tuple(skipped), black, white)
 
 
@@ -287,10 +307,13 @@ def photograph_folder(root: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _list_files(root: Path) -> tuple[list[str], list[SkippedFile]]:
+def list_photographs(root: Path) -> tuple[list[str], list[SkippedFile], list[str]]:
+    """(files to be read, files that cannot be, folders and files that are left out), all relative to root."""
     paths: list[str] = []
     skipped: list[SkippedFile] = []
+    left_out: list[str] = []
     seen: set[tuple[int, int]] = set()
+    usable = suffixes()
 
     def cannot_list(error: OSError) -> None:
         skipped.append(SkippedFile(os.path.relpath(error.filename, root), error.strerror or "cannot be listed"))
@@ -306,153 +329,67 @@ def _list_files(root: Path) -> tuple[list[str], list[SkippedFile]]:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        ours: set[str] = set()
+        if _made_here(folder, set(folders), set(files)):
+            own = [name for name in files if Path(name).suffix.lower() in usable and name != SHEET]
+            if not own and folder != str(root):
+                left_out.append(os.path.relpath(folder, root))
+                folders.clear()
+                continue
+            ours = {name for name in (*folders, *files) if name in OF_A_RUN or name == SHEET}
+        ours |= {name for name in folders if name.lower() in OF_THE_SYSTEM}
+        stems = {name[:-4] for name in files if name.endswith(".pdf") and _FIGURE.match(name)}
+        ours |= {f"{stem}.png" for stem in stems} & set(files) | {f"{stem}.pdf" for stem in stems}
+        left_out += [os.path.relpath(os.path.join(folder, name), root) for name in ours]
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in ours)
         for name in sorted(files):
-            if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
+            suffix = Path(name.lower().removesuffix(".gz") if name.lower().endswith(".nii.gz") else name).suffix.lower()
+            if name.startswith(".") or name in ours or suffix in NO_PICTURES - usable:
                 continue
             path = os.path.join(folder, name)
             relative = os.path.relpath(path, root)
             try:
                 regular = stat.S_ISREG(os.stat(path).st_mode)
             except OSError as error:
-                skipped.append(SkippedFile(relative, f"broken link ({error.strerror})"))
+                if suffix in usable:
+                    skipped.append(SkippedFile(relative, f"broken link ({error.strerror})"))
                 continue
-            if regular:
-                paths.append(relative)
-            else:  # opening a FIFO would wait for ever
-                skipped.append(SkippedFile(relative, "not a regular file"))
-    return sorted(paths), skipped
+            if suffix in usable:
+                if regular:
+                    paths.append(relative)
+                else:  # opening a FIFO would wait for ever
+                    skipped.append(SkippedFile(relative, "not a regular file"))
+            elif suffix in OTHER_PICTURES:
+                right = "give .npy arrays" if suffix == ".npz" else "save it as JPEG or PNG"
+                skipped.append(SkippedFile(relative, f"nothing here reads {suffix}: {right}"))
+            elif regular and _begins_as_a_picture(path):
+                skipped.append(SkippedFile(relative, "holds a picture, and its name does not end as one's: rename it"))
+    return sorted(paths), skipped, sorted(left_out)
 
 
-def read_photograph(
-    path: str | os.PathLike[str],
-    size: int,
-    channels: int = 3,
-    black: float | None = None,
-    white: float | None = None,
-) -> Tensor:
-    """One file as uint8 [channels, size, size]: upright (EXIF), its central square, resized with antialiasing.
+def _made_here(folder: str, folders: set[str], files: set[str]) -> bool:
+    """Whether a folder is a run of mindseye's, also one at work or failed, a sweep, a copied gallery's, or wandb's."""
+    if "status.json" in files and (".hydra" in folders or files & {"run.log", "running.lock", "config.yaml"}):
+        return True
+    if "facets" in folders and os.path.isfile(os.path.join(folder, "facets", "00", "visualization.png")):
+        return True
+    if os.path.basename(folder) == "wandb" and any(_WANDB_RUN.match(name) for name in folders):
+        return True
+    if "manifest.json" in files:  # many programs have a file of that name
+        try:
+            place = os.path.join(folder, "manifest.json")
+            if os.path.getsize(place) > MOST_MANIFEST:
+                return False
+            said = json.loads(Path(place).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return False
+        return isinstance(said, dict) and {"cells", "commands", "config_sha256"} <= said.keys()
+    return False
 
-    Greyscale, palette, CMYK, 16-bit and transparent images (over white) become `channels` channels of 8 bits; of an
-    animation the first frame. `.npy` holds [H, W], [H, W, ch] or [ch, H, W]. Integers of 8 and 16 bits are taken by
-    their whole range, floats as 0..1. With `black` and `white`, for raw counts, these values, of any numeric type,
-    become 0 and 255, what lies between them linearly, and what lies outside is cut off; without, 12-bit counts in
-    16-bit files would have 17 levels. A JPEG at least 2·REDUCING_GAP times as large as needed is decoded at a half, a
-    quarter or an eighth of its size, in a third of the time.
-    A picture of more than MOST_PIXELS is not decoded. Raises UnreadablePhotograph with the reason in one line.
-    """
-    window = None if black is None or white is None else (black, white)
+
+def _begins_as_a_picture(path: str) -> bool:
     try:
-        if Path(path).suffix.lower() == ".npy":
-            return _resize_array(_read_array(path, channels, window), size)
-        if channels not in (1, 3):
-            raise UnreadablePhotograph(f"the network takes {channels} channels: give .npy arrays of that many")
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore")  # a file that can be read is read, whatever its decoder thinks of it
-            image.draft(None, (round(REDUCING_GAP * size),) * 2)  # does nothing to other formats
-            _check_pixels(*image.size)
-            square = _central_square(image)
-            return _to_tensor(_to_channels(square, channels, window).resize((size, size), Image.Resampling.BICUBIC))
-    except UnreadablePhotograph:
-        raise
-    except Image.DecompressionBombError as error:
-        raise UnreadablePhotograph(f"too many pixels: {error}") from error
-    except UnidentifiedImageError as error:  # its message names the path, which is known
-        raise UnreadablePhotograph("holds no picture in a format that is known here") from error
-    except OSError as error:
-        raise UnreadablePhotograph(" ".join((error.strerror or f"OSError: {error}").split())) from error
-    except Exception as error:  # image decoders raise anything at all: struct.error, SyntaxError, EOFError …
-        raise UnreadablePhotograph(" ".join(f"{type(error).__name__}: {error}".split())) from error
-
-
-def _check_pixels(width: int, height: int) -> None:
-    if width * height > MOST_PIXELS:
-        raise UnreadablePhotograph(f"too many pixels: {width} × {height}; {MOST_PIXELS:,} is the most that is decoded")
-
-
-def _central_square(image: Image.Image) -> Image.Image:
-    """Crop before anything else, so that a 30,000 × 1 image never grows to 30,000 × size."""
-    image = ImageOps.exif_transpose(image)
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return image.crop((left, top, left + side, top + side))
-
-
-def _to_channels(image: Image.Image, channels: int, window: Window | None) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        image, window = _to_8_bits(image, window), None
-    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    image = image.convert("L" if channels == 1 else "RGB")
-    return image if window is None else Image.fromarray(_between(np.asarray(image), window))
-
-
-def _between(values: np.ndarray, window: Window) -> np.ndarray:
-    """Any numbers as uint8: black and what lies beyond it 0, white 255, linear between."""
-    black, white = window
-    shares = (values.astype(np.float32) - np.float32(black)) / np.float32(white - black)
-    if not np.isfinite(shares).all():
-        raise UnreadablePhotograph("holds NaN or infinite values")
-    return np.rint(shares.clip(0, 1) * 255).astype(np.uint8)
-
-
-def _to_8_bits(image: Image.Image, window: Window | None) -> Image.Image:
-    """By the window; without one 16-bit integers by their full range, floating point by 0..1."""
-    if window is not None:
-        return Image.fromarray(_between(np.asarray(image), window))
-    values = np.asarray(image, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise UnreadablePhotograph("holds NaN or infinite values")
-    if image.mode == "F":
-        if values.min() < 0 or values.max() > 1:
-            raise UnreadablePhotograph(f"floating-point pixels must lie in 0..1{_ELSE}")
-        values = values * 255
-    else:
-        values = values / 257 if image.mode.startswith("I;16") or values.max() > 255 else values
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
-
-
-def _to_tensor(image: Image.Image) -> Tensor:
-    array = np.asarray(image, dtype=np.uint8)
-    # A copy, since PIL's own buffer is read-only; numpy's, since torch would start all its threads for so little.
-    return torch.from_numpy(np.moveaxis(array.reshape(*array.shape[:2], -1), -1, 0).copy())
-
-
-def _read_array(path: str | os.PathLike[str], channels: int, window: Window | None) -> np.ndarray:
-    array = np.load(path, allow_pickle=False, mmap_mode="r")
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise UnreadablePhotograph("is an archive of arrays, not one array")
-    if array.ndim == 2:
-        array = array[None]
-    if array.ndim == 3 and array.shape[0] != channels and array.shape[-1] == channels:
-        array = np.moveaxis(array, -1, 0)
-    if array.ndim != 3 or array.shape[0] != channels:
-        raise UnreadablePhotograph(f"holds an array of shape {list(array.shape)}; [{channels}, H, W] is right")
-    side = min(array.shape[1:])
-    if side == 0:
-        raise UnreadablePhotograph(f"holds an array of shape {list(array.shape)}: no pixels")
-    _check_pixels(side, side * -(-channels // 3))
-    top, left = (array.shape[1] - side) // 2, (array.shape[2] - side) // 2
-    values = np.array(array[:, top : top + side, left : left + side])
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    if window is not None and values.dtype.kind in "iuf":
-        return _between(values, window)
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype == np.uint16:
-        return np.rint(values / 257).astype(np.uint8)
-    if values.dtype == np.bool_ or np.issubdtype(values.dtype, np.floating):
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-            raise UnreadablePhotograph(f"floating-point values must be finite and in 0..1{_ELSE}")
-        return np.rint(values * 255.0).astype(np.uint8)
-    raise UnreadablePhotograph(f"holds {values.dtype} values; uint8, uint16 or floats in 0..1 are right{_ELSE}")
-
-
-def _resize_array(array: np.ndarray, size: int) -> Tensor:
-    """Any number of channels: each is resized as a greyscale picture, by the same filter as a photograph's."""
-    planes = [Image.fromarray(plane).resize((size, size), Image.Resampling.BICUBIC) for plane in array]
-    return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes]))
+        with open(path, "rb") as file:
+            return _PICTURE.match(file.read(16)) is not None
+    except OSError:
+        return False

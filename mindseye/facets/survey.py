@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from mindseye.facets.cache import Cache
+from mindseye.facets.decoding import UnreadablePhotograph, read_photograph
 from mindseye.facets.full_float32 import full_float32
-from mindseye.facets.photographs import Photographs, SkippedFile, UnreadablePhotograph, printable
+from mindseye.facets.photographs import Photographs, SkippedFile
+from mindseye.files import printable
 from mindseye.networks.maps import as_maps
 from mindseye.networks.merging import MergedNetwork, merge, share_weights
 from mindseye.networks.network import Network
@@ -569,5 +571,7 @@ def _file_sha256(path: str | Path) -> str:
     return _hashed(path)[0]
 
 
-_LOOKING: tuple[Any, ...] = (Photographs, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps, full_float32)
+_LOOKING: tuple[Any, ...] = (
+    Photographs, read_photograph, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps, full_float32,
+)  # fmt: skip
 _CODE = code_of(*map(inspect.getfile, _LOOKING))

@@ -184,11 +184,19 @@ class RunRecord:
 
     def __enter__(self) -> "RunRecord":
         self._place.__enter__()
+        try:
+            self._begin()
+        except BaseException:  # nobody leaves what was not entered
+            self._place.__exit__(None, None, None)
+            raise
+        return self
+
+    def _begin(self) -> None:
         earlier = read_status(self.folder)
         same = earlier.config_sha256 == self._status.config_sha256
         if self._keep_completed and same and earlier.status == "completed":
             self.completed = earlier
-            return self
+            return
         again = same and earlier.status != "completed"
         self._begun = time.monotonic()
         self._before = earlier.seconds if again else 0.0
@@ -201,7 +209,6 @@ class RunRecord:
             pid_namespace=_pid_namespace(),
         )
         self._write()
-        return self
 
     @property
     def is_complete(self) -> bool:

@@ -2,7 +2,6 @@
 
 import hashlib
 import html
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -16,6 +15,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+import mindseye
 from mindseye.facets.clarity import clarity, redundancy
 from mindseye.facets.pictures import html_table, inline_png
 from mindseye.facets.survey import versions
@@ -306,7 +306,8 @@ def agreement_figures(targets: FacetTargets) -> dict[str, Any]:
 def provenance(network: PreparedNetwork, targets: FacetTargets, seed: int, precision: Precision, compile: bool) -> dict:
     """What is needed to know where a result came from and to make it again."""
     python = platform.python_version()
-    said = {"mindseye": importlib.metadata.version("mindseye"), "python": python, **versions(*PACKAGES)}
+    # Not what is installed under its name, which may be nothing or another copy.
+    said = {"mindseye": mindseye.__version__, "python": python, **versions(*PACKAGES)}
     device = network.mean.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {

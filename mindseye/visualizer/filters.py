@@ -17,7 +17,10 @@ BAND = 32768
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
     """Images [C, ch, S, S] blurred with a Gaussian of `sigma` (> 0) times the side; the range of values is kept.
 
-    The border is reflected. The kernel reaches 3 σ, at most to the image's own size.
+    The border is reflected. The kernel reaches 3 σ, at most to the image's own size. It is sampled at the pixels: below
+    a σ of a quarter of a pixel it changes none by half of 1/255, below a sixth it is the identity up to float32's
+    rounding. At 224 pixels a quarter of one is a fraction of 0.0011, below which the default schedule is for the last
+    two fifths of its steps.
     """
     from kornia.filters import gaussian_blur2d
 
@@ -99,12 +102,21 @@ def rof_energy(images: Tensor, noisy: Tensor, weight: float) -> Tensor:
 def _tv_skimage(images: Tensor, weight: float, iterations: int, tolerance: float) -> Tensor:
     from skimage.restoration import denoise_tv_bregman
 
-    denoised = [
-        denoise_tv_bregman(image, weight=weight, max_num_iter=iterations, eps=tolerance, channel_axis=0)
-        for image in images.cpu().double().numpy()
-    ]
-    # It squeezes sides and channels of one away.
-    return torch.from_numpy(np.stack(denoised)).view(images.shape).to(images)
+    if min(images.shape[2:]) < 2:
+        raise ValueError(
+            f"tv_denoise: backend=skimage takes sides of 2 pixels or more, not {list(images.shape[2:])}; primal_dual "
+            "takes any"
+        )
+
+    def denoise(image: np.ndarray) -> np.ndarray:
+        # Told of a channel axis of length 1, it squeezes that away and moves another one in its place.
+        alone = len(image) == 1
+        settings = {"weight": weight, "max_num_iter": iterations, "eps": tolerance}
+        found = denoise_tv_bregman(image[0] if alone else image, **settings, channel_axis=None if alone else 0)
+        return found[None] if alone else found
+
+    denoised = np.stack([denoise(image) for image in images.cpu().double().numpy()])
+    return torch.from_numpy(denoised).to(images)
 
 
 def _tv_primal_dual(

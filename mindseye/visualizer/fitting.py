@@ -33,7 +33,7 @@ from mindseye.visualizer.objective import LossFunction, Objective, matching_of
 from mindseye.visualizer.quiet import quiet_lightning
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.stopping import Stopped, nothing_left
-from mindseye.visualizer.tracking import as_trackers, track_pictures
+from mindseye.visualizer.tracking import as_rank_zero, as_trackers, track_pictures
 from mindseye.visualizer.transformations import Transformations
 
 Filter = pl.Callback | Callable[[Tensor], Tensor]  # a function runs every 10 steps, see FunctionFilter
@@ -109,6 +109,7 @@ class _WarmUp(pl.Callback):
         log.info("compiled in %.0f s", time.perf_counter() - began)
 
 
+@as_rank_zero()
 def fit(
     network: Network | PreparedNetwork,
     targets: FacetTargets,
@@ -283,6 +284,8 @@ def check_parts(targets: object, objective: object, canvas: object, filters: obj
     for one in filters:
         if isinstance(one, type):
             raise ValueError(f"a filter is the class {one.__name__}: one of it is right, {one.__name__}()")
+        if isinstance(one, pl.callbacks.Checkpoint):
+            raise ValueError(f"a filter is {_called(one)}: a fit keeps its own state, see `checkpoint`")
         if not (isinstance(one, pl.Callback) or callable(one)):
             raise ValueError(
                 f"a filter is {_called(one)}: one of a subclass of PeriodicFilter, or a function of images, is right"
@@ -354,7 +357,8 @@ def _draw(
     if checkpoint.file().exists():
         trainer.ckpt_path = str(checkpoint.file())
     signals = SignalWatch()
-    trainer.callbacks[-1].signals = signals
+    # Not the last of them: Lightning puts those behind it that installed packages bring.
+    next(one for one in trainer.callbacks if type(one) is Checkpointing).signals = signals
     try:
         _fit(trainer, module, data)
         signals.deliver(module.steps)  # what came after the last step

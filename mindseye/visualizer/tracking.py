@@ -4,11 +4,13 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from mindseye.visualizer.objective import GRADIENTS, LossTerms
@@ -21,6 +23,21 @@ DISTANCE = ("mdist", "r", "b")
 STEP_S, LIMIT_S = 60.0, 600.0  # that a call within the fit may take, and any other: wandb itself waits for 300 at most
 LOOK_S = 0.1  # so often it is looked meanwhile whether TensorBoard's own thread lives
 AXIS = "trainer/global_step"  # Lightning's name of the one axis that all wandb panels share
+
+
+@contextmanager
+def as_rank_zero() -> Iterator[None]:
+    """While it lasts this process is the one whose loggers write, whatever its environment says.
+
+    Lightning takes a rank from RANK, LOCAL_RANK, SLURM_PROCID or JSM_NAMESPACE_RANK when it is imported, and above 0
+    all that a logger is told goes nowhere. Here every process is a run of its own, a packed Slurm task or not.
+    """
+    before = rank_zero_only.rank
+    rank_zero_only.rank = 0
+    try:
+        yield
+    finally:
+        rank_zero_only.rank = before
 
 
 class Tracker(Logger):

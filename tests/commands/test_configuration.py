@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from mindseye.commands.configuration import (
+    PLAIN_SETTINGS,
     ConfigurationError,
     check,
     check_overrides,
+    check_setting,
     compose,
     config_folder,
     escaped,
@@ -20,8 +23,16 @@ from mindseye.commands.configuration import (
     make,
     quoted,
 )
+from mindseye.commands.launchers import anchored
+from mindseye.commands.main import main
+from mindseye.facets.discovery import facet_weights
+from mindseye.facets.embedding import embed, pick_method, to_components
+from mindseye.facets.photographs import load_photographs
+from mindseye.facets.targets import top_channels
 from mindseye.results.visualization import visualize
-from mindseye.visualizer.fitting import calibrated_adam, fit
+from mindseye.sweeps.manifest import cell_folder
+from mindseye.visualizer.callbacks import Snapshots
+from mindseye.visualizer.fitting import calibrated_adam, count_processes, fit
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
@@ -124,7 +135,7 @@ WRONG = {
     "steps=true": "a whole number",
     "seed=-1": "at least 0",
     "depth=lat": "early, middle, late",
-    "images.size=2": "at least 8",
+    "images.size=0": "at least 1",
     "images.black=0": "images.black=0 and images.white=None: two different numbers",
     "images=folder": "images.root must be given",
     "network=callable": "network.target must be given",
@@ -269,6 +280,90 @@ def test_what_is_there_passes(words, place):
 def test_what_is_not_there_is_said_before_anything_starts(words, message, place):
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         check_overrides([quoted(word) for word in words])
+
+
+def values_of(word):
+    """What Hydra makes of an override: its value, or each value of a sweep."""
+    [override] = OverridesParser.create().parse_overrides([word])
+    if override.is_sweep_override():
+        return [getattr(value, "text", value) for value in override.sweep_iterator()]
+    return [getattr(override.value(), "text", override.value())]
+
+
+MEANS = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+BOUNDS = {  # what Python's own functions say to the numbers of a group without a constructor
+    "facets.subsample": lambda least, folder: pick_method(100, "subsample", least),
+    "facets.components": lambda least, folder: to_components(MEANS, components=least, unit=False),
+    "facets.perplexity": lambda least, folder: embed(MEANS.double(), perplexity=least),
+    "facets.gamma": lambda least, folder: facet_weights(MEANS.abs(), "calibrated", least),
+    "facets.batch_size": lambda least, folder: list(load_photographs(folder, 8).batches(least)),
+    "facets.workers": lambda least, folder: list(load_photographs(folder, 8).batches(8, workers=least)),
+    "images.size": lambda least, folder: load_photographs(folder, size=least),
+    "k": lambda least, folder: top_channels(MEANS[:, :, None, None], least),
+    "snapshots": lambda least, folder: Snapshots(least),
+    "trainer.devices": lambda least, folder: count_processes(least, 2, "cpu"),
+}
+
+
+@pytest.mark.parametrize("key", BOUNDS)
+def test_the_least_of_a_number_is_the_same_on_the_command_line_and_in_python(key, photograph_folder):
+    kind, least, _ = PLAIN_SETTINGS[key]
+    less = least - 1 if kind is int else 0
+    BOUNDS[key](least, photograph_folder)
+    check_setting(key, least)
+    with pytest.raises(ValueError, match=r"at least|or more|above 0|1 to"):
+        BOUNDS[key](less, photograph_folder)
+    with pytest.raises(ConfigurationError):
+        check_setting(key, less)
+
+
+PLACES = (
+    "images.root", "cache.folder", "network.path", "network.weights", "network.target", "transfer.demo.path",
+    "transfer.other.weights", "transfer.mine.target", "logger.csv.save_dir", "+logger.wandb.dir", "hydra.run.dir",
+    "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir", "hydra.launcher.submitit_folder",
+    "+metrics.mine.file", "canvas.my_path",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", PLACES)
+@pytest.mark.parametrize(
+    "path", ["sw/seed=0-803ee51692", "a=b=c/net.py", "my photos/x=1", "x#1/ö=ü", "(a)/b&c", "it's/k=4", "=", "a;b"]
+)
+def test_a_path_is_taken_as_it_is_written(key, path):
+    assert values_of(quoted(f"{key}={path}")) == [path]
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"])
+def test_the_name_that_a_cell_is_given_may_be_given_back(key):
+    folder = f"sweeps/{cell_folder(['network=resnet50', 'k=10', 'images.root=a b'])}"
+    assert values_of(quoted(f"{key}={folder}")) == [folder]
+    composed = compose([anchored(quoted(f"{key}=/{folder}"))], with_hydra=True)
+    assert OmegaConf.select(composed, key) == f"/{folder}"
+
+
+def test_every_command_takes_a_path_as_it_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("k=4,C=2 x").mkdir()
+    Path("k=4,C=2 x/net.py").write_text(
+        "from torch import nn\ndef build(): return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())\n"
+    )
+    words = ["network=callable", "network.target=k=4,C=2 x/net.py:build", "network.mean=[0,0,0]", "network.std=[1,1,1]"]
+    main(["layers", *words])
+    assert "Conv2d" in capsys.readouterr().out
+    main(["cache", f"cache.folder={tmp_path}/k=4,C=2 x/cache"])
+    assert "k=4,C=2 x/cache" in " ".join(capsys.readouterr().out.split())
+
+
+def test_paths_of_a_sweep_are_each_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    word = "network.weights=sw/k=4,C=2/best.pth"
+    assert values_of(quoted(word)) == ["sw/k=4", "C=2/best.pth"]
+    Path("sw/k=4,C=2").mkdir(parents=True)
+    Path("sw/k=4,C=2/best.pth").touch()
+    assert values_of(quoted(word)) == ["sw/k=4,C=2/best.pth"]  # there is one of that name
+    assert values_of(quoted("images.root=a b,c=d,e")) == ["a b", "c=d", "e"]
+    assert values_of(quoted("images.root='a,b',c")) == ["a,b", "c"]
+    assert quoted(r"images.root=a\,b c") == r"images.root=a\,b c"  # as it is: that comma is a letter
 
 
 # ---- what one's own parts raise --------------------------------------------------------------------------------------

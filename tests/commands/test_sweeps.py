@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,7 @@ def test_a_finished_sweep_costs_nothing_and_a_changed_grid_only_the_new_cells(gr
 
 NETS = """
 import os
+import shutil
 import signal
 
 import torch
@@ -403,3 +405,60 @@ def test_a_sweep_in_several_processes_is_stopped_as_a_whole_and_leaves_no_orphan
     for status in at_work:
         with pytest.raises(ProcessLookupError):
             os.kill(status.pid, 0)
+
+
+NETWORK = """
+import torch
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 16, 3, stride=2), nn.ReLU(), nn.Conv2d(16, 16, 3))
+"""
+
+
+def train(place, seed):
+    """A weights file of another content under the same name."""
+    program = f"import torch, own; torch.manual_seed({seed}); torch.save(own.build().state_dict(), 'best.pth')"
+    done = warm.python("-c", program, cwd=place, env=environment(place), timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_cells_of_what_has_changed_since_are_told_and_drawn_anew_when_asked(tmp_path, photograph_folder):
+    shutil.copytree(photograph_folder, tmp_path / "shown")
+    (tmp_path / "own.py").write_text(NETWORK)
+    settings = tmp_path / "mine" / "length" / "short.yaml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("# @package _global_\nsteps: 2\n")
+    train(tmp_path, 1)
+    words = [
+        "--config-dir=mine", "-m", "network=callable", "network.target=own.py:build", "network.mean=[0.5,0.5,0.5]",
+        "network.std=[0.2,0.2,0.2]", "network.weights=best.pth", "layer='2'", "images.root=shown", "images.size=32",
+        "C=2", "facets.N=3", "length=short", "hydra.sweep.dir=sweep",
+    ]  # fmt: skip
+
+    def pictures():
+        return [(cell / "images.safetensors").read_bytes() for cell in cells_of(tmp_path / "sweep").values()]
+
+    def asked(*more):
+        done = run(*more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return " ".join(done.stderr.split())
+
+    assert "changed since" not in asked(*words, "k=4,5")
+    first = pictures()
+    train(tmp_path, 2)
+    told = asked(*words, "k=4,5,6")
+    assert "2 of 2 completed cells are of what has changed since (best.pth) and stay as they are" in told
+    assert f"mindseye sweep resume {tmp_path}/sweep --changed draws them anew" in told
+    second = pictures()
+    assert second[:2] == first
+    told = asked("sweep", "resume", "sweep", "--changed")
+    assert "2 of 3 completed cells are of what has changed since (best.pth): they are drawn anew" in told
+    third = pictures()
+    assert [one == other for one, other in zip(second, third, strict=True)] == [False, False, True]
+    (tmp_path / "own.py").write_text(NETWORK.replace("ReLU", "Sigmoid"))
+    settings.write_text("# @package _global_\nsteps: 3\n")
+    min((tmp_path / "shown").glob("*.png")).unlink()
+    told = asked(*words, "k=4,5,6")
+    assert f"3 of 3 completed cells are of what has changed since (own.py, {settings}, shown)" in told
+    assert pictures() == third

@@ -19,9 +19,20 @@ from PIL import Image
 from mindseye.results.run_folder import read_run
 
 
-def mindseye(*arguments, cwd, **variables):
+def mindseye(*arguments, cwd, program=None, **variables):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    return warm.python("-m", "mindseye.commands.main", *arguments, cwd=cwd, env=environment, timeout=240)
+    start = ["-c", program] if program else ["-m", "mindseye.commands.main"]
+    return warm.python(*start, *arguments, cwd=cwd, env=environment, timeout=240)
+
+
+# As Lightning has it in a packed Slurm task, from SLURM_PROCID, when it is imported.
+RANK_1 = """
+import sys
+from pytorch_lightning.utilities import rank_zero_only
+from mindseye.commands.main import main
+rank_zero_only.rank = 1
+main(sys.argv[1:])
+"""
 
 
 def records(run):
@@ -38,11 +49,11 @@ def records(run):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """Two cells in one process, with all trackers on."""
+    """Two cells in one process, with all trackers on, in an environment that gives it a rank."""
     place = tmp_path_factory.mktemp("tracked")
     done = mindseye(
         "-m", "experiment=smoke", "k=4,8", "logger=[wandb,tensorboard,csv]", "gradients=2", "snapshots=2",
-        "hydra.sweep.dir=night/sweep", cwd=place,
+        "hydra.sweep.dir=night/sweep", cwd=place, program=RANK_1,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return sorted(path.parent for path in (place / "night" / "sweep").glob("*/metrics.json"))
@@ -186,6 +197,48 @@ def test_a_place_where_wandb_cannot_write_is_said(tmp_path):
     assert read_run(tmp_path / "run").metrics["status"] == "completed"
     lines = [line for line in done.stderr.splitlines() if "wandb" in line.lower()]
     assert any("left alone" in line or "wandb cannot write to" in line for line in lines), lines
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"])
+def test_no_rank_silences_a_tracker(name, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mindseye.commands.main", "experiment=smoke", "logger=[wandb,csv]", "hydra.run.dir=run"],
+        cwd=tmp_path, env={**os.environ, name: "3"}, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "loss/total" in (tmp_path / "run" / "csv" / "metrics.csv").read_text()
+    assert len(list(tmp_path.glob("run/wandb/offline-run-*/run-*.wandb"))) == 1
+
+
+def test_a_tracker_that_cannot_be_made_costs_no_network_and_leaves_no_trace(tmp_path):
+    """Another logger, already made, has told nobody by then; the next cell finds the environment as it was."""
+    program = """
+import os, sys
+from mindseye.commands import visualize
+from mindseye.commands.main import main
+sys.modules["tensorboard"] = sys.modules["tensorboardX"] = None
+import pytorch_lightning.loggers.tensorboard as tensorboard
+import lightning_fabric.loggers.tensorboard as fabric
+fabric._TENSORBOARD_AVAILABLE = fabric._TENSORBOARDX_AVAILABLE = False
+tensorboard._TENSORBOARD_AVAILABLE = tensorboard._TENSORBOARDX_AVAILABLE = False
+make, before = visualize.make, os.environ.copy()
+def made(node, **named):
+    assert "weights" not in node and "checkpoint" not in str(node), "the network was asked for"
+    return make(node, **named)
+visualize.make = made
+try:
+    main(sys.argv[1:])
+finally:
+    print({name for name in os.environ if "WANDB" in name and os.environ.get(name) != before.get(name)})
+"""
+    words = ["experiment=smoke", "logger=[wandb,tensorboard]", "hydra.run.dir=run"]
+    done = mindseye(*words, cwd=tmp_path, program=program)
+    assert done.returncode == 1
+    assert done.stderr.startswith("mindseye: logger")
+    assert "the network was asked for" not in done.stderr
+    assert not list(tmp_path.glob("run/wandb/offline-run-*"))
+    assert done.stdout.strip() == "set()"
 
 
 def test_wandb_itself_prints_nothing(tmp_path):

@@ -39,8 +39,8 @@ def encoded(image, form, **settings):
 FORMS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "tif": "TIFF", "gif": "GIF", "bmp": "BMP", "ppm": "PPM"}
 
 
-def build(root, *, special=True, deep=1):
-    """Fill the folder; what each file is. `deep` times as many damaged ones; `special`: FIFOs and links, too."""
+def build(root, *, deep=1):
+    """Fill the folder; what each file is. `deep` times as many damaged ones."""
     found = []
 
     def put(name, content, kind, mean=None, near=4.0):
@@ -72,10 +72,9 @@ def build(root, *, special=True, deep=1):
     _bombs(put)
     for name in NAMES:
         put(f"names/{name}.png", whole["png"], "good", GREY)
-    put("names/no suffix", whole["png"], "hidden")
+    put("names/no suffix", whole["png"], "bad")
     put("names/.hidden.png", whole["png"], "hidden")
-    if special:
-        _special(root, whole["png"], found)
+    _special(root, whole["png"], found)
     return found
 
 

@@ -97,6 +97,13 @@ def test_few_photographs_have_an_embedding_too(M):
     assert embedding.isfinite().all()
 
 
+@pytest.mark.parametrize("gamma", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("weighting", ["calibrated", "published"])
+def test_a_gamma_of_no_weights_is_refused(gamma, weighting):
+    with pytest.raises(ValueError, match=r"facets\.gamma=.* above 0 is right"):
+        facet_weights(torch.tensor([[0.0, 1.0]]), weighting, gamma)
+
+
 def test_choice_by_distance():
     embedding = torch.tensor([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [10.0, 0.0], [3.0, 0.0]])
     labels = torch.tensor([0, 0, 0, 1, 1])

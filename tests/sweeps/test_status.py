@@ -47,6 +47,21 @@ def test_who_comes_second_finds_a_completed_run_and_leaves_it(tmp_path):
         assert read_status(tmp_path).status == "running"
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), Interrupted(15)])
+@pytest.mark.parametrize("where", ["read_status", "write_status", "_pid_namespace"])
+def test_whoever_fails_at_the_door_does_not_keep_the_folder(where, error, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(run_status, where, fail)
+        with pytest.raises(type(error)):
+            RunRecord(tmp_path, [], "abc").__enter__()
+    assert not (tmp_path / "running.lock").exists()
+    with RunRecord(tmp_path, [], "abc"):
+        assert read_status(tmp_path).status == "running"
+
+
 @pytest.mark.parametrize("content", ["", "nonsense"])
 def test_a_lock_that_belongs_to_nobody_is_taken_over(content, tmp_path, monkeypatch, caplog):
     """A full disk makes an empty file: created, and then not written."""

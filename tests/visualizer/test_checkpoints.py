@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.connectors import callback_connector
 from torch.optim import SGD
 
 from mindseye.visualizer import checkpoints
@@ -123,6 +124,25 @@ def test_interrupted_at_several_steps_it_gives_the_same_bytes(network, targets, 
     arguments["filters"][-2] = Counting()
     assert same(drawn(network, targets, checkpoint=checkpoint, **arguments), whole)
     assert same(drawn(network, targets, checkpoint=checkpoint, **arguments), whole)  # finished: read back
+
+
+@pytest.mark.parametrize("others", [1, 2, 3])
+def test_signals_wait_for_the_checkpoint_whatever_callbacks_stand_behind_it(
+    network, targets, checkpoint, others, monkeypatch
+):
+    """Packages may bring some, by an entry point of Lightning's."""
+    brought = [pl.Callback() for _ in range(others)]
+    monkeypatch.setattr(callback_connector, "_load_external_callbacks", lambda group: brought)
+    stop = SignalAt()
+    stop.step = 3
+    with pytest.raises(Interrupted, match="SIGTERM after step 3"):
+        drawn(network, targets, checkpoint=checkpoint, filters=[stop])
+    assert checkpoint.file().exists()
+
+
+def test_a_checkpoint_callback_is_no_filter(network, targets):
+    with pytest.raises(ValueError, match="a filter is a ModelCheckpoint: a fit keeps its own state"):
+        drawn(network, targets, filters=[pl.callbacks.ModelCheckpoint()])
 
 
 def test_a_finished_fit_takes_no_step_and_seconds_add_up(network, targets, checkpoint):

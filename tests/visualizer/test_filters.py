@@ -38,6 +38,16 @@ def test_blur_of_a_point_is_a_gaussian():
     assert torch.allclose(row[inside] / row[32], expected[inside], atol=1e-3)
 
 
+@pytest.mark.parametrize("side", [16, 33, 224])
+def test_a_blur_of_less_than_a_quarter_of_a_pixel_is_none_that_bytes_show(side):
+    """A chequerboard is what any blur changes most."""
+    board = (torch.arange(side)[:, None] + torch.arange(side)) % 2
+    board = board.float()[None, None]
+    for pixels, least, most in ((0.25, 0.2, 0.5), (1 / 6, 0, 1e-4), (0.112, 0, 1e-5), (0.45, 10, 255)):
+        change = 255 * (gaussian_blur(board, pixels / side) - board).abs().max()
+        assert least <= change < most
+
+
 def test_blur_means_the_same_at_every_resolution():
     small = torch.zeros(1, 1, 40, 40)
     small[..., 20:] = 1
@@ -185,6 +195,112 @@ def test_denoising_by_scikit_image_is_scikit_images():
     assert np.allclose(own.numpy(), expected, atol=1e-6)
     expected = denoise_tv_bregman(images[0].double().numpy(), weight=5.0, channel_axis=0)
     assert np.allclose(tv_denoise(images, 5.0, backend="skimage")[0].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 24, 24), (3, 1, 20, 30), (2, 1, 31, 17), (2, 2, 20, 30), (1, 3, 9, 24)])
+@pytest.mark.parametrize("backend", ["primal_dual", "skimage"])
+def test_denoising_leaves_a_picture_the_way_round_it_is(backend, shape):
+    """Applied again and again, as a run does, whatever the number of channels: near the picture, not its transpose."""
+    images = real("camera", 31)[..., : shape[2], : shape[3]].expand(shape).contiguous()
+    images = images * torch.linspace(0.5, 1, shape[3])  # one that is not its own transpose
+    denoised = images
+    for _ in range(3):
+        denoised = tv_denoise(denoised, 60.0, backend=backend)
+    assert denoised.shape == images.shape
+    assert (denoised - images).abs().mean() < 0.03
+    if shape[2] == shape[3]:
+        assert (denoised - images.mT).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_scikit_image_gives_one_channel_what_it_gives_the_first_of_several(channels):
+    """A channel is denoised by itself; the first starts from nothing that another left."""
+    images = noisy(ch=channels, side=24)
+    together = tv_denoise(images, 8.0, backend="skimage")[:, :1]
+    assert torch.allclose(tv_denoise(images[:, :1], 8.0, backend="skimage"), together, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 9), (1, 1, 9, 1), (2, 1, 1, 1)])
+def test_scikit_image_is_not_given_sides_beyond_which_it_reads(shape):
+    with pytest.raises(ValueError, match=r"backend=skimage takes sides of 2 pixels or more, not .*primal_dual"):
+        tv_denoise(torch.rand(shape), 8.0, backend="skimage")
+
+
+# ---- what scikit-image itself holds its denoisers to, for both backends ----------------------------------------------
+
+
+def chequered(side=64):
+    """A dark frame around a field of tiles, 0 and 0.9, with noise: [1, 1, side, side]."""
+    tiles = (torch.arange(side)[:, None] // 8 + torch.arange(side) // 8) % 2
+    image = 0.9 * tiles.float()
+    image[:8] = image[-8:] = 0
+    image[:, :8] = image[:, -8:] = 0
+    return (image + 0.05 * torch.randn(side, side, generator=torch.Generator().manual_seed(0)))[None, None].clamp(0, 1)
+
+
+BOTH = pytest.mark.parametrize("backend", ["primal_dual", "skimage"])
+
+
+@BOTH
+def test_flat_regions_become_flatter_and_edges_stay(backend):
+    image = chequered()
+    denoised = tv_denoise(image, 10.0, backend=backend)
+    frame, tile = (..., slice(1, 7), slice(1, 63)), (..., slice(18, 22), slice(18, 22))
+    for flat in (frame, tile):
+        assert denoised[flat].std() < 0.5 * image[flat].std()
+    inside, outside = denoised[0, 0, 18:22, 18:22].mean(), denoised[0, 0, 18:22, 26:30].mean()
+    assert (inside - outside).abs() > 0.5
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_type_of_number_comes_back_as_it_was(backend, dtype):
+    denoised = tv_denoise(chequered().to(dtype), 10.0, backend=backend)
+    assert denoised.dtype == dtype
+    reference = tv_denoise(chequered(), 10.0, backend=backend)
+    assert torch.allclose(denoised.float(), reference, atol=0.02 if dtype.itemsize == 2 else 1e-3)
+
+
+@BOTH
+def test_the_same_channel_three_times_is_denoised_as_one(backend):
+    image = chequered(32)
+    one = tv_denoise(image, 10.0, backend=backend)
+    three = tv_denoise(image.repeat(1, 3, 1, 1), 10.0, backend=backend)
+    if backend == "primal_dual":
+        assert torch.equal(three, one.expand_as(three))
+    else:  # a channel begins with what scikit-image left of the one before
+        assert (three - one).abs().mean() < 0.01
+
+
+@BOTH
+def test_a_smaller_weight_has_less_variation(backend):
+    variations = [total_variation(tv_denoise(chequered(), weight, backend=backend)).item() for weight in (2, 5, 20, 80)]
+    assert variations == sorted(variations)
+    assert variations[-1] < total_variation(chequered()).item()
+
+
+@BOTH
+def test_what_was_noise_is_nearer_the_picture(backend):
+    """By the structural similarity to the picture without noise."""
+    from skimage.metrics import structural_similarity
+
+    clean = real("camera")
+    noise = 0.15 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    noisy_image = (clean + noise).clamp(0, 1)
+
+    def similarity(image):
+        return structural_similarity(clean[0, 0].numpy(), image[0, 0].numpy(), data_range=1.0)
+
+    assert similarity(tv_denoise(noisy_image, 10.0, backend=backend)) > similarity(noisy_image) + 0.1
+
+
+@BOTH
+def test_a_picture_turned_or_mirrored_is_denoised_as_it_was(backend):
+    image = real("camera", 40)
+    denoised = tv_denoise(image, 10.0, backend=backend)
+    for turn in (lambda one: one.mT, lambda one: one.flip(2), lambda one: one.flip(3)):
+        # Differences are forward ones, so that corners turn to a hair.
+        assert (tv_denoise(turn(image), 10.0, backend=backend) - turn(denoised)).abs().mean() < 0.01
 
 
 WRONG = [

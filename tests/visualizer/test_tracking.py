@@ -3,15 +3,20 @@
 import csv
 import logging
 import math
+import os
 import signal
 import threading
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from mindseye.visualizer import tracking
+from mindseye.visualizer.checkpoints import Checkpoint
 from mindseye.visualizer.fitting import fit
+from mindseye.visualizer.interruptions import Interrupted
 from mindseye.visualizer.matching import Matching
 from mindseye.visualizer.objective import GRADIENTS, LossTerms, Objective, gradient_norms
 from mindseye.visualizer.tracking import Tracker, as_trackers
@@ -226,24 +231,64 @@ def test_several_processes_tell_of_all_facets(network, targets, told_fit):
         assert mine == pytest.approx(theirs, rel=1e-5)
 
 
-def test_csv_that_goes_on_has_every_step(network, targets, tmp_path):
-    """A fit that is stopped and goes on writes its metrics.csv anew, with the steps before."""
-    from mindseye.visualizer.checkpoints import Checkpoint
-    from mindseye.visualizer.interruptions import Interrupted
+def stop_at(last):
+    """A report that sends this process SIGTERM after that step."""
 
-    def stop(step, terms):
-        if step == 2:
-            import os
-            import signal
-
+    def report(step, terms):
+        if step == last:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    return report
+
+
+def test_csv_that_goes_on_has_every_step(network, targets, tmp_path):
+    """A fit that is stopped and goes on writes its metrics.csv anew, with the steps before."""
     settings = {"steps": 5, "accelerator": "cpu", "log_every": 2, "checkpoint": Checkpoint(tmp_path / "fit", "key")}
-    for report in (stop, None):
+    for report in (stop_at(2), None):
         logger = CSVLogger(tmp_path, "csv", version="")
         try:
             fit(network, targets, logger=logger, report=report, **settings)
         except Interrupted:
-            assert report is stop
+            assert report is not None
     with open(tmp_path / "csv" / "metrics.csv", newline="") as file:
         assert [row["step"] for row in csv.DictReader(file) if row["loss/total"]] == ["2", "4", "5"]
+
+
+class StopsAt(pl.Callback):
+    """Sends this process SIGTERM in the middle of that step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx + 1 == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("steps", [(1,), (3,), (1, 2, 3, 4)])
+def test_nothing_is_lost_to_trackers_between_two_reports(network, targets, told_fit, tmp_path, steps):
+    """However often a fit is stopped, they are told in all what one is told that went through, and nothing twice."""
+    told = Told()
+    settings = {"steps": 5, "accelerator": "cpu", "log_every": 2, "gradients_every": 3}
+    for step in (*steps, None):
+        try:
+            fit(
+                network, targets, logger=told, filters=[StopsAt(step)], checkpoint=Checkpoint(tmp_path, "key"),
+                **settings,
+            )  # fmt: skip
+        except Interrupted:
+            assert step is not None
+    assert told.calls == told_fit[0].calls
+
+
+@pytest.mark.parametrize("rank", [1, 3, 7])
+def test_a_rank_in_the_environment_silences_nobody(network, targets, tmp_path, monkeypatch, rank):
+    """As Lightning takes it from SLURM_PROCID when it is imported. Afterwards it is what it was."""
+    pytest.importorskip("tensorboardX")
+    monkeypatch.setattr(rank_zero_only, "rank", rank)
+    loggers = [CSVLogger(tmp_path, "csv", version=""), TensorBoardLogger(tmp_path, "events", version="")]
+    fit(network, targets, steps=2, accelerator="cpu", logger=loggers, log_every=2)
+    assert rank_zero_only.rank == rank
+    assert "loss/total" in (tmp_path / "csv" / "metrics.csv").read_text()
+    [events] = (tmp_path / "events").glob("events.*")
+    assert b"loss/total" in events.read_bytes()

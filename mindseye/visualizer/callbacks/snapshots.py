@@ -55,6 +55,7 @@ class History(pl.Callback):
         self.rows: list[Tensor] = []  # each [steps, len(COLUMNS), c] on the host
         self.scheduled: list[dict[str, float]] = []
         self._waiting: list[Tensor] = []
+        self._told = 0  # steps that the trackers know of
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -69,25 +70,28 @@ class History(pl.Callback):
             self._flush(trainer, pl_module, batch_idx + 1)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: FacetVisualizer) -> None:
-        """Trackers that begin anew where a fit goes on are told what was before."""
-        if self.scheduled:
-            self.retell(
-                [tracker for tracker in trainer.loggers if getattr(tracker, "forgets", False)], self.flush_every
-            )
+        """Trackers that begin anew where a fit goes on are told again what they knew."""
+        forgetful = [tracker for tracker in trainer.loggers if getattr(tracker, "forgets", False)]
+        self._tell(forgetful, 1, self._told, self.flush_every, last=self._told)
 
     def retell(self, trackers: Sequence[Logger], every: int) -> None:
         """Tell trackers of all the steps there were so far, each `every`-th and the last."""
-        if self.scheduled:
-            track_steps(trackers, torch.cat(self.rows), self.scheduled, 1, every=every, last=len(self.scheduled))
+        self._tell(trackers, 1, len(self.scheduled), every, last=len(self.scheduled))
+
+    def _tell(self, trackers: Sequence[Logger], first: int, step: int, every: int, last: int) -> None:
+        """Of the steps first to step."""
+        if first <= step:
+            rows, now = torch.cat(self.rows)[first - 1 : step], self.scheduled[first - 1 : step]
+            track_steps(trackers, rows, now, first, every=every, last=last)
 
     def _flush(self, trainer: pl.Trainer, pl_module: FacetVisualizer, step: int) -> None:
         self._gather(pl_module, step)
         rows = self.rows[-1]
         if self.report is not None:
             self.report(step, dict(zip(COLUMNS, rows[-1].nanmean(dim=1).tolist(), strict=True)))
-        first, last = step - len(rows) + 1, pl_module.steps
-        now = self.scheduled[first - 1 : step]
-        track_steps(trainer.loggers, rows, now, first, every=self.flush_every, last=last)
+        # Also what an interruption has brought to the host between two flushes.
+        self._tell(trainer.loggers, self._told + 1, step, self.flush_every, last=pl_module.steps)
+        self._told = step
 
     def _gather(self, pl_module: FacetVisualizer, step: int) -> None:
         """Bring what waits on the device to the host, up to this step."""
@@ -110,11 +114,12 @@ class History(pl.Callback):
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: FacetVisualizer, checkpoint: dict[str, Any]) -> None:
         """Everything up to this step, also between two flushes."""
         self._gather(pl_module, len(self.scheduled))
-        checkpoint["history"] = self.kept()
+        checkpoint["history"] = {**self.kept(), "told": self._told}
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: FacetVisualizer, checkpoint: dict[str, Any]) -> None:
         """As it was."""
         self.take(checkpoint["history"])
+        self._told = checkpoint["history"].get("told", 0)
 
     def kept(self) -> dict[str, Any]:
         """All rows as a table [steps, len(COLUMNS), c] and the scheduled values, float64 [steps, names]."""
