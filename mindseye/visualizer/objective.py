@@ -186,7 +186,7 @@ class Objective:
     ad: float = 1.0
     strength: float = 10.0
     penalty: float = 1.0
-    tv: float = 3.0
+    tv: float = 5.0
     matching: Matching = field(default_factory=Matching)
     match: Match = "cosine"
     distance: Distance = "relative"

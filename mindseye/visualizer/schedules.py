@@ -57,7 +57,7 @@ class Schedules:
     blur_sigma: Linear = Linear(0.002, 0.0005)
     denoise_weight: Linear = Linear(10240.0, 40960.0)
     views: Linear = Linear(1.0, 0.0, until=0.9)
-    matching: Linear = Linear(1.0, 0.2)
+    matching: Linear = Linear(1.0, 0.05)
 
     def __post_init__(self) -> None:
         for name, linear in vars(self).items():
