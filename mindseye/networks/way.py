@@ -100,13 +100,21 @@ def _side(shape: tuple[int, ...], name: str, network: Network) -> int | None:
 
 
 def _frontier(body: nn.Module, path: str) -> dict[str, nn.Module]:
-    """The outermost modules that do not hold the target: children of the target's ancestors, by name."""
-    parts = path.split(".")
-    frontier = {}
-    for depth in range(len(parts)):
-        holder = ".".join(parts[:depth])
+    """The outermost modules that do not hold the target: children of the target's ancestors, by name.
+
+    Lists of modules, which are not called themselves, are looked into.
+    """
+    frontier: dict[str, nn.Module] = {}
+
+    def look_into(holder: str) -> None:
         for name, module in body.get_submodule(holder).named_children():
             full = f"{holder}.{name}" if holder else name
-            if full != path and not path.startswith(f"{full}."):
+            if path == full:
+                continue
+            if path.startswith(f"{full}.") or type(module).forward is nn.Module.forward:
+                look_into(full)
+            else:
                 frontier[full] = module
+
+    look_into("")
     return frontier
