@@ -227,8 +227,8 @@ def own_steps(method: Method) -> int | None:
     return own if own != ours else None
 
 
-def sweep(subject: Subject, asked: Sequence[Draw], seeds: Sequence[int]) -> int:
-    """Draw what is not drawn yet. 0, or 1 where a cell failed; exits where it is interrupted."""
+def sweep(subject: Subject, asked: Sequence[Draw], seeds: Sequence[int], hydras: Sequence[str]) -> int:
+    """Draw what is not drawn yet. 0, or 1 where a cell failed; exits where it is interrupted. hydras: hydra…=… words."""
     grids: dict[tuple[tuple[str, ...], int], list[str]] = {}
     for (method, steps), group in groupby(asked, key=lambda one: (one.method, one.steps)):
         starts = tuple(one.start for one in group)
@@ -240,7 +240,7 @@ def sweep(subject: Subject, asked: Sequence[Draw], seeds: Sequence[int]) -> int:
         command = [
             sys.executable, "-m", "mindseye", "-q", "-m", *subject.words, f"ablation={','.join(ablations)}",
             f"canvas.init={','.join(starts)}", f"steps={steps}", f"seed={','.join(map(str, seeds))}",
-            f"hydra.sweep.dir={escaped(str(subject.folder))}",
+            *hydras, f"hydra.sweep.dir={escaped(str(subject.folder))}",
         ]  # fmt: skip
         code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
         if code in (TO_BE_CONTINUED, CTRL_C) or code < 0:
@@ -583,7 +583,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--network", action="append", metavar="NAME=WORD,…", help="draws, and judges the others")
     parser.add_argument("--judge", action="append", default=[], metavar="NAME=WORD,…", help="judges alone")
-    parser.add_argument("--images", action="append", default=[], metavar="NAME=FOLDER", help="your own photographs")
+    parser.add_argument("--images", action="append", default=[], metavar="[NAME=]FOLDER", help="your own photographs")
     parser.add_argument("--drawn", nargs="*", default=["padlock"], metavar="KIND", help="the demo's; none: no KIND")
     parser.add_argument("--size", type=int, default=224, help="pixels of the drawn photographs' side; default: 224")
     parser.add_argument("--only", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
@@ -600,12 +600,11 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def photographs(asked: argparse.Namespace) -> dict[str, list[str]]:
-    """The words of each set of photographs by its name. Raises ValueError for one without a name."""
+    """The words of each set of photographs by its name. Raises ValueError where there are none."""
     found = {}
     for text in asked.images:
         name, equals, folder = text.partition("=")
-        if not equals:
-            raise ValueError(f"--images {text}: NAME=FOLDER is right")
+        name, folder = (name, folder) if equals else (Path(text).name, text)
         found[name] = [f"images.root={escaped(str(Path(folder).expanduser().absolute()))}"]
     for kind in asked.drawn:
         found[f"drawn {kind}"] = [f"images.kind={kind}", f"images.size={asked.size}"]
@@ -622,7 +621,7 @@ def has_batch_norms(subject: Subject) -> bool:
 
 def plan(asked: argparse.Namespace) -> tuple[list[Subject], list[Draw], int]:
     """The sweeps, what each draws, and the number of steps that all methods are given. Raises ValueError."""
-    extra = list(asked.words)
+    extra = [word for word in asked.words if not word.startswith("hydra")]
     networks, judges = asked.network or NETWORKS, asked.judge
     if asked.quick:
         networks, judges, extra = ["demo=network=demo"], ["itself=network=demo"], [*QUICK, *extra]
@@ -679,13 +678,13 @@ def main(words: Sequence[str] | None = None) -> None:
     asked = arguments().parse_args(words)
     try:
         found, every, steps = plan(asked)
-        worst = 0
+        worst, hydras = 0, [word for word in asked.words if word.startswith("hydra")]
         for subject in found if not asked.table else ():
             own = every
             if "deep_inversion" in asked.only and not has_batch_norms(subject):
                 print(f"{subject.name}: no BatchNorm, so no deep_inversion")
                 own = [one for one in every if one.method != "deep_inversion"]
-            worst = max(worst, sweep(subject, own, asked.seeds))
+            worst = max(worst, sweep(subject, own, asked.seeds, hydras))
         tell(asked, found, every, steps)
     except (ValueError, OSError) as error:
         print(f"truth: {' '.join(str(error).split())}", file=sys.stderr)

@@ -144,8 +144,8 @@ class PixelCanvas(Canvas):
 
     The clamp passes gradients straight through, so that a pixel that has left can return.
 
-    initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1. init, cycles,
-    noise, seed: see `first_images`. Raises ValueError.
+    initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1.
+    init, cycles, noise, seed: see `first_images`. Raises ValueError.
     """
 
     per_facet = ("pixels",)
