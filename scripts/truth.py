@@ -228,7 +228,7 @@ def own_steps(method: Method) -> int | None:
 
 
 def sweep(subject: Subject, asked: Sequence[Draw], seeds: Sequence[int], hydras: Sequence[str]) -> int:
-    """Draw what is not drawn yet. 0, or 1 where a cell failed; exits where it is interrupted. hydras: hydra…=… words."""
+    """Draw what is not drawn yet. 0, or 1 where a cell failed; exits where it is interrupted. hydras: how it runs."""
     grids: dict[tuple[tuple[str, ...], int], list[str]] = {}
     for (method, steps), group in groupby(asked, key=lambda one: (one.method, one.steps)):
         starts = tuple(one.start for one in group)

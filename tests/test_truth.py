@@ -135,7 +135,7 @@ def test_the_sheet_has_a_row_a_line_and_a_column_a_facet(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(900)  # a minute or two where nothing else runs
 def test_a_tiny_protocol_is_drawn_told_and_gone_on_with(tmp_path, capsys, monkeypatch):
     words = ["--quick", "--folder", str(tmp_path / "truth")]
     monkeypatch.setattr(sys, "argv", ["truth.py", *words])
@@ -143,7 +143,7 @@ def test_a_tiny_protocol_is_drawn_told_and_gone_on_with(tmp_path, capsys, monkey
     main(words)
     said = json.loads((tmp_path / "truth/truth.json").read_text())
     [lines] = [each["all"] for each in said["tables"].values()]
-    assert {line["method"] for line in lines} == {*METHODS, "nearest", "initial"}
+    assert {line["method"] for line in lines} == {*METHODS, *BASELINES}
     for line in lines:
         assert line["means"]["transfer.cosine"]["pictures"] == 4
         assert line["means"]["path.mean"]["mean"] is not None
