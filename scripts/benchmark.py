@@ -380,7 +380,7 @@ def plain_loop(network: Network, targets: FacetTargets, device: torch.device) ->
     adaptive = objective.adaptive_distance(targets.C).to(device)
     image_optimizer = calibrated_adam(canvas.parameters())
     adaptive_optimizer = torch.optim.Adam(adaptive.parameters(), lr=0.02)
-    maps, channels = targets.maps.to(device), targets.channels.to(device)
+    maps, channels, strengths = (x.to(device) for x in (targets.maps, targets.channels, targets.strength()))
     generator = torch.Generator(device=device).manual_seed(0)
     everything = slice(0, targets.C)
 
@@ -402,6 +402,7 @@ def plain_loop(network: Network, targets: FacetTargets, device: torch.device) ->
                 way=between,
                 images=images,
                 targets=maps,
+                strengths=strengths,
                 channels=channels,
                 references=references,
                 facets=everything,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from truth import (
+    BASELINES,
     METHODS,
     Draw,
     Estimate,

@@ -262,7 +262,7 @@ def discover_facets(
             "images.black and images.white, the values in the files that become 0 and 1",
             levels,
         )
-    maps, maps_recalled = _target_maps(network, seen, images, chosen, weights, cache)
+    maps, power, maps_recalled = _target_maps(network, seen, images, chosen, weights, cache)
     between, way_recalled = _way_statistics(network, seen, images, chosen, weights, cache)
     channels = top_channels(maps, k)
     _refuse_silence(maps, channels, layer)
@@ -281,6 +281,7 @@ def discover_facets(
         skipped=seen.photographs.skipped,
         initial=torch.einsum("cn,cnxyz->cxyz", weights, images.float() / 255).clamp(0, 1),
         maps=maps,
+        power=power,
         channels=channels,
         weights=weights,
         chosen=chosen,
@@ -377,17 +378,26 @@ def _target_maps(
     chosen: Tensor,
     weights: Tensor,
     cache: Cache | None,
-) -> tuple[Tensor, bool]:
-    """Σ w·a per facet, [C, D, H', W'], out of the survey's maps where it has them: (maps, whether from the cache).
+) -> tuple[Tensor, Tensor, bool]:
+    """(Σ w·a [C, D, H', W'], Σ w·mean_p a² [C, D], whether out of the cache), of the survey's maps where it has them.
 
     Else the chosen photographs go through the network again, as they lie in `images` [C, N, ch, S, S].
     """
     if seen.maps is not None:
-        blended = [torch.einsum("n,ndhw->dhw", w, seen.maps[row]) for w, row in zip(weights, chosen, strict=True)]
-        return torch.stack(blended), False
-    key = _blending_key(seen, chosen, weights)
-    kept, recalled = recall(cache, "targets", key, lambda: {"targets": _blend_activations(network, images, weights)})
-    return kept["targets"], recalled
+        blended = [_blend(seen.maps[row], w) for w, row in zip(weights, chosen, strict=True)]
+        return torch.stack([t for t, _ in blended]), torch.stack([power for _, power in blended]), False
+
+    def look() -> dict[str, Tensor]:
+        maps, power = _blend_activations(network, images, weights)
+        return {"targets": maps, "power": power}
+
+    kept, recalled = recall(cache, "targets", _blending_key(seen, chosen, weights), look)
+    return kept["targets"], kept["power"], recalled
+
+
+def _blend(maps: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ w·a and Σ w·mean_p a² of one facet: maps [N, D, H', W'], w [N] -> [D, H', W'], [D]."""
+    return torch.einsum("n,ndhw->dhw", weights, maps), weights @ maps.square().mean(dim=(2, 3))
 
 
 def _blending_key(seen: Survey, chosen: Tensor, weights: Tensor) -> dict[str, object]:
@@ -450,13 +460,14 @@ def _refuse_silence(maps: Tensor, channels: Tensor, layer: str) -> None:
 
 
 @torch.no_grad()
-def _blend_activations(network: PreparedNetwork, images: Tensor, weights: Tensor) -> Tensor:
-    """Σ w·a per facet, the maps of one facet's N photographs at a time: uint8 [C, N, ch, S, S] -> [C, D, H', W']."""
+def _blend_activations(network: PreparedNetwork, images: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Target and power of all facets, the maps of one facet's N photographs at a time: uint8 [C, N, ch, S, S]."""
     device = network.mean.device
     blended = []
     for photographs, w in zip(images, weights, strict=True):
         with full_float32():
             answer = network(to_unit(photographs, device))[0]
         maps = as_maps(answer, network.layer, network.prefix_tokens).float()
-        blended.append(torch.einsum("n,ndhw->dhw", w.to(device), maps).cpu())
-    return torch.stack(blended)
+        blended.append([part.cpu() for part in _blend(maps, w.to(device))])
+    targets, power = zip(*blended, strict=True)
+    return torch.stack(targets), torch.stack(power)

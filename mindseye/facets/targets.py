@@ -19,7 +19,7 @@ from mindseye.facets.pictures import html_table, inline_png, strip
 from mindseye.facets.way_statistics import WayStatistics
 from mindseye.files import MOST_TENSOR_BYTES, read_plain, write_atomically
 
-FORMAT = 1
+FORMAT = 2
 MOST_BYTES = 1 << 30  # of targets.json, which names every photograph
 ONE_PHOTOGRAPH = 0.5  # a weight above which a facet is hardly a blend any more
 SHOWN = 5  # photographs and channels of a facet in a notebook
@@ -39,6 +39,7 @@ class FacetTargets:
     skipped: tuple[SkippedFile, ...]  # the files under root that could not be used, and why
     initial: Tensor  # [C, ch, S, S] in 0..1: Σ w·img
     maps: Tensor  # [C, D, H', W'], the target t = Σ w·a
+    power: Tensor  # [C, D]: Σ w·mean_p a², the mean square of each channel over map and photographs
     channels: Tensor  # [C, k] int64, the top-k channels, strongest first
     weights: Tensor  # [C, N], Eq. 1; each row sums to 1
     chosen: Tensor  # [C, N] int64: which of the M photographs
@@ -84,6 +85,13 @@ class FacetTargets:
     def k(self) -> int:
         """How many channels of each facet count."""
         return self.channels.shape[1]
+
+    def strength(self) -> Tensor:
+        """How strong the top-k maps of the photographs are, their root mean square norm ‖a‖: [C].
+
+        That of the target, a blend of maps that are strong in different places, is smaller.
+        """
+        return photographs_strength(self.power, self.channels, self.maps[0, 0].numel())
 
     def with_k(self, k: int) -> "FacetTargets":
         """The same facets with the k strongest channels of each. Raises ValueError where there are fewer than k."""
@@ -152,7 +160,7 @@ class FacetTargets:
         (C, N), M = self.chosen.shape, len(self.paths)
         ch, S = self.initial.shape[1:3]
         shapes = {
-            "initial": (C, ch, S, S), "maps": (C, *self.maps.shape[1:]), "channels": (C, self.k), "weights": (C, N),
+            "initial": (C, ch, S, S), "maps": (C, *self.maps.shape[1:]), "power": self.maps.shape[:2], "channels": (C, self.k), "weights": (C, N),
             "distances": (C, N), "photographs": (C, N, ch, S, S), "embedding": (M, 2), "labels": (M,),
             "centres": (C, 2), "mean_activation": self.maps.shape[1:2], "held_out_labels": (len(self.held_out),),
         }  # fmt: skip
@@ -224,6 +232,11 @@ class FacetTargets:
             "layer": self.layer, "root": self.root, "paths": list(self.paths), "skipped": skipped,
             **{name: value for name, value in known.items() if value},  # earlier versions' targets have none
         }  # fmt: skip
+
+
+def photographs_strength(power: Tensor, channels: Tensor, positions: int) -> Tensor:
+    """√(P·Σ_j power_j) over the channels given: power [C, D], channels [C, k], P = H'·W' positions -> [C]."""
+    return (positions * power.gather(1, channels).sum(dim=1)).sqrt()
 
 
 def top_channels(maps: Tensor, k: int) -> Tensor:

@@ -13,7 +13,8 @@ from mindseye.networks.network import Network
 from mindseye.networks.recording import record
 
 Way = Sequence[str] | Literal["auto"]
-OF_ONE_RESOLUTION = 4  # layers on the way of a transformer, whose blocks all have maps of one size
+OF_EACH_RESOLUTION = 2  # blocks that are taken of each resolution
+OF_ONE_RESOLUTION = 4  # where there is but one: a transformer's blocks all have maps of one size
 
 
 @dataclass(frozen=True)
@@ -22,25 +23,31 @@ class _Step:
 
     name: str  # with its call, name@i, where there are several
     side: int  # of its map
+    is_block: bool  # more than one operation, or an activation
 
 
 def layers_on_the_way(network: Network, layer: str) -> tuple[str, ...]:
-    """The layers on the way to `layer`, in the order of the pass: the last map of each resolution before it.
+    """The layers on the way to `layer`, in the order of the pass: of each resolution the last block and one half-way.
 
-    Candidates are the outputs of the outermost modules that end before the target begins: the children of whatever
-    holds the target. Of those of one resolution the last is taken, so that what enters the target, or is nearest to it,
-    is always among them. Where all are of one resolution (a transformer's blocks) OF_ONE_RESOLUTION of them are taken,
-    at even depths. None, (), where nothing with a map comes before the target.
+    Of the first, whose maps are the largest, the last alone. Blocks are the outermost modules that end before the
+    target begins, the children of whatever holds the target; an nn.Sequential among them counts as its own children, and
+    of single operations only activations are blocks, unless a resolution has nothing else. So what enters the target,
+    or is nearest to it, is always taken. Where all maps are of one size (a transformer) OF_ONE_RESOLUTION blocks at even
+    depths are. None, (), where nothing with a map comes before the target.
 
     It takes one pass of one image of the network's own size. Raises ValueError for an unknown layer.
     """
     steps = _steps(network, network.resolve(layer))
-    last_of_side = {step.side: place for place, step in enumerate(steps)}
-    taken = sorted(last_of_side.values())
-    if len(taken) == 1:
-        count = min(OF_ONE_RESOLUTION, len(steps))
-        taken = [(len(steps) * (share + 1)) // count - 1 for share in range(count)]
-    return tuple(steps[place].name for place in taken)
+    of_side: dict[int, list[int]] = {}
+    for place, step in enumerate(steps):
+        of_side.setdefault(step.side, []).append(place)
+    taken = []
+    for number, places in enumerate(of_side.values()):
+        blocks = [place for place in places if steps[place].is_block] or places[-1:]
+        wanted = OF_ONE_RESOLUTION if len(of_side) == 1 else 1 if number == 0 else OF_EACH_RESOLUTION
+        count = min(wanted, len(blocks))
+        taken += [blocks[len(blocks) * (share + 1) // count - 1] for share in range(count)]
+    return tuple(steps[place].name for place in sorted(taken))
 
 
 def resolve_way(network: Network, layer: str, way: Way) -> tuple[str, ...]:
@@ -87,7 +94,9 @@ def _steps(network: Network, layer: str) -> list[_Step]:
         call, seen[name] = seen[name], seen[name] + 1
         side = None if shape is None else _side(shape, name, network)
         if side is not None and side > 1:
-            steps.append(_Step(name if counts[name] == 1 else f"{name}@{call}", side))
+            module = candidates[name]
+            is_block = any(True for _ in module.children()) or type(module).__module__ == nn.ReLU.__module__
+            steps.append(_Step(name if counts[name] == 1 else f"{name}@{call}", side, is_block))
     return steps
 
 
@@ -100,21 +109,20 @@ def _side(shape: tuple[int, ...], name: str, network: Network) -> int | None:
 
 
 def _frontier(body: nn.Module, path: str) -> dict[str, nn.Module]:
-    """The outermost modules that do not hold the target: children of the target's ancestors, by name.
+    """The blocks that do not hold the target: children of the target's ancestors, by name.
 
-    Lists of modules, which are not called themselves, are looked into.
+    A Sequential is looked into, and a list of modules, which is not called itself.
     """
     frontier: dict[str, nn.Module] = {}
 
     def look_into(holder: str) -> None:
-        for name, module in body.get_submodule(holder).named_children():
-            full = f"{holder}.{name}" if holder else name
-            if path == full:
-                continue
-            if path.startswith(f"{full}.") or type(module).forward is nn.Module.forward:
-                look_into(full)
-            else:
-                frontier[full] = module
+        for child, module in body.get_submodule(holder).named_children():
+            name = f"{holder}.{child}" if holder else child
+            opened = (type(module) is nn.Sequential and len(module) > 0) or type(module).forward is nn.Module.forward
+            if name != path and (opened or path.startswith(f"{name}.")):
+                look_into(name)
+            elif name != path:
+                frontier[name] = module
 
     look_into("")
     return frontier

@@ -97,8 +97,8 @@ _ALL = (
     ),
     Measure(
         "fidelity.magnitude", "",
-        "Strength of the layer's answer over the target's: the gain is what was asked for, 10 and more is runaway "
-        "activation.",
+        "Strength of the layer's answer over that to the photographs: the gain is what was asked for, 10 and more is "
+        "runaway activation.",
         column="magni-\ntude", report=True,
     ),
     Measure(

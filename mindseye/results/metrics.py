@@ -20,7 +20,7 @@ from mindseye.results.judges import TransferReference, transfer, unit
 from mindseye.results.likeness import broad_structure, centred_cosine, copy, path, retrieval, share_of_the_way
 from mindseye.results.measures import TAKEN
 from mindseye.visualizer.filters import total_variation
-from mindseye.visualizer.objective import cosine, relative_distance, take_channels
+from mindseye.visualizer.objective import as_strong, cosine, relative_distance, take_channels
 
 Figures = dict[str, Any]  # names -> a number, or a group of such
 # A measure of one's own: (pictures [C, ch, S, S] in 0..1, their activations [C, D, H', W'] at the target layer, the
@@ -28,17 +28,20 @@ Figures = dict[str, Any]  # names -> a number, or a group of such
 Metric = Callable[[Tensor, Tensor, FacetTargets], Tensor]
 
 
-def fidelity(v: Tensor, t: Tensor, gain: float = 1.0) -> dict[str, Tensor]:
+def fidelity(v: Tensor, t: Tensor, strength: Tensor, gain: float = 1.0) -> dict[str, Tensor]:
     """How nearly a picture's top-k maps v [C, k, H', W'] are the target's t: each figure [C].
 
+    strength [C]: how strong the photographs' own maps are, their ‖a‖; a blend of them, t, is weaker.
+
     cosine: of the whole maps, 1 is the same pattern, whatever its strength.
-    relative_distance: ‖v − s·t‖/‖s·t‖, s = `gain` the exaggeration that was asked for; 0 is exact.
-    magnitude: ‖v‖/‖t‖, whatever the signs; s is what was asked for, 10 and more is runaway activation.
+    relative_distance: ‖v − s·t‖/‖s·t‖ with t of that strength, s = `gain` the exaggeration asked for; 0 is exact.
+    magnitude: ‖v‖ / strength, whatever the signs; s is what was asked for, 1 is as strong as the photographs, 10 and
+    more is runaway activation.
     """
     return {
         "cosine": cosine(v, t),
-        "relative_distance": relative_distance(v, gain * t),
-        "magnitude": v.flatten(1).norm(dim=1) / t.flatten(1).norm(dim=1),
+        "relative_distance": relative_distance(v, gain * as_strong(t, strength)),
+        "magnitude": v.flatten(1).norm(dim=1) / strength,
     }
 
 
@@ -183,7 +186,11 @@ def measure(
     similarity = centred_cosine(v.flatten(2).mean(2), targets.maps.flatten(2).mean(2), targets.mean_activation)
     natural = torch.stack([total_variation(facet.float() / 255).mean() for facet in targets.photographs])
     figures: Figures = {
-        "fidelity": {**fidelity(top, t_top, gain), "pooled": fidelity(means, t_means, gain)},
+        "fidelity": {
+            **fidelity(top, t_top, targets.strength(), gain),
+            # Means of a blend are those of its photographs: nothing is lost in them.
+            "pooled": fidelity(means, t_means, t_means.flatten(1).norm(dim=1), gain),
+        },
         "selectivity": selectivity(v, targets.channels),
         "retrieval": retrieval(similarity),
         "naturalness": {

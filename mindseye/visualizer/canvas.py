@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from mindseye.visualizer.filters import gaussian_blur
 
 Init = Literal["facet", "sketch", "noise"]
-SKETCH = 3.0  # cycles per image: the standard deviation, in frequency, of the low-pass that leaves a sketch of a blend
+SKETCH = 6.0  # cycles per image: the standard deviation, in frequency, of the low-pass that leaves a sketch of a blend
 NOISE = 0.01  # standard deviation, of 0..1, of the noise on grey and on sketches
-NATURAL = 0.5  # share of the photographs' deviation that noise starts with
 STEEP, FAINTEST = 1.4, 1e-2  # the power of 1/f, and the share of it, that the photographs' spectrum is never below
 STEEPEST = 5.0  # decay: above, fine detail is scaled below what float32 tells from nothing
 MARGIN = 0.02  # images are kept this far inside 0..1 before the logit, whose slope has no bound at 0 and 1
@@ -234,8 +233,8 @@ class FourierCanvas(_SpectralCanvas):
     initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1, for their colours
     and their spectrum. decay: None scales each coefficient by its root mean square over the photographs; a number, 0 to
     5, by 1/f^decay. decorrelate: mix the channels by the square root of the covariance of the photographs' logits, so
-    that one step changes colours as photographs vary. init, cycles, seed: see `first_images`; `noise` starts from
-    coefficients drawn with NATURAL times the photographs' deviation. Raises ValueError.
+    that one step changes colours as photographs vary. init, cycles, seed: see `first_images`. Raises
+    ValueError.
     """
 
     per_facet = ("spectrum",)
@@ -260,10 +259,6 @@ class FourierCanvas(_SpectralCanvas):
             self.amplitude = photographs_amplitude([self.to_spectrum(self.unsquash(facet)) for facet in photographs])
         first = first_images(initial, photographs, init, seed, cycles)
         spectrum = torch.view_as_real(self.to_spectrum(self.unsquash(first)) / self.amplitude).contiguous()
-        if init == "noise":
-            for c in range(len(spectrum)):
-                generator = torch.Generator().manual_seed(seed * 1_000_003 + c)
-                spectrum[c] = NATURAL * torch.randn(spectrum.shape[1:], generator=generator)
         self.spectrum = nn.Parameter(spectrum)
 
     def latent(self, facets: slice = slice(None)) -> Tensor:

@@ -15,6 +15,7 @@ class TargetBatch(NamedTuple):
     """What one step needs of all C facets."""
 
     maps: Tensor  # [C, D, H', W']
+    strength: Tensor  # [C]: ‖a‖ of the photographs' top-k maps
     channels: Tensor  # [C, k] int64
     way: tuple[WayStatistics, ...] = ()  # of the layers on the way that the network records
 
@@ -43,7 +44,7 @@ class FacetTargetsDataModule(pl.LightningDataModule):
     def __init__(self, targets: FacetTargets, steps: int, way: Sequence[str] = ()) -> None:
         super().__init__()
         known = {statistics.layer: statistics for statistics in targets.way}
-        self.batch = TargetBatch(targets.maps, targets.channels, tuple(known[name] for name in way))
+        self.batch = TargetBatch(targets.maps, targets.strength(), targets.channels, tuple(known[name] for name in way))
         self.steps = steps
         self._moved: tuple[torch.device, TargetBatch] | None = None
 
@@ -55,5 +56,6 @@ class FacetTargetsDataModule(pl.LightningDataModule):
         """Moved at the first step only: the targets never change."""
         if self._moved is None or self._moved[0] != device:
             way = tuple(statistics.to(device) for statistics in batch.way)
-            self._moved = (device, TargetBatch(batch.maps.to(device), batch.channels.to(device), way))
+            maps, strength, channels = (tensor.to(device) for tensor in batch[:3])
+            self._moved = (device, TargetBatch(maps, strength, channels, way))
         return self._moved[1]

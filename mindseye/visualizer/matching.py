@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mindseye.facets.way_statistics import WayStatistics, moments, quantiles
+from mindseye.facets.way_statistics import IMAGE, WayStatistics, moments, quantiles
 from mindseye.networks.way import Way
 
 Form = Literal["moments", "sorted"]
@@ -59,6 +59,12 @@ class Matching:
 
     def __call__(self, way: Sequence[Tensor], references: Sequence[WayStatistics]) -> Tensor:
         """The mean distance over the layers: way, each [c, D_l, H_l, W_l], and the same facets' references -> [c]."""
-        distance = moments_distance if self.form == "moments" else sorted_distance
-        each = [distance(maps, reference) for maps, reference in zip(way, references, strict=True)]
-        return torch.stack(each).mean(dim=0)
+        return torch.stack(
+            [
+                # Colours are three channels and far from Gaussian: their values themselves are matched in any form.
+                sorted_distance(maps, reference)
+                if self.form == "sorted" or reference.layer == IMAGE
+                else moments_distance(maps, reference)
+                for maps, reference in zip(way, references, strict=True)
+            ]
+        ).mean(dim=0)

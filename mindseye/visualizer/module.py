@@ -160,6 +160,7 @@ class FacetVisualizer(pl.LightningModule):
                         way=(images, *way),
                         images=images,
                         targets=batch.maps,
+                        strengths=batch.strength,
                         channels=batch.channels,
                         references=batch.way,
                         facets=facets,

@@ -35,6 +35,7 @@ class Seen:
     way: tuple[Tensor, ...]  # each [c, D_l, H_l, W_l]: the pictures, then the layers on the way that were asked for
     images: Tensor  # [c, ch, S, S] in 0..1: the pictures themselves, as no view has moved them
     targets: Tensor  # [C, D, H', W']: t of all facets
+    strengths: Tensor  # [C]: ‖a‖ of the photographs' own top-k maps
     channels: Tensor  # [C, k] int64: the top-k of all facets
     references: tuple[WayStatistics, ...]  # of all facets: how their photographs are answered on the way
     facets: slice  # which of the C are at hand
@@ -64,7 +65,7 @@ class LossTerms:
     dm: Tensor | None = None  # DM, the activation that is maximised
     mdist: Tensor | None = None  # the distance to the target, before the robust loss
     ad: Tensor | None = None  # AD, its negative log-likelihood
-    strength: Tensor | None = None  # (log(‖a‖/‖t‖) − log s)²
+    strength: Tensor | None = None  # (log(‖a‖ / ‖a‖ of the photographs) − log s)²
     matching: Tensor | None = None  # the distance to the photographs at the layers on the way
     penalty: Tensor | None = None  # P, without λ
     tv: Tensor | None = None  # total variation of the image, 0..1 per pixel
@@ -145,17 +146,19 @@ def relative_distance(a: Tensor, t: Tensor) -> Tensor:
     return difference / (t.flatten(1).norm(dim=1) + SMALL)
 
 
-def strength(a: Tensor, t: Tensor, gain: float) -> Tensor:
-    """(log(‖a‖/‖t‖) − log s)² over channels and map, 0 where a is s times as strong as t: [c, k, H', W'] twice -> [c].
+def as_strong(t: Tensor, strength: Tensor) -> Tensor:
+    """t [c, k, H', W'] scaled to the norm `strength` [c]."""
+    return t * (strength / (t.flatten(1).norm(dim=1) + SMALL))[:, None, None, None]
 
-    A logarithm, so that twice too strong and half as strong count alike, and no scale of the layer's counts.
+
+def strength(a: Tensor, photographs: Tensor, gain: float) -> Tensor:
+    """(log(‖a‖/‖a‖ of the photographs) − log s)² over channels and map: a [c, k, H', W'], photographs [c] -> [c].
+
+    0 where a is s times as strong as the photographs' own maps. A logarithm, so that twice too strong and half as strong
+    count alike, and no scale of the layer's counts.
     """
-    ratio = (_size(a) / _size(t)).log() - math.log(gain)
-    return ratio.square()
-
-
-def _size(x: Tensor) -> Tensor:
-    return (x.flatten(1).square().sum(dim=1) + SMALL).sqrt()
+    ratio = (a.flatten(1).square().sum(dim=1) + SMALL).sqrt() / (photographs + SMALL)
+    return (ratio.log() - math.log(gain)).square()
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,9 @@ class Objective:
     match: DM as the cosine, the dot product as printed, or their product (lucid's way, to compare with).
     distance: mdist relative to the target, `summed` over channels as printed, or `elementwise`, where AD is the mean
         over all D channels of each channel's own (the released program).
-    gain: s; the distance is measured to s·t, and `strength` holds ‖a‖ to s·‖t‖. 1 is as strong as in the photographs.
+    gain: s; `strength` holds ‖a‖ to s times that of the photographs, and the relative distance is measured to the target
+        of that strength (a blend of maps that are strong in different places is weaker than any of them). 1 is as strong
+        as the photographs, more exaggerates. The other distances are measured to s·t.
     pooled: use the means over the map in place of the maps.
     channels: `own` top-k channels, or those of every facet, each facet's DM summed and everything else taken C²
         times, as the released program does. (Other facets' channels, never their images or targets.)
@@ -238,8 +243,9 @@ class Objective:
             a, t = (x.mean(dim=(2, 3), keepdim=True) for x in (a, t))
         a_top, t_top = take_channels(a, own), take_channels(t, own)
         dm = self._match(a_top, t_top) if self.channels == "own" else self._match_every(a, t, seen.channels)
-        mdist, ad = self._distance(a, t, a_top, t_top, seen)
-        strong = strength(a_top, t_top, self.gain)
+        photographed = seen.strengths[seen.facets]
+        mdist, ad = self._distance(a, t, a_top, t_top, photographed, seen)
+        strong = strength(a_top, photographed, self.gain)
         everywhere = tuple(range(1, previous.ndim))  # no flattening: it would copy maps that lie channels last
         p = previous.abs()
         penalty = p.mean(dim=everywhere) if self.reduction == "mean" else p.sum(dim=everywhere)
@@ -262,15 +268,19 @@ class Objective:
             dm = dm + self._match(take_channels(a, j), take_channels(t, j))
         return dm
 
-    def _distance(self, a: Tensor, t: Tensor, a_top: Tensor, t_top: Tensor, seen: Seen) -> tuple[Tensor, Tensor]:
+    def _distance(
+        self, a: Tensor, t: Tensor, a_top: Tensor, t_top: Tensor, photographed: Tensor, seen: Seen
+    ) -> tuple[Tensor, Tensor]:
         """mdist and AD."""
         if self.distance == "elementwise":
             difference = (a - self.gain * t).flatten(1)
             mdist = difference.abs().mean(dim=1)
             # The released program divides by the number of images too: its mean runs over facets and channels.
             return mdist, seen.adaptive(difference, seen.facets).mean(dim=1) / len(seen.targets)
-        distance = relative_distance if self.distance == "relative" else summed_distance
-        mdist = distance(a_top, self.gain * t_top)
+        if self.distance == "summed":
+            mdist = summed_distance(a_top, self.gain * t_top)
+        else:
+            mdist = relative_distance(a_top, self.gain * as_strong(t_top, photographed))
         return mdist, seen.adaptive(mdist, seen.facets)
 
     def _match(self, a: Tensor, t: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ FIGURES = {
     "naturalness": {"tv": 15.45},
     "path": {"mean": -1.67, "layers": {"features.1": -12.5}},
     "copy": 1.25,
+    "facets": {"firmness": 0.41, "effective": 5.99, "clarity": 0.77, "redundancy": -0.13},
 }
 JUDGE = {
     "transfer": {
@@ -27,13 +28,15 @@ JUDGE = {
 @pytest.mark.parametrize("figures", [FIGURES, FIGURES | JUDGE])
 def test_it_fits_a_screen_of_80_columns(figures):
     stopped = {"facet": 2, "stopped": {"step": 120, "why": "the loss is no longer finite"}, **figures}
-    metrics = {"facets": [{"facet": 11, **figures}, stopped], "summary": figures, "baselines": {"nearest": figures}}
+    marked = {"facet": 11, "marks": "not firm, one photograph", **figures}
+    metrics = {"facets": [marked, stopped], "summary": figures, "baselines": {"nearest": figures}}
     screen = io.StringIO()
     run = SimpleNamespace(metrics=metrics, title="net · conv3", subtitle="top 16 of 64 channels")
     Console(file=screen, width=80).print(closing_table(run))
     said = screen.getvalue()
     assert "…" not in said
     judged = ["trans-", "agree-", "accu-", "forced", "0.21", "-0.47", "0.61", "0.98"] if "transfer" in figures else []
-    words = ["fide-", "tivity", "photos", "path", "-1.67", "1.25", *judged]
+    facets = ["not firm", "one photograph", "0.41", "5.99"]
+    words = ["fide-", "tivity", "photos", "path", "-1.67", "1.25", *facets, *judged]
     assert max(map(len, said.splitlines())) <= 80
     assert not [word for word in words if word not in said]

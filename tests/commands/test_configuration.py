@@ -93,6 +93,8 @@ def test_published_numbers_are_the_papers():
     config = compose(["objective=published"])
     assert (config.schedule.penalty.start, config.schedule.penalty.end) == (1e-3, 1e-4)
     assert config.facets.gamma == 1e-5
+    assert (config.facets.clusters, config.facets.components) == ("embedding", 50)
+    assert (config.facets.effective, config.facets.selection) == (None, "nearest")
     assert config.facets.N == 10
     assert config.filters.blur.every == config.filters.tv.every == 10
     assert instantiate(config.objective) == Objective(
@@ -109,6 +111,10 @@ WRONG = {
     "network=resnet5": "did you mean resnet50",
     "network=net.py:build": "network=callable network.target=net.py:build is right",
     "k=abc": "a whole number of at least 1",
+    "C=many": "a whole number of at least 1 or auto is right",
+    "facets.clusters=tsne": "components, embedding, consensus are right",
+    "facets.effective=0.5": "a number of at least 1",
+    "images.held_out=0.6": "at most 0.5",
     "facets.gamma=0": "a number of at least",
     "objective.gain=inf": "a number is right",
     "schedule.lr.start=nan": "a number is right",

@@ -773,7 +773,7 @@ def test_progress_ends_where_the_photographs_do(cache, noise):
 def test_an_entry_says_what_it_is_of(cache, network, photographs):
     discover_facets(network, photographs, "layer3.0", **SETTINGS, cache=cache)
     of = {entry.kind: entry.key for entry in cache.entries()}
-    assert set(of) == {"survey", "embedding", "clusters"}
+    assert set(of) == {"survey", "embedding", "clusters", "way"}
     for key in (of["survey"], of["embedding"]["survey"]):
         assert (key["network"]["name"], key["layer"], key["photographs"]["count"]) == ("demo", "layer3.0", 24)
     json.dumps(of)
