@@ -30,10 +30,10 @@ def layers_on_the_way(network: Network, layer: str) -> tuple[str, ...]:
     """The layers on the way to `layer`, in the order of the pass: of each resolution the last block and one half-way.
 
     Of the first, whose maps are the largest, the last alone. Blocks are the outermost modules that end before the
-    target begins, the children of whatever holds the target; an nn.Sequential among them counts as its own children, and
-    of single operations only activations are blocks, unless a resolution has nothing else. So what enters the target,
-    or is nearest to it, is always taken. Where all maps are of one size (a transformer) OF_ONE_RESOLUTION blocks at even
-    depths are. None, (), where nothing with a map comes before the target.
+    target begins, the children of whatever holds the target; an nn.Sequential or a list among them counts as its own
+    children, and of single operations only activations are blocks, unless a resolution has nothing else. So what enters
+    the target, or is nearest to it, is always taken. Where all maps are of one size (a transformer) OF_ONE_RESOLUTION
+    blocks at even depths are. None, (), where nothing with a map comes before the target.
 
     It takes one pass of one image of the network's own size. Raises ValueError for an unknown layer.
     """
