@@ -44,6 +44,9 @@ docs: .venv/documented  ## build the documentation site into site/: open site/in
 bench: .venv/benched  ## measure what mindseye costs beside the bare network and other tools (half an hour)
 	$(BIN)/python scripts/benchmark.py
 
+truth: .venv/tested  ## hold the method to what other networks see, beside other people's ways (hours; docs/truth.md)
+	$(BIN)/python scripts/truth.py
+
 lint: style types  ## check style, imports and types
 
 style: .venv/tested
@@ -94,4 +97,4 @@ clean:  ## remove the environment and what runs left behind
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-lucent torch-dreams
 	@touch $@ .venv/installed
 
-.PHONY: help demo test test-long test-lowest audit test-cluster test-browser docs example bench lint style types clean
+.PHONY: help demo test test-long test-lowest audit test-cluster test-browser docs example bench truth lint style types clean

@@ -30,10 +30,10 @@ def layers_on_the_way(network: Network, layer: str) -> tuple[str, ...]:
     """The layers on the way to `layer`, in the order of the pass: of each resolution the last block and one half-way.
 
     Of the first, whose maps are the largest, the last alone. Blocks are the outermost modules that end before the
-    target begins, the children of whatever holds the target; an nn.Sequential among them counts as its own children, and
-    of single operations only activations are blocks, unless a resolution has nothing else. So what enters the target,
-    or is nearest to it, is always taken. Where all maps are of one size (a transformer) OF_ONE_RESOLUTION blocks at even
-    depths are. None, (), where nothing with a map comes before the target.
+    target begins, the children of whatever holds the target; an nn.Sequential or a list among them counts as its own
+    children, and of single operations only activations are blocks, unless a resolution has nothing else. So what enters
+    the target, or is nearest to it, is always taken. Where all maps are of one size (a transformer) OF_ONE_RESOLUTION
+    blocks at even depths are. None, (), where nothing with a map comes before the target.
 
     It takes one pass of one image of the network's own size. Raises ValueError for an unknown layer.
     """
@@ -109,21 +109,20 @@ def _side(shape: tuple[int, ...], name: str, network: Network) -> int | None:
 
 
 def _frontier(body: nn.Module, path: str) -> dict[str, nn.Module]:
-    """The blocks that do not hold the target: children of the target's ancestors, by name."""
-    parts = path.split(".")
+    """The blocks that do not hold the target: children of the target's ancestors, by name.
+
+    A Sequential is looked into, and a list of modules, which is not called itself.
+    """
     frontier: dict[str, nn.Module] = {}
 
-    def add(name: str, module: nn.Module) -> None:
-        if type(module) is nn.Sequential and len(module):
-            for child, part in module.named_children():
-                add(f"{name}.{child}", part)
-        else:
-            frontier[name] = module
-
-    for depth in range(len(parts)):
-        holder = ".".join(parts[:depth])
+    def look_into(holder: str) -> None:
         for child, module in body.get_submodule(holder).named_children():
             name = f"{holder}.{child}" if holder else child
-            if name != path and not path.startswith(f"{name}."):
-                add(name, module)
+            opened = (type(module) is nn.Sequential and len(module) > 0) or type(module).forward is nn.Module.forward
+            if name != path and (opened or path.startswith(f"{name}.")):
+                look_into(name)
+            elif name != path:
+                frontier[name] = module
+
+    look_into("")
     return frontier

@@ -148,16 +148,26 @@ def _difference(measure: str, variant: str, pairs: Sequence[tuple[float, float, 
     paired: dict[object, list[float]] = {}
     for ours, theirs, facet in pairs:
         paired.setdefault(facet, []).append(ours - theirs)
-    sums = np.array([sum(each) for each in paired.values()])
-    counts = np.array([len(each) for each in paired.values()])
-    low = high = float("nan")
+    difference, low, high = mean_and_interval(paired, seed)
+    mean = float(np.mean([ours for ours, _, _ in pairs]))
+    return Difference(measure, variant, mean, difference, low, high, len(pairs), len(paired))
+
+
+def mean_and_interval(grouped: Mapping[object, Sequence[float]], seed: int = 0) -> tuple[float, float, float]:
+    """The mean of all values and a percentile bootstrap interval of it, drawn over groups, each with all its values.
+
+    NaN for the interval of a single group, and for all three of none. See `compare`.
+    """
+    if not grouped:
+        return math.nan, math.nan, math.nan
+    sums = np.array([sum(each) for each in grouped.values()])
+    counts = np.array([len(each) for each in grouped.values()])
+    low = high = math.nan
     if len(sums) > 1:
         drawn = _draws(len(sums), seed)
         tail = (1 - LEVEL) / 2
         low, high = np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [tail, 1 - tail])
-    mean = float(np.mean([ours for ours, _, _ in pairs]))
-    difference = float(sums.sum() / counts.sum())
-    return Difference(measure, variant, mean, difference, float(low), float(high), len(pairs), len(sums))
+    return float(sums.sum() / counts.sum()), float(low), float(high)
 
 
 @lru_cache(maxsize=1)  # every measure of a variant is drawn for alike

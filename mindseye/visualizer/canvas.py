@@ -18,6 +18,7 @@ from mindseye.visualizer.filters import gaussian_blur
 
 Init = Literal["facet", "sketch", "noise"]
 SKETCH = 6.0  # cycles per image: the standard deviation, in frequency, of the low-pass that leaves a sketch of a blend
+NOISE = 0.01  # standard deviation, of 0..1, of the noise on grey and on sketches
 STEEP, FAINTEST = 1.4, 1e-2  # the power of 1/f, and the share of it, that the photographs' spectrum is never below
 STEEPEST = 5.0  # decay: above, fine detail is scaled below what float32 tells from nothing
 MARGIN = 0.02  # images are kept this far inside 0..1 before the logit, whose slope has no bound at 0 and 1
@@ -65,20 +66,24 @@ def each_alone(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
     return torch.stack([function(*(x.contiguous() for x in one)) for one in zip(*batches, strict=True)])
 
 
-def first_images(initial: Tensor, photographs: Tensor, init: Init, seed: int, cycles: float = SKETCH) -> Tensor:
+def first_images(
+    initial: Tensor, photographs: Tensor, init: Init, seed: int, cycles: float = SKETCH, noise: float = NOISE
+) -> Tensor:
     """What the canvas starts from: [C, ch, S, S] in 0..1.
 
     `facet`: the facet's blended photographs, `initial`. `sketch`: the broad forms and colours alone of its
     `photographs` [C, N, ch, S, S], their plain mean blurred until `cycles` cycles per image are left (a Gaussian of
     that standard deviation in frequency), so that every detail is drawn and none is given. `noise`: mid-grey with
-    noise of σ = 0.01, drawn by `seed`; a sketch has the same noise.
+    noise of σ = `noise`, drawn by `seed`; a sketch has the same noise.
     """
+    if not cycles > 0:
+        raise ValueError(f"canvas.cycles={cycles}: above 0, cycles per image that are left of a sketch")
+    if not 0 <= noise <= 1:
+        raise ValueError(f"canvas.noise={noise}: 0 to 1, the standard deviation of what noise starts from")
     if init == "facet":
         return initial
     if init not in ("sketch", "noise"):
         raise ValueError(f"canvas.init={init}: facet, sketch or noise")
-    if not cycles > 0:
-        raise ValueError(f"canvas.cycles={cycles}: above 0, cycles per image that are left of a sketch")
     first = torch.full_like(initial, 0.5)
     for c in range(len(initial)):
         if init == "sketch":
@@ -86,7 +91,7 @@ def first_images(initial: Tensor, photographs: Tensor, init: Init, seed: int, cy
             first[c] = gaussian_blur(photographs[c].mean(dim=0, keepdim=True), 1 / (2 * math.pi * cycles))[0]
         # One generator per facet, so that a facet starts the same however many others there are.
         generator = torch.Generator().manual_seed(seed * 1_000_003 + c)
-        first[c] += 0.01 * torch.randn(initial.shape[1:], generator=generator)
+        first[c] += noise * torch.randn(initial.shape[1:], generator=generator)
     return first
 
 
@@ -138,18 +143,25 @@ class PixelCanvas(Canvas):
 
     The clamp passes gradients straight through, so that a pixel that has left can return.
 
-    initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1. init, cycles, seed:
-    see `first_images`.
+    initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1.
+    init, cycles, noise, seed: see `first_images`. Raises ValueError.
     """
 
     per_facet = ("pixels",)
 
     def __init__(
-        self, initial: Tensor, photographs: Tensor, *, init: Init = "facet", cycles: float = SKETCH, seed: int = 0
+        self,
+        initial: Tensor,
+        photographs: Tensor,
+        *,
+        init: Init = "facet",
+        cycles: float = SKETCH,
+        noise: float = NOISE,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.side = initial.shape[-1]
-        self.pixels = nn.Parameter(first_images(initial, photographs, init, seed, cycles).clone())
+        self.pixels = nn.Parameter(first_images(initial, photographs, init, seed, cycles, noise).clone())
 
     def latent(self, facets: slice = slice(None)) -> Tensor:
         return self.pixels[facets]

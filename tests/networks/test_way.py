@@ -122,3 +122,22 @@ def test_names_are_looked_up_and_refused():
 
 def test_nothing_before_the_first_layer():
     assert layers_on_the_way(network(Stages()), "stem") == ()
+
+
+class Listed(nn.Module):
+    """Blocks in a list, which is never called itself, and a target behind them."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Conv2d(3, 3, 3, stride=2, padding=1) for _ in range(3))
+        self.target = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.target(x)
+
+
+def test_a_list_of_modules_is_looked_into():
+    assert layers_on_the_way(network(Listed(), 32), "target") == ("blocks.0", "blocks.1", "blocks.2")
+    assert layers_on_the_way(network(Listed(), 32), "blocks.2") == ("blocks.0", "blocks.1")

@@ -121,3 +121,12 @@ def test_pixels_that_left_the_range_can_return():
     assert made().max() == 1
     made().sum().backward()
     assert (made.pixels.grad == 1).all()
+
+
+def test_pixels_start_from_noise_as_strong_as_asked_for():
+    grey = torch.full((1, 3, 32, 32), 0.5)
+    for noise in (0.01, 0.226):
+        pixels = PixelCanvas(grey, grey[:, None], init="noise", noise=noise).pixels
+        assert float(pixels.detach().std()) == pytest.approx(noise, rel=0.05)
+    with pytest.raises(ValueError, match="noise=-1"):
+        PixelCanvas(grey, grey[:, None], noise=-1)

@@ -1,0 +1,63 @@
+"""Every ablation composes and draws, and switches off what its method does not have."""
+
+import pytest
+import torch
+
+from mindseye.commands.configuration import check, compose, config_folder
+from mindseye.commands.visualize import make_parts
+from mindseye.facets.discovery import discover_facets
+from mindseye.networks.preparing import prepare
+from mindseye.networks.way import layers_on_the_way
+from mindseye.visualizer.fitting import fit
+from mindseye.visualizer.objective import matching_of
+
+ABLATIONS = sorted(path.stem for path in (config_folder() / "ablation").glob("*.yaml"))
+WHOLE = {"dm", "ad", "strength", "matching", "penalty", "tv"}
+TERMS = {  # what is left of the loss
+    "no_dm": WHOLE - {"dm"},
+    "no_ad": WHOLE - {"ad"},
+    "no_strength": WHOLE - {"strength"},
+    "no_matching": WHOLE - {"matching"},
+    "no_penalty": WHOLE - {"penalty"},
+    "no_tv": WHOLE - {"tv"},
+    "matching_only": {"matching", "penalty", "tv"},
+    "published": {"dm", "ad", "penalty"},
+    "released": {"dm", "ad", "penalty"},
+    "lucid": {"dm"},
+    "maco_lucid": {"dm"},
+    "vital": {"matching"},
+    "deep_inversion": {"dm", "matching"},
+}
+STARTS = dict.fromkeys(("noise", "lucid", "maco_lucid", "vital", "deep_inversion"), "noise")
+STARTS |= {"facet": "facet", "published": "facet", "released": "facet", "sketch": "sketch"}
+
+
+@pytest.fixture(scope="module")
+def looked(network, photographs):
+    """The demo's network with the layers on the way, two facets of it, and the whole method's start."""
+    layer = network.resolve(depth="middle")
+    prepared = prepare(network, layer, way=layers_on_the_way(network, layer))
+    targets = discover_facets(prepared, photographs, layer, facets=2, k=8, N=4)
+    return prepared, targets, compose([]).canvas.init
+
+
+def test_each_that_takes_terms_away_is_there():
+    assert set(TERMS) | set(STARTS) <= set(ABLATIONS)
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_an_ablation_draws(ablation, looked):
+    config = compose([f"ablation={ablation}"])
+    check(config)
+    parts = make_parts(config)
+    weights = parts["objective"].weights(1e-3, 2)
+    assert {name for name, weight in weights.items() if weight} == TERMS.get(ablation, WHOLE)
+    network, targets, start = looked
+    assert config.canvas.init == STARTS.get(ablation, start)
+    if matching_of(parts["objective"]) is None:  # which asks for no layer on the way
+        network = prepare(network, targets.layer)
+    del parts["measures"]
+    drawn = fit(network, targets, steps=2, accelerator="cpu", **parts)
+    assert drawn.images.shape == targets.initial.shape
+    assert torch.isfinite(drawn.images).all()
+    assert not drawn.stopped
