@@ -357,13 +357,12 @@ def _looked_into(given: object, what: str) -> nn.Module:
         )
     if not isinstance(given, nn.Module):
         raise ValueError(f"{what} is a {type(given).__name__}: a torch.nn.Module is right")
-    try:
-        return _in_single(given, what).eval()
-    except NotImplementedError:
+    if isinstance(given, torch.fx.GraphModule) and "train" in vars(given):  # whose train() is one that refuses
         raise ValueError(
             f"{what} is the flat module of a program of torch.export, whose layers are none any more: give the "
             "ExportedProgram itself"
-        ) from None
+        )
+    return _in_single(given, what)
 
 
 def _in_single(body: nn.Module, what: str) -> nn.Module:
@@ -373,7 +372,9 @@ def _in_single(body: nn.Module, what: str) -> nn.Module:
     if not others:
         return body
     log.info("%s has numbers in %s: a copy in float32 is looked into", what, ", ".join(sorted(others)))
-    return copy.deepcopy(body).float()
+    single = copy.deepcopy(body)
+    nn.Module.float(single)  # not the class's own, which may be anything
+    return single
 
 
 # ---- building ---------------------------------------------------------------------------------------------------

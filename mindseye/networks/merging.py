@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
+from mindseye.networks.network import evaluate, freeze
 from mindseye.networks.preparing import PreparedNetwork
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ class MergedNetwork(nn.Module):
         self.first = first  # whose normalisation and layout are those of all
         self.body = body
         self.layers = tuple(layers)
-        self.requires_grad_(False)
-        self.eval()
+        freeze(self)
+        evaluate(self)
 
     @property
     def prefix_tokens(self) -> int | None:

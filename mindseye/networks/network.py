@@ -4,7 +4,7 @@ import hashlib
 import numbers
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,10 @@ class Network(nn.Module):
         super().__init__()
         _check_normalisation(mean, std)
         self.name = name
-        self.body = body.requires_grad_(False)
+        self.body = body
+        freeze(body)
+        evaluate(body)
+        self.training = False
         device = next((parameter.device for parameter in body.parameters()), None)
         self.register_buffer("mean", torch.tensor([float(value) for value in mean], device=device)[:, None, None])
         self.register_buffer("std", torch.tensor([float(value) for value in std], device=device)[:, None, None])
@@ -76,7 +79,6 @@ class Network(nn.Module):
         self.classes = None if classes is None else tuple(classes)
         for layer in self.layers.values():
             resolve_layer(body, layer)
-        self.eval()
         _check_channels(self)
 
     def forward(self, images: Tensor) -> Any:
@@ -98,8 +100,12 @@ class Network(nn.Module):
             ) from error
 
     def train(self, mode: bool = True) -> "Network":
-        """Stays in evaluation mode: a trainer calls train() on all it holds, and batch statistics must not move."""
-        return super().train(False)
+        """Stays in evaluation mode: a trainer calls train() on all it holds, and batch statistics must not move.
+
+        The body's own train() is not called: see `evaluate`.
+        """
+        evaluate(self)
+        return self
 
     def __repr__(self) -> str:
         """One line for a prompt; `network.body` prints its modules."""
@@ -139,6 +145,47 @@ class Network(nn.Module):
             digest.update(f"\0{key}\0{value.dtype}\0{list(value.shape)}\0".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
+
+
+def every_module(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The module and all parts of it, each once, by path, through no method that somebody's class may have overridden.
+
+    >>> [path for path, _ in every_module(nn.Sequential(nn.Sequential(nn.ReLU())))]
+    ['', '0', '0.0']
+    """
+    seen: set[nn.Module] = set()
+    waiting = [("", module)]
+    while waiting:
+        path, part = waiting.pop()
+        if part not in seen:
+            seen.add(part)
+            yield path, part
+            inner = [(f"{path}.{name}" if path else name, one) for name, one in part._modules.items()]
+            waiting += [(name, one) for name, one in reversed(inner) if one is not None]
+
+
+def freeze(module: nn.Module) -> None:
+    """No parameter of the module asks for a gradient, whatever its own `requires_grad_` and `parameters` do."""
+    for _, part in every_module(module):
+        for parameter in part._parameters.values():
+            if parameter is not None:
+                parameter.requires_grad_(False)
+
+
+def evaluate(module: nn.Module) -> None:
+    """Evaluation mode for the module and all its parts, by their flag alone.
+
+    train() and eval() are not called: a class may have made of them what it likes (its training, say), and may keep
+    dropout on. Raises ValueError, with its name, for a part that is in training mode all the same.
+    """
+    for _, part in every_module(module):
+        part.training = False
+    for path, part in every_module(module):
+        if part.training:
+            raise ValueError(
+                f"{path or 'the network'} ({type(part).__name__}) stays in training mode: its class has a `training` "
+                "of its own; let train() and eval() keep to nn.Module's"
+            )
 
 
 def in_one_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from mindseye.networks.frozen_convolution import FrozenConv2d
 from mindseye.networks.layers import resolve_layer
-from mindseye.networks.network import Network, check_network
+from mindseye.networks.network import Network, check_network, evaluate, freeze
 from mindseye.networks.recording import ImagesOnly, Tape, record
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -81,8 +81,8 @@ class PreparedNetwork(nn.Module):
         # Without a straight program the whole network stays, and hooks end the pass at the layer.
         self.body = network if straight is None else straight
         self._run: Any = None
-        self.requires_grad_(False)
-        self.eval()
+        freeze(self)
+        evaluate(self)
 
     def forward(self, images: Tensor) -> Answers:
         """What the layers give for images [B,ch,H,W] in 0..1: target and previous in float32 whatever the network
@@ -135,7 +135,8 @@ class PreparedNetwork(nn.Module):
 
     def train(self, mode: bool = True) -> "PreparedNetwork":
         """Stays in evaluation mode."""
-        return super().train(False)
+        evaluate(self)
+        return self
 
     def __repr__(self) -> str:
         """One line for a prompt; `network.body` prints its modules."""
