@@ -12,6 +12,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+UNKNOWN_NORMALISATION = "give mean and std, one number per channel: your own network's normalisation is not known"
 Built = TypeVar("Built")
 Family = Literal["classification", "segmentation", "detection"]  # of torchvision's models
 
@@ -49,14 +51,17 @@ def torchvision_network(
     size: int | None = None,
     layers: Mapping[str, str] | None = None,
     num_classes: int | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Network:
     """A torchvision model for classification or segmentation, or the backbone of one for detection.
 
     weights: None (random), "DEFAULT" or another of its published weights (downloaded once), or a file with a state
-    dict. mean, std, size: None takes what the published weights were evaluated with, ImageNet's and 224 otherwise. A
+    dict. mean, std, size: None takes what the published weights were evaluated with; of a file that is one of them, by
+    its name or its hash, that one's; of any other what all of the name have in common, where they have it. A
     vision transformer of another size has its position embeddings interpolated. layers: what its depths early, middle
     and late are called. num_classes: None reads it from the file, 1000 otherwise (segmentation: 21); a detection
-    network's heads have no part in what is looked into.
+    network's heads have no part in what is looked into. arguments: further ones of torchvision's own function, such as
+    {"transform_input": False} of an inception_v3 that was trained without.
 
     Raises ValueError, FileNotFoundError.
     """
@@ -74,26 +79,34 @@ def torchvision_network(
                 f"or a file ({' '.join(STATE_DICT_FILES)})"
             )
         entry = published[str(weights)]
-    evaluated = entry.transforms() if entry is not None else None
-    side = getattr(evaluated, "crop_size", [224])[0]
+    own = entry if path is None else _published(path, published)
+    reading = _reading(name, [*published] if own is None else [own])
+    if (mean is None or std is None) and reading.mean is None and path is not None:
+        raise ValueError(
+            f"{name} has published weights of several mean and std, and {path.name} is none of them: give mean and std "
+            "as in its training, one number per channel"
+        )
+    side = reading.size
+    builder = _with_arguments(name, builder, arguments, warn=path is not None and own is None)
     state = None
     if path is not None:
         state = read_state_dict(path)
     elif entry is not None and name.startswith("vit_") and size not in (None, side):
         state = _downloaded(name, lambda: entry.get_state_dict(progress=False, check_hash=True))
     size = size if size is not None else side
+    body: Any
     if entry is not None and state is None:
         body = _downloaded(name, lambda: builder(weights=entry, progress=False))
     else:
         source = path if path is not None else Path(str(weights))
         body = _torchvision_body(name, family, builder, num_classes, size, state, source)
-    classes = entry.meta["categories"] if entry is not None and family == "classification" else None
+    classes = own.meta["categories"] if own is not None and family == "classification" else None
     if family == "detection":
         mean = mean if mean is not None else body.transform.image_mean
         std = std if std is not None else body.transform.image_std
         body = _DetectionBackbone(body.backbone)
-    mean = mean if mean is not None else getattr(evaluated, "mean", IMAGENET_MEAN)
-    std = std if std is not None else getattr(evaluated, "std", IMAGENET_STD)
+    mean = mean if mean is not None else reading.mean or IMAGENET_MEAN
+    std = std if std is not None else reading.std or IMAGENET_STD
     return Network(body, mean, std, name, size, layers, classes)
 
 
@@ -146,6 +159,8 @@ def timm_network(
             body = build(classes)
         load_weights(state, body, path, name)
     data = resolve_model_data_config(body)
+    if path is not None and (mean is None or std is None):
+        data = {**data, **_timm_normalisation(name, path)}
     size = size if size is not None else data["input_size"][-1]
     return Network(
         body,
@@ -155,6 +170,27 @@ def timm_network(
         size,
         layers,
     )
+
+
+def _timm_normalisation(name: str, path: Path) -> dict[str, tuple[float, ...]]:
+    """mean and std of a timm name whose weights come from a file: what all of its published weights have in common.
+
+    A name with its tag is one of them, as is a file of the name that timm downloads. Raises ValueError where they
+    differ, with what to give.
+    """
+    import timm
+
+    tags = [name] if "." in name else [*timm.list_models(f"{name}.*", pretrained=True)]
+    known = {tag: config for tag in tags if (config := timm.get_pretrained_cfg(tag)) is not None}
+    known = {tag: config for tag, config in known.items() if Path(str(config.url)).name == path.name} or known
+    found = {(tuple(config.mean), tuple(config.std)): tag for tag, config in known.items()}
+    if len(found) > 1:
+        one, other = sorted(found.values())[:2]
+        raise ValueError(
+            f"timm's weights of {name} are of several mean and std ({one}, {other}): give the name with its tag, or "
+            f"mean and std as in the training of {path.name}"
+        )
+    return {key: value for mean, std in found for key, value in (("mean", mean), ("std", std))}
 
 
 def callable_network(
@@ -203,27 +239,31 @@ def checkpoint_network(
     target: str,
     arguments: Mapping[str, Any] | None = None,
     *,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
-    size: int = 224,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: int | None = None,
     layers: Mapping[str, str] | None = None,
     name: str | None = None,
 ) -> Network:
     """The weights of a training checkpoint (Lightning's .ckpt, a .pth) in an architecture.
 
     target: a torchvision name, or a dotted path as in `callable_network`, called with `arguments`. Whatever prefix
-    the trainer gave the weights' names ("model.", "net.", "module.", "backbone.") is found and taken off.
+    the trainer gave the weights' names ("model.", "net.", "module.", "backbone.") is found and taken off. mean, std: as
+    in training; of a torchvision name None is as in `torchvision_network`, and of a function of one's own there is no
+    default. size: None is a torchvision name's own, else 224.
 
     Raises ValueError, FileNotFoundError.
     """
     if "." in target or ":" in target:
+        if mean is None or std is None:
+            raise ValueError(UNKNOWN_NORMALISATION)
+        side = size if size is not None else 224
         return callable_network(
-            target, arguments, existing_file(path), mean=mean, std=std, size=size, layers=layers, name=name
+            target, arguments, existing_file(path), mean=mean, std=std, size=side, layers=layers, name=name
         )
-    if set(arguments or {}) - {"num_classes"}:
-        raise ValueError(f"torchvision's {target} takes num_classes alone as argument, not {sorted(arguments or {})}")
-    num_classes = (arguments or {}).get("num_classes")
-    network = torchvision_network(target, existing_file(path), mean, std, size, layers, num_classes)
+    more = dict(arguments or {})
+    num_classes = more.pop("num_classes", None)
+    network = torchvision_network(target, existing_file(path), mean, std, size, layers, num_classes, more)
     network.name = name or target
     return network
 
@@ -266,7 +306,8 @@ def load_network(
     weights: None (random), "DEFAULT" (the network's own), or a file with a state dict. mean, std: on images in 0..1,
     one number a channel; a module or a dotted path has no default for them. size: the side in pixels that photographs
     are best read at. layers: the names of its depths, {"early": ..., "middle": ..., "late": ...}. num_classes: of a
-    torchvision or timm model, where the file does not say. arguments: what a dotted path is called with.
+    torchvision or timm model, where the file does not say. arguments: what a dotted path or torchvision's function is
+    called with.
 
     >>> load_network("demo").resolve(depth="early")
     'layer2.0'
@@ -278,20 +319,23 @@ def load_network(
     """
     _refuse_file(name)
     if isinstance(name, str) and name == "demo":
+        _refuse_arguments(name, arguments)
         own = "packaged" if weights == "DEFAULT" else weights
         return demo_network(own, layers, size if size is not None else 96)
     if isinstance(name, str) and name.startswith("timm/"):
+        _refuse_arguments(name, arguments)
         return timm_network(name.removeprefix("timm/"), weights, mean, std, size, layers, num_classes)
     if isinstance(name, str) and not ("." in name or ":" in name):
-        return torchvision_network(name, weights, mean, std, size, layers, num_classes)
+        return torchvision_network(name, weights, mean, std, size, layers, num_classes, arguments)
     if mean is None or std is None:
-        raise ValueError("give mean and std, one number per channel: your own network's normalisation is not known")
+        raise ValueError(UNKNOWN_NORMALISATION)
     side = size if size is not None else 224
     own_file = None if weights in (None, "DEFAULT") else existing_file(weights)
     if isinstance(name, str):
         network = callable_network(name, arguments, own_file, mean=mean, std=std, size=side, layers=layers)
         warn_of_no_training(network)
         return network
+    _refuse_arguments("a module", arguments)
     body = _looked_into(name, "the network")
     if own_file is not None:
         load_weights(fit_names(read_state_dict(own_file), body), body, own_file, type(body).__name__)
@@ -407,6 +451,74 @@ def _torchvision_family(name: str) -> Family:
     raise ValueError(f"torchvision has no model {name!r} of images{_nearest(name, everything)}")
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How published weights are read: mean and std None where they differ among several."""
+
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    size: int
+
+
+def _reading(name: str, entries: Sequence[Any]) -> _Reading:
+    """What these published weights were evaluated with, as far as it is the same for all of them."""
+    said = [entry.transforms() for entry in entries]
+    normalisations = {
+        (tuple(one.mean), tuple(one.std)) for one in said if hasattr(one, "mean") and hasattr(one, "std")
+    }
+    sizes = {int(one.crop_size[0]) for one in said if hasattr(one, "crop_size")}
+    if len(normalisations) > 1:
+        return _Reading(None, None, sizes.pop() if len(sizes) == 1 else 224)
+    mean, std = normalisations.pop() if normalisations else (IMAGENET_MEAN, IMAGENET_STD)
+    return _Reading(mean, std, sizes.pop() if len(sizes) == 1 else 224)
+
+
+def _published(path: Path, published: Any) -> Any:
+    """Which of torchvision's published weights a file is, by its name or by its sha256; None where it is none."""
+    digest: str | None = None
+    for entry in published:
+        if Path(entry.url).name == path.name:
+            return entry
+        if (found := re.search(r"-([0-9a-f]{8,})\.", Path(entry.url).name)) is not None:
+            if digest is None:
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest.startswith(found[1]):
+                return entry
+    return None
+
+
+_RESCALES = ("googlenet", "inception_v3")  # which torchvision has with and without `transform_input`
+
+
+def _with_arguments(
+    name: str, builder: Callable[..., nn.Module], arguments: Mapping[str, Any] | None, *, warn: bool
+) -> Callable[..., nn.Module]:
+    """torchvision's function with further arguments; `warn` where its `transform_input` is a guess."""
+    given = dict(arguments or {})
+    if name in _RESCALES and "transform_input" not in given:
+        given["transform_input"] = True  # as the published weights were trained
+        if warn:
+            log.warning(
+                "%s is taken with transform_input=true, as its published weights are: where yours were trained "
+                "without, give arguments={transform_input: false}",
+                name,
+            )
+
+    def build(**usual: Any) -> nn.Module:
+        try:
+            return builder(**{**usual, **given})
+        except TypeError as error:
+            raise ValueError(f"torchvision's {name} cannot be built with {dict(arguments or {})}: {error}") from error
+
+    return build if given else builder
+
+
+def _refuse_arguments(name: str, arguments: Mapping[str, Any] | None) -> None:
+    if arguments:
+        raise ValueError(f"arguments are for a function of your own or torchvision's: {name} takes none")
+
+
 def _torchvision_body(
     name: str,
     family: Family,
@@ -421,9 +533,8 @@ def _torchvision_body(
     arguments: dict[str, Any] = {"weights": None}
     if family != "classification":
         arguments["weights_backbone"] = None
-    if name in ("googlenet", "inception_v3"):
-        # As with the published weights: these two rescale their input, and need no auxiliary heads to look inside.
-        arguments.update(aux_logits=False, transform_input=True, init_weights=state is None)
+    if name in _RESCALES:
+        arguments.update(aux_logits=False, init_weights=state is None)  # auxiliary heads are not looked into
     if name.startswith("vit_"):
         arguments["image_size"] = size
     body = builder(num_classes=num_classes or usual, **arguments)
@@ -436,7 +547,7 @@ def _torchvision_body(
         backbone = {key.removeprefix("backbone."): state[key] for key in state if key.startswith("backbone.")}
         load_weights(backbone, body.get_submodule("backbone"), source, name)
         return body
-    if name in ("googlenet", "inception_v3") or family == "segmentation":
+    if name in _RESCALES or family == "segmentation":
         state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}
     if name.startswith("vit_"):
         state = _for_size(state, body, size)

@@ -1,6 +1,7 @@
 """The value every other room works with: a frozen network with its own normalisation."""
 
 import hashlib
+import math
 import numbers
 import re
 import traceback
@@ -28,6 +29,8 @@ KNOWN_LAYERS = {
 }
 
 
+NEARLY_CONSTANT = 0.1  # (1 - 0)/std below which a network cannot tell black from white: it was trained at about 3 to 5
+FARTHEST_MEAN = 3.5  # from the middle of the range 0..1
 LONGEST = 200  # letters that are told of an error; torch names every key that does not fit
 # Files of installed packages, of Python itself and of this room: an error in them comes from what they were given.
 _INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]|[/\\]lib[/\\]python3|[/\\]mindseye[/\\]networks[/\\]|^<")
@@ -218,8 +221,30 @@ def _check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
         raise ValueError(f"mean={mean} and std={std}: lists of one number per channel are right, [0.5] for one channel")
     if len(mean) != len(std) or len(mean) == 0:
         raise ValueError(f"mean has {len(mean)} numbers and std {len(std)}: give one of each per channel")
-    if not all(value > 0 for value in std):
-        raise ValueError(f"std {[*std]} must be above 0 in every channel")
+    means, stds = [float(value) for value in mean], [float(value) for value in std]
+    if not all(value > 0 for value in stds):
+        raise ValueError(f"std {stds} must be above 0 in every channel")
+    if not all(map(math.isfinite, means + stds)):
+        raise ValueError(f"mean {means} and std {stds} must be finite")
+    # Black and white lie 1/std apart for the network. Of a window (`images.black`, `images.white`) the mean may be
+    # outside, but not by several times its width.
+    constant = max(1 / value for value in stds) < NEARLY_CONSTANT
+    if constant or any(abs(value - 0.5) > FARTHEST_MEAN for value in means):
+        white = 255 if max(*means, *stds) <= 1.2 * 255 else None
+        by_white = [f"[{', '.join(f'{value / white:.4g}' for value in values)}]" for values in (means, stds) if white]
+        right = (
+            f"divided by 255 they are mean={by_white[0]} std={by_white[1]}"
+            if white
+            else "of values from black to white they are (mean - black) / (white - black) and std / (white - black)"
+        )
+        raise ValueError(
+            f"mean={_short(means)} and std={_short(stds)} are not of images in 0..1, which is what the network is "
+            f"given: {right}"
+        )
+
+
+def _short(values: Sequence[float]) -> str:
+    return f"[{', '.join(f'{value:g}' for value in values)}]"
 
 
 def _check_channels(network: Network) -> None:
