@@ -20,9 +20,10 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from mindseye.networks.network import Network, in_one_line
+from mindseye.networks.network import Network, check_normalisation, check_side, in_one_line, materialise
 from mindseye.networks.weights import (
     STATE_DICT_FILES,
+    Saved,
     StateDict,
     class_count,
     existing_file,
@@ -52,6 +53,7 @@ def torchvision_network(
     layers: Mapping[str, str] | None = None,
     num_classes: int | None = None,
     arguments: Mapping[str, Any] | None = None,
+    prefix: str | None = None,
 ) -> Network:
     """A torchvision model for classification or segmentation, or the backbone of one for detection.
 
@@ -61,7 +63,8 @@ def torchvision_network(
     vision transformer of another size has its position embeddings interpolated. layers: what its depths early, middle
     and late are called. num_classes: None reads it from the file, 1000 otherwise (segmentation: 21); a detection
     network's heads have no part in what is looked into. arguments: further ones of torchvision's own function, such as
-    {"transform_input": False} of an inception_v3 that was trained without.
+    {"transform_input": False} of an inception_v3 that was trained without. prefix: which of several weights in the
+    file, by the keys and the beginning of the names that lead to them, joined by dots ("teacher.backbone").
 
     Raises ValueError, FileNotFoundError.
     """
@@ -88,18 +91,19 @@ def torchvision_network(
         )
     side = reading.size
     builder = _with_arguments(name, builder, arguments, warn=path is not None and own is None)
-    state = None
+    saved: Saved | None = None
     if path is not None:
-        state = read_state_dict(path)
+        saved = read_state_dict(path)
     elif entry is not None and name.startswith("vit_") and size not in (None, side):
-        state = _downloaded(name, lambda: entry.get_state_dict(progress=False, check_hash=True))
+        saved = {"": _downloaded(name, lambda: entry.get_state_dict(progress=False, check_hash=True))}
     size = size if size is not None else side
     body: Any
-    if entry is not None and state is None:
+    unloaded: frozenset[str] | None = None
+    if entry is not None and saved is None:
         body = _downloaded(name, lambda: builder(weights=entry, progress=False))
     else:
         source = path if path is not None else Path(str(weights))
-        body = _torchvision_body(name, family, builder, num_classes, size, state, source)
+        body, unloaded = _torchvision_body(name, family, builder, num_classes, size, saved, source, prefix)
     classes = own.meta["categories"] if own is not None and family == "classification" else None
     if family == "detection":
         mean = mean if mean is not None else body.transform.image_mean
@@ -107,7 +111,7 @@ def torchvision_network(
         body = _DetectionBackbone(body.backbone)
     mean = mean if mean is not None else reading.mean or IMAGENET_MEAN
     std = std if std is not None else reading.std or IMAGENET_STD
-    return Network(body, mean, std, name, size, layers, classes)
+    return Network(body, mean, std, name, size, layers, classes, unloaded)
 
 
 def timm_network(
@@ -118,11 +122,13 @@ def timm_network(
     size: int | None = None,
     layers: Mapping[str, str] | None = None,
     num_classes: int | None = None,
+    prefix: str | None = None,
 ) -> Network:
     """A timm model. weights: None (random), "DEFAULT" (downloaded once), or a file with a state dict.
 
     mean, std, size: None takes timm's own for this model; the length of a given mean is the number of channels. A model
-    of one image size alone (vision transformers) is built for another where one is given.
+    of one image size alone (vision transformers) is built for another where one is given. prefix: as in
+    `torchvision_network`.
 
     Raises ValueError (also where timm is not installed), FileNotFoundError.
     """
@@ -136,7 +142,6 @@ def timm_network(
     path = weights_file(weights)
     if path is None and weights not in (None, "DEFAULT"):
         raise ValueError(f"timm weights are null, DEFAULT, or a file; a tag goes into the name ({name}.{weights})")
-    state = None if path is None else read_state_dict(path)
 
     def build(classes: int | None) -> nn.Module:
         arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
@@ -151,13 +156,15 @@ def timm_network(
         except TypeError as error:  # it takes no such argument
             raise ValueError(f"timm cannot build {name} with {arguments}: {error}; size=null is its own") from error
 
+    saved = None if path is None else read_state_dict(path)
     body = build(num_classes)
-    if state is not None and path is not None:
-        state = fit_names(state, body)
+    unloaded = None
+    if saved is not None and path is not None:
+        state = fit_names(saved, body, path, prefix)
         built_with = int(getattr(body, "num_classes", 0))
         if num_classes is None and (classes := class_count(state, body, built_with)) is not None:
             body = build(classes)
-        load_weights(state, body, path, name)
+        unloaded = load_weights(state, body, path, name)
     data = resolve_model_data_config(body)
     if path is not None and (mean is None or std is None):
         data = {**data, **_timm_normalisation(name, path)}
@@ -169,6 +176,7 @@ def timm_network(
         name,
         size,
         layers,
+        unloaded=unloaded,
     )
 
 
@@ -203,13 +211,15 @@ def callable_network(
     size: int = 224,
     layers: Mapping[str, str] | None = None,
     name: str | None = None,
+    prefix: str | None = None,
 ) -> Network:
     """Whatever nn.Module a function (or class) returns that takes [B,ch,H,W], ch being the length of mean and std.
 
     A program of torch.export is one as well, where it was exported for any number of images.
 
     target: "package.module.function", importable also from the current directory, or "path/to/file.py:function";
-    arguments: what it is called with; weights: a file with a state dict to load into what it returns.
+    arguments: what it is called with; weights: a file with a state dict to load into what it returns; prefix: as in
+    `torchvision_network`.
 
     Raises ValueError, also where the function fails, with the line in which it does; FileNotFoundError.
     """
@@ -226,12 +236,15 @@ def callable_network(
         raise
     except Exception as error:
         raise ValueError(f"{target} failed: {in_one_line(error)}") from error
-    body = _looked_into(given, f"what {target} returned")
+    body = _looked_into(given, f"what {target} returned", mean, std, size)
     name = name or target.rpartition(":")[2].rpartition(".")[2]
-    if weights is not None:
-        path = existing_file(weights)
-        load_weights(fit_names(read_state_dict(path), body), body, path, name)
-    return Network(body, mean, std, name, size, layers)
+    unloaded = None if weights is None else _load_file(existing_file(weights), body, name, prefix)
+    return Network(body, mean, std, name, size, layers, unloaded=unloaded)
+
+
+def _load_file(path: Path, body: nn.Module, name: str, prefix: str | None) -> frozenset[str]:
+    """Load a file's weights into the body; the names for which it has none: see `load_weights`."""
+    return load_weights(fit_names(read_state_dict(path), body, path, prefix), body, path, name)
 
 
 def checkpoint_network(
@@ -244,11 +257,13 @@ def checkpoint_network(
     size: int | None = None,
     layers: Mapping[str, str] | None = None,
     name: str | None = None,
+    prefix: str | None = None,
 ) -> Network:
     """The weights of a training checkpoint (Lightning's .ckpt, a .pth) in an architecture.
 
     target: a torchvision name, or a dotted path as in `callable_network`, called with `arguments`. Whatever prefix
-    the trainer gave the weights' names ("model.", "net.", "module.", "backbone.") is found and taken off. mean, std: as
+    the trainer gave the weights' names ("model.", "net.", "module.", "backbone.") is found and taken off; `prefix` says
+    which of several that fit, as in `torchvision_network`. mean, std: as
     in training; of a torchvision name None is as in `torchvision_network`, and of a function of one's own there is no
     default. size: None is a torchvision name's own, else 224.
 
@@ -258,12 +273,13 @@ def checkpoint_network(
         if mean is None or std is None:
             raise ValueError(UNKNOWN_NORMALISATION)
         side = size if size is not None else 224
+        file = existing_file(path)
         return callable_network(
-            target, arguments, existing_file(path), mean=mean, std=std, size=side, layers=layers, name=name
+            target, arguments, file, mean=mean, std=std, size=side, layers=layers, name=name, prefix=prefix
         )
     more = dict(arguments or {})
     num_classes = more.pop("num_classes", None)
-    network = torchvision_network(target, existing_file(path), mean, std, size, layers, num_classes, more)
+    network = torchvision_network(target, existing_file(path), mean, std, size, layers, num_classes, more, prefix)
     network.name = name or target
     return network
 
@@ -293,6 +309,7 @@ def load_network(
     layers: Mapping[str, str] | None = None,
     num_classes: int | None = None,
     arguments: Mapping[str, Any] | None = None,
+    prefix: str | None = None,
 ) -> Network:
     """A network by what names it, frozen and with its own normalisation.
 
@@ -307,7 +324,8 @@ def load_network(
     one number a channel; a module or a dotted path has no default for them. size: the side in pixels that photographs
     are best read at. layers: the names of its depths, {"early": ..., "middle": ..., "late": ...}. num_classes: of a
     torchvision or timm model, where the file does not say. arguments: what a dotted path or torchvision's function is
-    called with.
+    called with. prefix: which of several weights in the file, by the keys and the beginning of the names that lead to
+    them, joined by dots ("state_dict_ema", "teacher.backbone").
 
     >>> load_network("demo").resolve(depth="early")
     'layer2.0'
@@ -324,35 +342,41 @@ def load_network(
         return demo_network(own, layers, size if size is not None else 96)
     if isinstance(name, str) and name.startswith("timm/"):
         _refuse_arguments(name, arguments)
-        return timm_network(name.removeprefix("timm/"), weights, mean, std, size, layers, num_classes)
+        return timm_network(name.removeprefix("timm/"), weights, mean, std, size, layers, num_classes, prefix)
     if isinstance(name, str) and not ("." in name or ":" in name):
-        return torchvision_network(name, weights, mean, std, size, layers, num_classes, arguments)
+        return torchvision_network(name, weights, mean, std, size, layers, num_classes, arguments, prefix)
     if mean is None or std is None:
         raise ValueError(UNKNOWN_NORMALISATION)
     side = size if size is not None else 224
     own_file = None if weights in (None, "DEFAULT") else existing_file(weights)
     if isinstance(name, str):
-        network = callable_network(name, arguments, own_file, mean=mean, std=std, size=side, layers=layers)
+        network = callable_network(
+            name, arguments, own_file, mean=mean, std=std, size=side, layers=layers, prefix=prefix
+        )
         warn_of_no_training(network)
         return network
     _refuse_arguments("a module", arguments)
-    body = _looked_into(name, "the network")
-    if own_file is not None:
-        load_weights(fit_names(read_state_dict(own_file), body), body, own_file, type(body).__name__)
-    network = Network(body, mean, std, type(body).__name__.lower(), side, layers)
+    body, kind = _looked_into(name, "the network", mean, std, side), type(name).__name__
+    unloaded = None if own_file is None else _load_file(own_file, body, kind, prefix)
+    network = Network(body, mean, std, type(body).__name__.lower(), side, layers, unloaded=unloaded)
     warn_of_no_training(network)
     return network
 
 
 def warn_of_no_training(network: Network) -> None:
-    """Ask for the weights where there is BatchNorm and none of it has counted a batch: they are as drawn at the start.
+    """Ask for the weights where no file was loaded and every BatchNorm is as it was made: mean 0, variance 1.
 
-    A picture of them looks no worse to the measures of the network itself.
+    A picture of them looks no worse to the measures of the network itself. Counters of batches say nothing: converted
+    files have them as 0.
     """
-    counts = [buffer for path, buffer in network.body.named_buffers() if path.endswith("num_batches_tracked")]
-    if counts and not any(int(count) for count in counts):
+    if network.unloaded is not None:
+        return
+    starts = {"running_mean": 0, "running_var": 1}
+    buffers = [(start, part._buffers.get(key)) for part in network.body.modules() for key, start in starts.items()]
+    statistics = [(start, buffer) for start, buffer in buffers if buffer is not None]
+    if statistics and all(torch.equal(buffer, torch.full_like(buffer, start)) for start, buffer in statistics):
         log.warning(
-            "%s has seen no training: its BatchNorm has counted no batch. Where are its weights? network.weights=FILE",
+            "%s has seen no training: its BatchNorm is as it was made. Where are its weights? network.weights=FILE",
             network.name,
         )
 
@@ -384,8 +408,9 @@ def _refuse_file(name: object) -> None:
         )
 
 
-def _looked_into(given: object, what: str) -> nn.Module:
+def _looked_into(given: object, what: str, mean: Sequence[float], std: Sequence[float], size: int) -> nn.Module:
     """A module on whose layers hooks can stand. Raises ValueError, with what to give instead, where there is none."""
+    check_normalisation(mean, std)
     if isinstance(given, torch.export.ExportedProgram):
         images = next(node.meta["val"] for node in given.graph.nodes if node.name in given.graph_signature.user_inputs)
         if isinstance(images.shape[0], int):
@@ -406,7 +431,9 @@ def _looked_into(given: object, what: str) -> nn.Module:
             f"{what} is the flat module of a program of torch.export, whose layers are none any more: give the "
             "ExportedProgram itself"
         )
-    return _in_single(given, what)
+    single = _in_single(given, what)
+    materialise(single, len(mean), check_side(size), what)
+    return single
 
 
 def _in_single(body: nn.Module, what: str) -> nn.Module:
@@ -525,36 +552,41 @@ def _torchvision_body(
     builder: Callable[..., nn.Module],
     num_classes: int | None,
     size: int,
-    state: StateDict | None,
+    saved: Saved | None,
     source: Path,
-) -> nn.Module:
-    """The model with the weights of a state dict, or random ones; as many classes as the state dict has."""
+    prefix: str | None,
+) -> tuple[nn.Module, frozenset[str] | None]:
+    """The model with a file's weights, or random ones, and as many classes as the file has; what the file lacks."""
     usual = {"classification": 1000, "segmentation": 21, "detection": 91}[family]
     arguments: dict[str, Any] = {"weights": None}
     if family != "classification":
         arguments["weights_backbone"] = None
     if name in _RESCALES:
-        arguments.update(aux_logits=False, init_weights=state is None)  # auxiliary heads are not looked into
+        arguments.update(aux_logits=False, init_weights=saved is None)  # auxiliary heads are not looked into
     if name.startswith("vit_"):
         arguments["image_size"] = size
     body = builder(num_classes=num_classes or usual, **arguments)
-    if state is None:
-        return body
+    if saved is None:
+        return body, None
     if name.startswith("densenet"):
-        state = OrderedDict((re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key), state[key]) for key in state)
-    state = fit_names(state, body)
+        saved = {key: _new_densenet_names(state) for key, state in saved.items()}
+    state = fit_names(saved, body, source, prefix)
     if family == "detection":
         backbone = {key.removeprefix("backbone."): state[key] for key in state if key.startswith("backbone.")}
-        load_weights(backbone, body.get_submodule("backbone"), source, name)
-        return body
+        lacking = load_weights(backbone, body.get_submodule("backbone"), source, name)
+        return body, frozenset(f"backbone.{key}" for key in lacking)
     if name in _RESCALES or family == "segmentation":
         state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}
     if name.startswith("vit_"):
         state = _for_size(state, body, size)
     if num_classes is None and (classes := class_count(state, body, usual)) is not None:
         body = builder(num_classes=classes, **arguments)
-    load_weights(state, body, source, name)
-    return body
+    return body, load_weights(state, body, source, name)
+
+
+def _new_densenet_names(state: StateDict) -> StateDict:
+    """"denselayer1.norm.1.weight" of old files is "denselayer1.norm1.weight" today."""
+    return OrderedDict((re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key), state[key]) for key in state)
 
 
 def _for_size(state: StateDict, body: nn.Module, size: int) -> StateDict:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.maps import prefix_tokens
@@ -46,8 +47,9 @@ class Network(nn.Module):
 
     Attributes: `name`; `body`, whose module paths are the layer names; `mean` and `std` [ch,1,1]; `channels` ch;
     `size`, the side in pixels its photographs are best read at; `layers`, the layer names of the depths early,
-    middle, late; `classes`, the names of its outputs where they are known; `prefix_tokens`, how many tokens of a
-    transformer stand before the image's (None: it does not say).
+    middle, late; `classes`, the names of its outputs where they are known; `unloaded`, the names of weights that its
+    file lacks (None: there was no file); `prefix_tokens`, how many tokens of a transformer stand before the image's
+    (None: it does not say).
     """
 
     mean: Tensor
@@ -62,24 +64,25 @@ class Network(nn.Module):
         size: int = 224,
         layers: Mapping[str, str] | None = None,
         classes: Sequence[str] | None = None,
+        unloaded: frozenset[str] | None = None,
     ) -> None:
         """Raises ValueError where mean, std and the first convolution disagree, or a depth names an unknown layer."""
         super().__init__()
-        _check_normalisation(mean, std)
+        check_normalisation(mean, std)
         self.name = name
+        self.channels, self.size = len(mean), check_side(size)
         self.body = body
-        freeze(body)
         evaluate(body)
         self.training = False
+        freeze(body)
         device = next((parameter.device for parameter in body.parameters()), None)
         self.register_buffer("mean", torch.tensor([float(value) for value in mean], device=device)[:, None, None])
         self.register_buffer("std", torch.tensor([float(value) for value in std], device=device)[:, None, None])
-        self.channels = len(mean)
         self.prefix_tokens = prefix_tokens(body)
-        self.size = check_side(size)
         given = KNOWN_LAYERS.get(name, {}) if layers is None else layers
         self.layers = {depth: layer for depth, layer in given.items() if layer is not None}
         self.classes = None if classes is None else tuple(classes)
+        self.unloaded = unloaded
         for layer in self.layers.values():
             resolve_layer(body, layer)
         _check_channels(self)
@@ -191,6 +194,27 @@ def evaluate(module: nn.Module) -> None:
             )
 
 
+def materialise(body: nn.Module, channels: int, size: int, what: str) -> None:
+    """Lazy modules get their shapes from one image of zeros, and become the ordinary ones that they stand for.
+
+    Raises ValueError where the forward fails.
+    """
+    evaluate(body)
+    lazy = [part for _, part in every_module(body) if isinstance(part, LazyModuleMixin)]
+    if not lazy:
+        return
+    tensors = (one for _, part in every_module(body) for one in (*part._parameters.values(), *part._buffers.values()))
+    device = next((one.device for one in tensors if one is not None), None)
+    try:
+        with torch.no_grad():
+            body(torch.zeros(1, channels, size, size, device=device))
+    except Exception as error:  # the owner's own code
+        raise ValueError(
+            f"{what} has lazy modules ({type(lazy[0]).__name__}), which would have their shapes from one image "
+            f"{[1, channels, size, size]}, but its forward fails ({in_one_line(error)}): run it once before you give it"
+        ) from error
+
+
 def in_one_line(error: Exception) -> str:
     """Class, place and beginning of an error out of somebody's own code, the place being the last line of that code."""
     said = " ".join(_ESCAPES.sub("", str(error)).split()) or "no reason given"
@@ -216,7 +240,8 @@ def check_side(size: object) -> int:
     return int(size)
 
 
-def _check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
+def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raises ValueError for what is not one number a channel each, of images in 0..1, with what is right."""
     if not (hasattr(mean, "__len__") and hasattr(std, "__len__")):
         raise ValueError(f"mean={mean} and std={std}: lists of one number per channel are right, [0.5] for one channel")
     if len(mean) != len(std) or len(mean) == 0:

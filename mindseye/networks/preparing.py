@@ -18,6 +18,7 @@ from mindseye.networks.frozen_convolution import FrozenConv2d
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.network import Network, check_network, evaluate, freeze
 from mindseye.networks.recording import ImagesOnly, Tape, record
+from mindseye.networks.weights import Reading
 
 Precision = Literal["float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -225,12 +226,16 @@ def prepare(
     previous = None if previous is None else network.resolve(previous)
     way = tuple(map(network.resolve, way))
     probe = _probe(network)
+    reading = Reading(network.body, network.unloaded or ())
+    watching = reading if network.unloaded else contextlib.nullcontext()
     try:
-        with torch.no_grad(), record(network, layer, previous, way) as tape:
+        with torch.no_grad(), record(network, layer, previous, way) as tape, watching:
             right = Answers(tape(probe), tape.previous, tape.way)
     except (RuntimeError, AssertionError, TypeError):
+        reading.check(layer, network.name, whole=False)
         # It cannot look at images of its own size, so nothing could be compared; who runs it says what is wrong.
         return PreparedNetwork(network, None, layer, previous, way, channels_last=False, folded=0)
+    reading.check(layer, network.name, whole=True)
     straight, folded, reason = None, 0, "its program depends on what is in the images"
     for keep_copy in (False, True):
         try:

@@ -2,15 +2,20 @@
 
 
 import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_model
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.ops import FrozenBatchNorm2d
 
 from mindseye.facets import discover_facets
-from mindseye.networks import checkpoint_network, load_network, loading
+from mindseye.networks import Network, checkpoint_network, load_network, loading
 from mindseye.networks.preparing import prepare
 from mindseye.visualizer.fitting import fit
 
@@ -236,3 +241,266 @@ def test_arguments_that_nothing_takes_are_refused() -> None:
     for name in ("demo", "timm/resnet10t", nn.Conv2d(3, 4, 3)):
         with pytest.raises(ValueError, match="arguments are for a function of your own"):
             load_network(name, None, arguments={"depth": 3}, **HALF)
+
+
+# ---- which weights of a file are meant, and files that have all that is needed ---------------------------------------
+
+
+def small(width: int = 6, seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    stem = nn.Sequential(nn.Conv2d(3, width, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+    parts = OrderedDict(stem=stem, stage=nn.Conv2d(width, 5, 3), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten())
+    return nn.Sequential(parts | {"head": nn.Linear(5, 2)})
+
+
+def renamed(state: dict[str, Tensor], change: Callable[[str], str]) -> dict[str, Tensor]:
+    return {change(key): value for key, value in state.items()}
+
+
+RAW, OTHER = small(seed=1).state_dict(), small(seed=2).state_dict()
+
+
+def loaded(saved: object, tmp_path: Path, **more) -> Network:
+    torch.save(saved, tmp_path / "weights.pth")
+    return load_network(small(), tmp_path / "weights.pth", size=24, **HALF, **more)
+
+
+def holds(network: Network, state: dict[str, Tensor]) -> bool:
+    own = network.body.state_dict()
+    return all(torch.equal(own[key], state[key]) for key in own)
+
+
+@pytest.mark.parametrize(
+    ("one", "averaged"),
+    [("state_dict", "state_dict_ema"), ("model", "ema"), ("params", "params_ema"), ("net", "ema_state_dict"),
+     ("model", "swa_model"), ("weights", "averaged_model"), ("g", "G_EMA")],
+)  # fmt: skip
+def test_averaged_weights_are_taken_with_a_word(one: str, averaged: str, tmp_path: Path, caplog) -> None:
+    network = loaded({"epoch": 3, one: RAW, averaged: OTHER}, tmp_path)
+    assert holds(network, OTHER)
+    assert f"the weights under {averaged} are taken, not those under {one} (prefix={one} takes these)" in caplog.text
+    caplog.clear()
+    assert holds(loaded({one: RAW, averaged: OTHER}, tmp_path, prefix=one), RAW)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("encoder_q.", "encoder_k."), ("online.net.", "target.net."), ("model.", "ema_model."), ("G_A.", "G_B."),
+     ("module.left.", "module.right."), ("student.backbone.", "teacher.backbone.")],
+)  # fmt: skip
+def test_weights_that_fit_equally_well_are_asked_for(one: str, other: str, tmp_path: Path) -> None:
+    both = renamed(RAW, lambda key: one + key) | renamed(OTHER, lambda key: other + key)
+    for saved in (both, {"state_dict": both}, {"epoch": 1, one.strip("."): RAW, f"{other}x": OTHER}):
+        if saved.keys() & {"epoch"} and "ema" in other:
+            continue  # a key of averaged weights is a word about them
+        with pytest.raises(ValueError, match=r"several weights that fit equally well, .* say which, prefix=") as error:
+            loaded(saved, tmp_path)
+        one_line(error)
+    assert holds(loaded(both, tmp_path, prefix=one), RAW)
+    assert holds(loaded({"state_dict": both}, tmp_path, prefix=f"state_dict.{other}"), OTHER)
+    with pytest.raises(ValueError, match="has no weights of the network under prefix=nowhere; it has them under"):
+        loaded(both, tmp_path, prefix="nowhere")
+
+
+def test_a_file_with_equal_weights_twice_is_no_choice(tmp_path: Path, caplog) -> None:
+    assert holds(loaded({"student": RAW, "teacher": dict(RAW)}, tmp_path), RAW)
+    both = renamed(RAW, lambda key: f"net.{key}") | renamed(RAW, lambda key: f"loss.net.{key}")
+    assert holds(loaded(both, tmp_path), RAW)
+    assert not caplog.text
+
+
+def test_what_fits_worse_is_left_with_a_word(tmp_path: Path, caplog) -> None:
+    """An average of parameters alone has no statistics, without which the network cannot be run."""
+    alone = {key: OTHER[key] for key in OTHER if "running" not in key and "tracked" not in key}
+    assert holds(loaded({"model": RAW, "model_ema": alone}, tmp_path), RAW)
+    assert "the weights under model are taken, not those under model_ema" in caplog.text
+
+
+def test_shapes_tell_weights_of_the_same_names_apart(tmp_path: Path, caplog) -> None:
+    wide = small(width=9).state_dict()
+    saved = renamed(wide, lambda key: f"a.{key}") | renamed(RAW, lambda key: f"longer.{key}")
+    assert holds(loaded(saved, tmp_path), RAW)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {"module": RAW},
+        {"params_ema": RAW},
+        {"ema_state_dict": RAW, "epoch": 2},
+        {"checkpoint": {"network": {"weights": RAW}}, "args": {"lr": 0.1}},
+        [{"step": 3}, RAW],
+        (RAW, {"optimizer": 1}),
+        {"models": [RAW]},
+        {"runner": {"ema": {"module": RAW}}, "optimizer": {"exp_avg": OTHER}},
+    ],
+)
+def test_a_state_dict_is_found_at_any_depth(saved: object, tmp_path: Path, caplog) -> None:
+    assert holds(loaded(saved, tmp_path), RAW)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key: f"module.{key}",
+        lambda key: f"_orig_mod.{key}",
+        lambda key: key.replace("stem.", "stem._orig_mod."),
+        lambda key: key.replace("stem.", "stem._fsdp_wrapped_module._checkpoint_wrapped_module."),
+        lambda key: "_forward_module.model." + key.replace("stage.", "stage.module."),
+        lambda key: "net.module." + key.replace("stem.0", "stem.0.module"),
+        lambda key: "_fsdp_wrapped_module._fpw_module." + key,
+    ],
+)
+def test_what_wraps_modules_is_taken_out_of_names(change: Callable[[str], str], tmp_path: Path, caplog) -> None:
+    assert holds(loaded(renamed(RAW, change), tmp_path), RAW)
+    body = nn.Sequential(OrderedDict(module=small()))  # one whose own part is called so
+    torch.save(renamed(RAW, lambda key: f"module.{key}"), tmp_path / "own.pth")
+    own = load_network(body, tmp_path / "own.pth", size=24, **HALF).body
+    assert torch.equal(own.module.stage.bias, RAW["stage.bias"])
+    assert not caplog.text
+
+
+def test_an_average_counts_its_updates_beside_its_module(tmp_path: Path) -> None:
+    average = torch.optim.swa_utils.AveragedModel(small(seed=1))
+    assert "n_averaged" in average.state_dict()
+    assert holds(loaded(average.state_dict(), tmp_path), RAW)
+
+
+HEADLESS = {key: value for key, value in RAW.items() if not key.startswith("head")}
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        HEADLESS,
+        HEADLESS | {"head.1.weight": torch.zeros(7, 5), "head.1.bias": torch.zeros(7)},
+        HEADLESS | {"head.mlp.0.weight": torch.zeros(7, 5)},
+        HEADLESS | {"projector.0.weight": torch.zeros(7, 5), "predictor.weight": torch.zeros(7)},
+    ],
+    ids=["none", "in a Sequential", "deeper", "of another name"],
+)
+def test_a_head_that_the_way_to_the_layer_does_not_need_may_be_missing(saved, tmp_path, caplog, photographs) -> None:
+    network = loaded(saved, tmp_path)
+    assert "lacks head.weight, head.bias of Sequential" in caplog.text
+    assert caplog.text.count("lacks") == 1
+    assert network.unloaded == {"head.weight", "head.bias"}
+    assert discover_facets(network, photographs, "stage", facets=2, k=2, N=2).maps.isfinite().all()
+    with pytest.raises(ValueError, match=r"layer head depends on head.bias, head.weight, which the file") as error:
+        prepare(network, "head")
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        (RAW | {"stage.extra.weight": torch.zeros(3)}, "stage.extra.weight unknown"),
+        (HEADLESS | {"stem.3.weight": torch.zeros(3)}, "stem.3.weight unknown"),
+        (RAW | {"attention.weight": torch.zeros(3)}, "attention.weight unknown"),
+        ({key: RAW[key] for key in ("head.weight", "head.bias")}, "stem.0.weight, stem.1.weight, .* missing"),
+    ],
+)
+def test_a_file_of_another_architecture_is_refused(saved, message, tmp_path) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        loaded(saved, tmp_path)
+    one_line(error)
+
+
+def test_a_weight_that_is_missing_on_the_way_is_refused_where_it_is_needed(tmp_path) -> None:
+    network = loaded({key: value for key, value in RAW.items() if key != "stage.weight"}, tmp_path)
+    assert prepare(network, "stem").traced
+    with pytest.raises(ValueError, match=r"layer stage depends on stage.weight"):
+        prepare(network, "stage")
+
+    class Free(nn.Module):  # a parameter of the root itself, which is always called
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+            self.token = nn.Parameter(torch.ones(4, 1, 1))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.last(self.conv(images) + self.token)
+
+    torch.save({key: value for key, value in Free().state_dict().items() if key != "token"}, tmp_path / "free.pth")
+    network = load_network(Free(), tmp_path / "free.pth", size=24, **HALF)
+    assert prepare(network, "conv").traced
+    with pytest.raises(ValueError, match="layer last depends on token"):
+        prepare(network, "last")
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6))
+        self.first, self.second = self.encoder[0], nn.Conv2d(3, 6, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.encoder(images) + self.second(images)
+
+
+def test_a_tensor_with_several_names_needs_one(tmp_path: Path, caplog) -> None:
+    body = Tied()
+    save_model(body, str(tmp_path / "tied.safetensors"))
+    once = {key: value for key, value in body.state_dict().items() if key != "second.weight"}
+    torch.save(once, tmp_path / "tied.pth")
+    for file in ("tied.safetensors", "tied.pth"):
+        network = load_network(Tied(), tmp_path / file, size=24, **HALF)
+        assert torch.equal(network.body.second.weight, body.encoder[0].weight)
+        assert not network.unloaded
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("file", [False, True])
+def test_lazy_modules_get_their_shapes(file: bool, tmp_path: Path, photographs) -> None:
+    def lazy() -> nn.Sequential:
+        return nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(4))
+
+    full = lazy()
+    full(torch.rand(2, 3, 48, 48))
+    torch.save(full.state_dict(), tmp_path / "lazy.pth")
+    network = load_network(lazy(), tmp_path / "lazy.pth" if file else None, size=48, **HALF)
+    assert [type(part) for part in network.body] == [nn.Conv2d, nn.BatchNorm2d, nn.Flatten, nn.Linear]
+    assert not file or holds(network, full.state_dict())
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert discover_facets(network, photographs, "1", facets=2, k=2, N=2).maps.isfinite().all()
+    with pytest.raises(ValueError, match=r"has lazy modules \(LazyLinear\), .* run it once") as error:
+        load_network(nn.Sequential(nn.Conv2d(3, 8, 30), nn.LazyLinear(4)), size=24, **HALF)
+    one_line(error)
+
+
+def test_a_file_without_tensors_names_its_keys(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no state dict: .* \(its keys: epoch, arch, args and 1 more\)"):
+        loaded({"epoch": 3, "arch": "resnet", "args": {}, "state": None}, tmp_path)
+
+
+# ---- what has seen no training ---------------------------------------------------------------------------------------
+
+
+def trained(kind: Callable[[], nn.Module]) -> nn.Module:
+    body = kind()
+    for name, buffer in body.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.add_(0.25)
+    return body
+
+
+NORMS = {
+    "batch": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)),
+    "no scale": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)),
+    "frozen": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), FrozenBatchNorm2d(4)),
+    "instance": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, track_running_stats=True)),
+}
+
+
+@pytest.mark.parametrize("kind", NORMS.values(), ids=NORMS)
+def test_no_training_is_told_by_what_training_leaves(kind, tmp_path: Path, caplog) -> None:
+    load_network(trained(kind), size=24, **HALF)
+    assert not caplog.text  # though no batch was counted
+    torch.save({key: one for key, one in kind().state_dict().items() if "tracked" not in key}, tmp_path / "old.pth")
+    load_network(kind(), tmp_path / "old.pth", size=24, **HALF)
+    assert not caplog.text  # a file was given
+    load_network(kind(), size=24, **HALF)
+    assert "has seen no training" in caplog.text
