@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mindseye.networks.maps import channels_come_last, token_grid
+from mindseye.networks.modules import as_it_was
 from mindseye.networks.receptive_field import FieldTracker, input_field
 
 # A residual network of torchvision's build has its four stages as children 4 to 7 of the body.
@@ -196,7 +197,7 @@ def _answers(network: _Described, side: int, device: str | None) -> dict[str, _A
     with torch.inference_mode():
         images = torch.zeros(1, network.channels, side, side, dtype=like.dtype, device=like.device)
         tracker = FieldTracker(images)
-        with _listening(network.body, answers, tracker, network.prefix_tokens), tracker:
+        with as_it_was(network.body), _listening(network.body, answers, tracker, network.prefix_tokens), tracker:
             torch.func.functional_call(network.body, tensors, (images,))
     return answers
 

@@ -1,6 +1,5 @@
 """A frozen network by name, file or dotted path, with its own normalisation."""
 
-import copy
 import difflib
 import hashlib
 import importlib
@@ -20,6 +19,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from mindseye.networks.modules import in_single
 from mindseye.networks.network import Network, check_normalisation, check_side, in_one_line, materialise
 from mindseye.networks.weights import (
     STATE_DICT_FILES,
@@ -443,9 +443,7 @@ def _in_single(body: nn.Module, what: str) -> nn.Module:
     if not others:
         return body
     log.info("%s has numbers in %s: a copy in float32 is looked into", what, ", ".join(sorted(others)))
-    single = copy.deepcopy(body)
-    nn.Module.float(single)  # not the class's own, which may be anything
-    return single
+    return in_single(body)
 
 
 # ---- building ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from mindseye.networks.network import evaluate, freeze
+from mindseye.networks.modules import evaluate, freeze
 from mindseye.networks.preparing import PreparedNetwork
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import math
 import numbers
 import re
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.maps import prefix_tokens
+from mindseye.networks.modules import as_it_was, evaluate, every_module, freeze
 
 # The layers of the depths early, middle and late; conf/network has the same, and a test compares them.
 # Where the paper shows a layer of the network, it is among them.
@@ -153,47 +154,6 @@ class Network(nn.Module):
         return digest.hexdigest()
 
 
-def every_module(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The module and all parts of it, each once, by path, through no method that somebody's class may have overridden.
-
-    >>> [path for path, _ in every_module(nn.Sequential(nn.Sequential(nn.ReLU())))]
-    ['', '0', '0.0']
-    """
-    seen: set[nn.Module] = set()
-    waiting = [("", module)]
-    while waiting:
-        path, part = waiting.pop()
-        if part not in seen:
-            seen.add(part)
-            yield path, part
-            inner = [(f"{path}.{name}" if path else name, one) for name, one in part._modules.items()]
-            waiting += [(name, one) for name, one in reversed(inner) if one is not None]
-
-
-def freeze(module: nn.Module) -> None:
-    """No parameter of the module asks for a gradient, whatever its own `requires_grad_` and `parameters` do."""
-    for _, part in every_module(module):
-        for parameter in part._parameters.values():
-            if parameter is not None:
-                parameter.requires_grad_(False)
-
-
-def evaluate(module: nn.Module) -> None:
-    """Evaluation mode for the module and all its parts, by their flag alone.
-
-    train() and eval() are not called: a class may have made of them what it likes (its training, say), and may keep
-    dropout on. Raises ValueError, with its name, for a part that is in training mode all the same.
-    """
-    for _, part in every_module(module):
-        part.training = False
-    for path, part in every_module(module):
-        if part.training:
-            raise ValueError(
-                f"{path or 'the network'} ({type(part).__name__}) stays in training mode: its class has a `training` "
-                "of its own; let train() and eval() keep to nn.Module's"
-            )
-
-
 def materialise(body: nn.Module, channels: int, size: int, what: str) -> None:
     """Lazy modules get their shapes from one image of zeros, and become the ordinary ones that they stand for.
 
@@ -286,7 +246,7 @@ def _check_channels(network: Network) -> None:
     weight = convolutions[0][1].weight
     images = weight.new_zeros(1, network.channels, network.size, network.size)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), as_it_was(network.body):
             network.body(images)
     except Exception:
         pass  # refused by the first convolution, as expected, or by something else that is not ours to judge

@@ -6,6 +6,7 @@ layer means: the prepared network is compared with the network itself before it 
 
 import contextlib
 import copy
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -16,7 +17,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from mindseye.networks.frozen_convolution import FrozenConv2d
 from mindseye.networks.layers import resolve_layer
-from mindseye.networks.network import Network, check_network, evaluate, freeze
+from mindseye.networks.modules import as_it_was, evaluate, freeze
+from mindseye.networks.network import Network, check_network
 from mindseye.networks.recording import ImagesOnly, Tape, record
 from mindseye.networks.weights import Reading
 
@@ -321,8 +323,10 @@ class _PathTracer(fx.Tracer):
         previous: nn.Module | None,
         previous_call: int | None,
         way: Mapping[str, tuple[nn.Module, int | None]],
+        joined: bool,
     ) -> None:
         super().__init__()
+        self._joined = joined
         self.reached: fx.Proxy | None = None
         self.before: fx.Proxy | None = None
         self.on_the_way: dict[str, fx.Proxy] = {}
@@ -345,7 +349,7 @@ class _PathTracer(fx.Tracer):
         self._calls[m] += 1
         is_target = m is self._target and call == self._call
         if is_target and self._previous is None:
-            self.before = _entering((*args, *kwargs.values()))
+            self.before = _entering((*args, *kwargs.values()), self._joined)
         out = super().call_module(m, forward, args, kwargs)
         if is_target:
             self.reached = out
@@ -358,13 +362,13 @@ class _PathTracer(fx.Tracer):
         return out
 
 
-def _entering(arguments: tuple[Any, ...]) -> fx.Proxy | None:
-    """What enters a module, as the tape sees it: its first tensor, a list of maps (DenseNet) joined along channels."""
+def _entering(arguments: tuple[Any, ...], joined: bool) -> fx.Proxy | None:
+    """What enters a module, as the tape saw it: its first tensor, a list of maps of one size (DenseNet) joined."""
     for argument in arguments:
         if isinstance(argument, fx.Proxy):
             return argument
         if isinstance(argument, list | tuple) and argument and all(isinstance(part, fx.Proxy) for part in argument):
-            return torch.cat(list(argument), dim=1)
+            return torch.cat(list(argument), dim=1) if joined else argument[0]
     return None
 
 
@@ -387,8 +391,9 @@ def _straight(
         None if before is None else body.get_submodule(before),
         before_call,
         {name: (body.get_submodule(path), call) for name, (path, call) in between.items()},
+        tape.joined,
     )
-    with contextlib.suppress(_Reached):
+    with contextlib.suppress(_Reached), as_it_was(body):
         tracer.trace(ImagesOnly(body))
     if not isinstance(tracer.reached, fx.Proxy) or (tape.previous is not None) != isinstance(tracer.before, fx.Proxy):
         raise ValueError("the layer gives no single tensor")
@@ -474,7 +479,8 @@ def _probe(network: Network) -> Tensor:
 def _difference(made: PreparedNetwork, probe: Tensor, right: Answers) -> float:
     """The largest of all tensors' relative differences; infinite where they cannot be compared."""
     try:
-        given = made(probe)
+        with contextlib.redirect_stderr(io.StringIO()):  # fx prints what fails in its program, besides raising it
+            given = made(probe)
     except Exception:
         log.debug("running %s prepared", made.name, exc_info=True)
         return float("inf")

@@ -1,6 +1,7 @@
 """Kinds of faults that users of other tools have reported, each held by inputs of several makes."""
 
 
+import copy
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from torchvision import models
 from torchvision.ops import FrozenBatchNorm2d
 
 from mindseye.facets import discover_facets
-from mindseye.networks import Network, checkpoint_network, load_network, loading
+from mindseye.networks import Network, checkpoint_network, layer_table, load_network, loading
 from mindseye.networks.preparing import prepare
 from mindseye.visualizer.fitting import fit
 
@@ -504,3 +505,193 @@ def test_no_training_is_told_by_what_training_leaves(kind, tmp_path: Path, caplo
     assert not caplog.text  # a file was given
     load_network(kind(), size=24, **HALF)
     assert "has seen no training" in caplog.text
+
+
+# ---- a probe leaves the owner's module as it was ---------------------------------------------------------------------
+
+
+class Keeping(nn.Module):
+    """A convolution, something that is kept of its answer, a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 3, 2), nn.Conv2d(6, 4, 3)
+        self.begin()
+
+    def begin(self) -> None:
+        """What there is before the first pass."""
+
+    def keep(self, seen: Tensor) -> Tensor:
+        return seen
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.second(self.keep(self.first(images)))
+
+
+class KeepsAFeature(Keeping):
+    def keep(self, seen: Tensor) -> Tensor:
+        self.features = seen
+        return seen
+
+
+class KeepsAList(Keeping):
+    def begin(self) -> None:
+        self.all: list[Tensor] = []
+
+    def keep(self, seen: Tensor) -> Tensor:
+        self.all.append(seen)
+        return seen
+
+
+class KeepsADictionary(Keeping):
+    def begin(self) -> None:
+        self.by_name = {"last": None}
+
+    def keep(self, seen: Tensor) -> Tensor:
+        self.by_name["last"] = seen
+        return seen
+
+
+class Counts(Keeping):
+    def begin(self) -> None:
+        self.register_buffer("count", torch.zeros(()))
+
+    def keep(self, seen: Tensor) -> Tensor:
+        self.count += 1
+        return seen * self.count
+
+
+class Remembers(Keeping):
+    def begin(self) -> None:
+        self.last: Tensor | None = None
+
+    def keep(self, seen: Tensor) -> Tensor:
+        seen = seen if self.last is None else 0.9 * seen + 0.1 * self.last
+        self.last = seen
+        return seen
+
+
+class BuildsAtTheFirstCall(Keeping):
+    def begin(self) -> None:
+        self.gain: nn.Parameter | None = None
+        self.norm: nn.Module | None = None
+
+    def keep(self, seen: Tensor) -> Tensor:
+        if self.gain is None:
+            self.gain = nn.Parameter(torch.ones(seen.shape[2:]))
+            self.norm = nn.GroupNorm(2, seen.shape[1])
+        return self.norm(seen) * self.gain
+
+
+class KeepsByAHook(Keeping):
+    def begin(self) -> None:
+        self.kept: list[Tensor] = []
+        self.first.register_forward_hook(lambda module, arguments, output: self.kept.append(output))
+
+
+def everything(body: nn.Module) -> str:
+    """All that stands on a module and its parts, tensors by what they hold."""
+
+    def said(value: object) -> object:
+        if isinstance(value, Tensor):
+            return value.detach().tolist()
+        if isinstance(value, list | tuple | set):
+            return [said(one) for one in value]
+        return {key: said(one) for key, one in value.items()} if isinstance(value, dict) else type(value).__name__
+
+    skipped = {"training", "_modules"}
+    return str([(path, said({k: v for k, v in vars(part).items() if k not in skipped}), list(part._modules))
+                for path, part in body.named_modules()])  # fmt: skip
+
+
+KEEPING = [
+    KeepsAFeature, KeepsAList, KeepsADictionary, Counts, Remembers, BuildsAtTheFirstCall, KeepsByAHook,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KEEPING)
+def test_looking_and_drawing_leave_the_module_as_it_was(kind: type[Keeping], photographs, tmp_path) -> None:
+    body = nn.Sequential(kind(), nn.Conv2d(4, 4, 3))
+    before = everything(body)
+    network = load_network(body, size=40, **HALF)  # the photographs are of 48: nothing may be built for 40
+    layer_table(network)
+    targets = discover_facets(network, photographs, "1", facets=2, k=2, N=2)
+    one = fit(network, targets, steps=2, accelerator="cpu").images
+    assert everything(body) == before
+    assert torch.equal(fit(network, targets, steps=2, accelerator="cpu").images, one)  # nothing is remembered
+    copy.deepcopy(body)
+    if kind is not KeepsByAHook:  # whose function cannot be pickled
+        torch.save(body, tmp_path / "body.pt")
+
+
+@pytest.mark.parametrize("kind", [KeepsAFeature, KeepsAList, KeepsADictionary, Remembers])
+def test_a_module_in_another_precision_that_was_run_is_copied(kind: type[Keeping]) -> None:
+    body = kind().double()
+    images = torch.rand(1, 3, 40, 40).double()
+    for _ in range(2):
+        body(images)
+    network = load_network(body, size=40, **HALF)
+    assert {weight.dtype for weight in network.body.parameters()} == {torch.float32}
+    assert {weight.dtype for weight in body.parameters()} == {torch.float64}
+    layer_table(network)
+
+
+# ---- what is only tried out says nothing on the terminal -------------------------------------------------------------
+
+
+class Pyramid(nn.Module):
+    """Two maps of other sizes, as a list, a tuple or in reverse."""
+
+    def __init__(self, given: Callable[[list[Tensor]], object]) -> None:
+        super().__init__()
+        self.a, self.b, self.given = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1), given
+
+    def forward(self, images: Tensor) -> object:
+        a = self.a(images)
+        return self.given([a, self.b(a)])
+
+
+class Decoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(16, 4, 3)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        large = max(one.shape[-1] for one in maps)
+        return self.c(torch.cat([nn.functional.interpolate(one, size=(large, large)) for one in maps], 1))
+
+
+class FixedDecoder(Decoder):
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        large, small = maps
+        return self.c(torch.cat([large, nn.functional.interpolate(small, scale_factor=2)], 1))
+
+
+@pytest.mark.parametrize("decoder", [Decoder, FixedDecoder])
+@pytest.mark.parametrize("given", [list, tuple], ids=["list", "tuple"])
+def test_maps_of_several_sizes_enter_a_layer_without_a_traceback(given, decoder, photographs, capfd, caplog) -> None:
+    network = load_network(nn.Sequential(Pyramid(given), decoder()), size=48, **HALF)
+    prepared = prepare(network, "1")
+    images = torch.rand(2, 3, 48, 48)
+    target, previous, _ = prepared(images)
+    assert torch.allclose(target, network(images), atol=1e-5)
+    assert torch.allclose(previous, network.body[0].a((images - 0.5) / 0.5), atol=1e-5)  # the first of them
+    assert decoder is Decoder or prepared.traced
+    assert "Traceback" not in "".join(capfd.readouterr()) + caplog.text
+
+
+def test_what_fails_in_a_program_that_is_tried_out_is_not_printed(capfd) -> None:
+    class Odd(nn.Module):
+        """Another program for a tracer, which fails when it is run."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            seen = self.conv(images)
+            return seen if isinstance(seen, Tensor) else seen.reshape(7, 5, 3)
+
+    network = load_network(nn.Sequential(Odd(), nn.Conv2d(4, 2, 1)), size=24, **HALF)
+    assert not prepare(network, "1").traced
+    assert "Traceback" not in "".join(capfd.readouterr())
