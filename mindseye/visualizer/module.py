@@ -122,7 +122,7 @@ class FacetVisualizer(pl.LightningModule):
         while not done:
             image_optimizer.zero_grad()
             adaptive_optimizer.optimizer.zero_grad()
-            done = self._go_back_through_all(batch, views, noise, looks)
+            done = self._go_back_through_all(batch, views, noise, looks, first=batch_idx == 0)
         image_optimizer.step()
         if self.objective.adaptive == "trained":
             adaptive_optimizer.optimizer.step()
@@ -131,10 +131,15 @@ class FacetVisualizer(pl.LightningModule):
             image_optimizer.optimizer.state.clear()
 
     def _go_back_through_all(
-        self, batch: TargetBatch, views: Tensor | None, noise: Tensor | None, looks: bool
+        self, batch: TargetBatch, views: Tensor | None, noise: Tensor | None, looks: bool, *, first: bool
     ) -> bool:
-        """Every facet's terms and gradients. False where there was no memory: then `chunks` are smaller ones."""
+        """Every facet's terms and gradients. False where there was no memory: then `chunks` are smaller ones.
+
+        Raises ValueError where no gradient of the layer reaches the image, which is looked at in the `first` step, by
+        one more pass back. (A compiled network's program goes back once only.)
+        """
         terms, gradients = [], []
+        through: list[Tensor] = []
         try:
             for chunk in self.chunks:
                 images = self.canvas(chunk)
@@ -143,6 +148,7 @@ class FacetVisualizer(pl.LightningModule):
                 if noise is not None:
                     seen = seen + noise[facets]
                 a, previous, way = self.network(seen)
+                answer = a
                 a = as_maps(a, self.network.layer, self.network.prefix_tokens)
                 way = tuple(
                     as_maps(between, name, self.network.prefix_tokens)
@@ -168,6 +174,8 @@ class FacetVisualizer(pl.LightningModule):
                         now=self.now,
                     )
                 )
+                if first and not self.network.compiled:
+                    through.append(_comes_through(loss.total, answer, seen))
                 if looks:
                     weights = self.objective.weights(self.now, self.facets)
                     alone = gradient_norms(loss, weights, images)
@@ -188,6 +196,11 @@ class FacetVisualizer(pl.LightningModule):
                 size, self.facets_per_batch, " ".join(str(error).split())[:200],
             )  # fmt: skip
         else:
+            if through and not torch.stack(through).any():
+                raise ValueError(
+                    f"no gradient of {self.network.layer} reaches the image, for no facet: something before it rounds, "
+                    "cuts off or compares (round, floor, sign, clamp, argmax, >); give the network without that"
+                )
             self.terms = torch.cat(terms, dim=1)
             unseen = self.terms.new_full((len(GRADIENTS), self.terms.shape[1]), torch.nan)
             self.gradients = torch.cat(gradients, dim=1) if looks else unseen
@@ -264,6 +277,19 @@ class FacetVisualizer(pl.LightningModule):
         """Takes the random generator back."""
         self._generator_state = checkpoint.get("generator")
         self._views = checkpoint.get("views")
+
+
+def _comes_through(total: Tensor, answer: Tensor, seen: Tensor) -> Tensor:
+    """Whether what the layer's terms ask of its answer reaches what the network has seen, to any number that is not 0.
+
+    Layers on the way have gradients of their own, which say nothing of it. True where nothing is asked.
+    """
+    (asked,) = torch.autograd.grad(total.sum(), answer, retain_graph=True, allow_unused=True)
+    if asked is None:
+        return torch.ones((), dtype=torch.bool, device=seen.device)
+    (reached,) = torch.autograd.grad(answer, seen, asked, retain_graph=True, allow_unused=True)
+    there = torch.zeros_like(asked[:1]) if reached is None else reached
+    return (there != 0).any() | (asked == 0).all()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -695,3 +695,49 @@ def test_what_fails_in_a_program_that_is_tried_out_is_not_printed(capfd) -> None
     network = load_network(nn.Sequential(Odd(), nn.Conv2d(4, 2, 1)), size=24, **HALF)
     assert not prepare(network, "1").traced
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+# ---- a layer that no gradient leaves is an error, not a picture of the blend -----------------------------------------
+
+
+class Of(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, seen: Tensor) -> Tensor:
+        return self.function(seen)
+
+
+WITHOUT_GRADIENT = {
+    "round": lambda x: (x * 255).round() / 255,
+    "floor": lambda x: (x * 8).floor(),
+    "sign": torch.sign,
+    "compares": lambda x: (x > 0.4).float() * x.detach(),
+    "ceil": lambda x: (x - 0.5).ceil(),
+    "clamp": lambda x: (x * 1e9).clamp(0, 1),
+    "hardtanh": lambda x: nn.functional.hardtanh(x * 1e9),
+    "trunc": lambda x: torch.trunc(x * 4),
+    "argmax": lambda x: x.argmax(1, keepdim=True).float().expand(-1, 6, -1, -1) + 0 * x,
+}
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("function", WITHOUT_GRADIENT.values(), ids=WITHOUT_GRADIENT)
+def test_no_gradient_is_said_at_the_first_step(function, place, photographs) -> None:
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(6, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, padding=1)]
+    parts.insert(place, Of(function))
+    network = load_network(nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), *parts), size=48, **HALF)
+    targets = discover_facets(network, photographs, "3", facets=2, k=2, N=2)
+    with pytest.raises(ValueError, match="^no gradient (of 3 )?reaches the image") as error:
+        fit(network, targets, steps=3, accelerator="cpu", facets_per_batch=1)
+    one_line(error)
+
+
+def test_a_gradient_that_one_facet_has_is_enough(photographs) -> None:
+    network = load_network(nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.Conv2d(6, 6, 3)), size=48, **HALF)
+    targets = discover_facets(network, photographs, "2", facets=2, k=2, N=2)
+    with torch.no_grad():
+        network.body[2].weight[targets.channels[0]] = 0  # a facet whose channels are dead
+    assert fit(network, targets, steps=2, accelerator="cpu", facets_per_batch=1).images.isfinite().all()
