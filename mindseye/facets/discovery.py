@@ -444,7 +444,7 @@ def _look_on_the_way(network: PreparedNetwork, images: Tensor, weights: Tensor) 
             answers = network(seen).way
         parts[IMAGE].append(of_photographs(IMAGE, seen.cpu(), w))
         for name, answer in zip(network.way, answers, strict=True):
-            maps = as_maps(answer, name, network.prefix_tokens).float()
+            maps = as_maps(answer, name, network.layout(name, seen.shape[-1])).float()
             parts[name].append(of_photographs(name, maps.cpu(), w))
     return {name: joined(found) for name, found in parts.items()}
 
@@ -467,7 +467,7 @@ def _blend_activations(network: PreparedNetwork, images: Tensor, weights: Tensor
     for photographs, w in zip(images, weights, strict=True):
         with full_float32():
             answer = network(to_unit(photographs, device))[0]
-        maps = as_maps(answer, network.layer, network.prefix_tokens).float()
+        maps = as_maps(answer, network.layer, network.layout(network.layer, images.shape[-1])).float()
         blended.append([part.cpu() for part in _blend(maps, w.to(device))])
     targets, power = zip(*blended, strict=True)
     return torch.stack(targets), torch.stack(power)

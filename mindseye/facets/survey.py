@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from mindseye.facets.cache import Cache
 from mindseye.facets.full_float32 import full_float32
 from mindseye.facets.photographs import Photographs, SkippedFile, UnreadablePhotograph, printable
-from mindseye.networks.maps import as_maps
+from mindseye.networks.layouts import observe
+from mindseye.networks.maps import Layout, as_maps
 from mindseye.networks.merging import MergedNetwork, merge, share_weights
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import PreparedNetwork, prepare
@@ -219,7 +220,7 @@ def map_shape(network: PreparedNetwork, photographs: Photographs) -> torch.Size:
     """
     side = photographs.size
     image = torch.zeros(1, photographs.channels, side, side, device=network.mean.device)
-    return as_maps(_answers(network, image, side)[0], network.layer, network.prefix_tokens).shape
+    return as_maps(_answers(network, image, side)[0], network.layer, network.layout(network.layer, side)).shape
 
 
 def _share_of(progress: Progress, number: int, passes: int) -> Progress:
@@ -247,9 +248,9 @@ def _leave_out(layer: str, reason: object) -> None:
 class _Table:
     """What one layer says of the photographs, a row for each readable one: means, and maps where they are small."""
 
-    def __init__(self, layer: str, prefix: int | None, count: int, keep_maps: int) -> None:
+    def __init__(self, layer: str, layout: Layout | None, count: int, keep_maps: int) -> None:
         self.layer = layer
-        self._prefix = prefix
+        self._layout = layout
         self._count, self._keep_maps = count, keep_maps
         self._means = self._maps = torch.empty(0)
         self._keeping = False
@@ -257,7 +258,7 @@ class _Table:
 
     def add(self, answer: Tensor) -> None:
         """The layer's output for the next photographs. Raises ValueError where it has no channels."""
-        answer = as_maps(answer, self.layer, self._prefix).float()
+        answer = as_maps(answer, self.layer, self._layout).float()
         if not self._filled:  # the first batch says how large everything will be
             shape = torch.Size((self._count, *answer.shape[1:]))
             self._keeping = _map_bytes(self._count, shape) <= self._keep_maps
@@ -294,7 +295,8 @@ def _look(
 ) -> tuple[list[_Table], list[int], list[SkippedFile]]:
     """One pass over the photographs: a table for each layer, the indices [M] of the readable files, the others."""
     layers = network.layers if isinstance(network, MergedNetwork) else (network.layer,)
-    tables = [_Table(layer, network.prefix_tokens, len(photographs), keep_maps) for layer in layers]
+    side, count = photographs.size, len(photographs)
+    tables = [_Table(layer, network.layout(layer, side), count, keep_maps) for layer in layers]
     readable: list[int] = []
     skipped: list[SkippedFile] = []
     for indices, images, unreadable in photographs.batches(batch_size, workers=workers):
@@ -569,5 +571,5 @@ def _file_sha256(path: str | Path) -> str:
     return _hashed(path)[0]
 
 
-_LOOKING: tuple[Any, ...] = (Photographs, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps, full_float32)
+_LOOKING: tuple[Any, ...] = (Photographs, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps, observe, full_float32)
 _CODE = code_of(*map(inspect.getfile, _LOOKING))

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from mindseye.networks.layers import resolve_layer
-from mindseye.networks.maps import prefix_tokens
+from mindseye.networks.layouts import Observation, observe
+from mindseye.networks.maps import Layout, prefix_tokens
 from mindseye.networks.modules import as_it_was, evaluate, every_module, freeze
 
 # The layers of the depths early, middle and late; conf/network has the same, and a test compares them.
@@ -80,6 +81,7 @@ class Network(nn.Module):
         self.register_buffer("mean", torch.tensor([float(value) for value in mean], device=device)[:, None, None])
         self.register_buffer("std", torch.tensor([float(value) for value in std], device=device)[:, None, None])
         self.prefix_tokens = prefix_tokens(body)
+        self._observed: dict[int, Observation] = {}
         given = KNOWN_LAYERS.get(name, {}) if layers is None else layers
         self.layers = {depth: layer for depth, layer in given.items() if layer is not None}
         self.classes = None if classes is None else tuple(classes)
@@ -144,6 +146,16 @@ class Network(nn.Module):
             )
         path, call = resolve_layer(self.body, layer)
         return path if call is None else f"{path}@{call}"
+
+    def layout(self, layer: str, side: int | None = None) -> Layout | None:
+        """What the dimensions of a layer's output mean, for images of `side` pixels (None: the network's own size).
+
+        None where it cannot be told. The first question takes some passes, which are remembered.
+        """
+        pixels = side if side is not None else self.size
+        if pixels not in self._observed:
+            self._observed[pixels] = observe(self, pixels)
+        return self._observed[pixels].layout(*resolve_layer(self.body, layer))
 
     def fingerprint(self) -> str:
         """sha256 (hex) over the name and each weight's name, dtype, shape and bytes: one network, one fingerprint."""

@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from mindseye.networks.frozen_convolution import FrozenConv2d
 from mindseye.networks.layers import resolve_layer
+from mindseye.networks.maps import Layout
 from mindseye.networks.modules import as_it_was, evaluate, freeze
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.recording import ImagesOnly, Tape, record
@@ -81,6 +82,7 @@ class PreparedNetwork(nn.Module):
         self.compiled = False
         self._channels_last = channels_last
         self._fingerprint = network.fingerprint()
+        self._layouts = {name: network.layout(name) for name in (layer, *way)}
         # Without a straight program the whole network stays, and hooks end the pass at the layer.
         self.body = network if straight is None else straight
         self._run: Any = None
@@ -157,6 +159,13 @@ class PreparedNetwork(nn.Module):
         if asked not in (self.layer, self.layer.partition("@")[0], self.previous):
             raise ValueError(f"{self.name} is prepared for layer {self.layer}, not {asked}: prepare the network again")
         return self.layer if asked != self.previous else asked
+
+    def layout(self, layer: str, side: int | None = None) -> Layout | None:
+        """As `Network.layout`, for the layers that it was prepared for."""
+        found = self._layouts.get(layer)
+        if found is None and isinstance(self.body, Network) and layer in self._layouts:
+            return self.body.layout(layer, side)  # it may take no images of its own size, but these
+        return found
 
     def fingerprint(self) -> str:
         """The original network's: what is seen does not depend on how it is computed."""
@@ -490,6 +499,8 @@ def _difference(made: PreparedNetwork, probe: Tensor, right: Answers) -> float:
             continue
         if expected is None or answer is None or answer.shape != expected.shape:
             return float("inf")
+        if answer.is_complex() and expected.is_complex():
+            answer, expected = torch.view_as_real(answer), torch.view_as_real(expected)
         difference = (answer.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-12)
         worst = max(worst, float(difference.nan_to_num(float("inf"))))
     return worst

@@ -103,7 +103,7 @@ def _steps(network: Network, layer: str) -> list[_Step]:
 def _side(shape: tuple[int, ...], name: str, network: Network) -> int | None:
     """The side of the map of an output of this shape; None where it has none."""
     try:
-        return as_maps(torch.empty(shape, device="meta"), name, network.prefix_tokens).shape[-1]
+        return as_maps(torch.empty(shape, device="meta"), name, network.layout(name)).shape[-1]
     except ValueError:
         return None
 

@@ -148,7 +148,7 @@ def _answered(network: PreparedNetwork, images: Tensor, batch_size: int, *, maps
     for batch in images.split(batch_size):
         answers = network(unit(batch, network.mean.device))
         for layer, answer in zip(layers, (*answers.way, answers.target), strict=True):
-            activation = as_maps(answer, layer, network.prefix_tokens).float()
+            activation = as_maps(answer, layer, network.layout(layer, batch.shape[-1])).float()
             means[layer].append(activation.flatten(2).mean(dim=2).cpu())
         if maps:
             kept.append(activation.cpu())  # the target's is the last

@@ -149,9 +149,9 @@ class FacetVisualizer(pl.LightningModule):
                     seen = seen + noise[facets]
                 a, previous, way = self.network(seen)
                 answer = a
-                a = as_maps(a, self.network.layer, self.network.prefix_tokens)
+                a = as_maps(a, self.network.layer, self.network.layout(self.network.layer, self.canvas.side))
                 way = tuple(
-                    as_maps(between, name, self.network.prefix_tokens)
+                    as_maps(between, name, self.network.layout(name, self.canvas.side))
                     for between, name in zip(way, self.network.way, strict=True)
                 )
                 if not a.requires_grad:

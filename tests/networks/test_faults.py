@@ -5,6 +5,7 @@ import copy
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,8 @@ from torchvision import models
 from torchvision.ops import FrozenBatchNorm2d
 
 from mindseye.facets import discover_facets
-from mindseye.networks import Network, checkpoint_network, layer_table, load_network, loading
+from mindseye.networks import Network, checkpoint_network, layer_table, load_network, loading, record
+from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import prepare
 from mindseye.visualizer.fitting import fit
 
@@ -741,3 +743,175 @@ def test_a_gradient_that_one_facet_has_is_enough(photographs) -> None:
     with torch.no_grad():
         network.body[2].weight[targets.channels[0]] = 0  # a facet whose channels are dead
     assert fit(network, targets, steps=2, accelerator="cpu", facets_per_batch=1).images.isfinite().all()
+
+
+# ---- what a dimension means is found by passes, not by lengths -------------------------------------------------------
+
+SIDE = 32  # of the images here: maps of a stride of 2 have 16
+
+
+def looked_into(part: nn.Module, size: int = SIDE, before: nn.Module | None = None) -> Network:
+    """A convolution to 16 channels of stride 2 (or another beginning), and the part behind it as layer "1"."""
+    torch.manual_seed(0)
+    begin = nn.Conv2d(3, 16, 3, 2, 1) if before is None else before
+    return load_network(nn.Sequential(begin, part), size=size, **HALF)
+
+
+def with_token(place: int, count: int = 1) -> Callable[[Tensor], Tensor]:
+    """Tokens [B, T, D] with others, of 0, before, behind or among them."""
+
+    def join(x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        other = tokens.new_zeros(len(x), count, 16)
+        return torch.cat([tokens[:, :place], other, tokens[:, place:]] if place > 0 else
+                         [other, tokens] if place == 0 else [tokens, other], 1)  # fmt: skip
+
+    return join
+
+
+LAYOUTS = {
+    # What is done to maps x [B, 16, 16, 16], and what it becomes as maps again.
+    "maps, as many channels as rows": (lambda x: x * 1, lambda x: x),
+    "channels last": (lambda x: x.permute(0, 2, 3, 1), lambda x: x),
+    "channels between": (lambda x: x.transpose(1, 2), lambda x: x),
+    "columns first": (lambda x: x.transpose(2, 3), lambda x: x),
+    "half as wide": (lambda x: x[:, :, :, ::2], lambda x: x[:, :, :, ::2]),
+    "half as high, channels last": (lambda x: x[:, :, ::2].permute(0, 2, 3, 1), lambda x: x[:, :, ::2]),
+    "4 channels of 16×16": (lambda x: x[:, :4], lambda x: x[:, :4]),
+    "tokens": (lambda x: x.flatten(2).transpose(1, 2), lambda x: x),
+    "channels before tokens": (lambda x: x.flatten(2), lambda x: x),
+    "256 tokens of 256 channels": (lambda x: x.repeat(1, 16, 1, 1).flatten(2), lambda x: x.repeat(1, 16, 1, 1)),
+    "16 tokens of 16 channels": (
+        lambda x: nn.functional.avg_pool2d(x, 4).flatten(2),
+        lambda x: nn.functional.avg_pool2d(x, 4),
+    ),
+    "a token before": (with_token(0), lambda x: x),
+    "four tokens before": (with_token(0, 4), lambda x: x),
+    "a token behind": (with_token(-1), lambda x: x),
+    "100 tokens behind": (with_token(-1, 100), lambda x: x),
+    "tokens on both sides": (lambda x: torch.cat([x.new_zeros(len(x), 3, 16), with_token(-1, 5)(x)], 1), lambda x: x),
+    "pooled": (lambda x: x.mean((2, 3)), lambda x: x.mean((2, 3), keepdim=True)),
+    "pooled, kept": (lambda x: x.mean((2, 3), keepdim=True), lambda x: x.mean((2, 3), keepdim=True)),
+    "pooled to 4×4": (lambda x: nn.functional.adaptive_avg_pool2d(x, 4), lambda x: nn.functional.avg_pool2d(x, 4)),
+    "rows pooled": (lambda x: x.mean(3, keepdim=True), lambda x: x.mean(3, keepdim=True)),
+}
+
+
+@pytest.mark.parametrize(("change", "right"), LAYOUTS.values(), ids=LAYOUTS)
+def test_every_order_of_dimensions_is_told(change, right) -> None:
+    network = looked_into(Of(change))
+    for looking in (network, prepare(network, "1")):
+        for size in (SIDE, 48):
+            images = torch.rand(2, 3, size, size)
+            with torch.no_grad(), record(network, "1") as tape:
+                answer = tape(images)
+            if "pooled to" not in str(right) and size == SIDE:
+                with record(network, "0") as tape:
+                    maps = tape(images)
+                assert torch.allclose(as_maps(answer, "1", looking.layout("1", size)), right(maps), atol=1e-6)
+            else:
+                assert as_maps(answer, "1", looking.layout("1", size)).ndim == 4
+    row = {row.name: row for row in layer_table(network)}["1"]
+    expected = right(torch.zeros(1, 16, 16, 16)).shape
+    assert (row.channels, *(row.map_size or (1, 1))) == tuple(expected[1:])
+
+
+class Heads(nn.Module):
+    """Attention over the positions of a map, of which something is given."""
+
+    def __init__(self, give: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.give = give
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = x.flatten(2).transpose(1, 2).unflatten(2, (2, 8)).transpose(1, 2)
+        return self.give(q, (q @ q.transpose(2, 3)).softmax(-1))
+
+
+class Halves(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(x.chunk(2, -1))
+
+
+WITHOUT_LAYOUT = {
+    "attention weights": Heads(lambda q, weights: weights),
+    "heads": Heads(lambda q, weights: weights @ q),
+    "queries": Heads(lambda q, weights: q.mean(1)[:, :9]),  # nine of them, of any image
+    "sequence first": Of(lambda x: x.flatten(2).permute(2, 0, 1)),
+    "channels, batch, tokens": Of(lambda x: x.flatten(2).transpose(0, 1)),
+    "halves in the batch": Halves(),
+    "no channels": Of(lambda x: x.mean(1)),
+    "windows": Of(
+        lambda x: x.unflatten(2, (-1, 4)).unflatten(4, (-1, 4)).permute(0, 2, 4, 3, 5, 1).flatten(1, 2).flatten(2, 3)
+    ),
+    "complex": Of(torch.fft.fft2),
+    "a token in the middle": Of(with_token(128)),
+    "a volume": Of(lambda x: x.unflatten(1, (4, 4))),
+    "one number": Of(lambda x: x.mean((1, 2, 3))),
+}
+
+
+@pytest.mark.parametrize("part", WITHOUT_LAYOUT.values(), ids=WITHOUT_LAYOUT)
+def test_what_cannot_be_told_is_refused_with_its_shape(part, tmp_path, photographs) -> None:
+    network = looked_into(part, 48)
+    with pytest.raises(ValueError, match=r"layer 1 gives .*a tensor of shape \[\d+.*") as error:
+        discover_facets(network, photographs, "1", facets=2, k=1, N=2)
+    one_line(error)
+    row = {row.name: row for row in layer_table(network)}["1"]
+    assert (row.channels, row.map_size) == (None, None)
+
+
+def test_unequal_strides_are_drawn_as_they_are(photographs) -> None:
+    """64 channels on a map of 64×32 look like a map of 64×64 of 32 channels."""
+    torch.manual_seed(0)
+    network = load_network(nn.Sequential(nn.Conv2d(3, 64, 3, (1, 2), 1), nn.ReLU()), size=64, **HALF)
+    targets = discover_facets(network, replace(photographs, size=64), "1", facets=2, k=40, N=2)
+    assert targets.maps.shape == (2, 64, 64, 32)
+    assert fit(network, targets, steps=1, accelerator="cpu").images.isfinite().all()
+
+
+class OneSize(nn.Module):
+    """Takes images of one size alone, as vision transformers do: it has a number for each of its positions."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor], positions: int = 64, channels: int = 12) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(3, channels, 4, 4)
+        self.position = nn.Parameter(torch.zeros(1, positions, channels))
+        self.block, self.out = nn.TransformerEncoderLayer(channels, 2, 16, batch_first=True), Of(change)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.embed(images).flatten(2).transpose(1, 2)
+        return self.out(self.block(tokens + self.position))
+
+
+ONE_SIZE = {
+    "tokens": (lambda x: x * 1, (12, 8, 8)),
+    "channels before tokens": (lambda x: x.transpose(1, 2), (12, 8, 8)),
+    "a token behind": (lambda x: torch.cat([x, x[:, :1]], 1), (12, 8, 8)),
+    "two before": (lambda x: torch.cat([x[:, :2], x], 1), (12, 8, 8)),
+    "a map": (lambda x: x.transpose(1, 2).unflatten(2, (8, 8)), (12, 8, 8)),
+    "a map, channels last": (lambda x: x.unflatten(1, (8, 8)), (12, 8, 8)),
+    "a sequence first": (lambda x: x.transpose(0, 1), None),
+    "attention": (lambda x: (x @ x.transpose(1, 2))[:, None].expand(-1, 2, -1, -1), None),
+    "heads": (lambda x: x.unflatten(2, (2, 6)).transpose(1, 2), None),
+}
+
+
+@pytest.mark.parametrize(("change", "shape"), ONE_SIZE.values(), ids=ONE_SIZE)
+def test_networks_of_one_size_of_images(change, shape) -> None:
+    network = load_network(OneSize(change), size=32, **HALF)
+    row = {row.name: row for row in layer_table(network)}["out"]
+    assert (row.channels, row.map_size) == ((None, None) if shape is None else (shape[0], shape[1:]))
+    if shape is not None:
+        with torch.no_grad(), record(network, "out") as tape:
+            given = as_maps(tape(torch.rand(2, 3, 32, 32)), "out", network.layout("out"))
+            assert given.shape[1:] == shape
+        with torch.no_grad(), record(network, "block") as tape:
+            tokens = tape(torch.rand(2, 3, 32, 32)[:1])
+            if "token" in str(change):
+                assert torch.equal(as_maps(change(tokens), "out", network.layout("out"))[0, :, 0, 1], tokens[0, 1])
+
+
+def test_as_many_channels_as_tokens_in_a_network_of_one_size_are_refused() -> None:
+    network = load_network(OneSize(lambda x: x * 1, channels=64), size=32, **HALF)
+    assert network.layout("out") is None
