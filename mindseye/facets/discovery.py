@@ -31,6 +31,7 @@ from mindseye.facets.survey import (
 )
 from mindseye.facets.targets import FacetTargets, top_channels
 from mindseye.facets.way_statistics import IMAGE, WayStatistics, joined, moments, of_photographs
+from mindseye.networks.chance import seeded
 from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
@@ -440,7 +441,7 @@ def _look_on_the_way(network: PreparedNetwork, images: Tensor, weights: Tensor) 
     parts: dict[str, list[WayStatistics]] = {name: [] for name in (IMAGE, *network.way)}
     for photographs, w in zip(images, weights, strict=True):
         seen = to_unit(photographs, device)
-        with full_float32():
+        with full_float32(), seeded(0):
             answers = network(seen).way
         parts[IMAGE].append(of_photographs(IMAGE, seen.cpu(), w))
         for name, answer in zip(network.way, answers, strict=True):
@@ -465,7 +466,7 @@ def _blend_activations(network: PreparedNetwork, images: Tensor, weights: Tensor
     device = network.mean.device
     blended = []
     for photographs, w in zip(images, weights, strict=True):
-        with full_float32():
+        with full_float32(), seeded(0):
             answer = network(to_unit(photographs, device))[0]
         maps = as_maps(answer, network.layer, network.layout(network.layer, images.shape[-1])).float()
         blended.append([part.cpu() for part in _blend(maps, w.to(device))])

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mindseye.facets.cache import Cache
 from mindseye.facets.full_float32 import full_float32
 from mindseye.facets.photographs import Photographs, SkippedFile, UnreadablePhotograph, printable
+from mindseye.networks.chance import seeded
 from mindseye.networks.layouts import observe
 from mindseye.networks.maps import Layout, as_maps
 from mindseye.networks.merging import MergedNetwork, merge, share_weights
@@ -319,7 +320,8 @@ def _look(
 def _answers(network: PreparedNetwork | MergedNetwork, images: Tensor, size: int) -> tuple[Tensor, ...]:
     """What each layer gives for the images [B,ch,H,W]."""
     try:
-        return network(images) if isinstance(network, MergedNetwork) else network(images)[:1]
+        with seeded(0):  # of a network that draws by chance: what is kept is the same every time
+            return network(images) if isinstance(network, MergedNetwork) else network(images)[:1]
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(

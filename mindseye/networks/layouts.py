@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from mindseye.networks.chance import seeded
 from mindseye.networks.maps import POOLED, Layout
 from mindseye.networks.modules import as_it_was, every_module
 from mindseye.networks.receptive_field import FieldTracker, Spans
@@ -239,7 +240,7 @@ def _pass(
         images = torch.zeros(batch, network.channels, height, width, dtype=like.dtype, device=like.device)
         tracker = _Joining(images, passed) if track else None
         try:
-            with as_it_was(network.body), _listening(network.body, passed, tracker):
+            with seeded(0), as_it_was(network.body), _listening(network.body, passed, tracker):
                 if tracker is None:
                     torch.func.functional_call(network.body, tensors, (images,))
                 else:

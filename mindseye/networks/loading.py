@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from mindseye.networks.chance import seeded
 from mindseye.networks.modules import in_single
 from mindseye.networks.network import Network, check_normalisation, check_side, in_one_line, materialise
 from mindseye.networks.weights import (
@@ -310,6 +311,7 @@ def load_network(
     num_classes: int | None = None,
     arguments: Mapping[str, Any] | None = None,
     prefix: str | None = None,
+    seed: int = 0,
 ) -> Network:
     """A network by what names it, frozen and with its own normalisation.
 
@@ -325,7 +327,8 @@ def load_network(
     are best read at. layers: the names of its depths, {"early": ..., "middle": ..., "late": ...}. num_classes: of a
     torchvision or timm model, where the file does not say. arguments: what a dotted path or torchvision's function is
     called with. prefix: which of several weights in the file, by the keys and the beginning of the names that lead to
-    them, joined by dots ("state_dict_ema", "teacher.backbone").
+    them, joined by dots ("state_dict_ema", "teacher.backbone"). seed: of weights that are random; the process's own
+    generators are left as they are.
 
     >>> load_network("demo").resolve(depth="early")
     'layer2.0'
@@ -336,6 +339,24 @@ def load_network(
     Raises ValueError, FileNotFoundError.
     """
     _refuse_file(name)
+    with seeded(seed):
+        network = _by_name(name, weights, mean, std, size, layers, num_classes, arguments, prefix)
+    if not isinstance(name, str) or (not name.startswith("timm/") and ("." in name or ":" in name)):
+        warn_of_no_training(network)
+    return network
+
+
+def _by_name(
+    name: "str | nn.Module | torch.export.ExportedProgram",
+    weights: str | Path | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    size: int | None,
+    layers: Mapping[str, str] | None,
+    num_classes: int | None,
+    arguments: Mapping[str, Any] | None,
+    prefix: str | None,
+) -> Network:
     if isinstance(name, str) and name == "demo":
         _refuse_arguments(name, arguments)
         own = "packaged" if weights == "DEFAULT" else weights
@@ -350,17 +371,13 @@ def load_network(
     side = size if size is not None else 224
     own_file = None if weights in (None, "DEFAULT") else existing_file(weights)
     if isinstance(name, str):
-        network = callable_network(
+        return callable_network(
             name, arguments, own_file, mean=mean, std=std, size=side, layers=layers, prefix=prefix
         )
-        warn_of_no_training(network)
-        return network
     _refuse_arguments("a module", arguments)
     body, kind = _looked_into(name, "the network", mean, std, side), type(name).__name__
     unloaded = None if own_file is None else _load_file(own_file, body, kind, prefix)
-    network = Network(body, mean, std, type(body).__name__.lower(), side, layers, unloaded=unloaded)
-    warn_of_no_training(network)
-    return network
+    return Network(body, mean, std, type(body).__name__.lower(), side, layers, unloaded=unloaded)
 
 
 def warn_of_no_training(network: Network) -> None:

@@ -61,7 +61,8 @@ def as_it_was(body: nn.Module) -> Iterator[None]:
     and dictionaries, and the values of its buffers. torch's own modules, which keep nothing, are passed over.
     """
     kept = []
-    for _, part in every_module(body):
+    modes = [(part, part.training) for _, part in every_module(body)]
+    for part, _ in modes:
         if type(part).__module__.startswith("torch.nn.modules.") and not part._modules:
             continue
         attributes = dict(vars(part))
@@ -79,6 +80,9 @@ def as_it_was(body: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        for part, mode in modes:
+            if part.training != mode:
+                part.training = mode
         for part, attributes, contents, versions in kept:
             now = vars(part)
             for name in now.keys() - attributes.keys():

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from mindseye.networks.chance import seeded
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.layouts import Observation, observe
 from mindseye.networks.maps import Layout, prefix_tokens
@@ -51,7 +52,7 @@ class Network(nn.Module):
     `size`, the side in pixels its photographs are best read at; `layers`, the layer names of the depths early,
     middle, late; `classes`, the names of its outputs where they are known; `unloaded`, the names of weights that its
     file lacks (None: there was no file); `prefix_tokens`, how many tokens of a transformer stand before the image's
-    (None: it does not say).
+    (None: it does not say); `told`, the layers of which `prepare` has said what it depends on.
     """
 
     mean: Tensor
@@ -82,6 +83,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor([float(value) for value in std], device=device)[:, None, None])
         self.prefix_tokens = prefix_tokens(body)
         self._observed: dict[int, Observation] = {}
+        self.told: set[str] = set()
         given = KNOWN_LAYERS.get(name, {}) if layers is None else layers
         self.layers = {depth: layer for depth, layer in given.items() if layer is not None}
         self.classes = None if classes is None else tuple(classes)
@@ -258,7 +260,7 @@ def _check_channels(network: Network) -> None:
     weight = convolutions[0][1].weight
     images = weight.new_zeros(1, network.channels, network.size, network.size)
     try:
-        with torch.no_grad(), as_it_was(network.body):
+        with torch.no_grad(), seeded(0), as_it_was(network.body):
             network.body(images)
     except Exception:
         pass  # refused by the first convolution, as expected, or by something else that is not ours to judge

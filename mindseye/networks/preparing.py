@@ -8,6 +8,7 @@ import contextlib
 import copy
 import io
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from mindseye.networks.chance import seeded
 from mindseye.networks.frozen_convolution import FrozenConv2d
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.maps import Layout
@@ -241,7 +243,9 @@ def prepare(
     watching = reading if network.unloaded else contextlib.nullcontext()
     try:
         with torch.no_grad(), record(network, layer, previous, way) as tape, watching:
-            right = Answers(tape(probe), tape.previous, tape.way)
+            with seeded(0):
+                right = Answers(tape(probe), tape.previous, tape.way)
+            _tell_what_it_depends_on(network, layer, tape, probe, right.target)
     except (RuntimeError, AssertionError, TypeError):
         reading.check(layer, network.name, whole=False)
         # It cannot look at images of its own size, so nothing could be compared; who runs it says what is wrong.
@@ -267,6 +271,48 @@ def prepare(
         straight, reason = None, f"its answer would be off by {off:.1g}"
     log.info("%s runs as it stands, by hooks: %s", network.name, reason)
     return PreparedNetwork(network, straight, layer, previous, way, channels_last=False, folded=0)
+
+
+def _tell_what_it_depends_on(network: Network, layer: str, tape: Tape, probe: Tensor, target: Any) -> None:
+    """One warning where the answer to one image depends on chance, or on what else is in its batch."""
+    if layer in network.told or not isinstance(target, Tensor) or not target.ndim or len(target) != 1:
+        return
+    network.told.add(layer)
+    try:
+        with seeded(1):
+            pair = tape(torch.cat([probe, 1 - probe]))
+        if len(pair) != 2 or _off(pair[:1], target) <= TOLERANCE:
+            return
+        by_chance = False
+        for seed in range(2, 6):  # a draw may be the same as another
+            with seeded(seed):
+                by_chance = by_chance or _off(tape(probe), target) > TOLERANCE
+    except (RuntimeError, ValueError):
+        return  # it takes one image at a time, say; who runs it says what is wrong
+    if by_chance:
+        log.warning(
+            "%s answers the same image otherwise in every pass up to %s (dropout or noise in its forward): the same "
+            "seed gives the same pictures, but no answer is the image's own; give the network without it",
+            network.name,
+            layer,
+        )
+    else:
+        log.warning(
+            "%s answers an image by what else is in its batch up to %s (statistics of the batch?): facets depend on "
+            "each other, on facets.batch_size and on facets_per_batch; give the network with statistics of its own",
+            network.name,
+            layer,
+        )
+
+
+def _off(answer: Tensor, expected: Tensor) -> float:
+    """The relative difference of two tensors; infinite where they cannot be compared."""
+    if answer.shape != expected.shape:
+        return math.inf
+    if answer.is_complex() and expected.is_complex():
+        answer, expected = torch.view_as_real(answer), torch.view_as_real(expected)
+    difference = (answer.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-12)
+    return float(difference.nan_to_num(math.inf))
 
 
 class _Scale:
@@ -403,7 +449,8 @@ def _straight(
         tape.joined,
     )
     with contextlib.suppress(_Reached), as_it_was(body):
-        tracer.trace(ImagesOnly(body))
+        with seeded(0):
+            tracer.trace(ImagesOnly(body))
     if not isinstance(tracer.reached, fx.Proxy) or (tape.previous is not None) != isinstance(tracer.before, fx.Proxy):
         raise ValueError("the layer gives no single tensor")
     graph = tracer.graph
@@ -488,7 +535,8 @@ def _probe(network: Network) -> Tensor:
 def _difference(made: PreparedNetwork, probe: Tensor, right: Answers) -> float:
     """The largest of all tensors' relative differences; infinite where they cannot be compared."""
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # fx prints what fails in its program, besides raising it
+        # fx prints what fails in its program, besides raising it
+        with seeded(0), contextlib.redirect_stderr(io.StringIO()):
             given = made(probe)
     except Exception:
         log.debug("running %s prepared", made.name, exc_info=True)
@@ -497,10 +545,7 @@ def _difference(made: PreparedNetwork, probe: Tensor, right: Answers) -> float:
     for answer, expected in zip((*given[:2], *given.way), (*right[:2], *right.way), strict=True):
         if expected is None and answer is None:
             continue
-        if expected is None or answer is None or answer.shape != expected.shape:
-            return float("inf")
-        if answer.is_complex() and expected.is_complex():
-            answer, expected = torch.view_as_real(answer), torch.view_as_real(expected)
-        difference = (answer.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-12)
-        worst = max(worst, float(difference.nan_to_num(float("inf"))))
+        if expected is None or answer is None:
+            return math.inf
+        worst = max(worst, _off(answer, expected))
     return worst

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, fx, nn
 
+from mindseye.networks.chance import seeded
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.modules import as_it_was
 
@@ -302,7 +303,7 @@ def _count_by_tracing(body: nn.Module, target: nn.Module) -> int | None:
     """Calls of `target` in one pass, found without computing anything; None where the network cannot be traced."""
     counter = _CallCounter(target)
     try:
-        with as_it_was(body):
+        with seeded(0), as_it_was(body):
             counter.trace(ImagesOnly(body))
     except Exception:  # data-dependent control flow and much else; the count then comes from a real pass
         return None
@@ -319,7 +320,7 @@ def _count_by_running(network: _HasBody, target: nn.Module, images: Tensor) -> i
 
     handle = target.register_forward_hook(count)
     try:
-        with torch.no_grad(), as_it_was(network.body):
+        with torch.no_grad(), seeded(0), as_it_was(network.body):
             network(images[:1])
     except Exception:
         # What comes after the target may refuse images of this size; before it, the error is the caller's to see.

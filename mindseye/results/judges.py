@@ -12,6 +12,7 @@ from mindseye.facets.photographs import Photographs
 from mindseye.facets.survey import survey, to_unit
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.layers import resolve_layer
+from mindseye.networks.chance import seeded
 from mindseye.networks.maps import as_maps
 from mindseye.networks.modules import as_it_was
 from mindseye.networks.network import Network, check_network
@@ -194,7 +195,7 @@ def _pass(network: Network, layer: str, images: Tensor, classes: bool) -> _Looke
 
         handle = network.body.get_submodule(module).register_forward_hook(keep)
         try:
-            with as_it_was(network.body):
+            with seeded(0), as_it_was(network.body):
                 outputs = network(images)
         finally:
             handle.remove()
@@ -203,7 +204,7 @@ def _pass(network: Network, layer: str, images: Tensor, classes: bool) -> _Looke
         known = known and not network.unloaded  # its file lacks a head, at least
         outputs = outputs.float().cpu() if known else None
     else:
-        with record(network, layer) as tape:
+        with seeded(0), record(network, layer) as tape:
             answer = tape(images)
     maps = as_maps(answer, layer, network.layout(layer, images.shape[-1])).float()
     side = min(FINEST, maps.shape[-1])

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mindseye.networks.chance import seeded
 from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import PreparedNetwork
 from mindseye.visualizer.canvas import Canvas
@@ -122,7 +124,7 @@ class FacetVisualizer(pl.LightningModule):
         while not done:
             image_optimizer.zero_grad()
             adaptive_optimizer.optimizer.zero_grad()
-            done = self._go_back_through_all(batch, views, noise, looks, first=batch_idx == 0)
+            done = self._go_back_through_all(batch, views, noise, looks, step=batch_idx)
         image_optimizer.step()
         if self.objective.adaptive == "trained":
             adaptive_optimizer.optimizer.step()
@@ -131,12 +133,12 @@ class FacetVisualizer(pl.LightningModule):
             image_optimizer.optimizer.state.clear()
 
     def _go_back_through_all(
-        self, batch: TargetBatch, views: Tensor | None, noise: Tensor | None, looks: bool, *, first: bool
+        self, batch: TargetBatch, views: Tensor | None, noise: Tensor | None, looks: bool, *, step: int
     ) -> bool:
         """Every facet's terms and gradients. False where there was no memory: then `chunks` are smaller ones.
 
-        Raises ValueError where no gradient of the layer reaches the image, which is looked at in the `first` step, by
-        one more pass back. (A compiled network's program goes back once only.)
+        Raises ValueError where no gradient of the layer reaches the image, which is looked at in step 0 by one more pass
+        back. (A compiled network's program goes back once only.)
         """
         terms, gradients = [], []
         through: list[Tensor] = []
@@ -147,7 +149,8 @@ class FacetVisualizer(pl.LightningModule):
                 seen = images if views is None else view(images, views[facets])
                 if noise is not None:
                     seen = seen + noise[facets]
-                a, previous, way = self.network(seen)
+                with self._chance(step, chunk):
+                    a, previous, way = self.network(seen)
                 answer = a
                 a = as_maps(a, self.network.layer, self.network.layout(self.network.layer, self.canvas.side))
                 way = tuple(
@@ -174,7 +177,7 @@ class FacetVisualizer(pl.LightningModule):
                         now=self.now,
                     )
                 )
-                if first and not self.network.compiled:
+                if step == 0 and not self.network.compiled:
                     through.append(_comes_through(loss.total, answer, seen))
                 if looks:
                     weights = self.objective.weights(self.now, self.facets)
@@ -209,6 +212,12 @@ class FacetVisualizer(pl.LightningModule):
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return False
+
+    def _chance(self, step: int, chunk: slice) -> AbstractContextManager[None]:
+        """What the network draws by itself, in Python, follows the seed, step by step. A compiled one has its own."""
+        if self.network.compiled:
+            return nullcontext()
+        return seeded((self.seed * 1_000_003 + step) * 1_000_003 + self.own.start + chunk.start)
 
     def stop_what_is_lost(self, step: int) -> bool:
         """Mark those of its facets as stopped that step `step`, which was just taken, has spoilt.

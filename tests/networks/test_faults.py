@@ -3,12 +3,14 @@
 
 import copy
 import hashlib
+import random
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_model
@@ -915,3 +917,72 @@ def test_networks_of_one_size_of_images(change, shape) -> None:
 def test_as_many_channels_as_tokens_in_a_network_of_one_size_are_refused() -> None:
     network = load_network(OneSize(lambda x: x * 1, channels=64), size=32, **HALF)
     assert network.layout("out") is None
+
+
+# ---- chance follows the seed, and what an answer depends on is told --------------------------------------------------
+
+
+class TrainsItself(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        self.train()
+        return super().forward(x)
+
+
+BY_CHANCE = {
+    "dropout": Of(lambda x: nn.functional.dropout(x)),
+    "dropout in training mode": TrainsItself(nn.Dropout(0.5)),
+    "noise": Of(lambda x: x + 0.5 * torch.randn_like(x)),
+    "channels": Of(lambda x: nn.functional.dropout2d(x + 1, 0.3)),
+    "numpy": Of(lambda x: x * float(np.random.rand())),  # noqa: NPY002
+    "Python": Of(lambda x: x * random.uniform(0.5, 1.5)),
+    "gumbel": Of(lambda x: nn.functional.gumbel_softmax(x, dim=1)),
+}
+
+
+def by_chance(part: nn.Module) -> Network:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 6, 3, 2), part, nn.Conv2d(6, 4, 3, 2))
+    return load_network(body, size=48, **HALF)
+
+
+@pytest.mark.parametrize("part", BY_CHANCE.values(), ids=BY_CHANCE)
+def test_chance_in_a_forward_follows_the_seed_and_is_told(part: nn.Module, photographs, caplog) -> None:
+    pictures, states = [], []
+    for other, seed in ((1, 0), (2, 0), (3, 5)):
+        torch.manual_seed(other)
+        random.seed(other)
+        np.random.seed(other)  # noqa: NPY002
+        before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+        network = by_chance(part)
+        torch.set_rng_state(before[0])
+        targets = discover_facets(network, photographs, "2", facets=2, k=2, N=2)
+        pictures.append(fit(network, targets, steps=2, seed=seed, accelerator="cpu").images)
+        after = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+        states.append(torch.equal(before[0], after[0]) and before[1:] == after[1:])
+    assert torch.equal(pictures[0], pictures[1])
+    assert not torch.equal(pictures[0], pictures[2])
+    assert all(states)  # the process's own generators go on as if nothing had been drawn
+    assert caplog.text.count("answers the same image otherwise in every pass up to 2") == 3  # networks
+
+
+BY_NEIGHBOURS = {
+    "batch statistics": nn.BatchNorm2d(6, track_running_stats=False),
+    "the mean of the batch": Of(lambda x: x - x.mean(0, keepdim=True)),
+    "a rank in the batch": Of(lambda x: x * x.mean((1, 2, 3)).softmax(0)[:, None, None, None]),
+    "the largest": Of(lambda x: x / x.abs().amax((1, 2, 3)).sum()),
+    "mixed": Of(lambda x: 0.5 * x + 0.5 * x.flip(0)),
+}
+
+
+@pytest.mark.parametrize("part", BY_NEIGHBOURS.values(), ids=BY_NEIGHBOURS)
+def test_an_answer_that_depends_on_the_batch_is_told(part: nn.Module, caplog) -> None:
+    network = by_chance(part)
+    for _ in range(2):
+        prepare(network, "2")
+    assert caplog.text.count("answers an image by what else is in its batch up to 2") == 1
+
+
+@pytest.mark.parametrize("part", [nn.InstanceNorm2d(6), nn.GroupNorm(2, 6), nn.BatchNorm2d(6), nn.Dropout(0.5)])
+def test_an_answer_of_the_image_alone_is_told_nothing_of(part: nn.Module, caplog) -> None:
+    prepare(by_chance(part), "2")
+    assert "answers" not in caplog.text
