@@ -394,7 +394,8 @@ def plain_loop(network: Network, targets: FacetTargets, device: torch.device) ->
         seen = view(images, views.draw(targets.C, generator, now["views"]))
         seen = seen + views.noise * torch.randn(seen.shape, generator=generator, device=device)
         a, previous, way = prepared(seen)
-        between = tuple(as_maps(answer, name, prepared.layout(name)) for answer, name in zip(way, prepared.way, strict=True))
+        named = zip(way, prepared.way, strict=True)
+        between = tuple(as_maps(answer, name, prepared.layout(name)) for answer, name in named)
         terms = objective(
             Seen(
                 activation=as_maps(a, targets.layer, prepared.layout(targets.layer)),

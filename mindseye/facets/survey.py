@@ -25,7 +25,7 @@ from mindseye.networks.chance import seeded
 from mindseye.networks.layouts import observe
 from mindseye.networks.maps import Layout, as_maps
 from mindseye.networks.merging import MergedNetwork, merge, share_weights
-from mindseye.networks.network import Network
+from mindseye.networks.network import Network, in_one_line
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.recording import Tape
 
@@ -331,16 +331,33 @@ def _answers(network: PreparedNetwork | MergedNetwork, images: Tensor, size: int
     except ValueError:  # says what is right itself
         raise
     except Exception as error:
-        # An image smaller than the network's kernels and strides, or not of its one size.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if isinstance(network, MergedNetwork):
-            last, own = network.layers[-1], network.first.size
-        else:
-            last, own = network.layer, network.size
-        raise ValueError(
-            f"{network.name} cannot look at {size}×{size} images up to {last} ({reason}); try another images.size, "
-            f"its own is {own}"
-        ) from error
+        first = network.first if isinstance(network, MergedNetwork) else network
+        last = network.layers[-1] if isinstance(network, MergedNetwork) else network.layer
+        # A tracer writes its own word for the size into what a network asserts.
+        reason = re.sub(r"Proxy\([^)]*\)", str(size), in_one_line(error))
+        said = f"{network.name} cannot look at {size}×{size} images up to {last} ({reason})"
+        if _is_of_sizes(network, images, size, first.size, reason):
+            other = f"try another images.size, its own is {first.size}"
+            said += f"; {other if size != first.size else 'give the side it was made for, network.size=…'}"
+        raise ValueError(said) from error
+
+
+def _is_of_sizes(
+    network: PreparedNetwork | MergedNetwork, images: Tensor, size: int, own: int, reason: str
+) -> bool:
+    """Whether an error is of the size of images [B,ch,H,W]: it does not come where they have the network's own."""
+    if size == own:
+        return _OF_SIZES.search(reason) is not None and _OF_DEVICES.search(reason) is None
+    try:
+        with torch.no_grad(), seeded(0):
+            network(images.new_zeros(1, images.shape[1], own, own))
+    except Exception:  # whatever it is, it comes with every size
+        return False
+    return True
+
+
+_OF_SIZES = re.compile(r"\b(sizes?|shapes?|kernel|height|width|dimensions?|multiply|invalid for input)\b", re.I)
+_OF_DEVICES = re.compile(r"\b(devices?|cuda|meta|dtype|driver|backend)\b", re.I)
 
 
 def _map_bytes(count: int, shape: torch.Size) -> int:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mindseye.networks.chance import seeded
-from mindseye.networks.modules import in_single
+from mindseye.networks.modules import every_module, in_single
 from mindseye.networks.network import Network, check_normalisation, check_side, in_one_line, materialise
 from mindseye.networks.weights import (
     STATE_DICT_FILES,
@@ -448,6 +448,7 @@ def _looked_into(given: object, what: str, mean: Sequence[float], std: Sequence[
             f"{what} is the flat module of a program of torch.export, whose layers are none any more: give the "
             "ExportedProgram itself"
         )
+    _refuse_quantised(given, what)
     single = _in_single(given, what)
     materialise(single, len(mean), check_side(size), what)
     return single
@@ -461,6 +462,19 @@ def _in_single(body: nn.Module, what: str) -> nn.Module:
         return body
     log.info("%s has numbers in %s: a copy in float32 is looked into", what, ", ".join(sorted(others)))
     return in_single(body)
+
+
+def _refuse_quantised(body: nn.Module, what: str) -> None:
+    """Raises ValueError for weights in whole numbers: no gradient goes through what computes with them."""
+    for path, part in every_module(body):
+        kind = type(part)
+        whole = [one for one in part._parameters.values() if one is not None and not one.is_floating_point()]
+        packed = "quantized" in kind.__module__.split(".") and not hasattr(part, "fake_quant_enabled")
+        if packed or any(not one.is_complex() for one in whole):
+            raise ValueError(
+                f"{what} is quantised ({path or 'itself'} is a {kind.__name__}): no gradient goes through it; give the "
+                "network that it was made of"
+            )
 
 
 # ---- building ---------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from mindseye.facets.cache import Cache
 from mindseye.facets.photographs import Photographs
 from mindseye.facets.survey import survey, to_unit
 from mindseye.facets.targets import FacetTargets
-from mindseye.networks.layers import resolve_layer
 from mindseye.networks.chance import seeded
+from mindseye.networks.layers import resolve_layer
 from mindseye.networks.maps import as_maps
 from mindseye.networks.modules import as_it_was
 from mindseye.networks.network import Network, check_network

@@ -137,8 +137,8 @@ class FacetVisualizer(pl.LightningModule):
     ) -> bool:
         """Every facet's terms and gradients. False where there was no memory: then `chunks` are smaller ones.
 
-        Raises ValueError where no gradient of the layer reaches the image, which is looked at in step 0 by one more pass
-        back. (A compiled network's program goes back once only.)
+        Raises ValueError where no gradient of the layer reaches the image: step 0 looks at it by one more pass back. (A
+        compiled network's program goes back once only.)
         """
         terms, gradients = [], []
         through: list[Tensor] = []

@@ -986,3 +986,110 @@ def test_an_answer_that_depends_on_the_batch_is_told(part: nn.Module, caplog) ->
 def test_an_answer_of_the_image_alone_is_told_nothing_of(part: nn.Module, caplog) -> None:
     prepare(by_chance(part), "2")
     assert "answers" not in caplog.text
+
+
+# ---- errors of a forward are blamed on what they are of --------------------------------------------------------------
+
+
+class Ends(nn.Module):
+    """Raises what it is made with."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.end = nn.Conv2d(3, 4, 3), end
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(self.end(images))
+
+
+def missing_driver(images: Tensor) -> Tensor:
+    raise RuntimeError("Found no NVIDIA driver on your system")
+
+
+OF_NO_SIZE = {
+    "another device": lambda x: x + torch.zeros(1, device="meta"),
+    "no driver": missing_driver,
+    "another precision": lambda x: nn.functional.conv2d(x, torch.zeros(3, 3, 1, 1, dtype=torch.float64)),
+    "no such operation": lambda x: torch.ops.aten.bincount(x[0, 0, 0]).expand_as(x),
+}
+
+
+@pytest.mark.parametrize("size", [48, 40])
+@pytest.mark.parametrize("end", OF_NO_SIZE.values(), ids=OF_NO_SIZE)
+def test_an_error_of_no_size_is_not_blamed_on_it(end, size, photographs) -> None:
+    network = load_network(Ends(end), size=size, **HALF)
+    with pytest.raises(ValueError, match="cannot look at 48×48 images up to conv") as error:
+        discover_facets(network, photographs, "conv", facets=2, k=2, N=2)
+    assert "size=" not in one_line(error)
+    assert "images.size" not in str(error.value)
+
+
+OF_A_SIZE = {
+    "asserts": lambda x: torch._assert(x.shape[2] == 40, f"Expected 40 but got {x.shape[2]}") or x,
+    "a number for each position": lambda x: x + torch.zeros(40, 40),
+    "a view": lambda x: x.reshape(-1, 3, 40, 40),
+    "an odd view": lambda x: x.reshape(len(x), 3, 40 * 40).unflatten(2, (40, 40)),
+}
+
+
+@pytest.mark.parametrize("end", OF_A_SIZE.values(), ids=OF_A_SIZE)
+def test_an_error_of_a_size_says_which_is_right(end, photographs) -> None:
+    network = load_network(Ends(end), size=40, **HALF)
+    with pytest.raises(ValueError, match=r"cannot look at 48×48 images .*another images.size, its own is 40") as error:
+        discover_facets(network, photographs, "conv", facets=2, k=2, N=2)
+    assert "Proxy" not in one_line(error)
+
+
+def eager_quantised() -> nn.Module:
+    quant = torch.ao.quantization
+    body = nn.Sequential(quant.QuantStub(), nn.Conv2d(3, 8, 3), quant.DeQuantStub()).eval()
+    body.qconfig = quant.get_default_qconfig("fbgemm")
+    prepared = quant.prepare(body)
+    prepared(torch.rand(2, 3, 24, 24))
+    return quant.convert(prepared)
+
+
+def dynamic_quantised() -> nn.Module:
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 22 * 22, 4))
+    return torch.ao.quantization.quantize_dynamic(body, {nn.Linear}, torch.qint8)
+
+
+class WholeNumbers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 3, 1, 1, dtype=torch.int8), requires_grad=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.conv2d(images, self.weight.float())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [eager_quantised, dynamic_quantised, WholeNumbers])
+def test_a_quantised_network_is_refused(kind) -> None:
+    body = nn.Sequential(kind(), nn.ReLU())
+    with pytest.raises(ValueError, match=r"the network is quantised \(.*that it was made of") as error:
+        load_network(body, size=24, **HALF)
+    one_line(error)
+
+
+# ---- what is known is not computed again -----------------------------------------------------------------------------
+
+
+def test_weights_are_hashed_once_for_all_layers(monkeypatch) -> None:
+    network = load_network(small(), size=24, **HALF)
+    hashed = []
+    sha256 = hashlib.sha256
+    monkeypatch.setattr("mindseye.networks.network.hashlib.sha256", lambda *given: hashed.append(1) or sha256(*given))
+    first = {prepare(network, layer).fingerprint() for layer in ("stem", "stage", "head", "stem.0")}
+    assert (len(first), len(hashed)) == (1, 1)
+    changes = (
+        lambda weight: weight.data.view(-1)[:1].add_(1e-6),
+        lambda weight: weight.mul_(2),
+        lambda weight: weight.data.view(-1)[:2].copy_(torch.tensor([3.0, 4.0])),
+    )
+    for change in changes:
+        with torch.no_grad():
+            change(network.body.stage.weight)
+        assert prepare(network, "stage").fingerprint() not in first
+        first.add(network.fingerprint())
+    assert len(hashed) == 1 + len(changes)
