@@ -156,6 +156,8 @@ class Observation:
             ends = {length: grid for grid in self.base.grids for length in _before(joins, grid)}
             ends |= {grid + (self.prefix or 0): grid for grid in self.base.grids}
             found = [dim for dim in (1, 2) if shape[dim] in ends]
+            if len(found) == 2 and self.prefix:  # as many channels as patches: with its class token it is the tokens
+                found = [dim for dim in found if shape[dim] - self.prefix in self.base.grids]
             if len(found) == 1:
                 return self._with_tokens(seen, found[0], ends[shape[found[0]]])
             prefix = self.prefix or 0

@@ -1,6 +1,7 @@
 """A frozen network by name, file or dotted path, with its own normalisation."""
 
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -100,11 +101,14 @@ def torchvision_network(
     size = size if size is not None else side
     body: Any
     unloaded: frozenset[str] | None = None
-    if entry is not None and saved is None:
-        body = _downloaded(name, lambda: builder(weights=entry, progress=False))
-    else:
-        source = path if path is not None else Path(str(weights))
-        body, unloaded = _torchvision_body(name, family, builder, num_classes, size, saved, source, prefix)
+    try:
+        if entry is not None and saved is None:
+            body = _downloaded(name, lambda: builder(weights=entry, progress=False))
+        else:
+            source = path if path is not None else Path(str(weights))
+            body, unloaded = _torchvision_body(name, family, builder, num_classes, size, saved, source, prefix)
+    except TypeError as error:
+        raise ValueError(f"torchvision's {name} cannot be built with {dict(arguments or {})}: {error}") from error
     classes = own.meta["categories"] if own is not None and family == "classification" else None
     if family == "detection":
         mean = mean if mean is not None else body.transform.image_mean
@@ -561,13 +565,7 @@ def _with_arguments(
                 name,
             )
 
-    def build(**usual: Any) -> nn.Module:
-        try:
-            return builder(**{**usual, **given})
-        except TypeError as error:
-            raise ValueError(f"torchvision's {name} cannot be built with {dict(arguments or {})}: {error}") from error
-
-    return build if given else builder
+    return functools.partial(builder, **given) if given else builder
 
 
 def _refuse_arguments(name: str, arguments: Mapping[str, Any] | None) -> None:
