@@ -448,9 +448,8 @@ def _straight(
         {name: (body.get_submodule(path), call) for name, (path, call) in between.items()},
         tape.joined,
     )
-    with contextlib.suppress(_Reached), as_it_was(body):
-        with seeded(0):
-            tracer.trace(ImagesOnly(body))
+    with contextlib.suppress(_Reached), as_it_was(body), seeded(0):
+        tracer.trace(ImagesOnly(body))
     if not isinstance(tracer.reached, fx.Proxy) or (tape.previous is not None) != isinstance(tracer.before, fx.Proxy):
         raise ValueError("the layer gives no single tensor")
     graph = tracer.graph
