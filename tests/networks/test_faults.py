@@ -734,7 +734,7 @@ def test_no_gradient_is_said_at_the_first_step(function, place, photographs) -> 
     parts.insert(place, Of(function))
     network = load_network(nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), *parts), size=48, **HALF)
     targets = discover_facets(network, photographs, "3", facets=2, k=2, N=2)
-    with pytest.raises(ValueError, match="^no gradient (of 3 )?reaches the image") as error:
+    with pytest.raises(ValueError, match=r"^no gradient (of 3 )?reaches the image") as error:
         fit(network, targets, steps=3, accelerator="cpu", facets_per_batch=1)
     one_line(error)
 
