@@ -394,10 +394,11 @@ def plain_loop(network: Network, targets: FacetTargets, device: torch.device) ->
         seen = view(images, views.draw(targets.C, generator, now["views"]))
         seen = seen + views.noise * torch.randn(seen.shape, generator=generator, device=device)
         a, previous, way = prepared(seen)
-        between = tuple(as_maps(answer, name) for answer, name in zip(way, prepared.way, strict=True))
+        named = zip(way, prepared.way, strict=True)
+        between = tuple(as_maps(answer, name, prepared.layout(name)) for answer, name in named)
         terms = objective(
             Seen(
-                activation=as_maps(a, targets.layer),
+                activation=as_maps(a, targets.layer, prepared.layout(targets.layer)),
                 previous=previous,
                 way=between,
                 images=images,
@@ -547,7 +548,9 @@ def _blank_targets(case: Case, network: Network) -> FacetTargets:
     prepared = prepare(network, case.layer)
     images = torch.rand(case.facets, 3, case.size, case.size)
     with torch.no_grad():
-        maps = torch.cat([as_maps(prepared(image[None].to(prepared.mean))[0], case.layer).cpu() for image in images])
+        layout = prepared.layout(case.layer)
+        answers = [prepared(image[None].to(prepared.mean))[0] for image in images]
+        maps = torch.cat([as_maps(answer, case.layer, layout).cpu() for answer in answers])
     k, N = 50, 10
     return FacetTargets(
         layer=case.layer, root="", paths=(), skipped=(), initial=images, maps=maps,

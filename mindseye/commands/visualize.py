@@ -213,6 +213,7 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     from mindseye.facets.embedding import pick_method
     from mindseye.facets.number import MOST_KINDS
     from mindseye.networks import warn_of_no_training
+    from mindseye.networks.chance import seeded
     from mindseye.networks.preparing import prepare
     from mindseye.networks.way import resolve_way
     from mindseye.results.visualization import visualize as draw
@@ -226,7 +227,8 @@ def _run(config: DictConfig, folder: Path, key: str, record: RunRecord) -> float
     pick_method(config.facets.subsample, config.facets.tsne, config.facets.subsample)
     check_photographs(config)
     files = {path: file_sha256(path) for path in input_files(config, hydra_config)}  # before they are read
-    network: Network = make(config.network)
+    with seeded(config.seed):
+        network: Network = make(config.network)
     if config.images.root is not None and network_is_unsaid(hydra_config):
         log.warning("the demo's network looks at the photographs, since none is named: network=resnet50, say")
     if "target" in config.network:  # weights=null of a network by its name is meant
@@ -573,6 +575,7 @@ def judges(config: DictConfig, targets: "FacetTargets", cache: "Cache | None") -
     if not nodes:
         return []
     from mindseye.facets.photographs import Photographs
+    from mindseye.networks.chance import seeded
     from mindseye.results.judges import transfer_reference
 
     channels = targets.initial.shape[1]
@@ -583,7 +586,8 @@ def judges(config: DictConfig, targets: "FacetTargets", cache: "Cache | None") -
         settings = node.copy()
         OmegaConf.set_struct(settings, False)
         layer = _text(settings.pop("layer", None))
-        other: Network = make(settings)
+        with seeded(config.seed):
+            other: Network = make(settings)
         if other.channels != channels:
             raise ConfigurationError(
                 f"transfer.{name} takes {other.channels} channels and the network {channels}: they must agree"

@@ -33,6 +33,7 @@ from mindseye.facets.survey import (
 from mindseye.facets.targets import FacetTargets, top_channels
 from mindseye.facets.way_statistics import IMAGE, WayStatistics, joined, moments, of_photographs
 from mindseye.files import printable
+from mindseye.networks.chance import seeded
 from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
@@ -448,11 +449,11 @@ def _look_on_the_way(network: PreparedNetwork, images: Tensor, weights: Tensor) 
     parts: dict[str, list[WayStatistics]] = {name: [] for name in (IMAGE, *network.way)}
     for photographs, w in zip(images, weights, strict=True):
         seen = to_unit(photographs, device)
-        with full_float32():
+        with full_float32(), seeded(0):
             answers = network(seen).way
         parts[IMAGE].append(of_photographs(IMAGE, seen.cpu(), w))
         for name, answer in zip(network.way, answers, strict=True):
-            maps = as_maps(answer, name, network.prefix_tokens).float()
+            maps = as_maps(answer, name, network.layout(name, seen.shape[-1])).float()
             parts[name].append(of_photographs(name, maps.cpu(), w))
     return {name: joined(found) for name, found in parts.items()}
 
@@ -473,9 +474,9 @@ def _blend_activations(network: PreparedNetwork, images: Tensor, weights: Tensor
     device = network.mean.device
     blended = []
     for photographs, w in zip(images, weights, strict=True):
-        with full_float32():
+        with full_float32(), seeded(0):
             answer = network(to_unit(photographs, device))[0]
-        maps = as_maps(answer, network.layer, network.prefix_tokens).float()
+        maps = as_maps(answer, network.layer, network.layout(network.layer, images.shape[-1])).float()
         blended.append([part.cpu() for part in _blend(maps, w.to(device))])
     targets, power = zip(*blended, strict=True)
     return torch.stack(targets), torch.stack(power)

@@ -23,9 +23,11 @@ from mindseye.facets.decoding import UnreadablePhotograph, read_photograph
 from mindseye.facets.full_float32 import full_float32
 from mindseye.facets.photographs import Photographs, SkippedFile
 from mindseye.files import printable
-from mindseye.networks.maps import as_maps
+from mindseye.networks.chance import seeded
+from mindseye.networks.layouts import observe
+from mindseye.networks.maps import Layout, as_maps
 from mindseye.networks.merging import MergedNetwork, merge, share_weights
-from mindseye.networks.network import Network
+from mindseye.networks.network import Network, in_one_line
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.recording import Tape
 
@@ -221,7 +223,7 @@ def map_shape(network: PreparedNetwork, photographs: Photographs) -> torch.Size:
     """
     side = photographs.size
     image = torch.zeros(1, photographs.channels, side, side, device=network.mean.device)
-    return as_maps(_answers(network, image, side)[0], network.layer, network.prefix_tokens).shape
+    return as_maps(_answers(network, image, side)[0], network.layer, network.layout(network.layer, side)).shape
 
 
 def _share_of(progress: Progress, number: int, passes: int) -> Progress:
@@ -249,9 +251,9 @@ def _leave_out(layer: str, reason: object) -> None:
 class _Table:
     """What one layer says of the photographs, a row for each readable one: means, and maps where they are small."""
 
-    def __init__(self, layer: str, prefix: int | None, count: int, keep_maps: int) -> None:
+    def __init__(self, layer: str, layout: Layout | None, count: int, keep_maps: int) -> None:
         self.layer = layer
-        self._prefix = prefix
+        self._layout = layout
         self._count, self._keep_maps = count, keep_maps
         self._means = self._maps = torch.empty(0)
         self._keeping = False
@@ -259,7 +261,7 @@ class _Table:
 
     def add(self, answer: Tensor) -> None:
         """The layer's output for the next photographs. Raises ValueError where it has no channels."""
-        answer = as_maps(answer, self.layer, self._prefix).float()
+        answer = as_maps(answer, self.layer, self._layout).float()
         if not self._filled:  # the first batch says how large everything will be
             shape = torch.Size((self._count, *answer.shape[1:]))
             self._keeping = _map_bytes(self._count, shape) <= self._keep_maps
@@ -296,7 +298,8 @@ def _look(
 ) -> tuple[list[_Table], list[int], list[SkippedFile]]:
     """One pass over the photographs: a table for each layer, the indices [M] of the readable files, the others."""
     layers = network.layers if isinstance(network, MergedNetwork) else (network.layer,)
-    tables = [_Table(layer, network.prefix_tokens, len(photographs), keep_maps) for layer in layers]
+    side, count = photographs.size, len(photographs)
+    tables = [_Table(layer, network.layout(layer, side), count, keep_maps) for layer in layers]
     readable: list[int] = []
     skipped: list[SkippedFile] = []
     for indices, images, unreadable in photographs.batches(batch_size, workers=workers):
@@ -319,7 +322,8 @@ def _look(
 def _answers(network: PreparedNetwork | MergedNetwork, images: Tensor, size: int) -> tuple[Tensor, ...]:
     """What each layer gives for the images [B,ch,H,W]."""
     try:
-        return network(images) if isinstance(network, MergedNetwork) else network(images)[:1]
+        with seeded(0):  # of a network that draws by chance: what is kept is the same every time
+            return network(images) if isinstance(network, MergedNetwork) else network(images)[:1]
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
@@ -329,16 +333,33 @@ def _answers(network: PreparedNetwork | MergedNetwork, images: Tensor, size: int
     except ValueError:  # says what is right itself
         raise
     except Exception as error:
-        # An image smaller than the network's kernels and strides, or not of its one size.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if isinstance(network, MergedNetwork):
-            last, own = network.layers[-1], network.first.size
-        else:
-            last, own = network.layer, network.size
-        raise ValueError(
-            f"{network.name} cannot look at {size}×{size} images up to {last} ({reason}); try another images.size, "
-            f"its own is {own}"
-        ) from error
+        first = network.first if isinstance(network, MergedNetwork) else network
+        last = network.layers[-1] if isinstance(network, MergedNetwork) else network.layer
+        # A tracer writes its own word for the size into what a network asserts.
+        reason = re.sub(r"Proxy\([^)]*\)", str(size), in_one_line(error))
+        said = f"{network.name} cannot look at {size}×{size} images up to {last} ({reason})"
+        if _is_of_sizes(network, images, size, first.size, reason):
+            other = f"try another images.size, its own is {first.size}"
+            said += f"; {other if size != first.size else 'give the side it was made for, network.size=…'}"
+        raise ValueError(said) from error
+
+
+def _is_of_sizes(
+    network: PreparedNetwork | MergedNetwork, images: Tensor, size: int, own: int, reason: str
+) -> bool:
+    """Whether an error is of the size of images [B,ch,H,W]: it does not come where they have the network's own."""
+    if size == own:
+        return _OF_SIZES.search(reason) is not None and _OF_DEVICES.search(reason) is None
+    try:
+        with torch.no_grad(), seeded(0):
+            network(images.new_zeros(1, images.shape[1], own, own))
+    except Exception:  # whatever it is, it comes with every size
+        return False
+    return True
+
+
+_OF_SIZES = re.compile(r"\b(sizes?|shapes?|kernel|height|width|dimensions?|multiply|invalid for input)\b", re.I)
+_OF_DEVICES = re.compile(r"\b(devices?|cuda|meta|dtype|driver|backend)\b", re.I)
 
 
 def _map_bytes(count: int, shape: torch.Size) -> int:
@@ -572,6 +593,6 @@ def _file_sha256(path: str | Path) -> str:
 
 
 _LOOKING: tuple[Any, ...] = (
-    Photographs, read_photograph, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps, full_float32,
+    Photographs, read_photograph, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps, observe, full_float32,
 )  # fmt: skip
 _CODE = code_of(*map(inspect.getfile, _LOOKING))

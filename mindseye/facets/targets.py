@@ -160,7 +160,8 @@ class FacetTargets:
         (C, N), M = self.chosen.shape, len(self.paths)
         ch, S = self.initial.shape[1:3]
         shapes = {
-            "initial": (C, ch, S, S), "maps": (C, *self.maps.shape[1:]), "power": self.maps.shape[:2], "channels": (C, self.k), "weights": (C, N),
+            "initial": (C, ch, S, S), "maps": (C, *self.maps.shape[1:]), "power": self.maps.shape[:2],
+            "channels": (C, self.k), "weights": (C, N),
             "distances": (C, N), "photographs": (C, N, ch, S, S), "embedding": (M, 2), "labels": (M,),
             "centres": (C, 2), "mean_activation": self.maps.shape[1:2], "held_out_labels": (len(self.held_out),),
         }  # fmt: skip

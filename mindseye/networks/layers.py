@@ -3,16 +3,13 @@
 import difflib
 import html
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mindseye.networks.maps import channels_come_last, token_grid
-from mindseye.networks.receptive_field import FieldTracker, input_field
+from mindseye.networks.layouts import observe
+from mindseye.networks.receptive_field import input_field
 
 # A residual network of torchvision's build has its four stages as children 4 to 7 of the body.
 _FIRST_STAGE = 4
@@ -55,7 +52,7 @@ class LayerRow:
     name: str  # the module's path, which is its exact name
     paper: str | None  # the paper's spelling, where the network has one
     kind: str  # the module's class
-    channels: int | None  # None where the layer gives no tensor
+    channels: int | None  # None where the layer gives no tensor, or one of which it cannot be told
     map_size: tuple[int, int] | None  # height, width in units, of tokens their grid's; None where it has none
     receptive_field: tuple[float, float] | None  # height, width in pixels; infinite: the whole image; None: unknown
     depth: str | None  # early, middle, late, where the network's config names it
@@ -125,30 +122,28 @@ def layer_table(network: _Described, size: int | None = None) -> LayerTable:
     Raises ValueError where the network cannot read an image of that size.
     """
     pixels = size if size is not None else network.size
-    try:
-        answers = _answers(network, pixels, "meta")  # shapes alone: nothing is computed
-    except Exception:  # a network that looks at values or makes tensors on a device of its own
-        try:
-            answers = _answers(network, pixels, None)
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{network.name} cannot read an image of {pixels}×{pixels}: {reason}") from error
+    seen = observe(network, pixels)
+    if (error := seen.base.error) is not None:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{network.name} cannot read an image of {pixels}×{pixels}: {reason}") from error
     aliases = {resolve_layer(network.body, layer)[0]: depth for depth, layer in network.layers.items()}
     rows = LayerTable()
     for path, module in network.body.named_modules():
-        if path == "" or path not in answers:
+        if path == "" or path not in seen.base.calls:
             continue
-        answer = answers[path]
+        calls = seen.base.calls[path]
+        last, layout = calls[-1], seen.layout(path)
+        fields = {} if layout is None else {2: last.spans.get(layout.rows or 0), 3: last.spans.get(layout.columns or 0)}
         rows.append(
             LayerRow(
                 name=path,
                 paper=paper_name(network.body, path),
                 kind=type(module).__name__,
-                channels=answer.channels,
-                map_size=answer.map_size,
-                receptive_field=answer.field,
+                channels=None if layout is None else last.shape[layout.channels],
+                map_size=None if layout is None else layout.grid(last.shape),
+                receptive_field=input_field({dim: span for dim, span in fields.items() if span is not None}),
                 depth=aliases.get(path),
-                calls=answer.calls,
+                calls=len(calls),
                 weighted=any(isinstance(part, _WEIGHTED) for part in module.modules()),
             )
         )
@@ -156,67 +151,6 @@ def layer_table(network: _Described, size: int | None = None) -> LayerTable:
 
 
 _WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-
-
-@dataclass
-class _Answer:
-    """What a layer gave at its last call."""
-
-    calls: int = 0
-    channels: int | None = None
-    map_size: tuple[int, int] | None = None
-    field: tuple[float, float] | None = None
-
-    def see(self, output: Any, tracker: FieldTracker, prefix: int | None) -> None:
-        self.calls += 1
-        self.channels = self.map_size = self.field = None
-        if not isinstance(output, Tensor) or output.ndim < 2:
-            return
-        spans = tracker.spans(output)
-        # where the map could not be followed (attention), a square one is known by its shape: the image is square
-        if set(spans) == {2, 3} or (not spans and output.ndim == 4 and output.shape[2] == output.shape[3]):
-            self.channels, self.map_size = output.shape[1], (output.shape[2], output.shape[3])
-            self.field = input_field(spans)
-            return
-        self.channels = output.shape[-1]  # tokens [B,T,D], maps with their channels last, pooled channels [B,D]
-        if output.ndim == 4 and (set(spans) == {1, 2} or (not spans and channels_come_last(tuple(output.shape)))):
-            self.map_size = (output.shape[1], output.shape[2])
-            self.field = input_field({dim + 1: span for dim, span in spans.items()})
-        elif output.ndim == 3 and (grid := token_grid(output.shape[1], prefix)) is not None:
-            self.map_size = (grid[1], grid[1])
-
-
-def _answers(network: _Described, side: int, device: str | None) -> dict[str, _Answer]:
-    """By module path, what each called module gave in one pass over an image on `device` (None: where it lies)."""
-    tensors = {**dict(network.body.named_parameters()), **dict(network.body.named_buffers())}
-    if device is not None:
-        tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-    like = next((tensor for tensor in tensors.values() if tensor.is_floating_point()), torch.zeros((), device=device))
-    answers: dict[str, _Answer] = {}
-    with torch.inference_mode():
-        images = torch.zeros(1, network.channels, side, side, dtype=like.dtype, device=like.device)
-        tracker = FieldTracker(images)
-        with _listening(network.body, answers, tracker, network.prefix_tokens), tracker:
-            torch.func.functional_call(network.body, tensors, (images,))
-    return answers
-
-
-@contextmanager
-def _listening(
-    body: nn.Module, answers: dict[str, _Answer], tracker: FieldTracker, prefix: int | None
-) -> Iterator[None]:
-    handles = []
-    try:
-        for path, module in body.named_modules():
-
-            def listen(module: nn.Module, arguments: tuple[Any, ...], output: Any, path: str = path) -> None:
-                answers.setdefault(path, _Answer()).see(output, tracker, prefix)
-
-            handles.append(module.register_forward_hook(listen))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _has_module(body: nn.Module, path: str) -> bool:

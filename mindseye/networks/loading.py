@@ -1,7 +1,7 @@
 """A frozen network by name, file or dotted path, with its own normalisation."""
 
-import copy
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -12,6 +12,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
@@ -19,9 +20,12 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from mindseye.networks.network import Network, in_one_line
+from mindseye.networks.chance import seeded
+from mindseye.networks.modules import every_module, in_single
+from mindseye.networks.network import Network, check_normalisation, check_side, in_one_line, materialise
 from mindseye.networks.weights import (
     STATE_DICT_FILES,
+    Saved,
     StateDict,
     class_count,
     existing_file,
@@ -35,6 +39,7 @@ log = logging.getLogger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+UNKNOWN_NORMALISATION = "give mean and std, one number per channel: your own network's normalisation is not known"
 Built = TypeVar("Built")
 Family = Literal["classification", "segmentation", "detection"]  # of torchvision's models
 
@@ -49,14 +54,19 @@ def torchvision_network(
     size: int | None = None,
     layers: Mapping[str, str] | None = None,
     num_classes: int | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    prefix: str | None = None,
 ) -> Network:
     """A torchvision model for classification or segmentation, or the backbone of one for detection.
 
     weights: None (random), "DEFAULT" or another of its published weights (downloaded once), or a file with a state
-    dict. mean, std, size: None takes what the published weights were evaluated with, ImageNet's and 224 otherwise. A
+    dict. mean, std, size: None takes what the published weights were evaluated with; of a file that is one of them, by
+    its name or its hash, that one's; of any other what all of the name have in common, where they have it. A
     vision transformer of another size has its position embeddings interpolated. layers: what its depths early, middle
     and late are called. num_classes: None reads it from the file, 1000 otherwise (segmentation: 21); a detection
-    network's heads have no part in what is looked into.
+    network's heads have no part in what is looked into. arguments: further ones of torchvision's own function, such as
+    {"transform_input": False} of an inception_v3 that was trained without. prefix: which of several weights in the
+    file, by the keys and the beginning of the names that lead to them, joined by dots ("teacher.backbone").
 
     Raises ValueError, FileNotFoundError.
     """
@@ -74,27 +84,39 @@ def torchvision_network(
                 f"or a file ({' '.join(STATE_DICT_FILES)})"
             )
         entry = published[str(weights)]
-    evaluated = entry.transforms() if entry is not None else None
-    side = getattr(evaluated, "crop_size", [224])[0]
-    state = None
+    own = entry if path is None else _published(path, published)
+    reading = _reading(name, [*published] if own is None else [own])
+    if (mean is None or std is None) and reading.mean is None and path is not None:
+        raise ValueError(
+            f"{name} has published weights of several mean and std, and {path.name} is none of them: give mean and std "
+            "as in its training, one number per channel"
+        )
+    side = reading.size
+    builder = _with_arguments(name, builder, arguments, warn=path is not None and own is None)
+    saved: Saved | None = None
     if path is not None:
-        state = read_state_dict(path)
+        saved = read_state_dict(path)
     elif entry is not None and name.startswith("vit_") and size not in (None, side):
-        state = _downloaded(name, lambda: entry.get_state_dict(progress=False, check_hash=True))
+        saved = {"": _downloaded(name, lambda: entry.get_state_dict(progress=False, check_hash=True))}
     size = size if size is not None else side
-    if entry is not None and state is None:
-        body = _downloaded(name, lambda: builder(weights=entry, progress=False))
-    else:
-        source = path if path is not None else Path(str(weights))
-        body = _torchvision_body(name, family, builder, num_classes, size, state, source)
-    classes = entry.meta["categories"] if entry is not None and family == "classification" else None
+    body: Any
+    unloaded: frozenset[str] | None = None
+    try:
+        if entry is not None and saved is None:
+            body = _downloaded(name, lambda: builder(weights=entry, progress=False))
+        else:
+            source = path if path is not None else Path(str(weights))
+            body, unloaded = _torchvision_body(name, family, builder, num_classes, size, saved, source, prefix)
+    except TypeError as error:
+        raise ValueError(f"torchvision's {name} cannot be built with {dict(arguments or {})}: {error}") from error
+    classes = own.meta["categories"] if own is not None and family == "classification" else None
     if family == "detection":
         mean = mean if mean is not None else body.transform.image_mean
         std = std if std is not None else body.transform.image_std
         body = _DetectionBackbone(body.backbone)
-    mean = mean if mean is not None else getattr(evaluated, "mean", IMAGENET_MEAN)
-    std = std if std is not None else getattr(evaluated, "std", IMAGENET_STD)
-    return Network(body, mean, std, name, size, layers, classes)
+    mean = mean if mean is not None else reading.mean or IMAGENET_MEAN
+    std = std if std is not None else reading.std or IMAGENET_STD
+    return Network(body, mean, std, name, size, layers, classes, unloaded)
 
 
 def timm_network(
@@ -105,11 +127,13 @@ def timm_network(
     size: int | None = None,
     layers: Mapping[str, str] | None = None,
     num_classes: int | None = None,
+    prefix: str | None = None,
 ) -> Network:
     """A timm model. weights: None (random), "DEFAULT" (downloaded once), or a file with a state dict.
 
     mean, std, size: None takes timm's own for this model; the length of a given mean is the number of channels. A model
-    of one image size alone (vision transformers) is built for another where one is given.
+    of one image size alone (vision transformers) is built for another where one is given. prefix: as in
+    `torchvision_network`.
 
     Raises ValueError (also where timm is not installed), FileNotFoundError.
     """
@@ -123,7 +147,6 @@ def timm_network(
     path = weights_file(weights)
     if path is None and weights not in (None, "DEFAULT"):
         raise ValueError(f"timm weights are null, DEFAULT, or a file; a tag goes into the name ({name}.{weights})")
-    state = None if path is None else read_state_dict(path)
 
     def build(classes: int | None) -> nn.Module:
         arguments: dict[str, Any] = {} if classes is None else {"num_classes": classes}
@@ -138,14 +161,18 @@ def timm_network(
         except TypeError as error:  # it takes no such argument
             raise ValueError(f"timm cannot build {name} with {arguments}: {error}; size=null is its own") from error
 
+    saved = None if path is None else read_state_dict(path)
     body = build(num_classes)
-    if state is not None and path is not None:
-        state = fit_names(state, body)
+    unloaded = None
+    if saved is not None and path is not None:
+        state = fit_names(saved, body, path, prefix)
         built_with = int(getattr(body, "num_classes", 0))
         if num_classes is None and (classes := class_count(state, body, built_with)) is not None:
             body = build(classes)
-        load_weights(state, body, path, name)
+        unloaded = load_weights(state, body, path, name)
     data = resolve_model_data_config(body)
+    if path is not None and (mean is None or std is None):
+        data = {**data, **_timm_normalisation(name, path)}
     size = size if size is not None else data["input_size"][-1]
     return Network(
         body,
@@ -154,7 +181,29 @@ def timm_network(
         name,
         size,
         layers,
+        unloaded=unloaded,
     )
+
+
+def _timm_normalisation(name: str, path: Path) -> dict[str, tuple[float, ...]]:
+    """mean and std of a timm name whose weights come from a file: what all of its published weights have in common.
+
+    A name with its tag is one of them, as is a file of the name that timm downloads. Raises ValueError where they
+    differ, with what to give.
+    """
+    import timm
+
+    tags = [name] if "." in name else [*timm.list_models(f"{name}.*", pretrained=True)]
+    known = {tag: config for tag in tags if (config := timm.get_pretrained_cfg(tag)) is not None}
+    known = {tag: config for tag, config in known.items() if Path(str(config.url)).name == path.name} or known
+    found = {(tuple(config.mean), tuple(config.std)): tag for tag, config in known.items()}
+    if len(found) > 1:
+        one, other = sorted(found.values())[:2]
+        raise ValueError(
+            f"timm's weights of {name} are of several mean and std ({one}, {other}): give the name with its tag, or "
+            f"mean and std as in the training of {path.name}"
+        )
+    return {key: value for mean, std in found for key, value in (("mean", mean), ("std", std))}
 
 
 def callable_network(
@@ -167,13 +216,15 @@ def callable_network(
     size: int = 224,
     layers: Mapping[str, str] | None = None,
     name: str | None = None,
+    prefix: str | None = None,
 ) -> Network:
     """Whatever nn.Module a function (or class) returns that takes [B,ch,H,W], ch being the length of mean and std.
 
     A program of torch.export is one as well, where it was exported for any number of images.
 
     target: "package.module.function", importable also from the current directory, or "path/to/file.py:function";
-    arguments: what it is called with; weights: a file with a state dict to load into what it returns.
+    arguments: what it is called with; weights: a file with a state dict to load into what it returns; prefix: as in
+    `torchvision_network`.
 
     Raises ValueError, also where the function fails, with the line in which it does; FileNotFoundError.
     """
@@ -190,12 +241,15 @@ def callable_network(
         raise
     except Exception as error:
         raise ValueError(f"{target} failed: {in_one_line(error)}") from error
-    body = _looked_into(given, f"what {target} returned")
+    body = _looked_into(given, f"what {target} returned", mean, std, size)
     name = name or target.rpartition(":")[2].rpartition(".")[2]
-    if weights is not None:
-        path = existing_file(weights)
-        load_weights(fit_names(read_state_dict(path), body), body, path, name)
-    return Network(body, mean, std, name, size, layers)
+    unloaded = None if weights is None else _load_file(existing_file(weights), body, name, prefix)
+    return Network(body, mean, std, name, size, layers, unloaded=unloaded)
+
+
+def _load_file(path: Path, body: nn.Module, name: str, prefix: str | None) -> frozenset[str]:
+    """Load a file's weights into the body; the names for which it has none: see `load_weights`."""
+    return load_weights(fit_names(read_state_dict(path), body, path, prefix), body, path, name)
 
 
 def checkpoint_network(
@@ -203,27 +257,34 @@ def checkpoint_network(
     target: str,
     arguments: Mapping[str, Any] | None = None,
     *,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
-    size: int = 224,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: int | None = None,
     layers: Mapping[str, str] | None = None,
     name: str | None = None,
+    prefix: str | None = None,
 ) -> Network:
     """The weights of a training checkpoint (Lightning's .ckpt, a .pth) in an architecture.
 
     target: a torchvision name, or a dotted path as in `callable_network`, called with `arguments`. Whatever prefix
-    the trainer gave the weights' names ("model.", "net.", "module.", "backbone.") is found and taken off.
+    the trainer gave the weights' names ("model.", "net.", "module.", "backbone.") is found and taken off; `prefix` says
+    which of several that fit, as in `torchvision_network`. mean, std: as
+    in training; of a torchvision name None is as in `torchvision_network`, and of a function of one's own there is no
+    default. size: None is a torchvision name's own, else 224.
 
     Raises ValueError, FileNotFoundError.
     """
     if "." in target or ":" in target:
+        if mean is None or std is None:
+            raise ValueError(UNKNOWN_NORMALISATION)
+        side = size if size is not None else 224
+        file = existing_file(path)
         return callable_network(
-            target, arguments, existing_file(path), mean=mean, std=std, size=size, layers=layers, name=name
+            target, arguments, file, mean=mean, std=std, size=side, layers=layers, name=name, prefix=prefix
         )
-    if set(arguments or {}) - {"num_classes"}:
-        raise ValueError(f"torchvision's {target} takes num_classes alone as argument, not {sorted(arguments or {})}")
-    num_classes = (arguments or {}).get("num_classes")
-    network = torchvision_network(target, existing_file(path), mean, std, size, layers, num_classes)
+    more = dict(arguments or {})
+    num_classes = more.pop("num_classes", None)
+    network = torchvision_network(target, existing_file(path), mean, std, size, layers, num_classes, more, prefix)
     network.name = name or target
     return network
 
@@ -253,6 +314,8 @@ def load_network(
     layers: Mapping[str, str] | None = None,
     num_classes: int | None = None,
     arguments: Mapping[str, Any] | None = None,
+    prefix: str | None = None,
+    seed: int = 0,
 ) -> Network:
     """A network by what names it, frozen and with its own normalisation.
 
@@ -266,7 +329,10 @@ def load_network(
     weights: None (random), "DEFAULT" (the network's own), or a file with a state dict. mean, std: on images in 0..1,
     one number a channel; a module or a dotted path has no default for them. size: the side in pixels that photographs
     are best read at. layers: the names of its depths, {"early": ..., "middle": ..., "late": ...}. num_classes: of a
-    torchvision or timm model, where the file does not say. arguments: what a dotted path is called with.
+    torchvision or timm model, where the file does not say. arguments: what a dotted path or torchvision's function is
+    called with. prefix: which of several weights in the file, by the keys and the beginning of the names that lead to
+    them, joined by dots ("state_dict_ema", "teacher.backbone"). seed: of weights that are random; the process's own
+    generators are left as they are.
 
     >>> load_network("demo").resolve(depth="early")
     'layer2.0'
@@ -277,38 +343,61 @@ def load_network(
     Raises ValueError, FileNotFoundError.
     """
     _refuse_file(name)
-    if isinstance(name, str) and name == "demo":
-        own = "packaged" if weights == "DEFAULT" else weights
-        return demo_network(own, layers, size if size is not None else 96)
-    if isinstance(name, str) and name.startswith("timm/"):
-        return timm_network(name.removeprefix("timm/"), weights, mean, std, size, layers, num_classes)
-    if isinstance(name, str) and not ("." in name or ":" in name):
-        return torchvision_network(name, weights, mean, std, size, layers, num_classes)
-    if mean is None or std is None:
-        raise ValueError("give mean and std, one number per channel: your own network's normalisation is not known")
-    side = size if size is not None else 224
-    own_file = None if weights in (None, "DEFAULT") else existing_file(weights)
-    if isinstance(name, str):
-        network = callable_network(name, arguments, own_file, mean=mean, std=std, size=side, layers=layers)
+    with seeded(seed):
+        network = _by_name(name, weights, mean, std, size, layers, num_classes, arguments, prefix)
+    if not isinstance(name, str) or (not name.startswith("timm/") and ("." in name or ":" in name)):
         warn_of_no_training(network)
-        return network
-    body = _looked_into(name, "the network")
-    if own_file is not None:
-        load_weights(fit_names(read_state_dict(own_file), body), body, own_file, type(body).__name__)
-    network = Network(body, mean, std, type(body).__name__.lower(), side, layers)
-    warn_of_no_training(network)
     return network
 
 
-def warn_of_no_training(network: Network) -> None:
-    """Ask for the weights where there is BatchNorm and none of it has counted a batch: they are as drawn at the start.
+def _by_name(
+    name: "str | nn.Module | torch.export.ExportedProgram",
+    weights: str | Path | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    size: int | None,
+    layers: Mapping[str, str] | None,
+    num_classes: int | None,
+    arguments: Mapping[str, Any] | None,
+    prefix: str | None,
+) -> Network:
+    if isinstance(name, str) and name == "demo":
+        _refuse_arguments(name, arguments)
+        own = "packaged" if weights == "DEFAULT" else weights
+        return demo_network(own, layers, size if size is not None else 96)
+    if isinstance(name, str) and name.startswith("timm/"):
+        _refuse_arguments(name, arguments)
+        return timm_network(name.removeprefix("timm/"), weights, mean, std, size, layers, num_classes, prefix)
+    if isinstance(name, str) and not ("." in name or ":" in name):
+        return torchvision_network(name, weights, mean, std, size, layers, num_classes, arguments, prefix)
+    if mean is None or std is None:
+        raise ValueError(UNKNOWN_NORMALISATION)
+    side = size if size is not None else 224
+    own_file = None if weights in (None, "DEFAULT") else existing_file(weights)
+    if isinstance(name, str):
+        return callable_network(
+            name, arguments, own_file, mean=mean, std=std, size=side, layers=layers, prefix=prefix
+        )
+    _refuse_arguments("a module", arguments)
+    body, kind = _looked_into(name, "the network", mean, std, side), type(name).__name__
+    unloaded = None if own_file is None else _load_file(own_file, body, kind, prefix)
+    return Network(body, mean, std, type(body).__name__.lower(), side, layers, unloaded=unloaded)
 
-    A picture of them looks no worse to the measures of the network itself.
+
+def warn_of_no_training(network: Network) -> None:
+    """Ask for the weights where no file was loaded and every BatchNorm is as it was made: mean 0, variance 1.
+
+    A picture of them looks no worse to the measures of the network itself. Counters of batches say nothing: converted
+    files have them as 0.
     """
-    counts = [buffer for path, buffer in network.body.named_buffers() if path.endswith("num_batches_tracked")]
-    if counts and not any(int(count) for count in counts):
+    if network.unloaded is not None:
+        return
+    starts = {"running_mean": 0, "running_var": 1}
+    buffers = [(start, part._buffers.get(key)) for part in network.body.modules() for key, start in starts.items()]
+    statistics = [(start, buffer) for start, buffer in buffers if buffer is not None]
+    if statistics and all(torch.equal(buffer, torch.full_like(buffer, start)) for start, buffer in statistics):
         log.warning(
-            "%s has seen no training: its BatchNorm has counted no batch. Where are its weights? network.weights=FILE",
+            "%s has seen no training: its BatchNorm is as it was made. Where are its weights? network.weights=FILE",
             network.name,
         )
 
@@ -340,8 +429,9 @@ def _refuse_file(name: object) -> None:
         )
 
 
-def _looked_into(given: object, what: str) -> nn.Module:
+def _looked_into(given: object, what: str, mean: Sequence[float], std: Sequence[float], size: int) -> nn.Module:
     """A module on whose layers hooks can stand. Raises ValueError, with what to give instead, where there is none."""
+    check_normalisation(mean, std)
     if isinstance(given, torch.export.ExportedProgram):
         images = next(node.meta["val"] for node in given.graph.nodes if node.name in given.graph_signature.user_inputs)
         if isinstance(images.shape[0], int):
@@ -357,13 +447,15 @@ def _looked_into(given: object, what: str) -> nn.Module:
         )
     if not isinstance(given, nn.Module):
         raise ValueError(f"{what} is a {type(given).__name__}: a torch.nn.Module is right")
-    try:
-        return _in_single(given, what).eval()
-    except NotImplementedError:
+    if isinstance(given, torch.fx.GraphModule) and "train" in vars(given):  # whose train() is one that refuses
         raise ValueError(
             f"{what} is the flat module of a program of torch.export, whose layers are none any more: give the "
             "ExportedProgram itself"
-        ) from None
+        )
+    _refuse_quantised(given, what)
+    single = _in_single(given, what)
+    materialise(single, len(mean), check_side(size), what)
+    return single
 
 
 def _in_single(body: nn.Module, what: str) -> nn.Module:
@@ -373,7 +465,20 @@ def _in_single(body: nn.Module, what: str) -> nn.Module:
     if not others:
         return body
     log.info("%s has numbers in %s: a copy in float32 is looked into", what, ", ".join(sorted(others)))
-    return copy.deepcopy(body).float()
+    return in_single(body)
+
+
+def _refuse_quantised(body: nn.Module, what: str) -> None:
+    """Raises ValueError for weights in whole numbers: no gradient goes through what computes with them."""
+    for path, part in every_module(body):
+        kind = type(part)
+        whole = [one for one in part._parameters.values() if one is not None and not one.is_floating_point()]
+        packed = "quantized" in kind.__module__.split(".") and not hasattr(part, "fake_quant_enabled")
+        if packed or any(not one.is_complex() for one in whole):
+            raise ValueError(
+                f"{what} is quantised ({path or 'itself'} is a {kind.__name__}): no gradient goes through it; give the "
+                "network that it was made of"
+            )
 
 
 # ---- building ---------------------------------------------------------------------------------------------------
@@ -406,43 +511,109 @@ def _torchvision_family(name: str) -> Family:
     raise ValueError(f"torchvision has no model {name!r} of images{_nearest(name, everything)}")
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How published weights are read: mean and std None where they differ among several."""
+
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    size: int
+
+
+def _reading(name: str, entries: Sequence[Any]) -> _Reading:
+    """What these published weights were evaluated with, as far as it is the same for all of them."""
+    said = [entry.transforms() for entry in entries]
+    normalisations = {
+        (tuple(one.mean), tuple(one.std)) for one in said if hasattr(one, "mean") and hasattr(one, "std")
+    }
+    sizes = {int(one.crop_size[0]) for one in said if hasattr(one, "crop_size")}
+    if len(normalisations) > 1:
+        return _Reading(None, None, sizes.pop() if len(sizes) == 1 else 224)
+    mean, std = normalisations.pop() if normalisations else (IMAGENET_MEAN, IMAGENET_STD)
+    return _Reading(mean, std, sizes.pop() if len(sizes) == 1 else 224)
+
+
+def _published(path: Path, published: Any) -> Any:
+    """Which of torchvision's published weights a file is, by its name or by its sha256; None where it is none."""
+    digest: str | None = None
+    for entry in published:
+        if Path(entry.url).name == path.name:
+            return entry
+        if (found := re.search(r"-([0-9a-f]{8,})\.", Path(entry.url).name)) is not None:
+            if digest is None:
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest.startswith(found[1]):
+                return entry
+    return None
+
+
+_RESCALES = ("googlenet", "inception_v3")  # which torchvision has with and without `transform_input`
+
+
+def _with_arguments(
+    name: str, builder: Callable[..., nn.Module], arguments: Mapping[str, Any] | None, *, warn: bool
+) -> Callable[..., nn.Module]:
+    """torchvision's function with further arguments; `warn` where its `transform_input` is a guess."""
+    given = dict(arguments or {})
+    if name in _RESCALES and "transform_input" not in given:
+        given["transform_input"] = True  # as the published weights were trained
+        if warn:
+            log.warning(
+                "%s is taken with transform_input=true, as its published weights are: where yours were trained "
+                "without, give arguments={transform_input: false}",
+                name,
+            )
+
+    return functools.partial(builder, **given) if given else builder
+
+
+def _refuse_arguments(name: str, arguments: Mapping[str, Any] | None) -> None:
+    if arguments:
+        raise ValueError(f"arguments are for a function of your own or torchvision's: {name} takes none")
+
+
 def _torchvision_body(
     name: str,
     family: Family,
     builder: Callable[..., nn.Module],
     num_classes: int | None,
     size: int,
-    state: StateDict | None,
+    saved: Saved | None,
     source: Path,
-) -> nn.Module:
-    """The model with the weights of a state dict, or random ones; as many classes as the state dict has."""
+    prefix: str | None,
+) -> tuple[nn.Module, frozenset[str] | None]:
+    """The model with a file's weights, or random ones, and as many classes as the file has; what the file lacks."""
     usual = {"classification": 1000, "segmentation": 21, "detection": 91}[family]
     arguments: dict[str, Any] = {"weights": None}
     if family != "classification":
         arguments["weights_backbone"] = None
-    if name in ("googlenet", "inception_v3"):
-        # As with the published weights: these two rescale their input, and need no auxiliary heads to look inside.
-        arguments.update(aux_logits=False, transform_input=True, init_weights=state is None)
+    if name in _RESCALES:
+        arguments.update(aux_logits=False, init_weights=saved is None)  # auxiliary heads are not looked into
     if name.startswith("vit_"):
         arguments["image_size"] = size
     body = builder(num_classes=num_classes or usual, **arguments)
-    if state is None:
-        return body
+    if saved is None:
+        return body, None
     if name.startswith("densenet"):
-        state = OrderedDict((re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key), state[key]) for key in state)
-    state = fit_names(state, body)
+        saved = {key: _new_densenet_names(state) for key, state in saved.items()}
+    state = fit_names(saved, body, source, prefix)
     if family == "detection":
         backbone = {key.removeprefix("backbone."): state[key] for key in state if key.startswith("backbone.")}
-        load_weights(backbone, body.get_submodule("backbone"), source, name)
-        return body
-    if name in ("googlenet", "inception_v3") or family == "segmentation":
+        lacking = load_weights(backbone, body.get_submodule("backbone"), source, name)
+        return body, frozenset(f"backbone.{key}" for key in lacking)
+    if name in _RESCALES or family == "segmentation":
         state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}
     if name.startswith("vit_"):
         state = _for_size(state, body, size)
     if num_classes is None and (classes := class_count(state, body, usual)) is not None:
         body = builder(num_classes=classes, **arguments)
-    load_weights(state, body, source, name)
-    return body
+    return body, load_weights(state, body, source, name)
+
+
+def _new_densenet_names(state: StateDict) -> StateDict:
+    """"denselayer1.norm.1.weight" of old files is "denselayer1.norm1.weight" today."""
+    return OrderedDict((re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key), state[key]) for key in state)
 
 
 def _for_size(state: StateDict, body: nn.Module, size: int) -> StateDict:

@@ -1,11 +1,10 @@
 """A layer's output as maps over the image, whatever order its dimensions stand in and whatever stands among them."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
-
-# A class token and up to eight registers (Darcet et al. 2024) are known; a longer rest is no grid of patches.
-MOST_PREFIX_TOKENS = 9
 
 
 def prefix_tokens(body: nn.Module) -> int | None:
@@ -22,44 +21,58 @@ def prefix_tokens(body: nn.Module) -> int | None:
     return None
 
 
-def token_grid(tokens: int, prefix: int | None) -> tuple[int, int] | None:
-    """(prefix, side) of a sequence of prefix + side² tokens; None where it is none.
+@dataclass(frozen=True)
+class Layout:
+    """What the dimensions of a layer's output mean; the first is the batch's. See `mindseye.networks.layouts`.
 
-    `prefix`: how many the network has, or None where it does not say. Then, and where there are none yet (before a
-    class token is put in front), the largest square is the image's.
+    Maps have `rows` and `columns`, sequences `tokens`, of which those `before` and `behind` are not of the image;
+    pooled channels have neither.
     """
-    if prefix is not None and tokens > prefix and math.isqrt(tokens - prefix) ** 2 == tokens - prefix:
-        return prefix, math.isqrt(tokens - prefix)
-    side = math.isqrt(tokens)
-    most = 0 if prefix is not None else MOST_PREFIX_TOKENS
-    return (tokens - side**2, side) if side and tokens - side**2 <= most else None
+
+    ndim: int
+    channels: int
+    rows: int | None = None
+    columns: int | None = None
+    tokens: int | None = None
+    before: int = 0
+    behind: int = 0
+
+    def grid(self, shape: Sequence[int]) -> tuple[int, int] | None:
+        """(height, width) of the map in an output of this shape; None where there is none (no square of tokens)."""
+        if self.rows is not None and self.columns is not None:
+            return shape[self.rows], shape[self.columns]
+        if self.tokens is not None:
+            patches = shape[self.tokens] - self.before - self.behind
+            side = math.isqrt(max(patches, 0))
+            return (side, side) if side and side**2 == patches else None
+        return None
 
 
-def channels_come_last(shape: tuple[int, ...]) -> bool:
-    """Whether four dimensions are [B, H, W, D] (Swin) and not [B, D, H, W].
+POOLED = Layout(ndim=2, channels=1)
 
-    Images are square here, and so are maps: where the second and third dimension are equal and the fourth is not, the
-    fourth is the channels'.
+
+def as_maps(activation: Tensor, layer: str, layout: Layout | None) -> Tensor:
+    """A layer's output as maps [B, D, H', W']. Raises ValueError where it has none, or none that could be told.
+
+    Maps have their channels put first. Tokens lie down row by row on the square grid they came from, without those
+    that are not of the image. Pooled channels [B, D] become maps of one pixel. layout: None where it is not known.
     """
-    _, first, second, last = shape
-    return first == second != last
-
-
-def as_maps(activation: Tensor, layer: str, prefix: int | None = None) -> Tensor:
-    """A layer's output as maps [B, D, H', W'], of which H' = W'. Raises ValueError where it has none.
-
-    Maps [B, D, H', W'] stay as they are; [B, H', W', D] has its channels put first (see `channels_come_last`). Tokens
-    [B, T, D] lie down row by row on the square grid they came from, without those that stand before it; `prefix`: see
-    `token_grid`. Pooled channels [B, D] become maps of one pixel.
-    """
-    if activation.ndim == 4:
-        return activation.permute(0, 3, 1, 2) if channels_come_last(tuple(activation.shape)) else activation
-    if activation.ndim == 2:
-        return activation[:, :, None, None]
-    if activation.ndim == 3 and (grid := token_grid(activation.shape[1], prefix)) is not None:
-        before, side = grid
-        return activation[:, before:].transpose(1, 2).unflatten(2, (side, side))
+    shape = list(activation.shape)
+    if activation.is_complex():
+        raise ValueError(
+            f"layer {layer} gives complex numbers, a tensor of shape {shape}: a visualisation needs real ones; take a "
+            "layer before or behind it"
+        )
+    if layout is not None and layout.ndim == activation.ndim:
+        if layout.rows is not None and layout.columns is not None:
+            return activation.permute(0, layout.channels, layout.rows, layout.columns)
+        if layout.tokens is None:
+            return activation[:, :, None, None]
+        if (grid := layout.grid(shape)) is not None:
+            patches = activation.narrow(layout.tokens, layout.before, grid[0] * grid[1])
+            return patches.permute(0, layout.channels, layout.tokens).unflatten(2, grid)
     raise ValueError(
-        f"layer {layer} gives a tensor of shape {list(activation.shape)}; a visualisation needs maps [B, D, H, W], "
-        "tokens [B, T, D] of a square grid or pooled channels [B, D]: `mindseye layers` lists the layers that have them"
+        f"layer {layer} gives a tensor of shape {shape}, of which it cannot be told which dimensions are channels and "
+        "which the map; a visualisation needs maps [B, D, H, W], tokens [B, T, D] of a square grid or pooled channels "
+        "[B, D]: `mindseye layers` lists the layers that have them"
     )

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
+from mindseye.networks.maps import Layout
+from mindseye.networks.modules import evaluate, freeze
 from mindseye.networks.preparing import PreparedNetwork
 
 log = logging.getLogger(__name__)
@@ -24,25 +26,25 @@ class MergedNetwork(nn.Module):
     it was made of.
     """
 
-    def __init__(self, first: PreparedNetwork, body: fx.GraphModule, layers: Sequence[str]) -> None:
+    def __init__(self, networks: Sequence[PreparedNetwork], body: fx.GraphModule) -> None:
         """Use `merge`."""
         super().__init__()
-        self.name = first.name
-        self.first = first  # whose normalisation and layout are those of all
+        self.first = networks[0]  # whose normalisation and order in memory are those of all
+        self.name = self.first.name
         self.body = body
-        self.layers = tuple(layers)
-        self.requires_grad_(False)
-        self.eval()
-
-    @property
-    def prefix_tokens(self) -> int | None:
-        """As `Network.prefix_tokens`."""
-        return self.first.prefix_tokens
+        self.layers = tuple(network.layer for network in networks)
+        self._layouts = {network.layer: network.layout(network.layer) for network in networks}
+        freeze(self)
+        evaluate(self)
 
     @property
     def mean(self) -> Tensor:
         """[ch,1,1], on the network's device."""
         return self.first.mean
+
+    def layout(self, layer: str, side: int | None = None) -> Layout | None:
+        """As `Network.layout`."""
+        return self._layouts.get(layer)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -87,7 +89,7 @@ def merge(networks: Sequence[PreparedNetwork], size: int) -> MergedNetwork | Non
         program.add(network, run)
     if not followed:
         return None
-    merged = MergedNetwork(followed[0], program.finished(), [network.layer for network in followed])
+    merged = MergedNetwork(followed, program.finished())
     equal = [_same(answer, right) for answer, right in zip(merged(probe), rights, strict=True)]
     if all(equal):
         return merged

@@ -1,6 +1,7 @@
 """The value every other room works with: a frozen network with its own normalisation."""
 
 import hashlib
+import math
 import numbers
 import re
 import traceback
@@ -10,9 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
+from mindseye.networks.chance import seeded
 from mindseye.networks.layers import resolve_layer
-from mindseye.networks.maps import prefix_tokens
+from mindseye.networks.layouts import Observation, observe
+from mindseye.networks.maps import Layout, prefix_tokens
+from mindseye.networks.modules import as_it_was, evaluate, every_module, freeze
 
 # The layers of the depths early, middle and late; conf/network has the same, and a test compares them.
 # Where the paper shows a layer of the network, it is among them.
@@ -28,6 +33,8 @@ KNOWN_LAYERS = {
 }
 
 
+NEARLY_CONSTANT = 0.1  # (1 - 0)/std below which a network cannot tell black from white: it was trained at about 3 to 5
+FARTHEST_MEAN = 3.5  # from the middle of the range 0..1
 LONGEST = 200  # letters that are told of an error; torch names every key that does not fit
 # Files of installed packages, of Python itself and of this room: an error in them comes from what they were given.
 _INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]|[/\\]lib[/\\]python3|[/\\]mindseye[/\\]networks[/\\]|^<")
@@ -43,8 +50,9 @@ class Network(nn.Module):
 
     Attributes: `name`; `body`, whose module paths are the layer names; `mean` and `std` [ch,1,1]; `channels` ch;
     `size`, the side in pixels its photographs are best read at; `layers`, the layer names of the depths early,
-    middle, late; `classes`, the names of its outputs where they are known; `prefix_tokens`, how many tokens of a
-    transformer stand before the image's (None: it does not say).
+    middle, late; `classes`, the names of its outputs where they are known; `unloaded`, the names of weights that its
+    file lacks (None: there was no file); `prefix_tokens`, how many tokens of a transformer stand before the image's
+    (None: it does not say); `told`, the layers of which `prepare` has said what it depends on.
     """
 
     mean: Tensor
@@ -59,24 +67,30 @@ class Network(nn.Module):
         size: int = 224,
         layers: Mapping[str, str] | None = None,
         classes: Sequence[str] | None = None,
+        unloaded: frozenset[str] | None = None,
     ) -> None:
         """Raises ValueError where mean, std and the first convolution disagree, or a depth names an unknown layer."""
         super().__init__()
-        _check_normalisation(mean, std)
+        check_normalisation(mean, std)
         self.name = name
-        self.body = body.requires_grad_(False)
+        self.channels, self.size = len(mean), check_side(size)
+        self.body = body
+        evaluate(body)
+        self.training = False
+        freeze(body)
         device = next((parameter.device for parameter in body.parameters()), None)
         self.register_buffer("mean", torch.tensor([float(value) for value in mean], device=device)[:, None, None])
         self.register_buffer("std", torch.tensor([float(value) for value in std], device=device)[:, None, None])
-        self.channels = len(mean)
         self.prefix_tokens = prefix_tokens(body)
-        self.size = check_side(size)
+        self._observed: dict[int, Observation] = {}
+        self.told: set[str] = set()
+        self._hashed: tuple[tuple[Any, ...], str] | None = None
         given = KNOWN_LAYERS.get(name, {}) if layers is None else layers
         self.layers = {depth: layer for depth, layer in given.items() if layer is not None}
         self.classes = None if classes is None else tuple(classes)
+        self.unloaded = unloaded
         for layer in self.layers.values():
             resolve_layer(body, layer)
-        self.eval()
         _check_channels(self)
 
     def forward(self, images: Tensor) -> Any:
@@ -98,8 +112,12 @@ class Network(nn.Module):
             ) from error
 
     def train(self, mode: bool = True) -> "Network":
-        """Stays in evaluation mode: a trainer calls train() on all it holds, and batch statistics must not move."""
-        return super().train(False)
+        """Stays in evaluation mode: a trainer calls train() on all it holds, and batch statistics must not move.
+
+        The body's own train() is not called: see `evaluate`.
+        """
+        evaluate(self)
+        return self
 
     def __repr__(self) -> str:
         """One line for a prompt; `network.body` prints its modules."""
@@ -132,13 +150,62 @@ class Network(nn.Module):
         path, call = resolve_layer(self.body, layer)
         return path if call is None else f"{path}@{call}"
 
+    def layout(self, layer: str, side: int | None = None) -> Layout | None:
+        """What the dimensions of a layer's output mean, for images of `side` pixels (None: the network's own size).
+
+        None where it cannot be told. The first question takes some passes, which are remembered.
+        """
+        pixels = side if side is not None else self.size
+        if pixels not in self._observed:
+            self._observed[pixels] = observe(self, pixels)
+        return self._observed[pixels].layout(*resolve_layer(self.body, layer))
+
     def fingerprint(self) -> str:
-        """sha256 (hex) over the name and each weight's name, dtype, shape and bytes: one network, one fingerprint."""
+        """sha256 (hex) over the name and each weight's name, dtype, shape and bytes: one network, one fingerprint.
+
+        It is remembered, and taken anew where a weight is not as it was: see `_checksum`.
+        """
+        state = self.state_dict()
+        known = (self.name, tuple((key, value.dtype, value.shape, _checksum(value)) for key, value in state.items()))
+        if self._hashed is not None and self._hashed[0] == known:
+            return self._hashed[1]
         digest = hashlib.sha256(self.name.encode())
-        for key, value in self.state_dict().items():
+        for key, value in state.items():
             digest.update(f"\0{key}\0{value.dtype}\0{list(value.shape)}\0".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()
+        self._hashed = known, digest.hexdigest()
+        return self._hashed[1]
+
+
+def _checksum(weight: Tensor) -> tuple[int, int, int]:
+    """Where a weight lies, how often it was written into, and the sum of its bits as whole numbers, which also changes
+    where somebody writes past torch's count (`.data`): 10 times as fast as a hash."""
+    if weight.is_meta:
+        return 0, weight._version, 0
+    flat = weight.detach().contiguous().reshape(-1).view(torch.uint8)
+    words = flat.view(torch.int32) if flat.numel() % 4 == 0 and flat.storage_offset() % 4 == 0 else flat
+    return weight.data_ptr(), weight._version, int(words.sum(dtype=torch.int64))
+
+
+def materialise(body: nn.Module, channels: int, size: int, what: str) -> None:
+    """Lazy modules get their shapes from one image of zeros, and become the ordinary ones that they stand for.
+
+    Raises ValueError where the forward fails.
+    """
+    evaluate(body)
+    lazy = [part for _, part in every_module(body) if isinstance(part, LazyModuleMixin)]
+    if not lazy:
+        return
+    tensors = (one for _, part in every_module(body) for one in (*part._parameters.values(), *part._buffers.values()))
+    device = next((one.device for one in tensors if one is not None), None)
+    try:
+        with torch.no_grad():
+            body(torch.zeros(1, channels, size, size, device=device))
+    except Exception as error:  # the owner's own code
+        raise ValueError(
+            f"{what} has lazy modules ({type(lazy[0]).__name__}), which would have their shapes from one image "
+            f"{[1, channels, size, size]}, but its forward fails ({in_one_line(error)}): run it once before you give it"
+        ) from error
 
 
 def in_one_line(error: Exception) -> str:
@@ -166,13 +233,36 @@ def check_side(size: object) -> int:
     return int(size)
 
 
-def _check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
+def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raises ValueError for what is not one number a channel each, of images in 0..1, with what is right."""
     if not (hasattr(mean, "__len__") and hasattr(std, "__len__")):
         raise ValueError(f"mean={mean} and std={std}: lists of one number per channel are right, [0.5] for one channel")
     if len(mean) != len(std) or len(mean) == 0:
         raise ValueError(f"mean has {len(mean)} numbers and std {len(std)}: give one of each per channel")
-    if not all(value > 0 for value in std):
-        raise ValueError(f"std {[*std]} must be above 0 in every channel")
+    means, stds = [float(value) for value in mean], [float(value) for value in std]
+    if not all(value > 0 for value in stds):
+        raise ValueError(f"std {stds} must be above 0 in every channel")
+    if not all(map(math.isfinite, means + stds)):
+        raise ValueError(f"mean {means} and std {stds} must be finite")
+    # Black and white lie 1/std apart for the network. Of a window (`images.black`, `images.white`) the mean may be
+    # outside, but not by several times its width.
+    constant = max(1 / value for value in stds) < NEARLY_CONSTANT
+    if constant or any(abs(value - 0.5) > FARTHEST_MEAN for value in means):
+        white = 255 if max(*means, *stds) <= 1.2 * 255 else None
+        by_white = [f"[{', '.join(f'{value / white:.4g}' for value in values)}]" for values in (means, stds) if white]
+        right = (
+            f"divided by 255 they are mean={by_white[0]} std={by_white[1]}"
+            if white
+            else "of values from black to white they are (mean - black) / (white - black) and std / (white - black)"
+        )
+        raise ValueError(
+            f"mean={_short(means)} and std={_short(stds)} are not of images in 0..1, which is what the network is "
+            f"given: {right}"
+        )
+
+
+def _short(values: Sequence[float]) -> str:
+    return f"[{', '.join(f'{value:g}' for value in values)}]"
 
 
 def _check_channels(network: Network) -> None:
@@ -189,7 +279,7 @@ def _check_channels(network: Network) -> None:
     weight = convolutions[0][1].weight
     images = weight.new_zeros(1, network.channels, network.size, network.size)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), seeded(0), as_it_was(network.body):
             network.body(images)
     except Exception:
         pass  # refused by the first convolution, as expected, or by something else that is not ours to judge

@@ -6,7 +6,9 @@ layer means: the prepared network is compared with the network itself before it 
 
 import contextlib
 import copy
+import io
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -14,10 +16,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from mindseye.networks.chance import seeded
 from mindseye.networks.frozen_convolution import FrozenConv2d
 from mindseye.networks.layers import resolve_layer
+from mindseye.networks.maps import Layout
+from mindseye.networks.modules import as_it_was, evaluate, freeze
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.recording import ImagesOnly, Tape, record
+from mindseye.networks.weights import Reading
 
 Precision = Literal["float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -78,11 +84,12 @@ class PreparedNetwork(nn.Module):
         self.compiled = False
         self._channels_last = channels_last
         self._fingerprint = network.fingerprint()
+        self._layouts = {name: network.layout(name) for name in (layer, *way)}
         # Without a straight program the whole network stays, and hooks end the pass at the layer.
         self.body = network if straight is None else straight
         self._run: Any = None
-        self.requires_grad_(False)
-        self.eval()
+        freeze(self)
+        evaluate(self)
 
     def forward(self, images: Tensor) -> Answers:
         """What the layers give for images [B,ch,H,W] in 0..1: target and previous in float32 whatever the network
@@ -135,7 +142,8 @@ class PreparedNetwork(nn.Module):
 
     def train(self, mode: bool = True) -> "PreparedNetwork":
         """Stays in evaluation mode."""
-        return super().train(False)
+        evaluate(self)
+        return self
 
     def __repr__(self) -> str:
         """One line for a prompt; `network.body` prints its modules."""
@@ -153,6 +161,13 @@ class PreparedNetwork(nn.Module):
         if asked not in (self.layer, self.layer.partition("@")[0], self.previous):
             raise ValueError(f"{self.name} is prepared for layer {self.layer}, not {asked}: prepare the network again")
         return self.layer if asked != self.previous else asked
+
+    def layout(self, layer: str, side: int | None = None) -> Layout | None:
+        """As `Network.layout`, for the layers that it was prepared for."""
+        found = self._layouts.get(layer)
+        if found is None and isinstance(self.body, Network) and layer in self._layouts:
+            return self.body.layout(layer, side)  # it may take no images of its own size, but these
+        return found
 
     def fingerprint(self) -> str:
         """The original network's: what is seen does not depend on how it is computed."""
@@ -224,12 +239,18 @@ def prepare(
     previous = None if previous is None else network.resolve(previous)
     way = tuple(map(network.resolve, way))
     probe = _probe(network)
+    reading = Reading(network.body, network.unloaded or ())
+    watching = reading if network.unloaded else contextlib.nullcontext()
     try:
-        with torch.no_grad(), record(network, layer, previous, way) as tape:
-            right = Answers(tape(probe), tape.previous, tape.way)
+        with torch.no_grad(), record(network, layer, previous, way) as tape, watching:
+            with seeded(0):
+                right = Answers(tape(probe), tape.previous, tape.way)
+            _tell_what_it_depends_on(network, layer, tape, probe, right.target)
     except (RuntimeError, AssertionError, TypeError):
+        reading.check(layer, network.name, whole=False)
         # It cannot look at images of its own size, so nothing could be compared; who runs it says what is wrong.
         return PreparedNetwork(network, None, layer, previous, way, channels_last=False, folded=0)
+    reading.check(layer, network.name, whole=True)
     straight, folded, reason = None, 0, "its program depends on what is in the images"
     for keep_copy in (False, True):
         try:
@@ -250,6 +271,48 @@ def prepare(
         straight, reason = None, f"its answer would be off by {off:.1g}"
     log.info("%s runs as it stands, by hooks: %s", network.name, reason)
     return PreparedNetwork(network, straight, layer, previous, way, channels_last=False, folded=0)
+
+
+def _tell_what_it_depends_on(network: Network, layer: str, tape: Tape, probe: Tensor, target: Any) -> None:
+    """One warning where the answer to one image depends on chance, or on what else is in its batch."""
+    if layer in network.told or not isinstance(target, Tensor) or not target.ndim or len(target) != 1:
+        return
+    network.told.add(layer)
+    try:
+        with seeded(1):
+            pair = tape(torch.cat([probe, 1 - probe]))
+        if len(pair) != 2 or _off(pair[:1], target) <= TOLERANCE:
+            return
+        by_chance = False
+        for seed in range(2, 6):  # a draw may be the same as another
+            with seeded(seed):
+                by_chance = by_chance or _off(tape(probe), target) > TOLERANCE
+    except (RuntimeError, ValueError):
+        return  # it takes one image at a time, say; who runs it says what is wrong
+    if by_chance:
+        log.warning(
+            "%s answers the same image otherwise in every pass up to %s (dropout or noise in its forward): the same "
+            "seed gives the same pictures, but no answer is the image's own; give the network without it",
+            network.name,
+            layer,
+        )
+    else:
+        log.warning(
+            "%s answers an image by what else is in its batch up to %s (statistics of the batch?): facets depend on "
+            "each other, on facets.batch_size and on facets_per_batch; give the network with statistics of its own",
+            network.name,
+            layer,
+        )
+
+
+def _off(answer: Tensor, expected: Tensor) -> float:
+    """The relative difference of two tensors; infinite where they cannot be compared."""
+    if answer.shape != expected.shape:
+        return math.inf
+    if answer.is_complex() and expected.is_complex():
+        answer, expected = torch.view_as_real(answer), torch.view_as_real(expected)
+    difference = (answer.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-12)
+    return float(difference.nan_to_num(math.inf))
 
 
 class _Scale:
@@ -315,8 +378,10 @@ class _PathTracer(fx.Tracer):
         previous: nn.Module | None,
         previous_call: int | None,
         way: Mapping[str, tuple[nn.Module, int | None]],
+        joined: bool,
     ) -> None:
         super().__init__()
+        self._joined = joined
         self.reached: fx.Proxy | None = None
         self.before: fx.Proxy | None = None
         self.on_the_way: dict[str, fx.Proxy] = {}
@@ -339,7 +404,7 @@ class _PathTracer(fx.Tracer):
         self._calls[m] += 1
         is_target = m is self._target and call == self._call
         if is_target and self._previous is None:
-            self.before = _entering((*args, *kwargs.values()))
+            self.before = _entering((*args, *kwargs.values()), self._joined)
         out = super().call_module(m, forward, args, kwargs)
         if is_target:
             self.reached = out
@@ -352,13 +417,13 @@ class _PathTracer(fx.Tracer):
         return out
 
 
-def _entering(arguments: tuple[Any, ...]) -> fx.Proxy | None:
-    """What enters a module, as the tape sees it: its first tensor, a list of maps (DenseNet) joined along channels."""
+def _entering(arguments: tuple[Any, ...], joined: bool) -> fx.Proxy | None:
+    """What enters a module, as the tape saw it: its first tensor, a list of maps of one size (DenseNet) joined."""
     for argument in arguments:
         if isinstance(argument, fx.Proxy):
             return argument
         if isinstance(argument, list | tuple) and argument and all(isinstance(part, fx.Proxy) for part in argument):
-            return torch.cat(list(argument), dim=1)
+            return torch.cat(list(argument), dim=1) if joined else argument[0]
     return None
 
 
@@ -381,8 +446,9 @@ def _straight(
         None if before is None else body.get_submodule(before),
         before_call,
         {name: (body.get_submodule(path), call) for name, (path, call) in between.items()},
+        tape.joined,
     )
-    with contextlib.suppress(_Reached):
+    with contextlib.suppress(_Reached), as_it_was(body), seeded(0):
         tracer.trace(ImagesOnly(body))
     if not isinstance(tracer.reached, fx.Proxy) or (tape.previous is not None) != isinstance(tracer.before, fx.Proxy):
         raise ValueError("the layer gives no single tensor")
@@ -468,7 +534,9 @@ def _probe(network: Network) -> Tensor:
 def _difference(made: PreparedNetwork, probe: Tensor, right: Answers) -> float:
     """The largest of all tensors' relative differences; infinite where they cannot be compared."""
     try:
-        given = made(probe)
+        # fx prints what fails in its program, besides raising it
+        with seeded(0), contextlib.redirect_stderr(io.StringIO()):
+            given = made(probe)
     except Exception:
         log.debug("running %s prepared", made.name, exc_info=True)
         return float("inf")
@@ -476,8 +544,7 @@ def _difference(made: PreparedNetwork, probe: Tensor, right: Answers) -> float:
     for answer, expected in zip((*given[:2], *given.way), (*right[:2], *right.way), strict=True):
         if expected is None and answer is None:
             continue
-        if expected is None or answer is None or answer.shape != expected.shape:
-            return float("inf")
-        difference = (answer.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-12)
-        worst = max(worst, float(difference.nan_to_num(float("inf"))))
+        if expected is None or answer is None:
+            return math.inf
+        worst = max(worst, _off(answer, expected))
     return worst

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, fx, nn
 
+from mindseye.networks.chance import seeded
 from mindseye.networks.layers import resolve_layer
+from mindseye.networks.modules import as_it_was
 
 
 class _HasBody(Protocol):
@@ -52,12 +54,14 @@ class Tape:
     previous: Tensor | None
     way: tuple[Tensor, ...]  # in the order in which the layers were named
     call: int | None  # which of the module's calls `target` is, counted from 0
+    joined: bool  # whether `previous` is several maps that enter the target, joined along their channels
 
     def __init__(self, network: _HasBody, layer: str, previous: str | None, way: Sequence[str] = ()) -> None:
         self.target = None
         self.previous = None
         self.way = ()
         self.call = None
+        self.joined = False
         self._network = network
         self._layer = layer
         self._previous_layer = previous
@@ -96,6 +100,7 @@ class Tape:
         self._check(passing)
         self.target, self.previous = passing.target, passing.previous
         self.way = tuple(passing.way[name] for name in self._way)
+        self.joined = passing.joined
         self.call = passing.calls - 1
         return self.target
 
@@ -118,7 +123,8 @@ class Tape:
             for name, (path, call) in self._way.items():
                 module = self._network.body.get_submodule(path)
                 handles.append(module.register_forward_hook(_OnTheWay(passing, name, call)))
-            self._network(images)
+            with as_it_was(self._network.body):
+                self._network(images)
         except _Reached as stop:
             if stop.passing is not passing:
                 raise
@@ -173,6 +179,7 @@ class _Pass:
         self.target: Any = None
         self.previous: Tensor | None = None
         self.previous_seen = False
+        self.joined = False
         self.way: dict[str, Tensor] = {}
         self._stop_at = stop_at
         self._previous_at = previous_at
@@ -182,7 +189,8 @@ class _Pass:
 
     def before_target(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         if self.calls == self._stop_at:
-            self._keep(_first_tensor((*arguments, *named.values())))
+            first, self.joined = _first_tensor((*arguments, *named.values()))
+            self._keep(first)
 
     def after_target(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         self.calls += 1
@@ -225,15 +233,20 @@ class _OnTheWay:
         self._calls += 1
 
 
-def _first_tensor(arguments: tuple[Any, ...]) -> Tensor | None:
-    """The first tensor among a module's arguments; a list of maps (DenseNet) is joined along its channels."""
+def _first_tensor(arguments: tuple[Any, ...]) -> tuple[Tensor | None, bool]:
+    """The first tensor among a module's arguments, and whether it is a list of maps (DenseNet) that was joined.
+
+    Maps of one size are joined along their channels; of several sizes the first is taken.
+    """
     for argument in arguments:
         if isinstance(argument, Tensor):
-            return argument
+            return argument, False
         if isinstance(argument, list | tuple) and argument and all(isinstance(part, Tensor) for part in argument):
             same_map = len({(part.shape[0], *part.shape[2:]) for part in argument}) == 1
-            return torch.cat(list(argument), dim=1) if same_map and argument[0].ndim > 1 else argument[0]
-    return None
+            if same_map and argument[0].ndim > 1:
+                return torch.cat(list(argument), dim=1), True
+            return argument[0], False
+    return None, False
 
 
 # ---- how often a module is called in one pass -------------------------------------------------------------------
@@ -290,7 +303,8 @@ def _count_by_tracing(body: nn.Module, target: nn.Module) -> int | None:
     """Calls of `target` in one pass, found without computing anything; None where the network cannot be traced."""
     counter = _CallCounter(target)
     try:
-        counter.trace(ImagesOnly(body))
+        with seeded(0), as_it_was(body):
+            counter.trace(ImagesOnly(body))
     except Exception:  # data-dependent control flow and much else; the count then comes from a real pass
         return None
     return counter.calls or None
@@ -306,7 +320,7 @@ def _count_by_running(network: _HasBody, target: nn.Module, images: Tensor) -> i
 
     handle = target.register_forward_hook(count)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), seeded(0), as_it_was(network.body):
             network(images[:1])
     except Exception:
         # What comes after the target may refuse images of this size; before it, the error is the caller's to see.

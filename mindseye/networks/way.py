@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mindseye.networks.chance import seeded
 from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network
 from mindseye.networks.recording import record
@@ -81,7 +82,7 @@ def _steps(network: Network, layer: str) -> list[_Step]:
     handles += [module.register_forward_hook(partial(after, name)) for name, module in candidates.items()]
     probe = torch.zeros(1, network.channels, network.size, network.size, device=network.mean.device)
     try:
-        with torch.no_grad(), record(network, layer) as tape:
+        with torch.no_grad(), seeded(0), record(network, layer) as tape:
             tape(probe)
     except (RuntimeError, AssertionError, TypeError):
         return []  # it cannot look at images of its own size: whoever runs it says what is wrong
@@ -103,7 +104,7 @@ def _steps(network: Network, layer: str) -> list[_Step]:
 def _side(shape: tuple[int, ...], name: str, network: Network) -> int | None:
     """The side of the map of an output of this shape; None where it has none."""
     try:
-        return as_maps(torch.empty(shape, device="meta"), name, network.prefix_tokens).shape[-1]
+        return as_maps(torch.empty(shape, device="meta"), name, network.layout(name)).shape[-1]
     except ValueError:
         return None
 

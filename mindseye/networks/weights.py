@@ -1,22 +1,34 @@
 """State dicts from files: read safely, their names fitted to a network, loaded whole or refused in one line."""
 
+import logging
 import pickle
 import re
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 STATE_DICT_FILES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors")
 
-# where training programs put the state dict inside what they save
-_NESTED_UNDER = ("state_dict", "model_state_dict", "model", "net", "weights")
+# what training programs put around a module, anywhere in a name: DataParallel, torch.compile, FSDP, DeepSpeed, …
+_WRAPPERS = frozenset(
+    ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fpw_module", "_forward_module")
+)
+_AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?)([._]|$)", re.IGNORECASE)
+_DEEPEST = 5  # levels of mappings in a file that are looked into
+_UNCOUNTED = "num_batches_tracked"  # which files of before torch 0.4.1 do not have, and converted ones have as 0
 
 StateDict = Mapping[str, Tensor]
+Saved = Mapping[str, StateDict]  # the state dicts in a file, by the keys that lead to them, joined by dots
+
+log = logging.getLogger(__name__)
 
 
 def existing_file(path: str | Path) -> Path:
@@ -35,18 +47,17 @@ def weights_file(weights: str | Path | None) -> Path | None:
     return existing_file(weights) if looks_like_file or Path(weights).is_file() else None
 
 
-def read_state_dict(path: Path) -> StateDict:
-    """The tensors of a .safetensors file or of what torch.save wrote, by name, on the CPU.
+def read_state_dict(path: Path) -> Saved:
+    """The tensors of a .safetensors file or of what torch.save wrote, by name, on the CPU: all mappings that have any.
 
-    Nothing in the file is run (weights_only=True). A state dict nested under "state_dict", "model" and the like is
-    taken out. Raises ValueError where the file holds something else.
+    Nothing in the file is run (weights_only=True). Raises ValueError where the file holds something else.
     """
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
-            return load_file(path)
+            return {"": load_file(path)}
         except SafetensorError as error:
             raise ValueError(f"{path} is not a whole .safetensors file: {error}") from None
     try:
@@ -63,45 +74,151 @@ def read_state_dict(path: Path) -> StateDict:
                 f"{path} is a TorchScript program: save torch.jit.load({path.name!r}).state_dict(), with torch.save"
             ) from None
         raise ValueError(f"{path} cannot be read as a state dict: {_first_line(error)}") from None
-    for key in _NESTED_UNDER:
-        if isinstance(saved, Mapping) and isinstance(saved.get(key), Mapping):
-            saved = saved[key]
-            break
-    tensors = OrderedDict(_tensors(saved))
-    if not tensors:
-        raise ValueError(f"{path} holds no state dict: a mapping from names to tensors was expected")
-    if hasattr(saved, "_metadata"):
-        tensors._metadata = saved._metadata  # type: ignore[attr-defined]  # versions, for old files
-    return tensors
+    held = dict(_state_dicts(saved))
+    if not held:
+        keys = f" (its keys: {some([str(key) for key in saved])})" if isinstance(saved, Mapping) and saved else ""
+        raise ValueError(f"{path} holds no state dict: a mapping from names to tensors was expected{keys}")
+    return held
 
 
-def fit_names(state: StateDict, body: nn.Module) -> StateDict:
-    """The part of `state` that is `body`'s, without the prefix a trainer put before its names ("module.", "model.").
+def fit_names(saved: Saved, body: nn.Module, source: Path, prefix: str | None = None) -> StateDict:
+    """Those of the file's tensors that are `body`'s, under the names they have there.
 
-    The prefix is the one under which most of the body's own names are found; "" where none fits better.
+    They are found at any depth of the file, behind any prefix that a trainer put before the names ("model."), and with
+    the words that wrap modules ("module.", "_orig_mod.") anywhere in them: where most of the body's own names stand
+    with tensors of their shapes. Names that stand there too and are none of the body's stay as they are.
+
+    prefix: the keys and the beginning of the names that lead to the right ones, joined by dots, for a file with several
+    weights. Without it averaged ones ("state_dict_ema") win over those that they are the average of, and what else fits
+    but worse is left, each with a warning. Raises ValueError where others fit as well, or none stand under `prefix`.
     """
-    votes = Counter[str]()
-    own = set(body.state_dict())
-    for key in state:
-        # every split of the key whose end is one of the body's names votes for its beginning
-        parts = key.split(".")
-        for cut in range(len(parts)):
-            if ".".join(parts[cut:]) in own:
-                votes["".join(part + "." for part in parts[:cut])] += 1
-    if not votes:
-        return state
-    prefix = min(votes, key=lambda candidate: (-votes[candidate], len(candidate)))
-    if not prefix:
-        return state
-    fitted = OrderedDict((key[len(prefix) :], value) for key, value in state.items() if key.startswith(prefix))
-    if hasattr(state, "_metadata"):
-        root, inner = prefix[:-1], len(prefix)
-        fitted._metadata = {  # type: ignore[attr-defined]
-            "" if key == root else key[inner:]: versions
-            for key, versions in state._metadata.items()
-            if key == root or key.startswith(prefix)
-        }
-    return fitted
+    places = _places(saved, body)
+    if prefix is not None:
+        asked = _plain(prefix.strip("."))
+        under = [place for place in places if asked in (_plain(place.shown), _plain(place.key), place.prefix)]
+        if not under:
+            raise ValueError(
+                f"{source} has no weights of the network under prefix={prefix}; it has them under "
+                f"{some([place.shown for place in places]) or 'nothing'}"
+            )
+        places = under
+    if not places:
+        return max(saved.values(), key=len)  # what does not fit is said when it is loaded
+    best = places[0]
+    others = [place for place in places[1:] if place.rivals(best)]
+    equal = [place for place in others if place.score == best.score]
+    if equal:
+        averaged = [place for place in (best, *equal) if _AVERAGED.search(place.key)]
+        if len(averaged) != 1 or any(place.prefix != best.prefix for place in equal):
+            raise ValueError(
+                f"{source} holds several weights that fit equally well, under "
+                f"{some([place.shown for place in (best, *equal)])}: say which, prefix={equal[0].shown} "
+                "(network.prefix=… by the command)"
+            )
+        others = [place for place in (best, *others) if place is not averaged[0]]
+        best = averaged[0]
+    if others:
+        log.warning(
+            "%s: the weights under %s are taken, not those under %s (prefix=%s takes these)",
+            source,
+            best.shown,
+            some([place.shown for place in others]),
+            others[0].shown,
+        )
+    return best.fitted(body)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in a file weights of a body stand."""
+
+    key: str  # that leads to the mapping
+    prefix: str  # of the names there, without what wraps modules
+    state: StateDict
+    names: Mapping[str, str]  # the body's name -> the file's
+    score: tuple[int, int]  # how many of the body's names have a tensor of their shape; any tensor
+
+    @property
+    def shown(self) -> str:
+        """The key and the prefix, as `prefix` of `fit_names` takes them."""
+        return ".".join(filter(None, (self.key, self.prefix))) or "no prefix"
+
+    def rivals(self, best: "_Place") -> bool:
+        """Whether these are other weights than the best, which might have been meant."""
+        if self.score[0] * 2 < best.score[0] or self.score[0] == 0:
+            return False
+        if self.state is best.state and not set(self.names.values()).isdisjoint(best.names.values()):
+            return False
+        both = self.names.keys() & best.names.keys()
+        pairs = [(self.state[self.names[own]], best.state[best.names[own]]) for own in both]
+        return not all(one.shape == other.shape and torch.equal(one, other) for one, other in pairs)
+
+    def fitted(self, body: nn.Module) -> StateDict:
+        """The tensors under the body's names, and under theirs what else stands behind the same prefix."""
+        fitted = OrderedDict((own, self.state[name]) for own, name in self.names.items())
+        taken = set(self.names.values())
+        # What is before the names is not always before every one: an average also counts its updates.
+        begin = Counter(_beginning(name, self.prefix) for name in taken).most_common(1)[0][0]
+        for name, value in self.state.items():
+            if name not in taken and name.startswith(begin):
+                fitted[_plain(name[len(begin) :])] = value
+        if hasattr(self.state, "_metadata"):  # versions, for old files
+            own = _plain_names(path for path, _ in body.named_modules())
+            fitted._metadata = versions = {}  # type: ignore[attr-defined]
+            for path, said in self.state._metadata.items():
+                if f"{_plain(path)}.".startswith(f"{self.prefix}." if self.prefix else ""):
+                    inner = _plain(path)[len(self.prefix) :].removeprefix(".")
+                    versions[own.get(inner, inner)] = said
+        return fitted
+
+
+def _places(saved: Saved, body: nn.Module) -> list[_Place]:
+    """Every place in the file that has names of the body's, the best first."""
+    own_state = body.state_dict()
+    own = _plain_names(own_state)
+    places = []
+    for key, state in saved.items():
+        behind: dict[str, dict[str, str]] = {}
+        for plain, name in _plain_names(state).items():
+            parts = plain.split(".")
+            for cut in range(len(parts)):  # every split whose end is one of the body's names
+                if (end := ".".join(parts[cut:])) in own:
+                    behind.setdefault(".".join(parts[:cut]), {})[own[end]] = name
+        for prefix, names in behind.items():
+            counted = [(own_state[one], state[names[one]]) for one in names if not one.endswith(_UNCOUNTED)]
+            alike = [one for one, there in counted if one.shape == there.shape]
+            places.append(_Place(key, prefix, state, names, (len(alike), len(counted))))
+    return sorted(places, key=lambda place: (-place.score[0], -place.score[1], len(place.prefix), len(place.key)))
+
+
+def _plain(name: str) -> str:
+    """A name without what wraps modules.
+
+    >>> _plain("module.layer1._orig_mod.0.weight")
+    'layer1.0.weight'
+    """
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _plain_names(names: Iterable[str]) -> dict[str, str]:
+    """Each name by its plain one; by itself where several have the same."""
+    by_plain: dict[str, list[str]] = {}
+    for name in names:
+        by_plain.setdefault(_plain(name), []).append(name)
+    return {
+        plain if len(alike) == 1 else one: one for plain, alike in by_plain.items() for one in alike
+    }
+
+
+def _beginning(name: str, prefix: str) -> str:
+    """What stands before the part of a name that is the body's: its prefix, and what wraps modules there."""
+    parts = name.split(".")
+    plain = len(prefix.split(".")) if prefix else 0
+    end = 0
+    while end < len(parts) - 1 and (plain or parts[end] in _WRAPPERS):
+        plain -= parts[end] not in _WRAPPERS
+        end += 1
+    return "".join(f"{part}." for part in parts[:end])
 
 
 def class_count(state: StateDict, body: nn.Module, built_with: int) -> int | None:
@@ -118,8 +235,15 @@ def class_count(state: StateDict, body: nn.Module, built_with: int) -> int | Non
     return found.pop() if len(found) == 1 else None
 
 
-def load_weights(state: StateDict, body: nn.Module, source: Path, name: str) -> None:
-    """Load a fitted state dict into `body`. Raises ValueError: one line with the first names that do not fit."""
+def load_weights(state: StateDict, body: nn.Module, source: Path, name: str) -> frozenset[str]:
+    """Load a fitted state dict into `body`; returns the names of the body's that the file has nothing for.
+
+    Names that share their tensor with one that is there need none of their own, nor do counters of batches. A rest that
+    is missing, with what stands in its place in the file, is told in one warning: a head, say, which a layer before it
+    does not need (`prepare` refuses the layers that do). Raises ValueError, one line with the first names that do not
+    fit, where less than half of the body is there, where a shape is another, and where the file has more than a head of
+    which the body knows nothing: then it is of another architecture.
+    """
     own = body.state_dict()
     for key in own.keys() & state.keys():
         if own[key].shape != state[key].shape:
@@ -131,21 +255,94 @@ def load_weights(state: StateDict, body: nn.Module, source: Path, name: str) -> 
         # without it torch takes the file for one of its oldest formats, which some modules refuse
         state = OrderedDict(state)
         state._metadata = own._metadata  # type: ignore[attr-defined]
-    missing, unexpected = body.load_state_dict(state, strict=False)
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]  # older files have no such counters
-    if missing or unexpected:
-        parts = [f"{_some(missing)} missing in the file"] * bool(missing)
-        parts += [f"{_some(unexpected)} unknown to the network"] * bool(unexpected)
+    try:
+        missing, unexpected = body.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{source} does not fit {name}: {_first_line(error)}") from error
+    there = {_memory(own[key]) for key in state if key in own} - {None}
+    missing = [key for key in missing if not key.endswith(_UNCOUNTED) and _memory(own[key]) not in there]
+    if not missing and not unexpected:
+        return frozenset()
+    loaded = [key for key in own if key in state]
+    filled = {key.rsplit(".", cut)[0] for key in loaded for cut in range(1, key.count(".") + 1)}
+    modules = {path for path, _ in body.named_modules()}
+    foreign = [key for key in unexpected if not _in_an_empty_place(key, filled, modules)]
+    if foreign or not missing or len(loaded) < len(missing):
+        parts = [f"{some(missing)} missing in the file"] * bool(missing)
+        parts += [f"{some(unexpected)} unknown to the network"] * bool(unexpected)
         raise ValueError(f"{source} does not fit {name}: {'; '.join(parts)}")
+    log.warning(
+        "%s lacks %s of %s%s: what is missing stays as it was made, and layers that depend on it are refused",
+        source,
+        some(missing),
+        name,
+        f", and its {some(unexpected)} is not used" if unexpected else "",
+    )
+    return frozenset(missing)
 
 
-def _tensors(saved: Any) -> list[tuple[str, Tensor]]:
-    if not isinstance(saved, Mapping):
-        return []
-    return [(key, value) for key, value in saved.items() if isinstance(key, str) and isinstance(value, Tensor)]
+class Reading(TorchDispatchMode):
+    """Notes which of some of a body's weights, by name, are computed with while it is active."""
+
+    def __init__(self, body: nn.Module, lacking: Collection[str]) -> None:
+        super().__init__()
+        self._lacking, self._read = sorted(lacking), set[str]()
+        tensors = body.state_dict() if lacking else {}
+        self._of_memory = {tensors[name].untyped_storage().data_ptr(): name for name in lacking}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        for one in tree_leaves((args, kwargs)):
+            if type(one) in (Tensor, nn.Parameter) and one.untyped_storage().data_ptr() in self._of_memory:
+                self._read.add(self._of_memory[one.untyped_storage().data_ptr()])
+        return func(*args, **dict(kwargs or {}))
+
+    def check(self, layer: str, name: str, *, whole: bool) -> None:
+        """Raises ValueError where any was read, or where the pass did not come so far that one could know."""
+        if read := self._lacking if not whole else sorted(self._read):
+            raise ValueError(
+                f"layer {layer} depends on {some(read)}, which the file of {name}'s weights lacks: a layer before that "
+                "is right, or a file that has them"
+            )
 
 
-def _some(keys: list[str]) -> str:
+def _in_an_empty_place(key: str, filled: Collection[str], modules: Collection[str]) -> bool:
+    """Whether an unknown name is of a head in the place of another: no weight of what it is in was in the file.
+
+    A block more in a stage of the network is not.
+    """
+    parts = key.split(".")
+    around = [".".join(parts[:cut]) for cut in range(1, len(parts))]
+    return bool(around) and (around[0] not in filled or any(path in modules and path not in filled for path in around))
+
+
+def _memory(tensor: Tensor) -> tuple[object, ...] | None:
+    """What two names of one tensor have in common; None where it has no memory."""
+    if tensor.device.type == "meta" or not tensor.numel():
+        return None
+    return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
+def _state_dicts(saved: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, StateDict]]:
+    """Every mapping from names to tensors in what was saved, by the keys that lead to it."""
+    if isinstance(saved, list | tuple):
+        saved = {str(place): one for place, one in enumerate(saved)}
+    if not isinstance(saved, Mapping) or depth > _DEEPEST:
+        return
+    named = ((name, one) for name, one in saved.items() if isinstance(name, str))
+    tensors = OrderedDict((name, one) for name, one in named if isinstance(one, Tensor))
+    if tensors:
+        if hasattr(saved, "_metadata"):
+            tensors._metadata = saved._metadata  # type: ignore[attr-defined]
+        yield key, tensors
+    for name, one in saved.items():
+        if isinstance(one, Mapping | list | tuple) and not str(name).startswith("optim"):  # whose moments look alike
+            yield from _state_dicts(one, f"{key}.{name}" if key else str(name), depth + 1)
+
+
+def some(keys: list[str]) -> str:
+    """The first three, and how many more there are."""
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 

@@ -11,8 +11,10 @@ from mindseye.facets.cache import Cache
 from mindseye.facets.photographs import Photographs
 from mindseye.facets.survey import survey, to_unit
 from mindseye.facets.targets import FacetTargets
+from mindseye.networks.chance import seeded
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.maps import as_maps
+from mindseye.networks.modules import as_it_was
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.recording import record
 from mindseye.results.likeness import centred_cosine, copy, forced_choice, retrieval
@@ -193,16 +195,18 @@ def _pass(network: Network, layer: str, images: Tensor, classes: bool) -> _Looke
 
         handle = network.body.get_submodule(module).register_forward_hook(keep)
         try:
-            outputs = network(images)
+            with seeded(0), as_it_was(network.body):
+                outputs = network(images)
         finally:
             handle.remove()
         answer = answers[call or 0]
         known = isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] > 1
+        known = known and not network.unloaded  # its file lacks a head, at least
         outputs = outputs.float().cpu() if known else None
     else:
-        with record(network, layer) as tape:
+        with seeded(0), record(network, layer) as tape:
             answer = tape(images)
-    maps = as_maps(answer, layer, network.prefix_tokens).float()
+    maps = as_maps(answer, layer, network.layout(layer, images.shape[-1])).float()
     side = min(FINEST, maps.shape[-1])
     return _Looked(maps.flatten(2).mean(dim=2).cpu(), adaptive_avg_pool2d(maps, side).cpu(), outputs)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mindseye.facets.targets import FacetTargets
 from mindseye.facets.way_statistics import IMAGE
+from mindseye.networks.chance import seeded
 from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import PreparedNetwork, prepare
@@ -146,9 +147,10 @@ def _answered(network: PreparedNetwork, images: Tensor, batch_size: int, *, maps
     layers, kept = (*network.way, network.layer), []
     means: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     for batch in images.split(batch_size):
-        answers = network(unit(batch, network.mean.device))
+        with seeded(0):
+            answers = network(unit(batch, network.mean.device))
         for layer, answer in zip(layers, (*answers.way, answers.target), strict=True):
-            activation = as_maps(answer, layer, network.prefix_tokens).float()
+            activation = as_maps(answer, layer, network.layout(layer, batch.shape[-1])).float()
             means[layer].append(activation.flatten(2).mean(dim=2).cpu())
         if maps:
             kept.append(activation.cpu())  # the target's is the last

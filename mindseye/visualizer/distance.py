@@ -19,20 +19,22 @@ def rho(x: Tensor, b: Tensor | float, r: Tensor | float) -> Tensor:
     """The general robust loss ρ(x, b, r) = |b−2|/b · (((x/r)²/|b−2| + 1)^{b/2} − 1), at any shape, broadcast.
 
     Its limits, which are taken where b is exactly there or where the formula would lose its digits:
-    b = 2: ½(x/r)²; b = 0: log(½(x/r)² + 1); b = −∞: 1 − exp(−½(x/r)²). `r` > 0.
+    b = 2: ½(x/r)²; b = 0: log(½(x/r)² + 1); b = −∞: 1 − exp(−½(x/r)²); b = +∞: exp(½(x/r)²) − 1. `r` > 0.
     """
     b = torch.as_tensor(b, dtype=x.dtype, device=x.device)
     z = (x / r) ** 2
     # Keep the formula away from its poles in both directions, else the branch not taken would put NaN in the gradient.
     near_two, near_zero = (b - 2).abs() < 1e-9, b.abs() < 1e-9
-    limit = near_two | near_zero | (b == -math.inf)
+    limit = near_two | near_zero | b.isinf()
     safe = torch.where(limit, torch.ones_like(b), b)
     beta = (safe - 2).abs()
     # expm1 and log1p: near b = 0 the bracket is the small difference of two numbers near 1.
     general = beta / safe * torch.expm1(safe / 2 * torch.log1p(z / beta))
     loss = torch.where(near_two, z / 2, general)
     loss = torch.where(near_zero, torch.log1p(z / 2), loss)
-    return torch.where(b == -math.inf, -torch.expm1(-z / 2), loss)
+    loss = torch.where(b == -math.inf, -torch.expm1(-z / 2), loss)
+    steepest = torch.where(b == math.inf, z, torch.zeros_like(z))  # elsewhere it would overflow
+    return torch.where(b == math.inf, torch.expm1(steepest / 2), loss)
 
 
 def log_partition(b: Tensor) -> Tensor:
@@ -41,7 +43,17 @@ def log_partition(b: Tensor) -> Tensor:
     Cubic Hermite interpolation of a table of values and slopes made once by quadrature. Z(0) = π√2, Z(2) = √(2π).
     The table is even in w, b = 2 − 2w⁴, since log Z behaves as (2−b)·log(2−b) near b = 2, where no polynomial in b
     follows it.
+
+    Raises ValueError for b outside of [0, 2]: below, no density has this loss, and above there is no table.
     """
+    outside = b.detach()[(b < 0) | (b > 2)]  # NaN is neither, and gives NaN
+    if outside.numel():
+        raise ValueError(f"b must be 0 to 2, where Z(b) is known, not {float(outside[0]):g}")
+    return _log_partition(b)
+
+
+def _log_partition(b: Tensor) -> Tensor:
+    """The same without looking at b, for which a GPU would have to be waited for."""
     wide = torch.float32 if b.device.type == "mps" else torch.float64  # Metal has no float64
     values, slopes = _partition_table_on(b.device, wide)
     w = ((2 - b.to(wide)).clamp(1e-12, 2) / 2) ** 0.25  # the clamp keeps the slope finite at b = 2
@@ -84,8 +96,16 @@ def _partition_table_on(device: torch.device, dtype: torch.dtype) -> tuple[Tenso
 
 
 def negative_log_likelihood(x: Tensor, b: Tensor, r: Tensor) -> Tensor:
-    """ρ(x, b, r) + log r + log Z(b), elementwise: what trainable (r, b) need (without the logarithms r → ∞ wins)."""
+    """ρ(x, b, r) + log r + log Z(b), elementwise: what trainable (r, b) need (without the logarithms r → ∞ wins).
+
+    Raises ValueError for b outside of [0, 2]: see `log_partition`.
+    """
     return rho(x, b, r) + torch.log(r) + log_partition(b)
+
+
+def _negative_log_likelihood(x: Tensor, b: Tensor, r: Tensor) -> Tensor:
+    """The same for b that is known to be inside."""
+    return rho(x, b, r) + torch.log(r) + _log_partition(b)
 
 
 class AdaptiveDistance(nn.Module):
@@ -143,7 +163,7 @@ class AdaptiveDistance(nn.Module):
         if x.device.type == "cpu" and x.numel() >= 16:
             # A facet's numbers give the same bits in any batch: torch computes long runs by other instructions.
             each = zip(x, b, r, strict=True)
-            return torch.stack([negative_log_likelihood(*one) for one in each])
+            return torch.stack([_negative_log_likelihood(*one) for one in each])
         if x.ndim == 2:
             r, b = r[:, None], b[:, None]
-        return negative_log_likelihood(x, b, r)
+        return _negative_log_likelihood(x, b, r)

@@ -201,7 +201,8 @@ def fit(
     else:
         heard = (report, announce)
     callbacks = _callbacks(filters, heard, compile, snapshots_every, log_every, checkpoint)
-    data = FacetTargetsDataModule(targets, steps, (IMAGE, *prepared.way) if matching_of(objective) else ())
+    matched = (IMAGE, *prepared.way) if matching_of(objective) and targets.way else ()
+    data = FacetTargetsDataModule(targets, steps, matched)
     trackers = as_trackers(logger)
     started = time.perf_counter()
     try:

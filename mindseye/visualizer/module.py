@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mindseye.networks.chance import seeded
 from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import PreparedNetwork
 from mindseye.visualizer.canvas import Canvas
@@ -122,7 +124,7 @@ class FacetVisualizer(pl.LightningModule):
         while not done:
             image_optimizer.zero_grad()
             adaptive_optimizer.optimizer.zero_grad()
-            done = self._go_back_through_all(batch, views, noise, looks)
+            done = self._go_back_through_all(batch, views, noise, looks, step=batch_idx)
         image_optimizer.step()
         if self.objective.adaptive == "trained":
             adaptive_optimizer.optimizer.step()
@@ -131,10 +133,15 @@ class FacetVisualizer(pl.LightningModule):
             image_optimizer.optimizer.state.clear()
 
     def _go_back_through_all(
-        self, batch: TargetBatch, views: Tensor | None, noise: Tensor | None, looks: bool
+        self, batch: TargetBatch, views: Tensor | None, noise: Tensor | None, looks: bool, *, step: int
     ) -> bool:
-        """Every facet's terms and gradients. False where there was no memory: then `chunks` are smaller ones."""
+        """Every facet's terms and gradients. False where there was no memory: then `chunks` are smaller ones.
+
+        Raises ValueError where no gradient of the layer reaches the image: step 0 looks at it by one more pass back. (A
+        compiled network's program goes back once only.)
+        """
         terms, gradients = [], []
+        through: list[Tensor] = []
         try:
             for chunk in self.chunks:
                 images = self.canvas(chunk)
@@ -142,10 +149,12 @@ class FacetVisualizer(pl.LightningModule):
                 seen = images if views is None else view(images, views[facets])
                 if noise is not None:
                     seen = seen + noise[facets]
-                a, previous, way = self.network(seen)
-                a = as_maps(a, self.network.layer, self.network.prefix_tokens)
+                with self._chance(step, chunk):
+                    a, previous, way = self.network(seen)
+                answer = a
+                a = as_maps(a, self.network.layer, self.network.layout(self.network.layer, self.canvas.side))
                 way = tuple(
-                    as_maps(between, name, self.network.prefix_tokens)
+                    as_maps(between, name, self.network.layout(name, self.canvas.side))
                     for between, name in zip(way, self.network.way, strict=True)
                 )
                 if not a.requires_grad:
@@ -168,6 +177,8 @@ class FacetVisualizer(pl.LightningModule):
                         now=self.now,
                     )
                 )
+                if step == 0 and not self.network.compiled:
+                    through.append(_comes_through(loss.total, answer, seen))
                 if looks:
                     weights = self.objective.weights(self.now, self.facets)
                     alone = gradient_norms(loss, weights, images)
@@ -188,6 +199,11 @@ class FacetVisualizer(pl.LightningModule):
                 size, self.facets_per_batch, " ".join(str(error).split())[:200],
             )  # fmt: skip
         else:
+            if through and not torch.stack(through).any():
+                raise ValueError(
+                    f"no gradient of {self.network.layer} reaches the image, for no facet: something before it rounds, "
+                    "cuts off or compares (round, floor, sign, clamp, argmax, >); give the network without that"
+                )
             self.terms = torch.cat(terms, dim=1)
             unseen = self.terms.new_full((len(GRADIENTS), self.terms.shape[1]), torch.nan)
             self.gradients = torch.cat(gradients, dim=1) if looks else unseen
@@ -196,6 +212,12 @@ class FacetVisualizer(pl.LightningModule):
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return False
+
+    def _chance(self, step: int, chunk: slice) -> AbstractContextManager[None]:
+        """What the network draws by itself, in Python, follows the seed, step by step. A compiled one has its own."""
+        if self.network.compiled:
+            return nullcontext()
+        return seeded((self.seed * 1_000_003 + step) * 1_000_003 + self.own.start + chunk.start)
 
     def stop_what_is_lost(self, step: int) -> bool:
         """Mark those of its facets as stopped that step `step`, which was just taken, has spoilt.
@@ -264,6 +286,19 @@ class FacetVisualizer(pl.LightningModule):
         """Takes the random generator back."""
         self._generator_state = checkpoint.get("generator")
         self._views = checkpoint.get("views")
+
+
+def _comes_through(total: Tensor, answer: Tensor, seen: Tensor) -> Tensor:
+    """Whether what the layer's terms ask of its answer reaches what the network has seen, to any number that is not 0.
+
+    Layers on the way have gradients of their own, which say nothing of it. True where nothing is asked.
+    """
+    (asked,) = torch.autograd.grad(total.sum(), answer, retain_graph=True, allow_unused=True)
+    if asked is None:
+        return torch.ones((), dtype=torch.bool, device=seen.device)
+    (reached,) = torch.autograd.grad(answer, seen, asked, retain_graph=True, allow_unused=True)
+    there = torch.zeros_like(asked[:1]) if reached is None else reached
+    return (there != 0).any() | (asked == 0).all()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

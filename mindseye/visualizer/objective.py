@@ -154,8 +154,8 @@ def as_strong(t: Tensor, strength: Tensor) -> Tensor:
 def strength(a: Tensor, photographs: Tensor, gain: float) -> Tensor:
     """(log(‖a‖/‖a‖ of the photographs) − log s)² over channels and map: a [c, k, H', W'], photographs [c] -> [c].
 
-    0 where a is s times as strong as the photographs' own maps. A logarithm, so that twice too strong and half as strong
-    count alike, and no scale of the layer's counts.
+    0 where a is s times as strong as the photographs' own maps. A logarithm, so that twice too strong and half as
+    strong count alike, and no scale of the layer's counts.
     """
     ratio = (a.flatten(1).square().sum(dim=1) + SMALL).sqrt() / (photographs + SMALL)
     return (ratio.log() - math.log(gain)).square()
@@ -171,9 +171,9 @@ class Objective:
     match: DM as the cosine, the dot product as printed, or their product (lucid's way, to compare with).
     distance: mdist relative to the target, `summed` over channels as printed, or `elementwise`, where AD is the mean
         over all D channels of each channel's own (the released program).
-    gain: s; `strength` holds ‖a‖ to s times that of the photographs, and the relative distance is measured to the target
-        of that strength (a blend of maps that are strong in different places is weaker than any of them). 1 is as strong
-        as the photographs, more exaggerates. The other distances are measured to s·t.
+    gain: s; `strength` holds ‖a‖ to s times that of the photographs, and the relative distance is measured to the
+        target of that strength (a blend of maps that are strong in different places is weaker than any of them). 1 is
+        as strong as the photographs, more exaggerates. The other distances are measured to s·t.
     pooled: use the means over the map in place of the maps.
     channels: `own` top-k channels, or those of every facet, each facet's DM summed and everything else taken C²
         times, as the released program does. (Other facets' channels, never their images or targets.)
@@ -219,7 +219,10 @@ class Objective:
         return AdaptiveDistance(facets, scale=self.r, shape=self.b, trainable=self.adaptive == "trained")
 
     def weights(self, now: Mapping[str, float], facets: int) -> dict[str, float]:
-        """What each term is multiplied by in the total: a sign, a weight, a scheduled value, a count of C = `facets`."""
+        """What each term is multiplied by in the total: a sign, a weight, a scheduled value, a count of C = `facets`.
+
+        now: the scheduled values of the step.
+        """
         times = 1 if self.channels == "own" else facets**2
         return {
             "dm": -self.dm,
@@ -233,7 +236,7 @@ class Objective:
     def __call__(self, seen: Seen) -> LossTerms:
         """All terms for the facets at hand."""
         a, previous, images, t, own = seen.activation, seen.previous, seen.images, seen.target, seen.top_k
-        way, photographs = seen.way, seen.photographs
+        way, photographs = list(seen.way), seen.photographs
         alone = len(a) == 1 and a.device.type == "cpu"
         if alone:
             # torch shares a single long sum out among its threads, but not one of several: one facet is taken twice,

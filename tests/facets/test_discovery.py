@@ -15,7 +15,6 @@ from mindseye.facets.discovery import choose, facet_weights
 from mindseye.facets.embedding import embed, to_components
 from mindseye.facets.targets import top_channels
 from mindseye.networks import Network
-from mindseye.networks.maps import as_maps
 
 # ---- Eq. 1 -----------------------------------------------------------------------------------------------------
 
@@ -323,21 +322,6 @@ def test_a_layer_that_gives_its_channels_last(coloured):
     first, last = (discover_facets(network, coloured, layer, facets=3, k=1, N=3) for layer in ("0", "1"))
     assert last.maps.shape == (3, 3, 8, 8)
     assert torch.equal(last.maps, first.maps)
-
-
-@pytest.mark.parametrize(
-    ("given", "maps"),
-    [
-        ((2, 7, 7, 96), (2, 96, 7, 7)),
-        ((2, 96, 7, 7), (2, 96, 7, 7)),
-        ((2, 1, 1, 5), (2, 5, 1, 1)),
-        ((2, 5, 1, 1), (2, 5, 1, 1)),
-        ((2, 7, 7, 7), (2, 7, 7, 7)),
-        ((2, 5), (2, 5, 1, 1)),
-    ],
-)
-def test_which_dimension_the_channels_are(given, maps):
-    assert as_maps(torch.zeros(given), "layer").shape == maps
 
 
 # ---- kept on disk ----------------------------------------------------------------------------------------------

@@ -61,7 +61,8 @@ def counting(convolution):
 
     def enter(module, arguments):
         alike = isinstance(module, nn.Conv2d) and module.weight.shape == convolution.weight.shape
-        if alike and isinstance(arguments[0], torch.Tensor) and len(arguments[0]) > 1:
+        # probes are of one image or two, or on no device
+        if alike and isinstance(arguments[0], torch.Tensor) and len(arguments[0]) > 2 and not arguments[0].is_meta:
             batches.append(len(arguments[0]))
 
     handle = nn.modules.module.register_module_forward_pre_hook(enter)

@@ -1,5 +1,7 @@
 """Networks beyond classifiers: transformers, encoders of other tasks, odd channels and ranges, compiled programs."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from mindseye.facets.discovery import discover_facets
 from mindseye.networks import Network, layer_table, load_network, record, timm_network, torchvision_network
-from mindseye.networks.maps import as_maps, prefix_tokens, token_grid
+from mindseye.networks.maps import Layout, as_maps, prefix_tokens
 from mindseye.networks.preparing import prepare
 from mindseye.visualizer.fitting import fit
 
@@ -37,42 +39,33 @@ def drawn(network: Network, photographs, layer: str, k: int = 4):
 # ---- tokens -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("tokens", "prefix", "grid"),
-    [
-        (197, 1, (1, 14)),  # a class token
-        (198, 2, (2, 14)),  # and one for distillation
-        (201, 5, (5, 14)),  # and registers
-        (196, 1, (0, 14)),  # where patches are embedded, before the class token is there
-        (196, 0, (0, 14)),
-        (197, None, (1, 14)),  # a network that does not say
-        (201, None, (5, 14)),
-        (9, 5, (5, 2)),  # a square itself, of which the network knows better
-        (5, 1, (1, 2)),
-        (1, None, (0, 1)),
-        (198, 1, None),  # no square, with the one token that there is
-        (3, 2, (2, 1)),
-        (60, None, None),  # 49 and 11 more
-        (0, None, None),
-    ],
-)
-def test_which_tokens_are_the_image_s(tokens, prefix, grid):
-    assert token_grid(tokens, prefix) == grid
-
-
-def test_tokens_lie_down_row_by_row_without_those_before_them():
-    tokens = torch.arange(2 * (2 + 9) * 4).reshape(2, 11, 4).float()
-    maps = as_maps(tokens, "block", 2)
+@pytest.mark.parametrize(("before", "behind"), [(0, 0), (2, 0), (1, 3), (0, 1)])
+@pytest.mark.parametrize("tokens", [1, 2])
+def test_tokens_lie_down_row_by_row_without_those_around_them(before, behind, tokens):
+    length = before + 9 + behind
+    sequence = torch.arange(2 * length * 4).reshape(2, length, 4).float()
+    given = sequence if tokens == 1 else sequence.transpose(1, 2)
+    layout = Layout(3, 3 - tokens, tokens=tokens, before=before, behind=behind)
+    maps = as_maps(given, "block", layout)
     assert maps.shape == (2, 4, 3, 3)
     for row in range(3):
         for column in range(3):
-            assert torch.equal(maps[:, :, row, column], tokens[:, 2 + 3 * row + column])
+            assert torch.equal(maps[:, :, row, column], sequence[:, before + 3 * row + column])
 
 
-def test_what_has_no_grid_is_refused_in_one_line():
-    for shape in ((2, 60, 8), (2,), (2, 3, 4, 5, 6)):
+@pytest.mark.parametrize("order", [*itertools.permutations((1, 2, 3))])
+def test_maps_in_any_order_have_their_channels_put_first(order):
+    channels, rows, columns = order
+    maps = torch.rand(2, 5, 3, 4)
+    given = maps.permute(0, *(1 + order.index(dim) for dim in (1, 2, 3)))
+    assert torch.equal(as_maps(given, "conv", Layout(4, channels, rows=rows, columns=columns)), maps)
+
+
+def test_what_has_no_layout_is_refused_in_one_line():
+    tokens = Layout(3, 2, tokens=1)
+    for shape, layout in (((2, 60, 8), tokens), ((2, 9, 8), None), ((2, 3, 4, 5), tokens), ((2,), None)):
         with pytest.raises(ValueError, match="layer head gives a tensor of shape") as error:
-            as_maps(torch.zeros(shape), "head")
+            as_maps(torch.zeros(shape), "head", layout)
         assert "\n" not in str(error.value)
 
 
@@ -86,7 +79,7 @@ def test_a_bright_patch_is_where_it_is_in_the_image():
     images = torch.zeros(1, 3, 48, 48)
     images[:, :, 16:24, 32:40] = 1
     with torch.no_grad(), record(network, "encoder.dropout") as tape:
-        maps = as_maps(tape(images), "encoder.dropout", network.prefix_tokens)[0, 0]
+        maps = as_maps(tape(images), "encoder.dropout", network.layout("encoder.dropout"))[0, 0]
     assert maps.shape == (6, 6)
     assert divmod(int(maps.argmax()), 6) == (2, 4)
 
@@ -140,7 +133,7 @@ def test_timm_s_transformers_of_another_size(name, layer, prefix):
     rows = {row.name: row for row in layer_table(network)}
     assert rows[layer].map_size == (side, side)
     with torch.no_grad(), record(network, layer) as tape:
-        assert as_maps(tape(torch.rand(1, 3, 56, 56)), layer, prefix).shape[2:] == (side, side)
+        assert as_maps(tape(torch.rand(1, 3, 56, 56)), layer, network.layout(layer)).shape[2:] == (side, side)
 
 
 def test_torchvision_s_transformer_of_another_size_keeps_its_weights(tmp_path, monkeypatch):

@@ -178,6 +178,8 @@ def test_fingerprint_is_the_identity_of_the_weights() -> None:
     before = one.fingerprint()
     assert one.to(memory_format=torch.channels_last).fingerprint() == before
     assert torchvision_network("squeezenet1_1", None).fingerprint() != before
+    first, again, other = (load_network("squeezenet1_1", None, seed=seed).fingerprint() for seed in (0, 0, 1))
+    assert first == again != other
     same.body.features[3].squeeze.weight.data[0, 0] += 1e-6
     assert same.fingerprint() != before
     one.name = "other"

@@ -8,7 +8,7 @@ from mindseye.networks.preparing import prepare
 from mindseye.networks.recording import record
 from mindseye.networks.way import layers_on_the_way, resolve_way
 
-# Of each resolution the last block and one half-way, of the first the last, by hand from each network's printed modules.
+# Of each resolution the last block and one half-way, of the first the last, by hand from each network's modules.
 KNOWN = {
     ("resnet18", "layer4.1"): "relu layer1.0 layer1.1 layer2.0 layer2.1 layer3.0 layer3.1 layer4.0",
     ("resnet50", "layer3.5.conv1"): "relu layer1.0 layer1.2 layer2.1 layer2.3 layer3.1 layer3.4",
@@ -18,7 +18,8 @@ KNOWN = {
     "features.denseblock2 features.transition2 features.denseblock3 features.transition3",
     ("convnext_tiny", "features.7.2"): "features.1.2 features.3.0 features.3.2 features.5.3 features.5.8 features.7.0 "
     "features.7.1",
-    ("swin_t", "features.7.1"): "features.1.1 features.2 features.3.1 features.5.1 features.5.5 features.6 features.7.0",
+    ("swin_t", "features.7.1"): "features.1.1 features.2 features.3.1 features.5.1 features.5.5 features.6 "
+    "features.7.0",
 }
 
 

@@ -29,6 +29,31 @@ def test_the_limits_are_approached_smoothly(limit, step):
     assert torch.allclose(rho(x64, limit + step, 1.0), rho(x64, limit, 1.0), rtol=1e-3, atol=1e-3)
 
 
+def test_the_steepest_shape_has_its_limit():
+    z = x64**2
+    for shape in (math.inf, torch.tensor(math.inf), torch.full((101,), math.inf, dtype=torch.float64)):
+        assert torch.equal(rho(x64, shape, 1.0), torch.expm1(z / 2))
+    near = x64.abs() < 3
+    assert torch.allclose(rho(x64[near], 1e9, 1.0), torch.expm1(z[near] / 2), rtol=1e-6)
+    # every shape in one call, each with its own loss, and slopes without NaN where the limit not taken overflows
+    x = torch.tensor([100.0, 1.0, 100.0, 100.0, 100.0], requires_grad=True)
+    shapes = torch.tensor([1.0, math.inf, -math.inf, 0.0, 2.0])
+    loss = rho(x, shapes, 0.5)
+    assert torch.equal(loss, torch.stack([rho(one, b, 0.5) for one, b in zip(x, shapes, strict=True)]))
+    loss.sum().backward()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("b", [2.001, 4.0, math.inf, -1e-3, -2.0, -math.inf])
+def test_shapes_without_a_density_that_is_known_are_refused(b):
+    """A clamp would give a density that does not integrate to 1."""
+    for shapes in (torch.tensor(b), torch.tensor([0.5, b, 1.0], dtype=torch.float64), torch.tensor([[b]])):
+        for ask in (log_partition, lambda one: negative_log_likelihood(one, one, torch.ones_like(one))):
+            with pytest.raises(ValueError, match=r"^b must be 0 to 2, where Z.b. is known, not "):
+                ask(shapes)
+    assert log_partition(torch.tensor([math.nan, 1.0])).isnan().tolist() == [True, False]
+
+
 def test_very_negative_shapes_approach_the_last_limit():
     assert torch.allclose(rho(x64, -1e7, 1.0), rho(x64, -math.inf, 1.0), atol=1e-5)
 
