@@ -5,7 +5,6 @@ the *image* in 0..1 is the latent squashed. `encode` runs both backwards, so tha
 which work on pictures, work on every canvas.
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-
-from mindseye.visualizer.filters import gaussian_blur
 
 Init = Literal["facet", "sketch", "noise"]
 SKETCH = 6.0  # cycles per image: the standard deviation, in frequency, of the low-pass that leaves a sketch of a blend
@@ -88,11 +85,21 @@ def first_images(
     for c in range(len(initial)):
         if init == "sketch":
             # Each facet alone, so that it comes out the same among others.
-            first[c] = gaussian_blur(photographs[c].mean(dim=0, keepdim=True), 1 / (2 * math.pi * cycles))[0]
+            first[c] = low_pass(photographs[c].mean(dim=0), cycles)
         # One generator per facet, so that a facet starts the same however many others there are.
         generator = torch.Generator().manual_seed(seed * 1_000_003 + c)
         first[c] += noise * torch.randn(initial.shape[1:], generator=generator)
     return first
+
+
+def low_pass(image: Tensor, cycles: float) -> Tensor:
+    """An image [ch, S, S] times a Gaussian of `cycles` cycles per image in frequency; its border is reflected."""
+    S = image.shape[-1]
+    mirrored = torch.cat([image, image.flip(-1)], dim=-1)
+    mirrored = torch.cat([mirrored, mirrored.flip(-2)], dim=-2)
+    f = torch.fft.fftfreq(2 * S, d=1 / S)  # in cycles per image, of which there are two beside one another
+    passed = torch.exp(-(f[:, None].square() + f[None, : S + 1].square()) / (2 * cycles**2))
+    return torch.fft.irfft2(torch.fft.rfft2(mirrored) * passed, s=(2 * S, 2 * S))[:, :S, :S].clamp(0, 1)
 
 
 class Canvas(nn.Module):

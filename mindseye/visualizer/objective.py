@@ -184,7 +184,7 @@ class Objective:
 
     dm: float = 8.0
     ad: float = 1.0
-    strength: float = 10.0
+    strength: float = 40.0
     penalty: float = 1.0
     tv: float = 5.0
     matching: Matching = field(default_factory=Matching)

@@ -33,6 +33,7 @@ from mindseye.results.visualization import visualize
 from mindseye.sweeps.manifest import cell_folder
 from mindseye.visualizer.callbacks import Snapshots
 from mindseye.visualizer.fitting import calibrated_adam, count_processes, fit
+from mindseye.visualizer.matching import Matching
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
@@ -109,8 +110,9 @@ def test_published_numbers_are_the_papers():
     assert config.facets.N == 10
     assert config.filters.blur.every == config.filters.tv.every == 10
     assert instantiate(config.objective) == Objective(
-        dm=1, ad=1, penalty=1, tv=0, match="dot_product", distance="summed", gain=1, reduction="sum"
-    )
+        dm=1, ad=1, strength=0, matching=Matching(weight=0), penalty=1, tv=0, match="dot_product", distance="summed",
+        gain=1, reduction="sum",
+    )  # fmt: skip
 
 
 WRONG = {
@@ -142,7 +144,7 @@ WRONG = {
     "objective.match=cos": "cosine or dot_product",
     "objective.gain=strong": "a number is right",
     "objective.pooled=3": "true or false",
-    "canvas.init=grey": "facet or noise",
+    "canvas.init=grey": "facet, sketch or noise",
     "facets.weighting=softmax": "calibrated, published",
     "trainer.devices=two": "a whole number",
     "precision=8": "float32, bfloat16, float16",

@@ -116,7 +116,7 @@ def numeric_settings():
 
 def test_the_numbers_are_found():
     keys = {key for _, key in numeric_settings()}
-    assert keys >= {"k", "seed", "objective.gain", "schedule.lr.start", "canvas.decay", "optimizer.betas",
+    assert keys >= {"k", "seed", "objective.gain", "schedule.lr.start", "canvas.cycles", "optimizer.betas",
                     "optimizer.momentum", "filters.brighten.amount", "cache.limit_gb", "network.std",
                     "logger.wandb.settings.init_timeout", "transformations.rotation"}  # fmt: skip
     assert len(keys) >= 60

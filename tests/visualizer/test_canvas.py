@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from mindseye.visualizer.canvas import (
+    FAINTEST,
     MARGIN,
+    STEEP,
     ColourStatistics,
     FourierCanvas,
     MacoCanvas,
@@ -30,7 +32,7 @@ def photographs(C=3, N=4, ch=3, side=16, seed=1):
 @pytest.mark.parametrize("canvas", [PixelCanvas, FourierCanvas])
 def test_a_canvas_gives_back_any_picture_put_into_it(canvas, ch, side):
     first, other = pictures(ch=ch, side=side), pictures(ch=ch, side=side, seed=5)
-    made = canvas(first, photographs(ch=ch, side=side))
+    made = canvas(first, photographs(ch=ch, side=side), init="facet")
     assert torch.allclose(made(), first, atol=1e-5)
     made.encode(other)
     assert torch.allclose(made(), other, atol=1e-5)
@@ -38,7 +40,7 @@ def test_a_canvas_gives_back_any_picture_put_into_it(canvas, ch, side):
 
 
 def test_pictures_beyond_the_margin_come_back_at_it():
-    made = FourierCanvas(torch.zeros(1, 3, 8, 8), photographs(1, side=8))
+    made = FourierCanvas(torch.zeros(1, 3, 8, 8), photographs(1, side=8), init="facet")
     assert torch.allclose(made(), torch.full((1, 3, 8, 8), MARGIN), atol=1e-5)
 
 
@@ -110,8 +112,43 @@ def test_noise_start_is_grey_seeded_and_the_same_whatever_the_number_of_facets()
     assert abs(few.mean().item() - 0.5) < 0.01
     assert 0.005 < few.std().item() < 0.015
     assert not torch.equal(few, PixelCanvas(pictures(2), photographs(2), init="noise", seed=2)())
-    with pytest.raises(ValueError, match="facet or noise"):
+    with pytest.raises(ValueError, match="facet, sketch or noise"):
         PixelCanvas(pictures(1), photographs(1), init="grey")
+
+
+@pytest.mark.parametrize("canvas", [PixelCanvas, FourierCanvas])
+def test_a_sketch_has_the_broad_forms_of_the_photographs_and_no_detail(canvas):
+    """Of a wave of n cycles per image exp(−n²/2·6²) is left: 0.95 of two cycles, nothing of twenty."""
+    side = 64
+    x = (torch.arange(side) + 0.5) / side * 2 * torch.pi
+    for n, left in ((2, 0.946), (20, 0.004)):
+        given = (0.5 + 0.2 * torch.cos(n * x)).expand(1, 4, 3, side, side).clone()  # goes on when it is reflected
+        made = canvas(given[:, 0], given, init="sketch", cycles=6.0)().detach() - 0.5
+        share = float((made * torch.cos(n * x)).mean() / (0.2 * torch.cos(n * x).square()).mean())
+        assert share == pytest.approx(left, abs=0.03)  # a little noise is on it
+
+
+def test_a_sketch_is_of_all_photographs_alike_whatever_they_weigh():
+    given = photographs(2, N=3)
+    first, other = (FourierCanvas(blend, given, init="sketch")() for blend in (given[:, 0], given[:, 1]))
+    assert torch.equal(first, other)
+
+
+def test_a_unit_of_each_coefficient_is_what_photographs_vary_by():
+    """The photographs' own coefficients have a mean square of 1 at every frequency."""
+    given = pictures(60, side=32, seed=4).reshape(3, 20, 3, 32, 32)
+    made = FourierCanvas(given[:, 0], given, init="facet")
+    spectra = torch.stack([made.to_spectrum(made.unsquash(facet)) for facet in given]) / made.amplitude
+    power = spectra.abs().square().mean(dim=(0, 1, 2)) / 2
+    drawn = made.amplitude > 2 * FAINTEST * spectral_amplitude(32, STEEP)  # the others are held up
+    assert drawn.float().mean() > 0.2
+    assert torch.allclose(power[drawn], torch.ones_like(power[drawn]), rtol=1e-3)
+
+
+def test_flat_photographs_leave_every_detail_drawable():
+    flat = torch.full((1, 2, 3, 16, 16), 0.5)
+    amplitude = FourierCanvas(flat[:, 0], flat).amplitude
+    assert (amplitude >= FAINTEST * spectral_amplitude(16, STEEP) * 0.999).all()
 
 
 def test_pixels_that_left_the_range_can_return():
