@@ -130,7 +130,7 @@ class Viewer:
         words = []
         for word in self.words:
             key, _, value = word.partition("=")
-            path = key in PATHS and not value.startswith(("'", '"', "[", "{"))
+            path = PATHS.fullmatch(key) is not None and not value.startswith(("'", '"', "[", "{"))
             words.append(f"{key.replace('network.', f'transfer.{self.group}.', 1)}={escaped(value) if path else value}")
         return words
 
