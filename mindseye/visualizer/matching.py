@@ -43,8 +43,8 @@ def _norm(x: Tensor) -> Tensor:
 class Matching:
     """How strongly, in what form and at which layers pictures are held to their photographs.
 
-    weight: of the term in the loss, 0 is off; `Schedules.matching` lets it fall. form: `moments` or `sorted`. layers:
-    `auto`, or a list of names of layers before the target; see `mindseye.networks.way.layers_on_the_way`.
+    weight: of the term in the loss, 0 is off; `Schedules.matching` lets it fall. form: `moments` or `sorted`.
+    layers: `auto`, or a list of names of layers before the target; see `mindseye.networks.way.layers_on_the_way`.
     """
 
     weight: float = 50.0

@@ -102,7 +102,7 @@ def test_a_prepared_transformer_answers_as_before():
     layer = "encoder.layers.encoder_layer_1"
     with torch.no_grad(), record(network, layer) as tape:
         right = tape(images)
-        answer, previous = prepare(network, layer)(images)
+        answer, previous, _ = prepare(network, layer)(images)
     assert torch.allclose(answer, right, atol=1e-5)
     assert torch.allclose(previous, tape.previous, atol=1e-5)
 
@@ -215,7 +215,7 @@ def test_a_program_of_torch_export_is_drawn(photographs, tmp_path):
     torch.manual_seed(0)
     body = Small().eval()
     images = torch.rand(3, 3, 48, 48)
-    answer, previous = prepare(network, "block.0")(images)
+    answer, previous, _ = prepare(network, "block.0")(images)
     with torch.no_grad():
         assert torch.allclose(previous, body.conv((images - 0.5) / 0.5).relu(), atol=1e-5)
         assert torch.allclose(answer, body.block[0](previous), atol=1e-5)

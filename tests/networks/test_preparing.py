@@ -82,7 +82,7 @@ def test_every_family_answers_as_before(name):
         with torch.no_grad():
             looked = prepared(images)
         drawn = prepared(images.clone().requires_grad_())  # by other kernels
-        for a, p in (looked, drawn):
+        for a, p, _ in (looked, drawn):
             assert relative(a.detach(), target) < 1e-4, layer
             assert relative(p.detach(), previous) < 1e-4, layer
         if any(isinstance(part, nn.BatchNorm2d) for part in network.modules()):
@@ -136,7 +136,7 @@ def test_a_convolution_that_is_asked_for_keeps_its_batch_norm(layer, previous, l
     assert prepared.traced
     assert batch_norms(prepared) == left
     images = torch.rand(2, 3, 16, 16)
-    for answer, right in zip(prepared(images), answers(network, layer, previous, images), strict=True):
+    for answer, right in zip(prepared(images)[:2], answers(network, layer, previous, images), strict=True):
         assert relative(answer, right) < 1e-5
 
 
@@ -198,7 +198,7 @@ def test_a_module_called_several_times_is_meant_by_its_last_call_or_the_named_on
     for layer in ("layer2.0.relu", "layer2.0.relu@0", "layer2.0.relu@1"):
         prepared = prepare(network, layer)
         assert prepared.traced
-        for answer, right in zip(prepared(images), answers(network, layer, None, images), strict=True):
+        for answer, right in zip(prepared(images)[:2], answers(network, layer, None, images), strict=True):
             assert relative(answer, right) < 1e-5
 
 
@@ -308,7 +308,7 @@ def test_low_precision_is_the_network_s_alone(precision, tolerance):
     assert low.in_precision(precision) is low
     images = torch.rand(2, 3, 96, 96, requires_grad=True)
     right = answers(network, "layer4.0", None, images)[0]
-    target, previous = low(images)
+    target, previous, _ = low(images)
     assert target.dtype == previous.dtype == torch.float32
     assert {part.weight.dtype for part in low.modules() if isinstance(part, nn.Conv2d)} == {getattr(torch, precision)}
     assert 1e-5 < relative(target.detach(), right) < tolerance
@@ -329,7 +329,7 @@ def test_compiled_answers_as_before():
     right = prepared(images)
     compiled = copy.deepcopy(prepared).compile()
     assert compiled.compiled
-    for answer, expected in zip(compiled(images), right, strict=True):
+    for answer, expected in zip(compiled(images)[:2], right[:2], strict=True):
         assert relative(answer, expected) < 1e-4
 
 
@@ -349,7 +349,7 @@ def test_float16_gradients_neither_vanish_nor_overflow_whatever_their_size(size)
     gradients = []
     for one in (prepared, low):
         x = images.clone().requires_grad_()
-        a, previous = one(x)
+        a, previous, _ = one(x)
         loss = size * each * (a.flatten(1).sum(dim=1) + previous.flatten(1).square().sum(dim=1))
         [gradient] = torch.autograd.grad(loss.sum(), x)
         gradients.append(gradient)
