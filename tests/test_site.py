@@ -161,7 +161,7 @@ def test_ranges_and_choices_are_the_programs_own(reference):
     assert "inside (0.001, 1.999)" in reference["objective.b"].split("\n")[0]
     assert "`relative`, `summed`, `elementwise`" in reference["objective.distance"].split("\n")[0]
     assert "whole number of at least 1" in reference["k"].split("\n")[0]
-    assert "`5.0` in *calibrated* · `0.0` in *deep_inversion*, *published*, *released*" in reference["objective.tv"]
+    assert "`5.0` in *calibrated* · `0.0` in *published*, *released*" in reference["objective.tv"]
     assert "must be given" in reference["network.path"]
 
 
