@@ -7,11 +7,12 @@ the sorted ones (VITAL: Görgün, Schiele & Fischer, ICCV 2025). Both are relati
 weight means the same at every layer, network and number of channels.
 """
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from mindseye.facets.way_statistics import IMAGE, WayStatistics, moments, quantiles
@@ -59,12 +60,12 @@ class Matching:
 
     def __call__(self, way: Sequence[Tensor], references: Sequence[WayStatistics]) -> Tensor:
         """The mean distance over the layers: way, each [c, D_l, H_l, W_l], and the same facets' references -> [c]."""
-        return torch.stack(
-            [
-                # Colours are three channels and far from Gaussian: their values themselves are matched in any form.
-                sorted_distance(maps, reference)
-                if self.form == "sorted" or reference.layer == IMAGE
-                else moments_distance(maps, reference)
-                for maps, reference in zip(way, references, strict=True)
-            ]
-        ).mean(dim=0)
+        each = [
+            # Colours are three channels and far from Gaussian: their values themselves are matched in any form.
+            sorted_distance(maps, reference)
+            if self.form == "sorted" or reference.layer == IMAGE
+            else moments_distance(maps, reference)
+            for maps, reference in zip(way, references, strict=True)
+        ]
+        # One after the other: torch's mean takes another order for another number of facets at hand.
+        return functools.reduce(operator.add, each) / len(each)

@@ -4,7 +4,9 @@ Shapes: c facets at hand of C, D channels, H'×W' maps; a = activation of the ta
 a_{i−1} = activation of the previous layer.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
@@ -258,8 +260,10 @@ class Objective:
             "tv": total_variation(images),
         }  # fmt: skip
         weights = self.weights(seen.now, len(seen.targets))
-        total = torch.stack([weight * terms[name] for name, weight in weights.items() if weight]).sum(dim=0)
-        terms["total"] = total
+        # One after the other: torch's sum takes another order for another number of facets at hand.
+        terms["total"] = functools.reduce(
+            operator.add, (weight * terms[name] for name, weight in weights.items() if weight)
+        )
         return LossTerms(**{name: term[:1] if alone else term for name, term in terms.items()})
 
     def _match_every(self, a: Tensor, t: Tensor, channels: Tensor) -> Tensor:

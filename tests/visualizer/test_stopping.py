@@ -21,6 +21,7 @@ from torch.optim import SGD, Adam
 
 import mindseye as me
 from mindseye.commands.closing_table import closing_table
+from mindseye.facets.way_statistics import IMAGE
 from mindseye.networks import Network, demo_network
 from mindseye.reports.gallery.collecting import ListedRun, collect
 from mindseye.results.metrics import diversity, retrieval
@@ -123,9 +124,15 @@ def breaking(network, memory):
     return place, float(seen[STEP - 1, LOST, place] - room[place] / 2)
 
 
+def behind(targets):
+    """The same, of layers that lie in `net`."""
+    way = [one if one.layer == IMAGE else replace(one, layer=f"net.{one.layer}") for one in targets.way]
+    return replace(targets, layer=f"net.{targets.layer}", way=tuple(way))
+
+
 @pytest.fixture(scope="module")
 def named(targets):
-    return replace(targets, layer=f"net.{targets.layer}")
+    return behind(targets)
 
 
 @pytest.fixture(scope="module")
@@ -229,9 +236,8 @@ def test_an_infinite_target_stops_its_facet_at_once(network, targets, endless, w
 
 
 @pytest.mark.parametrize("way", ["default", "published", "maco"])
-def test_the_canvas_of_a_stopped_facet_keeps_its_bits(named, healthy, way):
+def test_the_canvas_of_a_stopped_facet_keeps_its_bits(named, way):
     """Under an optimiser's momentum, filters that encode every picture anew, and the centre mask."""
-    _, _, (place, limit) = healthy(way)
 
     class Look(pl.Callback):
         def __init__(self):
@@ -240,10 +246,13 @@ def test_the_canvas_of_a_stopped_facet_keeps_its_bits(named, healthy, way):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             self.before.append([x.detach().clone() for x in pl_module.canvas.of_facets()])
 
-    look = Look()
-    optimizer = partial(Adam, lr=1.0, betas=(0.9, 0.99))
-    filters = [GradientMask(), Blur(1), look]
-    drawn(fragile("the gradient", place, limit), named, **{**WAYS[way], "filters": filters, "optimizer": optimizer})
+    look, memory, network = Look(), Remember(), fragile()
+    arguments = {**WAYS[way], "optimizer": partial(Adam, lr=1.0, betas=(0.9, 0.99))}
+    drawn(network, named, **{**arguments, "filters": [GradientMask(), Blur(1), memory]})
+    place, limit = breaking(network, memory)
+    drawn(
+        fragile("the gradient", place, limit), named, **{**arguments, "filters": [GradientMask(), Blur(1), look]}
+    )
     lost = next(t for t in range(STEPS - 1) if bits(look.before[t][-1][LOST]) == bits(look.before[t + 1][-1][LOST]))
     for later in look.before[lost + 1 :]:
         for before, after in zip(look.before[lost], later, strict=True):
@@ -427,7 +436,7 @@ def hungry(most, from_call=1):
 @pytest.fixture(scope="module")
 def five(network, photographs):
     found = me.discover_facets(network, photographs, network.resolve(depth="middle"), facets=5, k=8, N=4)
-    return replace(found, layer=f"net.{found.layer}")
+    return behind(found)
 
 
 @pytest.mark.parametrize(("most", "from_call", "taken"), [(4, 1, [3]), (2, 1, [3, 2]), (4, 4, [3])])
