@@ -4,6 +4,7 @@ Yin et al., Dreaming to Distill, CVPR 2020: R = Σ_l m_l·(‖μ̂_l − running
 inputs of every BatchNorm, the first one m times. Written from that formula.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -93,7 +94,7 @@ class RunningStatistics:
         """An (r, b) that nothing uses."""
         return AdaptiveDistance(facets, trainable=False)
 
-    def weights(self, lam: float, facets: int) -> dict[str, float]:
+    def weights(self, now: Mapping[str, float], facets: int) -> dict[str, float]:
         """What the terms are multiplied by."""
         return {"dm": -self.dm, "matching": self.weight}
 

@@ -12,6 +12,7 @@ import pytest
 import warm
 from rich.console import Console
 
+from mindseye.commands.configuration import config_folder
 from mindseye.commands.main import VERBS, main
 from mindseye.commands.progress import JobProgress
 from mindseye.commands.verbosity import take_verbosity
@@ -93,7 +94,8 @@ def test_bash_completes_groups_and_settings_by_the_line_of_the_documentation(tmp
         ["bash", "-c", COMPLETE], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
     )
     options, settings = done.stdout.splitlines()
-    assert options.split() == ["objective=calibrated", "objective=published", "objective=released"], done.stderr
+    found = [f"objective={path.stem}" for path in sorted((config_folder() / "objective").glob("*.yaml"))]
+    assert options.split() == found, done.stderr
     assert settings.split() == ["objective.gain="]
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 import mindseye as me
 from mindseye.commands.figures import figures, film
 from mindseye.commands.main import main
+from mindseye.facets import discover_facets
 from mindseye.networks import demo_network
 from mindseye.reports.figures import (
     COLOURS,
@@ -176,7 +177,12 @@ def test_a_column_of_figure_1_is_one_facet(targets):
     assert below["a"] < below["b"] < below["c"]
 
 
-def test_figure_2_gives_the_weights_largest_first_and_marks_what_they_belong_to(targets):
+def test_figure_2_gives_the_weights_largest_first_and_marks_what_they_belong_to(network, photographs):
+    """Of the paper's facets, whose weights come of distances in the plane that is drawn."""
+    targets = discover_facets(
+        network, photographs, network.resolve(depth="middle"), facets=3, k=8, N=4, clusters="embedding",
+        weighting="published", effective=None, selection="nearest", components=50,
+    )  # fmt: skip
     figure = feature_space(targets)
     numbers = [float(text) for text in said(figure) if re.fullmatch(r"\d\.\d\d", text)]
     expected = targets.weights.sort(dim=1, descending=True).values.flatten().tolist()

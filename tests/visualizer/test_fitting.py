@@ -13,6 +13,7 @@ from mindseye.results.metrics import measure, summarise
 from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
 from mindseye.visualizer.fitting import fit
+from mindseye.visualizer.matching import Matching
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.schedules import Linear, Schedules
 from mindseye.visualizer.transformations import Transformations
@@ -115,15 +116,20 @@ def test_optimising_raises_fidelity_over_the_initial_image(network, targets, can
 @pytest.mark.parametrize(
     ("objective", "falls"),
     [
-        (Objective(ad=0, penalty=0, tv=0), "dm"),
-        (Objective(dm=0, penalty=0, tv=0), "mdist"),
-        (Objective(dm=0, penalty=0, tv=0, distance="summed", gain=1), "mdist"),
-        (Objective(ad=0, penalty=0, tv=0, match="dot_product"), "dm"),
-        (Objective(dm=1e-6, ad=0, penalty=1e4, tv=0), "penalty"),
-        (Objective(dm=1e-6, ad=0, penalty=0, tv=10), "tv"),
+        ({"dm": 8}, "dm"),
+        ({"ad": 1}, "mdist"),
+        ({"ad": 1, "distance": "summed"}, "mdist"),
+        ({"dm": 1, "match": "dot_product"}, "dm"),
+        ({"dm": 1e-6, "penalty": 1e4}, "penalty"),
+        ({"dm": 1e-6, "tv": 10}, "tv"),
+        ({"dm": 1e-6, "strength": 1}, "strength"),
+        ({"matching": Matching(weight=10)}, "matching"),
+        ({"matching": Matching(weight=10, form="sorted")}, "matching"),
     ],
 )
 def test_optimising_a_term_improves_that_term(network, targets, objective, falls):
+    nothing = {"dm": 0, "ad": 0, "strength": 0, "matching": Matching(weight=0), "penalty": 0, "tv": 0}
+    objective = Objective(**{**nothing, **objective})
     made = drawn(
         network, targets, steps=20, objective=objective, transformations=STILL, filters=[],
         schedules=Schedules(lr=Linear(0.02, 0.02)),

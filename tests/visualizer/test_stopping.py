@@ -1,6 +1,7 @@
 """A facet whose numbers are no longer finite stops alone; memory that is too small for all facets takes fewer."""
 
 import io
+import itertools
 import json
 import logging
 import math
@@ -416,12 +417,13 @@ class Hungry(nn.Module):
 
     def __init__(self, most, from_call=1):
         super().__init__()
-        self.most, self.from_call, self.calls = most, from_call, 0
+        # An iterator, since what a pass changes in a module is put back after it.
+        self.most, self.from_call, self.calls = most, from_call, itertools.count(1)
 
     def forward(self, x):
         assert len(x)  # not to be traced
-        self.calls += x.requires_grad
-        if len(x) > self.most and self.calls >= self.from_call:
+        call = next(self.calls) if x.requires_grad else 0
+        if len(x) > self.most and call >= self.from_call:
             return x + torch.empty(2**47, device=x.device)[0]
         return x
 
