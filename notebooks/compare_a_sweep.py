@@ -59,7 +59,7 @@ def terminal(command):
 # `transfer=squeezenet1_1 transfer.squeezenet1_1.layer=features.12`.
 
 # %%
-terminal("""mindseye -q -m k=5,20,80 objective=calibrated,published C=3 steps=20 length=calibrated
+terminal("""mindseye -q -m k=5,20,80 objective=calibrated,published facets=calibrated C=3 steps=20 length=calibrated
     images.count=100 images.size=64 transfer=demo transfer.demo.layer=layer3.0 cache.folder=cache
     hydra.sweep.dir=my_sweep""")
 

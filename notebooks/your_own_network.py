@@ -468,7 +468,7 @@ figure.colorbar(shown, ax=axes, shrink=0.6, label="reflectance, 1 is 5000")
 #
 # All of it is in **one file**, `mindseye/visualizer/objective.py`: `Objective._terms` computes DM, AD, the penalty and the
 # total variation from the layer's answer and the target, and adds them up. To weigh them otherwise no code is needed:
-# `me.Objective(dm=8, ad=1, penalty=1, tv=3, gain=2.5)`, or `objective.tv=0` on the command line.
+# `me.Objective(dm=8, ad=1, strength=40, penalty=1, tv=5, gain=1)`, or `objective.tv=0` on the command line.
 #
 # A loss of your own is a class in a file of yours, and nothing has to be registered: `docs/extending.md` has a whole one of
 # fifteen lines, `me.visualize(network, targets, objective=MeanActivation())`. Measures, filters and canvases of your own

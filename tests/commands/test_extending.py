@@ -101,7 +101,7 @@ def test_the_measure_stands_in_all_that_a_sweep_leaves(place, run):
         (["objective._target_=mine.MeanActivation"],
          r"^mine.MeanActivation takes no \w+, which objective=calibrated gives .*my_conf/objective/NAME.yaml"),
         (["canvas=maco", "canvas._target_=mine.GreyCanvas"], r"takes no \w+, which canvas=maco gives to canvas"),
-        (["objective._target_=mine.MeanActivation", "+objective.strength=2"], "takes no (?!strength)"),
+        (["objective._target_=mine.MeanActivation", "+objective.power=2"], "takes no (?!power)"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_refused_before_any_work(place, monkeypatch, overrides, message):

@@ -20,36 +20,53 @@ from mindseye.results.metrics import (
     summarise,
     with_gains,
 )
+from mindseye.visualizer.objective import take_channels
+
+
+def norms(t):
+    """The strength of photographs that are the target itself."""
+    return t.flatten(1).norm(dim=1)
 
 
 def test_fidelity_of_the_target_itself_and_of_its_multiples():
     t = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    exact = fidelity(t, t)
+    exact = fidelity(t, t, norms(t))
     assert torch.allclose(exact["cosine"], torch.ones(2))
     assert exact["relative_distance"].max() < 1e-5
     assert torch.allclose(exact["magnitude"], torch.ones(2))
-    tripled = fidelity(3 * t, t)
+    tripled = fidelity(3 * t, t, norms(t))
     assert torch.allclose(tripled["cosine"], torch.ones(2))
     assert torch.allclose(tripled["relative_distance"], torch.full((2,), 2.0))
     assert torch.allclose(tripled["magnitude"], torch.full((2,), 3.0))
-    assert fidelity(3 * t, t, gain=3.0)["relative_distance"].max() < 1e-5
+    assert fidelity(3 * t, t, norms(t), gain=3.0)["relative_distance"].max() < 1e-5
 
 
 def test_magnitude_is_that_of_norms_whatever_the_signs():
     """Of signed maps the means may cancel: of these two the target's is 0, and 1 of a million."""
     t = torch.tensor([[3.0, -3.0, 0.0, 0.0], [-1.0, 0.0, 0.0, 1.000001]])[:, None, None, :]
     v = torch.tensor([[0.0, 6.0, 0.0, 6.0], [0.0, -3.0, 3.0, 0.0]])[:, None, None, :]
-    assert torch.allclose(fidelity(v, t)["magnitude"], torch.tensor([2.0, 3.0]), atol=1e-5)
-    assert torch.allclose(fidelity(-v, t)["magnitude"], fidelity(v, t)["magnitude"])
+    assert torch.allclose(fidelity(v, t, norms(t))["magnitude"], torch.tensor([2.0, 3.0]), atol=1e-5)
+    assert torch.allclose(fidelity(-v, t, norms(t))["magnitude"], fidelity(v, t, norms(t))["magnitude"])
 
 
 def test_fidelity_of_orthogonal_maps():
     v, t = torch.zeros(2, 1, 2, 1, 2)
     v[0, 0, 0, 0] = 1
     t[0, 1, 0, 1] = 1
-    figures = fidelity(v, t)
+    figures = fidelity(v, t, norms(t))
     assert figures["cosine"].item() == 0
     assert figures["relative_distance"].item() == pytest.approx(2**0.5)
+
+
+def test_a_photograph_is_as_strong_as_photographs_and_the_blend_is_weaker(network, targets):
+    """Σ w‖a_n‖² of the facet's own photographs is the square of its strength; their blend's norm is below it."""
+    prepared = prepare(network, targets.layer)
+    for c in range(targets.C):
+        maps = prepared(targets.photographs[c].float() / 255).target
+        top = maps[:, targets.channels[c]].flatten(1).square().sum(dim=1)
+        assert float(targets.weights[c] @ top) ** 0.5 == pytest.approx(float(targets.strength()[c]), rel=1e-4)
+    blended = take_channels(targets.maps, targets.channels).flatten(1).norm(dim=1)
+    assert (blended < targets.strength()).all()
 
 
 def test_selectivity_is_the_share_in_the_top_channels():
@@ -134,9 +151,8 @@ def test_a_single_photograph_s_facet_is_met_by_that_photograph(network, targets)
     """Weights all on one photograph: it is the target, so every figure of fidelity is perfect."""
     weights = torch.zeros_like(targets.weights)
     weights[:, 2] = 1
-    alone = replace(
-        targets, weights=weights, maps=_blend_activations(prepare(network, targets.layer), targets.photographs, weights)
-    )
+    maps, power = _blend_activations(prepare(network, targets.layer), targets.photographs, weights)
+    alone = replace(targets, weights=weights, maps=maps, power=power)
     for row in measure(network, alone, alone.nearest()):
         assert row["fidelity"]["cosine"] == pytest.approx(1, abs=1e-5)
         assert row["fidelity"]["relative_distance"] == pytest.approx(0, abs=1e-3)
