@@ -51,7 +51,8 @@ def terminal(command):
 # ## 1. Run it
 #
 # `-m`, and values with commas between them: k of 5, 20 and 80, each with the *calibrated* objective (the default) and the
-# *published* one, which follows the paper to the letter. Six cells. The photographs are looked at once: the cache keeps what
+# *published* one, which follows the paper to the letter; `facets=calibrated` gives both the same facets, where the published
+# one would bring its own. Six cells. The photographs are looked at once: the cache keeps what
 # the network says of them for all cells.
 #
 # `transfer=demo` names a second network that judges the pictures. For this small example it is the demo's network again at
