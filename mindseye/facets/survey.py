@@ -416,7 +416,7 @@ def survey_key(
         "network": {
             "name": network.name,
             "sha256": network.fingerprint(),
-            "architecture": architecture(network.body),
+            "architecture": architecture(network.program()),
         },
         "layer": layer,
         "photographs": {

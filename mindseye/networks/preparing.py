@@ -140,6 +140,21 @@ class PreparedNetwork(nn.Module):
                 return Answers(tape(images), tape.previous, tape.way)
         return Answers(*(self.body if self._run is None else self._run)(self.entering(images)))
 
+    def program(self) -> nn.Module:
+        """What leads to the target, without what is recorded on the way: the same whatever is. It shares its weights.
+
+        A network that runs by hooks is its own program.
+        """
+        if not self.traced:
+            return self.body
+        graph = fx.Graph()
+        outputs = graph.graph_copy(self.body.graph, {})
+        graph.output((*outputs[:2], ()))
+        program = fx.GraphModule(self.body, graph)
+        program.graph.eliminate_dead_code()
+        program.recompile()
+        return program
+
     def train(self, mode: bool = True) -> "PreparedNetwork":
         """Stays in evaluation mode."""
         evaluate(self)
