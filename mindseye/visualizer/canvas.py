@@ -253,7 +253,7 @@ class FourierCanvas(_SpectralCanvas):
         *,
         decay: float | None = None,
         decorrelate: bool = True,
-        init: Init = "sketch",
+        init: Init = "facet",
         cycles: float = SKETCH,
         seed: int = 0,
     ) -> None:

@@ -229,7 +229,7 @@ class Objective:
         return {
             "dm": -self.dm,
             "ad": times * self.ad,
-            "strength": self.strength,
+            "strength": self.strength * now["strength"],
             "matching": self.matching.weight * now["matching"],
             "penalty": times * self.penalty * now["penalty"],
             "tv": self.tv,

@@ -39,7 +39,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Schedules:
-    """The five that the paper lets fall, the strength of the random views, and how strongly layers are matched.
+    """The five that the paper lets fall, the strength of the random views, and two shares of the loss.
 
     Lengths are fractions of the image's side, so they mean the same at any size.
 
@@ -48,7 +48,7 @@ class Schedules:
     variation, times the side (1024 is a weight of 2 at 512 pixels; a smaller one denoises more). views: how much of
     the ranges in Transformations, and of its noise, is used, 0 to 1. matching: the share of `Matching.weight` that
     counts, 0 to 1: much at first, when it is decided by which of many ways the layer is to answer, less when that
-    answer is made exact.
+    answer is made exact. strength: the share of `Objective.strength` that counts, 0 to 1, the other way round.
     """
 
     lr: Linear = Linear(0.1, 0.005)
@@ -58,6 +58,7 @@ class Schedules:
     denoise_weight: Linear = Linear(10240.0, 40960.0)
     views: Linear = Linear(1.0, 0.0, until=0.9)
     matching: Linear = Linear(1.0, 0.05)
+    strength: Linear = Linear(0.1, 1.0)
 
     def __post_init__(self) -> None:
         for name, linear in vars(self).items():
@@ -71,8 +72,10 @@ class Schedules:
                 )
         if max(self.views.start, self.views.end) > 1:
             raise ValueError("schedule.views: start and end are 0 to 1, shares of the ranges in transformations")
-        if max(self.matching.start, self.matching.end) > 1:
-            raise ValueError("schedule.matching: start and end are 0 to 1, shares of objective.matching.weight")
+        for name, weight in (("matching", "matching.weight"), ("strength", "strength")):
+            linear = vars(self)[name]
+            if max(linear.start, linear.end) > 1:
+                raise ValueError(f"schedule.{name}: start and end are 0 to 1, shares of objective.{weight}")
         for name in ("mask_sigma", "blur_sigma", "denoise_weight"):
             linear = vars(self)[name]
             if linear.start == 0 or linear.end == 0:

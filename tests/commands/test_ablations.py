@@ -29,7 +29,7 @@ TERMS = {  # what is left of the loss
     "deep_inversion": {"dm", "matching"},
 }
 STARTS = dict.fromkeys(("noise", "lucid", "maco_lucid", "vital", "deep_inversion"), "noise")
-STARTS |= {"facet": "facet", "published": "facet", "released": "facet", "sketch": "sketch"}
+STARTS |= {"published": "facet", "released": "facet", "sketch": "sketch"}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_an_ablation_draws(ablation, looked):
     config = compose([f"ablation={ablation}"])
     check(config)
     parts = make_parts(config)
-    weights = parts["objective"].weights({"penalty": 1e-3, "matching": 1.0}, 2)
+    weights = parts["objective"].weights({"penalty": 1e-3, "matching": 1.0, "strength": 1.0}, 2)
     assert {name for name, weight in weights.items() if weight} == TERMS.get(ablation, WHOLE)
     network, targets, start = looked
     assert config.canvas.init == STARTS.get(ablation, start)

@@ -55,7 +55,7 @@ def evaluate(objective, a, previous, images, t, top_k, facets=ALL, lam=0.01, ref
             references=references,
             facets=facets,
             adaptive=objective.adaptive_distance(len(t)),
-            now={"penalty": lam, "matching": 1.0},
+            now={"penalty": lam, "matching": 1.0, "strength": 1.0},
         )
     )
 

@@ -97,7 +97,7 @@ def test_weights_make_the_total(network, targets, objective):
     made = fit(network, targets, steps=2, accelerator="cpu", objective=objective)
     for row in range(len(made.history["step"])):
         weights = objective.weights(
-            {name: made.history[f"schedule_{name}"][row] for name in ("penalty", "matching")}, targets.C
+            {name: made.history[f"schedule_{name}"][row] for name in ("penalty", "matching", "strength")}, targets.C
         )
         summed = sum(weight * made.history[name][row] for name, weight in weights.items())
         assert summed == pytest.approx(made.history["total"][row], rel=1e-4)
