@@ -51,7 +51,7 @@ class Schedules:
     answer is made exact. strength: the share of `Objective.strength` that counts, 0 to 1, the other way round.
     """
 
-    lr: Linear = Linear(0.1, 0.005)
+    lr: Linear = Linear(0.06, 0.005)
     penalty: Linear = Linear(1e-3, 1e-4)
     mask_sigma: Linear = Linear(0.5, 0.4)
     blur_sigma: Linear = Linear(0.002, 0.0005)
