@@ -45,6 +45,11 @@ def layers(arguments: list[str]) -> None:
         style="dim",
         highlight=False,
     )
+    from mindseye.networks.way import layers_on_the_way
+
+    for depth, layer in network.layers.items():
+        way = ", ".join(layers_on_the_way(network, layer)) or "none has a map"
+        console.print(f"on the way to {layer} ({depth}): {way}", style="dim", highlight=False, soft_wrap=True)
 
 
 def _build(overrides: list[str]) -> "Network":

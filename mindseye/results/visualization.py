@@ -316,7 +316,7 @@ def provenance(network: PreparedNetwork, targets: FacetTargets, seed: int, preci
         "network": {
             "name": network.name,
             "sha256": network.fingerprint(),
-            "prepared": {"traced": network.traced, "folded": network.folded},
+            "prepared": {"traced": network.traced, "folded": network.folded, "way": list(network.way)},
             "precision": precision,
             "compiled": compile,
         },
