@@ -148,7 +148,7 @@ class PreparedNetwork(nn.Module):
         if not self.traced:
             return self.body
         graph = fx.Graph()
-        outputs = graph.graph_copy(self.body.graph, {})
+        outputs: Any = graph.graph_copy(self.body.graph, {})
         graph.output((*outputs[:2], ()))
         program = fx.GraphModule(self.body, graph)
         program.graph.eliminate_dead_code()

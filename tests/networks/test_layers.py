@@ -290,7 +290,8 @@ def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = [line.split() for line in printed.splitlines() if line.startswith("layer3.5.conv1 ")]
     assert row == ["layer3.5.conv1", "6.5.conv1", "Conv2d", "256", "14", "235", "middle"]
     assert "layer3.5.bn1" not in printed
-    assert "layer3.4" not in printed
+    assert not [line for line in printed.splitlines() if line.startswith("layer3.4")]
+    assert "on the way to layer3.5.conv1 (middle): relu, layer1.0, layer1.2, layer2.1, layer2.3, layer3.1" in printed
     layers(["network=torchvision", "network.name=regnet_y_400mf", "--all", "--size", "64"])
     printed = capsys.readouterr().out
     assert "trunk_output.block3.block3-0.f.a.1" in printed

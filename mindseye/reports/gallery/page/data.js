@@ -101,6 +101,7 @@ const SCALES = MEASURES.map((_, i) => {
   return low <= high ? { low, high } : null;
 });
 
+const spoken = (name) => name.replace(/[._]/g, " ");
 const BETTER = { larger: "larger is better", smaller: "smaller is better", "near 1": "nearest to 1 is best" };
 const better = (measure) => BETTER[measure.better] ?? "";
 
