@@ -35,7 +35,7 @@ test-browser: .venv/browsed  ## the gallery and the site in a real browser (Chro
 
 example: .venv/installed  ## draw docs/example, the gallery of a small sweep over the demo, anew
 	rm -rf docs/example build/padlocks
-	$(BIN)/mindseye -m depth=middle,late k=5,20 objective=calibrated,published facets=calibrated snapshots=100 cache=off hydra.sweep.dir=build/padlocks
+	$(BIN)/mindseye -m depth=middle,late k=5,20 C=3 objective=calibrated,published facets=calibrated snapshots=100 cache=off hydra.sweep.dir=build/padlocks
 	$(BIN)/mindseye gallery build/padlocks --copy docs/example
 
 docs: .venv/documented  ## build the documentation site into site/: open site/index.html (a few minutes with the notebooks)

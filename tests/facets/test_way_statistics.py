@@ -1,7 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from mindseye.facets.way_statistics import QUANTILES, joined, moments, of_photographs, quantiles
+from mindseye.facets import FacetTargets
+from mindseye.facets.way_statistics import IMAGE, QUANTILES, joined, moments, of_photographs, quantiles
+from mindseye.networks.preparing import prepare
+from mindseye.visualizer.fitting import prepare_for
+from mindseye.visualizer.matching import Matching
+from mindseye.visualizer.objective import Objective
 
 
 def maps(*shape, seed=0):
@@ -72,3 +79,33 @@ def test_facets_are_joined_in_order_and_taken_apart_again():
         assert all(
             torch.equal(tensor, part.tensors()[name]) for name, tensor in together.of(slice(c, c + 1)).tensors().items()
         )
+
+
+def test_targets_keep_them_through_a_file(targets, tmp_path):
+    """Saved, hashed and read back; a statistic that is changed is damage."""
+    back = FacetTargets.load(targets.save(tmp_path))
+    assert [one.layer for one in back.way] == [one.layer for one in targets.way]
+    assert back.way[0].layer == IMAGE
+    assert len(back.way) > 2
+    for one, other in zip(back.way, targets.way, strict=True):
+        assert all(torch.equal(tensor, other.tensors()[name]) for name, tensor in one.tensors().items())
+    assert back.content_hash() == targets.content_hash()
+    changed = replace(targets, way=(replace(targets.way[0], std=targets.way[0].std + 1), *targets.way[1:]))
+    assert changed.content_hash() != targets.content_hash()
+
+
+def test_the_image_s_statistics_are_those_of_the_photographs_pixels(targets):
+    pixels = targets.photographs.double() / 255
+    means = torch.einsum("cn,cnx->cx", targets.weights.double(), pixels.mean(dim=(3, 4)))
+    assert torch.allclose(targets.way[0].mean.double(), means, atol=1e-6)
+
+
+def test_what_is_to_be_matched_and_is_not_known_is_said(network, targets):
+    without = replace(targets, way=targets.way[:2])
+    asked = Objective(matching=Matching(layers=[targets.way[2].layer]))
+    with pytest.raises(ValueError, match="do not say how the photographs are answered at"):
+        prepare_for(network, without, asked)
+    with pytest.raises(ValueError, match="prepare"):
+        prepare_for(prepare(network, targets.layer), targets, asked)
+    assert prepare_for(network, targets, Objective(matching=Matching(weight=0))).way == ()
+    assert prepare_for(network, targets, Objective()).way == tuple(one.layer for one in targets.way[1:])
