@@ -8,11 +8,10 @@ import pytorch_lightning as pl
 import torch
 from torch.optim import SGD
 
-from mindseye.networks.preparing import prepare
 from mindseye.results.metrics import measure, summarise
 from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
-from mindseye.visualizer.fitting import fit
+from mindseye.visualizer.fitting import fit, prepare_for
 from mindseye.visualizer.matching import Matching
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.schedules import Linear, Schedules
@@ -201,7 +200,7 @@ def test_a_named_previous_layer_is_the_one_penalised(network, targets):
 @pytest.mark.long
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_compiled_fit_draws_the_same_and_leaves_the_caller_s_network_as_it_is(network, targets, precision):
-    prepared = prepare(network, targets.layer)
+    prepared = prepare_for(network, targets, Objective())
     said = []
     settings = {"precision": precision, "facets_per_batch": 2, "gradients_every": 1}
     compiled = drawn(prepared, targets, compile=True, announce=said.append, **settings)
