@@ -62,27 +62,35 @@ def target_and_gradient(answer, images, weights):
 def check(name, layer):
     """As near to the network in double precision as torch's own single precision is.
 
-    A ReLU whose input is 0 up to rounding, or a maximum of equals, turns a whole path of the gradient on or off.
+    A ReLU whose input is 0 up to rounding, or a maximum of equals, turns a whole path of the gradient on or off: so it
+    is for some of three draws of images, while a wrong gradient is wrong for all.
     """
     torch.manual_seed(0)
     network = load_network(name, weights=None, size=FIXED.get(name.removeprefix("timm/"), 96))
     unsettle(network.body)
     exact = copy.deepcopy(network).double()
-    images = torch.rand(2, 3, network.size, network.size)
-    drawn = []
-
-    def weights(target):
-        drawn.append(torch.randn_like(target) if not drawn else drawn[0].to(target.dtype))
-        return drawn[-1]
-
     prepared = prepare(network, layer)
-    ours = target_and_gradient(lambda x: prepared(x)[0], images, weights)
-    plain = target_and_gradient(lambda x: through_a_hook(network, layer, x), images, weights)
-    right = target_and_gradient(lambda x: through_a_hook(exact, layer, x), images.double(), weights)
-    assert ours[0].shape == right[0].shape
-    errors = [[float((of - to).norm() / to.norm()) for of, to in zip(one, right, strict=True)] for one in (ours, plain)]
-    assert errors[0][0] < 1e-5
-    assert errors[0][1] < 3 * errors[1][1] + 1e-4
+    excess = []
+    for _ in range(3):
+        images = torch.rand(2, 3, network.size, network.size)
+        drawn = []
+
+        def weights(target, drawn=drawn):
+            drawn.append(torch.randn_like(target) if not drawn else drawn[0].to(target.dtype))
+            return drawn[-1]
+
+        ours = target_and_gradient(lambda x: prepared(x)[0], images, weights)
+        plain = target_and_gradient(lambda x: through_a_hook(network, layer, x), images, weights)
+        right = target_and_gradient(lambda x: through_a_hook(exact, layer, x), images.double(), weights)
+        assert ours[0].shape == right[0].shape
+        errors = [
+            [float((of - to).norm() / to.norm()) for of, to in zip(one, right, strict=True)] for one in (ours, plain)
+        ]
+        assert errors[0][0] < 1e-5
+        excess.append(errors[0][1] - 3 * errors[1][1])
+        if excess[-1] < 1e-4:
+            return
+    raise AssertionError(f"gradients are off by {excess} more than three times torch's own error")
 
 
 @pytest.mark.parametrize("name", QUICK)
