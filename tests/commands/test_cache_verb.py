@@ -60,11 +60,13 @@ def counted(*arguments, cwd, cache=None):
 def test_a_sweep_over_k_C_gain_and_objective_looks_at_the_photographs_once(tmp_path):
     cells = ["-m", "k=5,10", "C=2,3", "hydra.sweep.dir=sweep"]
     counts, hashes = counted(*cells, cwd=tmp_path, cache=tmp_path / "cache")
-    assert counts == [1 + 24] + 3 * [0]  # an image of zeros first, which says how many channels k may be of
+    # An image of zeros first, which says how many channels k may be of; and for each C the photographs that stand for
+    # its facets once more, N = 4 each, for what the layers on the way answer to them.
+    assert counts == [1 + 24 + 2 * 4, 3 * 4, 0, 0]
     last = list(Manifest.read(tmp_path / "sweep").cells.values())[-1]
     log = (tmp_path / "sweep" / last.folder / "run.log").read_text()
     assert log.count("from the cache") == 1
-    assert "survey, embedding of 24 photographs" in log
+    assert "survey, embedding, clusters" in log
     other = ["-m", "objective=calibrated,published", "objective.gain=3", "hydra.sweep.dir=later"]
     counts, later = counted(*other, cwd=tmp_path, cache=tmp_path / "cache")
     assert counts == 2 * [0]
@@ -80,7 +82,7 @@ def test_without_a_cache_nothing_is_written_and_the_same_comes_out(tmp_path):
         ("unwritable", "cache.folder=/proc/no/such"),
     ):
         runs[folder] = counted(*overrides, f"hydra.run.dir={folder}", cwd=tmp_path, cache=tmp_path / "other")
-    assert [count for [count], _ in runs.values()] == [1 + 24, 0, 1 + 24, 1 + 24]
+    assert [count for [count], _ in runs.values()] == [1 + 24 + 3 * 4, 0, 1 + 24 + 3 * 4, 1 + 24 + 3 * 4]
     assert len({found for _, [found] in runs.values()}) == 1
     assert len({(tmp_path / folder / "images.safetensors").read_bytes() for folder in runs}) == 1
     assert not (tmp_path / "other").exists()
@@ -109,12 +111,12 @@ def test_the_verb_shows_and_clears(tmp_path):
     mindseye("experiment=smoke", "steps=1", "hydra.run.dir=run", cwd=tmp_path, cache=cache)
     (cache / "mine.txt").write_text("mine")
     shown = mindseye("cache", "cache.limit_gb=1.5", cwd=tmp_path, cache=cache).stdout
-    assert "2 entries" in shown
+    assert "4 entries" in shown
     assert "of 1.5 GB" in shown
-    for word in ("survey", "embedding", "demo", "layer4.0", "24 × 48²"):
+    for word in ("survey", "embedding", "clusters", "way", "demo", "layer4.0", "24 × 48²"):
         assert word in shown
     named = mindseye("cache", "clear", f"cache.folder={cache}", cwd=tmp_path)
-    assert "2 entries deleted" in named.stdout
+    assert "4 entries deleted" in named.stdout
     assert [path.name for path in cache.iterdir()] == ["mine.txt"]
 
 

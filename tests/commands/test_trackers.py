@@ -85,7 +85,7 @@ def test_config_is_the_run_s(written):
         for record in read:
             config |= record.get("config", {}).get("update", {})
         assert config["k"] == k
-        assert config["objective"]["gain"] == 2.5
+        assert config["objective"]["gain"] == 1
 
 
 def test_scalars_are_the_history_s_and_the_metrics_in_named_panels(sweep, written):

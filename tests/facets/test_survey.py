@@ -88,10 +88,13 @@ def test_photographs_enter_the_network_once_for_all_layers(photographs, cache):
         survey_together(network, photographs, LAYERS, cache=cache)
         assert sum(batches) == len(photographs)
         survey_together(network, photographs, LAYERS, cache=cache)  # it is all there
-        discover_facets(network, photographs, LAYERS[2], facets=3, k=8, N=4, cache=cache)
+        discover_facets(network, photographs, LAYERS[2], facets=3, k=8, N=4, way=(), cache=cache)
         assert sum(batches) == len(photographs)
         survey_together(network, photographs, (*LAYERS, "layer3.0", "layer3.0"), cache=cache)  # one is not
         assert sum(batches) == 2 * len(photographs)
+        for k in (8, 4):  # those that stand for facets once more, for what the layers on the way answer to them
+            discover_facets(network, photographs, LAYERS[2], facets=3, k=k, N=4, cache=cache)
+            assert sum(batches) == 2 * len(photographs) + 3 * 4
 
 
 def test_only_what_is_not_there_is_looked_at(photographs, cache, alone):
