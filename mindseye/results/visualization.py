@@ -184,7 +184,7 @@ def visualize(
     program, which takes a minute first.
 
     snapshots_every: steps between two pictures that are kept on the way, 1 or more. gradients_every: steps between two
-    looks at each loss term's own gradient, which cost three further passes back; None is never. logger: one of
+    looks at each loss term's own gradient, which cost a further pass back a term; None is never. logger: one of
     Lightning's loggers, or several; None is none. report: called every 10 steps with (step, {term: mean over the
     facets}). announce: called with one line of text when something begins that has no steps. checkpoint: where the fit
     is kept while it runs and gone on from, a `mindseye.visualizer.checkpoints.Checkpoint`; None is nowhere.

@@ -36,8 +36,9 @@ class FacetVisualizer(pl.LightningModule):
     The image's optimiser is `optimizer(parameters)`, its learning rate set at each step from `schedules.lr`; (r, b)
     have an Adam of their own at `adaptive_lr`.
 
-    gradients_every: after the first step and every so many the norm of each term's own gradient is taken, which costs
-    three further passes back; None: never. A compiled network's program goes back once only, so it has none.
+    gradients_every: after the first step and every so many the norm of each term's own gradient is taken, which costs a
+    further pass back for each weighted term; None: never. A compiled network's program goes back once only, so it has
+    none.
     """
 
     stopped_at: Tensor
