@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mindseye.commands.configuration import ConfigurationError, check, compose, make
+from mindseye.commands.configuration import ConfigurationError, check, compose, make, quoted
 
 if TYPE_CHECKING:
     from mindseye.facets.number import Choice
@@ -64,15 +64,17 @@ def wanted(text: str) -> list[int]:
 
 def look(overrides: list[str], numbers: list[int]) -> tuple["Choice", str]:
     """What the layer that the settings name says of the photographs, and a title."""
-    config = compose(overrides)
+    config = compose([quoted(word, sweeps=False) for word in overrides])
     check(config)
     from mindseye.commands.visualize import check_photographs, find_photographs, grouping, open_cache, pick_device
     from mindseye.facets.grouping import number_of_kinds
     from mindseye.facets.survey import survey
+    from mindseye.networks.chance import seeded
     from mindseye.networks.preparing import prepare
 
     check_photographs(config)
-    network = make(config.network)
+    with seeded(config.seed):
+        network = make(config.network)
     layer = network.resolve(None if config.layer is None else str(config.layer), config.depth)
     network.to(pick_device(config.trainer.accelerator))
     looking = prepare(network, layer)

@@ -59,10 +59,13 @@ NO_PICTURES = frozenset(_NOTES.split())
 # What a run leaves beside pictures of somebody's own where these lie in the same folder.
 OF_A_RUN = frozenset({"facets", "targets", "checkpoint", "figures", "wandb", "csv", "tensorboard"})
 SHEET = "facets.png"
+NUMBER = "number-of-facets.png"  # of `mindseye facets`, into the folder that one is in
+# And what is beside the picture of each facet, wherever that was copied to.
+OF_A_FACET = frozenset({"visualization.png", "initial.png", "nearest.png"})
 # Folders of file systems and their servers, which hold thumbnails and what was deleted.
 OF_THE_SYSTEM = frozenset(
-    {"@eadir", "#recycle", "@recycle", "@recently-snapshot", "@thumb", "$recycle.bin", "__macosx", "lost+found",
-     "system volume information"}
+    {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@thumb", "$recycle.bin", "__macosx",
+     "lost+found", "system volume information"}
 )  # fmt: skip
 _WANDB_RUN = re.compile(r"(offline-)?run-\d{8}_\d{6}-")
 _FIGURE = re.compile(r"fig[1-4]_\w+")  # of `mindseye figures --out`, each as PDF and as PNG
@@ -331,13 +334,15 @@ def list_photographs(root: Path) -> tuple[list[str], list[SkippedFile], list[str
         seen.add((status.st_dev, status.st_ino))
         ours: set[str] = set()
         if _made_here(folder, set(folders), set(files)):
-            own = [name for name in files if Path(name).suffix.lower() in usable and name != SHEET]
+            own = [name for name in files if Path(name).suffix.lower() in usable and name not in {SHEET, *OF_A_FACET}]
             if not own and folder != str(root):
                 left_out.append(os.path.relpath(folder, root))
                 folders.clear()
                 continue
-            ours = {name for name in (*folders, *files) if name in OF_A_RUN or name == SHEET}
-        ours |= {name for name in folders if name.lower() in OF_THE_SYSTEM}
+            ours = {name for name in (*folders, *files) if name in {SHEET, *OF_A_RUN, *OF_A_FACET}}
+        if set(files) >= OF_A_FACET:
+            ours |= {"photographs", "steps"} & set(folders)
+        ours |= {name for name in (*folders, *files) if name.lower() in OF_THE_SYSTEM or name == NUMBER}
         stems = {name[:-4] for name in files if name.endswith(".pdf") and _FIGURE.match(name)}
         ours |= {f"{stem}.png" for stem in stems} & set(files) | {f"{stem}.pdf" for stem in stems}
         left_out += [os.path.relpath(os.path.join(folder, name), root) for name in ours]
@@ -370,6 +375,8 @@ def list_photographs(root: Path) -> tuple[list[str], list[SkippedFile], list[str
 def _made_here(folder: str, folders: set[str], files: set[str]) -> bool:
     """Whether a folder is a run of mindseye's, also one at work or failed, a sweep, a copied gallery's, or wandb's."""
     if "status.json" in files and (".hydra" in folders or files & {"run.log", "running.lock", "config.yaml"}):
+        return True
+    if files >= OF_A_FACET:
         return True
     if "facets" in folders and os.path.isfile(os.path.join(folder, "facets", "00", "visualization.png")):
         return True

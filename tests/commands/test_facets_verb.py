@@ -1,5 +1,7 @@
 """`mindseye facets C=2..12`: how many kinds of photographs there are, before anything is drawn."""
 
+import shutil
+
 import pytest
 from PIL import Image
 
@@ -22,3 +24,16 @@ def test_no_range_is_refused_in_one_line(text, capsys):
         main(["facets", f"C={text}", "cache=off"])
     assert "a range of 2..100" in capsys.readouterr().err
     assert wanted("2..4") == [2, 3, 4]
+
+
+def test_it_looks_where_it_is_told_and_its_picture_is_no_photograph(photograph_folder, monkeypatch, capsys):
+    place = photograph_folder.with_name("k=4, of my own")
+    shutil.copytree(photograph_folder, place)
+    monkeypatch.chdir(place)
+    words = [f"images.root={place}", "images.size=48", "C=2,3", "cache=off", "network.weights=null", "seed=3"]
+    printed = []
+    for _ in range(2):
+        main(["facets", *words])
+        printed.append(capsys.readouterr().out)
+    assert (place / "number-of-facets.png").is_file()
+    assert printed[0] == printed[1]  # of as many photographs, by the same weights

@@ -76,7 +76,7 @@ def test_lists_and_notes_are_passed_over_in_silence(place, caplog):
     assert (found.paths, found.skipped, caplog.text) == (("mine.png",), (), "")
 
 
-@pytest.mark.parametrize("name", ["@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found", "@Recycle"])
+@pytest.mark.parametrize("name", ["@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "__MACOSX", "lost+found"])
 def test_what_servers_keep_beside_photographs_is_none(name, place, caplog):
     (place / "class" / name).mkdir(parents=True)
     shutil.copy(place / "mine.png", place / "class" / name / "SYNOPHOTO_THUMB_S.jpg")
@@ -168,15 +168,25 @@ def test_what_mindseye_has_made_is_left_out_in_one_line(make, tmp_path, make_run
 
 
 def test_so_are_what_a_tracker_keeps_and_figures_wherever_they_are_written(place, caplog):
-    """logger.wandb.save_dir and `mindseye figures --out` may name any folder."""
+    """logger.wandb.save_dir and `mindseye figures --out` may name any folder; `mindseye facets` writes where one is."""
+    facets_picture = "number-of-facets.png"
     add_picture(place, "wandb/offline-run-20261128_104500-0a1b2c3d/files/media/images/facets_1.png")
     for suffix in ("png", "pdf"):
         (place / f"fig1_visualizations.{suffix}").write_bytes((place / "mine.png").read_bytes())
+    (place / facets_picture).write_bytes((place / "mine.png").read_bytes())
     (place / "fig4_tree.png").write_bytes((place / "mine.png").read_bytes())  # somebody's own
     found = load_photographs(place, 8)
     assert (found.paths, found.skipped) == (("fig4_tree.png", "mine.png"), ())
     [record] = caplog.records
-    assert "and 2 more" in record.getMessage()
+    assert "and 3 more" in record.getMessage()
+
+
+def test_a_facet_is_known_wherever_it_was_copied_to(place, make_run, tmp_path_factory):
+    run = make_run(tmp_path_factory.mktemp("elsewhere"))
+    shutil.copytree(run / "facets", place / "best ones")
+    shutil.copytree(run / "facets" / "00", place / "class")
+    shutil.copy(place / "mine.png", place / "class" / "another.png")  # somebody's own among them
+    assert load_photographs(place, 8).paths == ("class/another.png", "mine.png")
 
 
 def test_a_run_written_among_photographs_leaves_them_photographs(place, make_run):
