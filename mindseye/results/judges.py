@@ -38,7 +38,7 @@ class TransferReference:
     held_out: Tensor  # [H, D2]: channel means of photographs that took no part in discovery
     held_out_labels: Tensor  # [H]: the facet of each
     classes: Tensor | None  # [C]: the class it sees most in the facet's photographs; None where it has no classes
-    probabilities: bool  # whether its output is of probabilities already: of a softmax, or of a sigmoid for each class
+    unit: float | None  # of its outputs: 1 where they are probabilities, 100 percentages, None logits; see `unit_of`
 
     @property
     def targets(self) -> Tensor:
@@ -89,10 +89,10 @@ def transfer_reference(
         held_out, readable = mean_activations(replace(photographs, paths=targets.held_out, skipped=()))
         named = dict(zip(targets.held_out, labels.tolist(), strict=True))
         labels = torch.tensor([named[path] for path in readable])
-    classes, probabilities = None, False
+    classes, unit = None, None
     if looked.outputs is not None:
-        probabilities = are_probabilities(looked.outputs)
-        seen = looked.outputs if probabilities else looked.outputs.softmax(dim=1)
+        unit = unit_of(looked.outputs)
+        seen = _probabilities(looked.outputs, unit)
         classes = torch.einsum("cn,cnd->cd", targets.weights, seen.unflatten(0, (C, N))).argmax(dim=1)
     return TransferReference(
         name=network.name,
@@ -105,16 +105,25 @@ def transfer_reference(
         held_out=held_out,
         held_out_labels=labels,
         classes=classes,
-        probabilities=probabilities,
+        unit=unit,
     )
 
 
-def are_probabilities(outputs: Tensor) -> bool:
-    """Whether a network's outputs [n, classes] for photographs are probabilities and not logits or their logarithms.
+def unit_of(outputs: Tensor) -> float | None:
+    """In what a network's outputs [n, classes] for photographs are: 1 in probabilities, 100 in percentages, None in
+    logits or logarithms of probabilities.
 
-    A softmax gives rows >= 0 that sum to 1, a sigmoid for each class rows within 0..1: both are taken as they are.
+    A softmax gives rows >= 0 that sum to 1, a sigmoid for each class rows within 0..1: both are probabilities. Rows
+    >= 0 that all sum to 100 are percentages.
     """
-    return bool((outputs >= -ROUNDING).all() and (outputs <= 1 + ROUNDING).all())
+    if bool((outputs >= -ROUNDING).all() and (outputs <= 1 + ROUNDING).all()):
+        return 1.0
+    percentages = (outputs >= -100 * ROUNDING).all() and ((outputs.sum(dim=1) - 100).abs() <= 100 * ROUNDING).all()
+    return 100.0 if percentages else None
+
+
+def _probabilities(outputs: Tensor, unit: float | None) -> Tensor:
+    return outputs.softmax(dim=1) if unit is None else outputs / unit
 
 
 @torch.no_grad()
@@ -148,7 +157,7 @@ def transfer(images: Tensor, reference: TransferReference, *, batch_size: int = 
         share, smooth = forced_choice(natural, reference.held_out_labels)
         figures |= {"forced_choice_photographs": share, "forced_choice_photographs_smooth": smooth}
     if reference.classes is not None and looked.outputs is not None:
-        seen = looked.outputs if reference.probabilities else looked.outputs.softmax(dim=1)
+        seen = _probabilities(looked.outputs, reference.unit)
         figures["agreement"] = seen.gather(1, reference.classes[:, None])[:, 0]
         # Of the outputs themselves: a softmax makes many of them 0. Of equal ones the class is the last, since a
         # network that tells nothing apart is not right.

@@ -11,7 +11,7 @@ from mindseye.facets import Photographs
 from mindseye.facets.survey import survey
 from mindseye.networks import Network
 from mindseye.networks.recording import record
-from mindseye.results.judges import _look, are_probabilities, judge_features, transfer, transfer_reference
+from mindseye.results.judges import _look, judge_features, transfer, transfer_reference, unit_of
 from mindseye.results.metrics import baselines, measure, summarise
 
 
@@ -124,12 +124,19 @@ def test_a_network_that_tells_nothing_apart_is_not_right(targets, reference):
     assert figures["accuracy"].tolist() == figures["accuracy5"].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("end", [nn.Softmax(dim=1), nn.LogSoftmax(dim=1)])
-def test_agreement_is_the_same_whatever_the_network_ends_in(targets, photographs, reference, end):
-    """Logits, their logarithms, and probabilities: nothing is taken for another."""
+class Percentages(nn.Softmax):
+    def forward(self, x):
+        return 100 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("end", "unit"), [(nn.Softmax(dim=1), 1), (nn.LogSoftmax(dim=1), None), (Percentages(dim=1), 100)]
+)
+def test_agreement_is_the_same_whatever_the_network_ends_in(targets, photographs, reference, end, unit):
+    """Logits, probabilities, their logarithms, and percentages: nothing is taken for another."""
     ends = transfer_reference(of_two_colours(end), "features", targets, photographs)
     assert torch.equal(ends.classes, reference.classes)
-    assert ends.probabilities == isinstance(end, nn.Softmax)
+    assert ends.unit == unit
     for images in (targets.initial, targets.nearest(), filled(targets, 0.9, 0.2, 0.1)):
         expected, said = transfer(images, reference), transfer(images, ends)
         assert torch.allclose(said["agreement"], expected["agreement"], atol=1e-5)
@@ -138,12 +145,13 @@ def test_agreement_is_the_same_whatever_the_network_ends_in(targets, photographs
 
 def test_a_sigmoid_for_each_class_is_a_probability_of_its_own(targets, photographs):
     ends = transfer_reference(of_two_colours(nn.Sigmoid()), "features", targets, photographs)
-    assert ends.probabilities
+    assert ends.unit == 1
     figures = transfer(filled(targets, 0.3, 0.0, 0.3), ends)
     assert torch.allclose(figures["agreement"], torch.tensor(3.0).sigmoid().expand(3), atol=1e-5)
-    assert are_probabilities(torch.tensor([[0.2, 0.8], [1.0, 0.0]]))
-    assert not are_probabilities(torch.tensor([[0.2, 1.8], [1.0, 0.0]]))
-    assert not are_probabilities(torch.tensor([[0.2, -0.8], [1.0, 0.0]]))
+    assert unit_of(torch.tensor([[0.2, 0.8], [1.0, 0.0]])) == 1
+    assert unit_of(torch.tensor([[20.0, 80.0], [99.5, 0.5]])) == 100
+    for logits in ([[0.2, 1.8], [1.0, 0.0]], [[0.2, -0.8], [1.0, 0.0]], [[20.0, 80.0], [99.5, 9.5]], [[-1.0, 101.0]]):
+        assert unit_of(torch.tensor(logits)) is None
 
 
 def test_a_photograph_is_a_copy_to_a_judge_and_a_flat_picture_is_none(targets, reference):
