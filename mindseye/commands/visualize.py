@@ -70,7 +70,8 @@ log = logging.getLogger(__name__)
 def visualize(arguments: Sequence[str]) -> None:
     """Check every override, then hand over to Hydra, which calls `run` for each job."""
     folder, arguments = repeated_folder(arguments)
-    arguments = [anchored(quoted(word)) for word in arguments]
+    many = any(re.fullmatch(r"-\w*m\w*|--mul\w*|\+*hydra\.mode=MULTIRUN", word) for word in arguments)
+    arguments = [anchored(quoted(word, sweeps=many)) for word in arguments]
     earlier = None
     if folder is not None:
         earlier = read_earlier(folder)

@@ -368,6 +368,13 @@ def test_paths_of_a_sweep_are_each_a_path(tmp_path, monkeypatch):
     assert quoted(r"images.root=a\,b c") == r"images.root=a\,b c"  # as it is: that comma is a letter
 
 
+def test_a_comma_parts_nothing_where_there_is_no_sweep(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["images.root=a=1,b", "cache.folder=c=1,d"])
+    assert "images.root=a=1,b does not exist" in capsys.readouterr().err
+
+
 # ---- what one's own parts raise --------------------------------------------------------------------------------------
 
 FAILING = """
