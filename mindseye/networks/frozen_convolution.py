@@ -83,7 +83,7 @@ class FrozenConv2d(nn.Conv2d):
         s = self.stride[0]
         turnable = set(self.dilation) == {1} and set(self.stride) == {s} and (s == 1 or self.in_channels < BLOCK)
         if not turnable:
-            return torch.nn.grad.conv2d_input(size, self.weight, gradient, self.stride, self.padding, self.dilation)
+            return self._own_gradient(gradient, size)
         margins, windows = [], []
         for kernel, padding, side, given in zip(
             self.kernel_size, self.padding, size[2:], gradient.shape[2:], strict=True
@@ -97,6 +97,17 @@ class FrozenConv2d(nn.Conv2d):
             self._turned = _pack(turned(self.weight, s, self.padding), margins, (1, 1), (1, 1), gradient.shape)
         phases = _convolve(gradient, self._turned, None, margins, (1, 1), (1, 1))[:, :, windows[0], windows[1]]
         return phases if s == 1 else F.pixel_shuffle(phases, s)[:, :, : size[2], : size[3]]
+
+    def _own_gradient(self, gradient: Tensor, size: torch.Size) -> Tensor:
+        """What torch computes, in the layout that the output's gradient has: an input that only says its size, as
+        `torch.nn.grad.conv2d_input` gives it, lies in none, and torch then copies both into channels first."""
+        last = gradient.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        entered = torch.empty(size, dtype=gradient.dtype, memory_format=layout)
+        return torch.ops.aten.convolution_backward(
+            gradient, entered, self.weight, None, self.stride, self.padding, self.dilation,
+            False, [0, 0], 1, [True, False, False],
+        )[0]  # fmt: skip
 
     def _apply(self, fn: Any, recurse: bool = True) -> "FrozenConv2d":
         self._packed = self._turned = None  # of another precision or device than the weights will be

@@ -535,8 +535,10 @@ def _freeze(straight: fx.GraphModule) -> None:
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
-    """As `Module.to(memory_format=…)` has it, which fails where a tensor has five dimensions."""
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+    """As `Module.to(memory_format=…)` has it, which fails where a tensor has five dimensions and leaves weights of 1×1
+    kernels and of one channel as they are: they are contiguous either way, and torch reads their strides as channels
+    first. Then it would compute, and hand on, gradients so."""
+    return torch.empty_like(tensor, memory_format=torch.channels_last).copy_(tensor) if tensor.ndim == 4 else tensor
 
 
 def _probe(network: Network) -> Tensor:

@@ -102,3 +102,20 @@ def test_nothing_is_kept_of_what_enters():
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         frozen(torch.randn(2, 3, 8, 8, requires_grad=True))
     assert kept == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_what_torch_computes_is_the_same_to_the_bit_and_lies_as_what_it_was_given(layout, dtype):
+    """Strides that are not turned into a convolution: 1x1 shortcuts are the common ones."""
+    torch.manual_seed(0)
+    for kernel, stride, side in itertools.product([1, 2, 3, 5], [2, 3], [7, 16]):
+        plain = nn.Conv2d(32, 48, kernel, stride, padding=kernel // 2)
+        plain.weight.data = torch.empty_like(plain.weight, memory_format=layout).copy_(plain.weight.detach())
+        frozen = FrozenConv2d.of(plain).to(dtype)
+        size = torch.Size((2, 32, side, side))
+        given = torch.randn(frozen(torch.randn(size, dtype=dtype)).shape).to(dtype, memory_format=layout)
+        gradient = frozen.input_gradient(given, size)
+        assert gradient.is_contiguous(memory_format=layout), (kernel, stride, side)
+        own = torch.nn.grad.conv2d_input(size, frozen.weight, given, frozen.stride, frozen.padding)
+        assert torch.equal(gradient, own), (kernel, stride, side)

@@ -357,3 +357,38 @@ def test_float16_gradients_neither_vanish_nor_overflow_whatever_their_size(size)
     for picture in range(2):
         assert rounded[picture].isfinite().all()
         assert (right[picture] - rounded[picture]).norm() < 0.02 * right[picture].norm()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_weight_map_and_gradient_lies_channels_last(channels, precision):
+    """A strided 1x1 convolution among them: its weights are contiguous either way, and one gradient laid out otherwise
+    makes every sum and ReLU behind it mix both."""
+    body = nn.Sequential(
+        nn.Conv2d(channels, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 16, 1, 2), nn.ReLU(),
+        nn.Conv2d(16, 16, 3, 1, 1, groups=16), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 16, 1),
+    )  # fmt: skip
+    prepared = prepare(network_of(body, channels), "9").in_precision(precision)
+    prepared = pickle.loads(pickle.dumps(copy.deepcopy(prepared)))
+    assert prepared.traced
+    for weight in prepared.body.parameters():
+        if weight.ndim == 4:
+            assert weight.stride() == torch.empty(weight.shape, memory_format=torch.channels_last).stride()
+    seen, otherwise = set(), set()
+
+    def look(what, tensor):
+        seen.add(what)
+        if not tensor.is_contiguous(memory_format=torch.channels_last):
+            otherwise.add(what)
+
+    def follow(name, answer):
+        look(f"map {name}", answer)
+        answer.register_hook(lambda gradient: look(f"gradient {name}", gradient))
+
+    for name, module in prepared.body.named_modules():
+        if isinstance(module, nn.Conv2d | nn.ReLU):
+            module.register_forward_hook(lambda _, __, answer, name=name: follow(name, answer))
+    target = prepared(torch.rand(2, channels, 32, 32, requires_grad=True)).target
+    target.backward(torch.rand(target.shape).to(memory_format=torch.channels_last))
+    assert len(seen) == 18
+    assert otherwise == set()
