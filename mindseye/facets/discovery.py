@@ -16,7 +16,6 @@ from mindseye.facets.clusters import Clustering, means_of
 from mindseye.facets.decoding import UnreadablePhotograph
 from mindseye.facets.embedding import Method, Stage, pick_method
 from mindseye.facets.firmness import STAYS
-from mindseye.facets.full_float32 import full_float32
 from mindseye.facets.grouping import GroupingSettings, group_photographs, recall
 from mindseye.facets.number import MOST_KINDS
 from mindseye.facets.photographs import Photographs
@@ -449,7 +448,7 @@ def _look_on_the_way(network: PreparedNetwork, images: Tensor, weights: Tensor) 
     parts: dict[str, list[WayStatistics]] = {name: [] for name in (IMAGE, *network.way)}
     for photographs, w in zip(images, weights, strict=True):
         seen = to_unit(photographs, device)
-        with full_float32(), seeded(0):
+        with seeded(0):
             answers = network(seen).way
         parts[IMAGE].append(of_photographs(IMAGE, seen.cpu(), w))
         for name, answer in zip(network.way, answers, strict=True):
@@ -474,7 +473,7 @@ def _blend_activations(network: PreparedNetwork, images: Tensor, weights: Tensor
     device = network.mean.device
     blended = []
     for photographs, w in zip(images, weights, strict=True):
-        with full_float32(), seeded(0):
+        with seeded(0):
             answer = network(to_unit(photographs, device))[0]
         maps = as_maps(answer, network.layer, network.layout(network.layer, images.shape[-1])).float()
         blended.append([part.cpu() for part in _blend(maps, w.to(device))])

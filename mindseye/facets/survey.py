@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from mindseye.facets.cache import Cache
 from mindseye.facets.decoding import UnreadablePhotograph, read_photograph
-from mindseye.facets.full_float32 import full_float32
 from mindseye.facets.photographs import Photographs, SkippedFile
 from mindseye.files import printable
 from mindseye.networks.chance import seeded
@@ -30,6 +29,7 @@ from mindseye.networks.merging import MergedNetwork, merge, share_weights
 from mindseye.networks.network import Network, in_one_line
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.recording import Tape
+from mindseye.networks.tf32 import tf32
 
 Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
@@ -305,8 +305,7 @@ def _look(
     for indices, images, unreadable in photographs.batches(batch_size, workers=workers):
         skipped += unreadable
         if indices:
-            with full_float32():
-                answers = _answers(network, to_unit(images, network.mean.device), photographs.size)
+            answers = _answers(network, to_unit(images, network.mean.device), photographs.size)
             for table, answer in zip(tables, answers, strict=True):
                 table.add(answer)
             readable += indices
@@ -593,6 +592,6 @@ def _file_sha256(path: str | Path) -> str:
 
 
 _LOOKING: tuple[Any, ...] = (
-    Photographs, read_photograph, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps, observe, full_float32,
+    Photographs, read_photograph, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps, observe, tf32,
 )  # fmt: skip
 _CODE = code_of(*map(inspect.getfile, _LOOKING))

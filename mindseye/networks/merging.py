@@ -50,7 +50,7 @@ class MergedNetwork(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """One target for each of `layers`, in their order. Raises ValueError for another number of channels."""
         self.first.check(images)
-        with torch.autocast(images.device.type, enabled=False):
+        with self.first.arithmetic(), torch.autocast(images.device.type, enabled=False):
             return self.body(self.first.entering(images))
 
 
@@ -132,7 +132,7 @@ class _Run(fx.Interpreter):
     @torch.no_grad()
     def __call__(self, probe: Tensor) -> Tensor:
         """The target for the probe. Raises ValueError where a step writes in a way that cannot be followed."""
-        with torch.autocast(probe.device.type, enabled=False):
+        with self._network.arithmetic(), torch.autocast(probe.device.type, enabled=False):
             return self.run(self._network.entering(probe))[0]
 
     def run_node(self, n: fx.Node) -> Any:

@@ -10,6 +10,7 @@ import io
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -23,10 +24,11 @@ from mindseye.networks.maps import Layout
 from mindseye.networks.modules import as_it_was, evaluate, freeze
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.recording import ImagesOnly, Tape, record
+from mindseye.networks.tf32 import tf32
 from mindseye.networks.weights import Reading
 
-Precision = Literal["float32", "bfloat16", "float16"]
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GRADIENT_TOP = 2.0**4  # the largest of a picture's gradients at the layer in float16, which reaches from 6e-8 to 65504
 TOLERANCE = 1e-4  # relative, of the prepared network's answers to the network's own
 _FOLDS = {
@@ -99,14 +101,21 @@ class PreparedNetwork(nn.Module):
         """
         self.check(images)
         count = len(images)
-        if not (images.requires_grad and images.device.type == "cpu" and count % 2):
-            return self._computed(images)
-        # oneDNN takes other kernels for odd batches, with other last digits. Even ones agree to the bit, so that
-        # facets come out the same however many of them are drawn together.
-        target, previous, way = self._computed(torch.cat([images, images[-1:]]))
+        odd = images.requires_grad and images.device.type == "cpu" and count % 2
+        with self.arithmetic():
+            # oneDNN takes other kernels for odd batches, with other last digits. Even ones agree to the bit, so that
+            # facets come out the same however many of them are drawn together.
+            answers = self._computed(torch.cat([images, images[-1:]]) if odd else images)
+        if not odd:
+            return answers
+        target, previous, way = answers
         return Answers(
             target[:count], None if previous is None else previous[:count], tuple(answer[:count] for answer in way)
         )
+
+    def arithmetic(self) -> AbstractContextManager[None]:
+        """How a GPU computes its float32, whatever torch is told elsewhere; a pass back is to be made inside of it."""
+        return tf32(self.precision == "tf32")
 
     def check(self, images: Tensor) -> None:
         """Raises ValueError where these are not images [B,ch,H,W] of the network's channels."""
@@ -119,7 +128,7 @@ class PreparedNetwork(nn.Module):
         return images.contiguous(memory_format=torch.channels_last) if self._channels_last else images
 
     def _computed(self, images: Tensor) -> Answers:
-        if self.precision == "float32":
+        if DTYPES[self.precision] is torch.float32:
             with torch.autocast(images.device.type, enabled=False):
                 return self._through(images)
         if self.precision == "bfloat16":
@@ -191,9 +200,10 @@ class PreparedNetwork(nn.Module):
     def in_precision(self, precision: Precision) -> "PreparedNetwork":
         """The same network, computing in `precision`; itself where it does already.
 
-        Convolutions and matrix products take their weights in that precision once; everything else runs under
-        autocast, which keeps sums and normalisations in float32. float16 has the gradient scaled inside, so that
-        callers need no gradient scaler.
+        tf32 is float32 with NVIDIA's TF32 in convolutions, 10 bits of the mantissa's 23; float32 itself on a device
+        without it. In bfloat16 and float16 convolutions and matrix products take their weights in that precision once;
+        everything else runs under autocast, which keeps sums and normalisations in float32. float16 has the gradient
+        scaled inside, so that callers need no gradient scaler.
         """
         if precision not in DTYPES:
             raise ValueError(f"precision={precision}: {', '.join(DTYPES)} are right")
@@ -257,7 +267,8 @@ def prepare(
     reading = Reading(network.body, network.unloaded or ())
     watching = reading if network.unloaded else contextlib.nullcontext()
     try:
-        with torch.no_grad(), record(network, layer, previous, way) as tape, watching:
+        # Programs are compared, not arithmetics: TF32 is off by ten times the tolerance.
+        with torch.no_grad(), tf32(False), record(network, layer, previous, way) as tape, watching:
             with seeded(0):
                 right = Answers(tape(probe), tape.previous, tape.way)
             _tell_what_it_depends_on(network, layer, tape, probe, right.target)

@@ -17,6 +17,7 @@ from mindseye.networks.maps import as_maps
 from mindseye.networks.modules import as_it_was
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.recording import record
+from mindseye.networks.tf32 import tf32
 from mindseye.results.likeness import centred_cosine, copy, forced_choice, retrieval
 
 FINEST = 16  # positions a side of a judge's maps that copies are looked for in
@@ -185,7 +186,8 @@ class _Looked(NamedTuple):
 def _look(network: Network, layer: str, images: Tensor, batch_size: int, *, classes: bool) -> _Looked:
     """One pass over images [n, ch, S, S]: what the layer says and, with `classes`, what the network ends in."""
     device = network.mean.device
-    parts = [_pass(network, layer, unit(batch, device), classes) for batch in images.split(batch_size)]
+    with tf32(False):
+        parts = [_pass(network, layer, unit(batch, device), classes) for batch in images.split(batch_size)]
     outputs = [part.outputs for part in parts if part.outputs is not None]
     together = torch.cat(outputs) if len(outputs) == len(parts) else None
     return _Looked(torch.cat([part.means for part in parts]), torch.cat([part.maps for part in parts]), together)

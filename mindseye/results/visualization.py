@@ -180,8 +180,8 @@ def visualize(
     facets_per_batch: how many facets are computed at once, which bounds memory and leaves the pictures as they are;
     None is all. accelerator: Lightning's word, "auto", "cpu", "gpu" or "mps". devices: how many processes, each with a
     device of its own, share the facets out among them, 1 or more. precision: in which the network computes, "float32",
-    "bfloat16" or "float16"; pictures and sums stay in float32. compile: whether torch.compile writes the network's
-    program, which takes a minute first.
+    "tf32", "bfloat16" or "float16"; pictures and sums stay in float32. compile: whether torch.compile writes the
+    network's program, which takes a minute first.
 
     snapshots_every: steps between two pictures that are kept on the way, 1 or more. gradients_every: steps between two
     looks at each loss term's own gradient, which cost a further pass back a term; None is never. logger: one of

@@ -180,6 +180,8 @@ def fit(
         log.warning(
             "precision=float16 on a CPU takes many times as long as float32; bfloat16 is right where it computes in it"
         )
+    if precision == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
+        log.info("precision=tf32: %s has no TF32; the network computes in float32", device)
     module = FacetVisualizer(
         prepared,
         canvas(targets.initial, targets.photographs.float() / 255),

@@ -125,7 +125,8 @@ class FacetVisualizer(pl.LightningModule):
         while not done:
             image_optimizer.zero_grad()
             adaptive_optimizer.optimizer.zero_grad()
-            done = self._go_back_through_all(batch, views, noise, looks, step=batch_idx)
+            with self.network.arithmetic():
+                done = self._go_back_through_all(batch, views, noise, looks, step=batch_idx)
         image_optimizer.step()
         if self.objective.adaptive == "trained":
             adaptive_optimizer.optimizer.step()
@@ -249,8 +250,9 @@ class FacetVisualizer(pl.LightningModule):
             images = torch.rand(
                 size, self.network.channels, self.canvas.side, self.canvas.side, device=self.device, requires_grad=True
             )
-            a, previous, way = self.network(images)
-            sum(answer.float().sum() for answer in (a, previous, *way)).backward()
+            with self.network.arithmetic():
+                a, previous, way = self.network(images)
+                sum(answer.float().sum() for answer in (a, previous, *way)).backward()
 
     def _draw(self, step: int) -> tuple[Tensor | None, Tensor | None]:
         """This step's views and noise of all C facets, so that chunks see what one batch would."""

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
-from torch.overrides import TorchFunctionMode
 
 from mindseye.facets import FacetTargets, discover_facets, load_photographs
 from mindseye.facets.clarity import clarity, redundancy
@@ -17,7 +16,6 @@ from mindseye.facets.clusters import by_size, cluster, find_clusters, nearest_cl
 from mindseye.facets.discovery import choose, facet_weights
 from mindseye.facets.embedding import embed, to_components
 from mindseye.facets.firmness import FIRM, measure_firmness
-from mindseye.facets.full_float32 import full_float32
 from mindseye.facets.number import choose_number
 from mindseye.networks import Network
 
@@ -322,47 +320,3 @@ def test_what_cannot_be_meant_is_refused(tmp_path, asked, message):
     photographs, network = first_two(tmp_path, 6)
     with pytest.raises(ValueError, match=message):
         discover_facets(network, photographs, "0", facets=2, k=1, N=2, **asked)
-
-
-# ---- TF32 --------------------------------------------------------------------------------------------------------
-
-
-def tf32_settings():
-    conv = getattr(torch.backends.cudnn, "conv", torch.backends.cudnn)
-    return [getattr(one, "fp32_precision", None) or one.allow_tf32 for one in (torch.backends.cuda.matmul, conv)]
-
-
-@pytest.fixture
-def tf32_on():
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    yield tf32_settings()
-    torch.set_float32_matmul_precision(before)
-
-
-def test_tf32_is_off_inside_and_put_back(tf32_on):
-    with full_float32():
-        assert tf32_settings() != tf32_on
-        assert set(tf32_settings()) <= {"ieee", False}
-    assert tf32_settings() == tf32_on
-    with pytest.raises(RuntimeError), full_float32():
-        raise RuntimeError
-    assert tf32_settings() == tf32_on
-    assert torch.get_float32_matmul_precision() == "high"
-
-
-def test_every_look_of_discovery_is_in_full_float32(tmp_path, tf32_on):
-    photographs, network = first_two(tmp_path, 12)
-    seen = []
-
-    class Watch(TorchFunctionMode):
-        def __torch_function__(self, function, types, arguments=(), named=None):
-            if "conv" in getattr(function, "__name__", "") and len(arguments[0]) > 3:  # what looks at shapes has fewer
-                seen.append(tf32_settings())
-            return function(*arguments, **(named or {}))
-
-    with Watch():
-        discover_facets(network, photographs, "0", facets=2, k=1, N=4, batch_size=5)
-    assert seen
-    assert all(set(settings) <= {"ieee", False} for settings in seen)
-    assert tf32_settings() == tf32_on

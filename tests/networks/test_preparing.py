@@ -271,7 +271,7 @@ def test_prepared_is_prepared():
         prepare(prepared, "layer3.0", "layer1.0")
     with pytest.raises(ValueError, match=r"takes images \[B,3,H,W\]"):
         prepared(torch.rand(1, 4, 96, 96))
-    with pytest.raises(ValueError, match="precision=double: float32, bfloat16, float16 are right"):
+    with pytest.raises(ValueError, match="precision=double: float32, tf32, bfloat16, float16 are right"):
         prepared.in_precision("double")
     assert not any(parameter.requires_grad for parameter in prepared.parameters())
     assert not prepared.train().training
