@@ -10,8 +10,7 @@ from torch import Tensor
 
 TVBackend = Literal["primal_dual", "skimage"]
 
-# Pixels that denoising works on at once on a CPU: they stay in the cache, and torch gives no more to one thread.
-BAND = 32768
+FIRST_LOOK = 4  # the iteration after which denoising first asks whether it is done
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
@@ -45,11 +44,10 @@ def tv_denoise(
     computed in float32. It passes no gradient.
 
     `primal_dual`: Chambolle and Pock 2011, algorithm 2, on the images' own device, for weights below 32 started from
-    a rough solution at half the size. On the CPU a channel is done when its duality gap, which bounds how far its
-    energy is above the minimum, is at most `tolerance` (0.02) of the energy it came with (its total variation), or
-    after `iterations` (50). It is done alone, so an image comes out the same to the bit in any batch. On other devices
-    to look at the gap is to wait for the device, so there every channel takes all `iterations` and `tolerance` is not
-    used. Values stay within the channel's own.
+    a rough solution at half the size. A channel is done when its duality gap, which bounds how far its energy is above
+    the minimum, is at most `tolerance` (0.02) of the energy it came with (its total variation), or after `iterations`
+    (50). It is done alone, so an image comes out the same to the bit in any batch on a CPU. Values stay within the
+    channel's own.
 
     `skimage`: `skimage.restoration.denoise_tv_bregman` in float64 on the host, until an iteration changes the image by
     at most `tolerance` (0.001) root mean square, or for `iterations` (100). Its split Bregman shrinks a gradient of
@@ -70,7 +68,7 @@ def tv_denoise(
     planes = (planes if planes.dtype == torch.float64 else planes.float()).contiguous()
     # Threads know nothing of the caller's inference mode and could not write into its tensors.
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        denoised, _, _ = _tv_primal_dual(planes, weight, iterations or 50, 0.02 if tolerance is None else tolerance)
+        denoised = _tv_minimum(planes, weight, iterations or 50, 0.02 if tolerance is None else tolerance)
         # The minimum lies within the channel's values, and to clip can only lower the energy.
         denoised = denoised.clamp(planes.amin((1, 2), keepdim=True), planes.amax((1, 2), keepdim=True))
     return denoised.view(images.shape).to(images)
@@ -119,15 +117,26 @@ def _tv_skimage(images: Tensor, weight: float, iterations: int, tolerance: float
     return torch.from_numpy(denoised).to(images)
 
 
+def _tv_minimum(planes: Tensor, weight: float, iterations: int, tolerance: float) -> Tensor:
+    """Planes [N, H, W] -> the denoised ones; each comes out the same among others."""
+    if planes.device.type != "cpu":
+        return _tv_primal_dual(planes, weight, iterations, tolerance)[0]
+    # Side by side, each until it is done: to share a plane's short operations among threads takes longer than they do.
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        each = threads.map(lambda plane: _tv_primal_dual(plane, weight, iterations, tolerance)[0], planes.split(1))
+        return torch.cat(list(each))
+
+
 def _tv_primal_dual(
     planes: Tensor, weight: float, iterations: int, tolerance: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Planes [N, H, W] -> the denoised ones and the dual field's two components, all [N, H, W].
+    """Planes f [N, H, W] -> the denoised ones u and the dual field's two components, all [N, H, W].
 
-    tolerance: None takes all iterations, as every device but the CPU does.
+    min_u max_|p|≤1 ⟨∇u, p⟩ + weight/2 ‖u − f‖²: projected ascent in p and descent in u by turns, u extrapolated, the
+    step sizes fitted at every turn to the strong convexity `weight`. A plane is given as it was when its duality gap
+    was first seen to be small enough; None takes all iterations.
     """
-    count, height, width = planes.shape
-    if weight < 32 and min(height, width) >= 4:
+    if weight < 32 and min(planes.shape[1:]) >= 4:
         # Wide flat regions are found where they are few pixels. Pixels of twice the side have twice the weight;
         # more than ten iterations there save none here.
         coarse = torch.nn.functional.avg_pool2d(planes[:, None], 2, ceil_mode=True)[:, 0]
@@ -135,124 +144,66 @@ def _tv_primal_dual(
         px, py = _finer(px, dim=2, shape=planes.shape), _finer(py, dim=1, shape=planes.shape)
     else:
         px, py = torch.zeros_like(planes), torch.zeros_like(planes)
-    u = torch.empty_like(planes)
-    # Rows one after the other, so that differences to the right and below are those of two shifted views of one
-    # contiguous run. Across the far border the field is held at 0, so that rows do not mix.
-    f, u_run, px_run, py_run = (each.view(count, -1) for each in (planes, u, px, py))
-    if planes.device.type == "cpu":
-
-        def descend(plane: int) -> None:
-            one = slice(plane, plane + 1)
-            _descend(f[one], u_run[one], px_run[one], py_run[one], width, BAND, weight, iterations, tolerance)
-
-        # Planes side by side, each in one thread: to share every short operation among threads, as torch does with
-        # more than a band's pixels, takes longer than the operation, and far longer on a busy machine.
-        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            list(threads.map(descend, range(count)))
-    else:
-        _descend(f, u_run, px_run, py_run, width, height * width, weight, iterations, None)
-    return u, px, py
-
-
-def _descend(
-    f: Tensor,
-    u: Tensor,
-    px: Tensor,
-    py: Tensor,
-    width: int,
-    band: int,
-    weight: float,
-    iterations: int,
-    tolerance: float | None,
-) -> None:
-    """Writes the denoised f into u and its dual field into px and py, where that one starts: all [N, H·W].
-
-    min_u max_|p|≤1 ⟨∇u, p⟩ + weight/2 ‖u − f‖²: projected ascent in p and descent in u by turns, u extrapolated, the
-    step sizes fitted at every turn to the strong convexity `weight`. Ends by the duality gap of all planes together;
-    never where `tolerance` is None.
-    """
-    # A step is taken in bands of rows, `band` pixels or fewer, which stay in the cache. It reads `ahead` below the
-    # band, not yet overwritten, and the field above it, already new: the same step as in one go.
-    rows, pixels = max(1, band // width) * width, f.shape[1]
-    bands = [(start, min(start + rows, pixels)) for start in range(0, pixels, rows)]
-    scratch = torch.empty_like(f[:, :rows]), torch.empty_like(f[:, :rows])
-    result, ahead = u, torch.empty_like(u)
-    for start, stop in bands:
-        u[:, start:stop].copy_(f[:, start:stop])
-        _add_divergence(_divergence_views(u, px, py, width, start, stop), 1 / weight)
-        ahead[:, start:stop].copy_(u[:, start:stop])
-
-    def views(u: Tensor, ahead: Tensor) -> list[tuple]:
-        """What a step touches of each band, cut once: to cut costs as much as to compute."""
-        return [
-            (
-                _gradient_views(ahead, px, py, width, start, stop),
-                _divergence_views(ahead, px, py, width, start, stop),
-                (f[:, start:stop], u[:, start:stop], scratch[0][:, : stop - start]),
-                px[:, start + width - 1 : stop : width],
-            )
-            for start, stop in bands
-        ]
-
-    now, following = views(u, ahead), views(ahead, u)
+    dx, dy = torch.zeros_like(planes), torch.zeros_like(planes)  # of a gradient; across the far border always 0
+    u = planes + _divergence(px, py) / weight
+    ahead, result = u.clone(), u
     if tolerance is not None:
-        allowed = tolerance * sum(_variation(f, width, start, stop, scratch) for start, stop in bands)
-    primal_step, look = 1 / weight, 8 if weight < 32 else 4
+        _gradient_(planes, dx, dy)
+        allowed = tolerance * torch.hypot(dx, dy).sum(dim=(1, 2))
+        going_on = torch.ones_like(allowed, dtype=torch.bool)
+    primal_step, look = 1 / weight, FIRST_LOOK
     for iteration in range(1, iterations + 1):
         dual_step = 1 / (8 * primal_step)  # 8 bounds the squared norm of the gradient
         share = 1 / (1 + primal_step * weight)
         momentum = 1 / math.sqrt(1 + 2 * weight * primal_step)
-        for gradient, divergence, (f_band, u_band, norm), far_border in now:
-            (x, right, left), (y, below, above) = gradient
-            x.add_(right, alpha=dual_step).sub_(left, alpha=dual_step)
-            y.add_(below, alpha=dual_step).sub_(above, alpha=dual_step)
-            far_border.zero_()
-            new, px_band, py_band = divergence[0]
-            torch.mul(px_band, px_band, out=norm).addcmul_(py_band, py_band).clamp_(min=1).rsqrt_()
-            px_band.mul_(norm)
-            py_band.mul_(norm)
-            torch.lerp(f_band, u_band, share, out=new)
-            _add_divergence(divergence, primal_step * share)
-            torch.lerp(u_band, new, 1 + momentum, out=u_band)
-        u, ahead, now, following = ahead, u, following, now
+        _gradient_(ahead, dx, dy)
+        px.add_(dx, alpha=dual_step)
+        py.add_(dy, alpha=dual_step)
+        shrink = (px * px).addcmul_(py, py).clamp_(min=1).rsqrt_()
+        px.mul_(shrink)
+        py.mul_(shrink)
+        new = torch.lerp(planes, u, share).add_(_divergence(px, py), alpha=primal_step * share)
+        torch.lerp(u, new, 1 + momentum, out=ahead)
+        u = new
         primal_step *= momentum
-        if tolerance is not None and iteration == look:
-            gap = _duality_gap(u, f, px, py, weight, width, bands, scratch)
-            if gap <= allowed:
+        if tolerance is None:
+            result = u
+        elif iteration in (look, iterations):
+            look += max(2, look // 4)  # to look costs as much as an iteration
+            result = torch.where(going_on[:, None, None], u, result)
+            _gradient_(u, dx, dy)
+            going_on &= _duality_gap(u, planes, px, py, dx, dy, weight) > allowed
+            # Elsewhere to know whether all are done is to wait for the device, for longer than the rest would take.
+            if planes.device.type == "cpu" and not going_on.any():
                 break
-            # The gap falls about as one over the square of the iterations, and to look costs as much as one.
-            short = gap / allowed if allowed > 0 and gap < math.inf else math.inf
-            look += max(2, math.ceil(look * min(short**0.55 - 1, 1)))
-    if result is not u:
-        for start, stop in bands:
-            result[:, start:stop].copy_(u[:, start:stop])
+    return result, px, py
 
 
-def _gradient_views(u: Tensor, px: Tensor, py: Tensor, width: int, start: int, stop: int) -> tuple:
-    """(px, u to the right, u), (py, u below, u): the band start..stop of [N, H·W], where there are such neighbours."""
-    right, below = min(stop, u.shape[1] - 1), max(start, min(stop, u.shape[1] - width))
-    return (
-        (px[:, start:right], u[:, start + 1 : right + 1], u[:, start:right]),
-        (py[:, start:below], u[:, start + width : below + width], u[:, start:below]),
-    )
+def _gradient_(u: Tensor, dx: Tensor, dy: Tensor) -> None:
+    """Forward differences of u [N, H, W] into dx and dy, whose last column and last row stay as they are."""
+    torch.sub(u[:, :, 1:], u[:, :, :-1], out=dx[:, :, :-1])
+    torch.sub(u[:, 1:], u[:, :-1], out=dy[:, :-1])
 
 
-def _divergence_views(u: Tensor, px: Tensor, py: Tensor, width: int, start: int, stop: int) -> tuple:
-    """(u, px, py), (u, px to the left), (u, py above): the band start..stop of [N, H·W], where there are such."""
-    left, above = max(start, 1), min(stop, max(start, width))
-    return (
-        (u[:, start:stop], px[:, start:stop], py[:, start:stop]),
-        (u[:, left:stop], px[:, left - 1 : stop - 1]),
-        (u[:, above:stop], py[:, above - width : stop - width]),
-    )
+def _divergence(px: Tensor, py: Tensor) -> Tensor:
+    """The negative adjoint of the gradient: [N, H, W] twice -> [N, H, W]. The far border's columns and rows are 0."""
+    divergence = px + py
+    divergence[:, :, 1:] -= px[:, :, :-1]
+    divergence[:, 1:] -= py[:, :-1]
+    return divergence
 
 
-def _add_divergence(views: tuple, factor: float) -> None:
-    """u + factor · div p, in place; div is the negative adjoint of the gradient."""
-    (u, px, py), (u_right, px_left), (u_below, py_above) = views
-    u.add_(px, alpha=factor).add_(py, alpha=factor)
-    u_right.sub_(px_left, alpha=factor)
-    u_below.sub_(py_above, alpha=factor)
+def _duality_gap(
+    u: Tensor, f: Tensor, px: Tensor, py: Tensor, dx: Tensor, dy: Tensor, weight: float
+) -> Tensor:
+    """The duality gap of each plane, all [N, H, W], (dx, dy) = ∇u -> [N].
+
+    The gap, energy + ‖div p‖²/(2·weight) + ⟨div p, f⟩, is written as
+    Σ(|∇u| − ⟨∇u, p⟩) + weight/2 ‖u − f − div p/weight‖²: no term is negative, so that nothing cancels in float32.
+    """
+    apart = (torch.hypot(dx, dy) - dx * px - dy * py).sum(dim=(1, 2))
+    residual = u - f - _divergence(px, py) / weight
+    return apart + weight / 2 * residual.square().sum(dim=(1, 2))
 
 
 def _finer(field: Tensor, *, dim: int, shape: torch.Size) -> Tensor:
@@ -270,46 +221,6 @@ def _finer(field: Tensor, *, dim: int, shape: torch.Size) -> Tensor:
     fine = fine.flatten(3).flatten(1, 2)[:, : shape[1], : shape[2]].contiguous()
     fine.select(dim, shape[dim] - 1).zero_()
     return fine
-
-
-def _variation(u: Tensor, width: int, start: int, stop: int, gradient: tuple[Tensor, Tensor]) -> float:
-    """Σ|∇u| over the band start..stop of [N, H·W]; ∇u itself is left in gradient, two [N, at least stop − start]."""
-    horizontal, vertical = (each[:, : stop - start] for each in gradient)
-    right, below = min(stop, u.shape[1] - 1), max(start, min(stop, u.shape[1] - width))
-    torch.sub(u[:, start + 1 : right + 1], u[:, start:right], out=horizontal[:, : right - start])
-    torch.sub(u[:, start + width : below + width], u[:, start:below], out=vertical[:, : below - start])
-    horizontal[:, width - 1 :: width] = 0
-    vertical[:, below - start :] = 0
-    return horizontal.square().addcmul_(vertical, vertical).sqrt_().sum().item()
-
-
-def _duality_gap(
-    u: Tensor,
-    f: Tensor,
-    px: Tensor,
-    py: Tensor,
-    weight: float,
-    width: int,
-    bands: list[tuple[int, int]],
-    scratch: tuple[Tensor, Tensor],
-) -> float:
-    """The duality gap of planes [N, H·W], summed.
-
-    The gap, energy + ‖div p‖²/(2·weight) + ⟨div p, f⟩, is written as
-    Σ(|∇u| − ⟨∇u, p⟩) + weight/2 ‖u − f − div p/weight‖²: no term is negative, so that nothing cancels in float32.
-    """
-    gap = 0.0
-    for start, stop in bands:
-        first, second = (each[:, : stop - start] for each in scratch)
-        variation = _variation(u, width, start, stop, scratch)
-        along = first.mul_(px[:, start:stop]).addcmul_(second, py[:, start:stop]).sum().item()
-        residual = torch.sub(u[:, start:stop], f[:, start:stop], out=first)
-        divergence = _divergence_views(residual, px[:, start:stop], py[:, start:stop], width, 0, stop - start)
-        _add_divergence(divergence, -1 / weight)
-        if start:  # the field that flows in from the band above
-            residual[:, :width].add_(py[:, start - width : start], alpha=1 / weight)
-        gap += variation - along + weight / 2 * torch.linalg.vector_norm(residual).item() ** 2
-    return gap
 
 
 def centre_mask(size: int, sigma: float, device: torch.device | None = None) -> Tensor:

@@ -151,7 +151,7 @@ def test_denoising_takes_every_size(shape, weight, backend):
 
 
 @pytest.mark.parametrize("weight", [2.0, 60.0])
-@pytest.mark.parametrize("side", [33, 200])  # 200² pixels are more than one band
+@pytest.mark.parametrize("side", [33, 200])  # 200² pixels are more than torch gives to one thread
 def test_denoising_in_a_batch_is_denoising_alone_to_the_bit(weight, side):
     images = torch.cat([real(name, side) for name in ("astronaut", "coffee", "rocket")])
     images[1] = images[1] / 10  # takes other numbers of iterations
@@ -165,12 +165,18 @@ def test_denoising_in_a_batch_is_denoising_alone_to_the_bit(weight, side):
 
 
 @pytest.mark.parametrize("weight", [2.0, 60.0])
-@pytest.mark.parametrize("rows", [1, 3, 1000])
-def test_denoising_in_bands_is_denoising_in_one_go(weight, rows, monkeypatch):
-    images = real("astronaut", 50)
-    expected = tv_denoise(images, weight)
-    monkeypatch.setattr(filters, "BAND", 50 * rows)
-    assert torch.allclose(tv_denoise(images, weight), expected, atol=1e-5)
+def test_denoising_on_another_device_ends_where_it_does_on_a_cpu(weight):
+    """There all planes are computed together to the last iteration, and the host is never asked."""
+    planes = torch.cat([real(name, 50) for name in ("astronaut", "coffee")])[:, 0]
+    planes[1] = planes[1] / 10  # takes another number of iterations
+    alone = filters._tv_minimum(planes, weight, 50, 0.02)
+    with torch.device("meta"):
+        elsewhere = filters._tv_primal_dual(torch.empty(2, 50, 50), weight, 50, 0.02)[0]
+    assert elsewhere.device.type == "meta"
+    together = filters._tv_primal_dual(planes, weight, 50, 0.02)[0]
+    assert torch.allclose(together, alone, atol=1e-6)
+    exact = filters._tv_primal_dual(planes, weight, 2000, 0.0)[0]
+    assert (together - exact).abs().amax() > 1e-4  # it ends before
 
 
 def test_denoising_keeps_the_type_passes_no_gradient_and_ignores_autocast():
