@@ -180,7 +180,7 @@ def measure(
     several each one's under `networks`). `measures` are the user's own, under their names; ValueError where one does
     not give C numbers. `way`: of `on_the_way` of the same network, found here for None; empty, there is no path.
     """
-    prepared = _up_to_the_target(network, targets)
+    prepared, images = _up_to_the_target(network, targets), images.cpu()
     v, drawn = _answered(prepared, images, batch_size, maps=True)
     way = on_the_way(prepared, targets, batch_size=batch_size) if way is None else way
     top, t_top = take_channels(v, targets.channels), take_channels(targets.maps, targets.channels)

@@ -37,13 +37,13 @@ class ColourStatistics:
         covariance = (logits - mean[:, None]) @ (logits - mean[:, None]).T / logits.shape[1]
         eigenvalues, vectors = torch.linalg.eigh(covariance)
         # A floor: photographs of a single colour, or grey ones read as RGB, must still leave every direction trainable.
-        spread = eigenvalues.clamp(min=1e-3 * max(float(eigenvalues[-1]), 1.0)).sqrt()
+        spread = torch.maximum(eigenvalues, 1e-3 * eigenvalues[-1].clamp(min=1)).sqrt()
         return cls(mean.float(), (vectors * spread @ vectors.T).float())
 
     @classmethod
-    def plain(cls, channels: int) -> "ColourStatistics":
+    def plain(cls, channels: int, device: torch.device | None = None) -> "ColourStatistics":
         """No decorrelation: every channel for itself."""
-        return cls(torch.zeros(channels), torch.eye(channels))
+        return cls(torch.zeros(channels, device=device), torch.eye(channels, device=device))
 
 
 def safe_logit(images: Tensor, margin: float = MARGIN) -> Tensor:
@@ -88,7 +88,7 @@ def first_images(
             first[c] = low_pass(photographs[c].mean(dim=0), cycles)
         # One generator per facet, so that a facet starts the same however many others there are.
         generator = torch.Generator().manual_seed(seed * 1_000_003 + c)
-        first[c] += noise * torch.randn(initial.shape[1:], generator=generator)
+        first[c] += noise * torch.randn(initial.shape[1:], generator=generator).to(initial.device)
     return first
 
 
@@ -97,7 +97,8 @@ def low_pass(image: Tensor, cycles: float) -> Tensor:
     S = image.shape[-1]
     mirrored = torch.cat([image, image.flip(-1)], dim=-1)
     mirrored = torch.cat([mirrored, mirrored.flip(-2)], dim=-2)
-    f = torch.fft.fftfreq(2 * S, d=1 / S)  # in cycles per image, of which there are two beside one another
+    # In cycles per image, of which there are two beside one another.
+    f = torch.fft.fftfreq(2 * S, d=1 / S, device=image.device)
     passed = torch.exp(-(f[:, None].square() + f[None, : S + 1].square()) / (2 * cycles**2))
     return torch.fft.irfft2(torch.fft.rfft2(mirrored) * passed, s=(2 * S, 2 * S))[:, :S, :S].clamp(0, 1)
 
@@ -198,7 +199,7 @@ class _SpectralCanvas(Canvas):
         self.register_buffer("mean", colours.mean[:, None, None])
         self.register_buffer("root", colours.root)
         self.register_buffer("unroot", torch.linalg.inv(colours.root.double()).float())
-        self.register_buffer("amplitude", spectral_amplitude(self.side, decay))
+        self.register_buffer("amplitude", spectral_amplitude(self.side, decay).to(colours.mean.device))
 
     def squash(self, latent: Tensor) -> Tensor:
         return each_alone(torch.sigmoid, torch.einsum("xy,nyhw->nxhw", self.root, latent) + self.mean)
@@ -259,8 +260,10 @@ class FourierCanvas(_SpectralCanvas):
     ) -> None:
         if decay is not None and not 0 <= decay <= STEEPEST:
             raise ValueError(f"canvas.decay={decay}: 0 to {STEEPEST:g}, or null for the photographs' own spectrum")
-        ch = initial.shape[1]
-        colours = ColourStatistics.of(photographs.flatten(0, 1)) if decorrelate else ColourStatistics.plain(ch)
+        if decorrelate:
+            colours = ColourStatistics.of(photographs.flatten(0, 1))
+        else:
+            colours = ColourStatistics.plain(initial.shape[1], photographs.device)
         super().__init__(tuple(initial.shape), colours, STEEP if decay is None else decay)
         if decay is None:
             self.amplitude = photographs_amplitude([self.to_spectrum(self.unsquash(facet)) for facet in photographs])

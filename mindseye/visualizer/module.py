@@ -257,19 +257,21 @@ class FacetVisualizer(pl.LightningModule):
     def _draw(self, step: int) -> tuple[Tensor | None, Tensor | None]:
         """This step's views and noise of all C facets, so that chunks see what one batch would."""
         if self._generator is None:
-            self._generator = torch.Generator(device=self.device).manual_seed(self.seed)
+            # On the host, whatever the device: every one then sees the same views, and goes on from what another left.
+            self._generator = torch.Generator().manual_seed(self.seed)
             if self._generator_state is not None:
                 self._generator.set_state(self._generator_state)
-            if self._views is not None:  # from a checkpoint
-                self._views = self._views.to(self.device)
         asked = self.transformations
         if asked.moves and (self._views is None or step % asked.every == 0):
             self._views = asked.draw(self.facets, self._generator, self.now["views"])
-        noise = None
+        views = noise = None
+        if asked.moves and self._views is not None:
+            views = self._views.to(self.device, non_blocking=True)
         if asked.noise:
             shape = (self.facets, self.network.channels, self.canvas.side, self.canvas.side)
-            noise = self.now["views"] * asked.noise * torch.randn(shape, generator=self._generator, device=self.device)
-        return (self._views if asked.moves else None), noise
+            noise = self.now["views"] * asked.noise * torch.randn(shape, generator=self._generator)
+            noise = noise.to(self.device, non_blocking=True)
+        return views, noise
 
     @torch.no_grad()
     def images(self) -> Tensor:

@@ -22,11 +22,11 @@ WAITS = {
     aten.lift_fresh.default,
 }
 # Optimisers count their steps in tensors that live on the host, kornia checks σ there before it fills its kernel on the
-# device; whether facets are stopped is looked at only where the device is the host; the history is read every so many
-# steps, and after the last one the checkpoint is written.
+# device; views are drawn on the host, and sent without waiting; whether facets are stopped is looked at only where the
+# device is the host; the history is read every so many steps, and after the last one the checkpoint is written.
 HOST_ONLY = (
-    "torch/optim/", "(host_sigma > 0)", "host_sigma = torch.tensor([host_sigma]", "in all_is_well", "in _flush",
-    "in save_checkpoint",
+    "torch/optim/", "in _draw", "(host_sigma > 0)", "host_sigma = torch.tensor([host_sigma]", "in all_is_well",
+    "in _flush", "in save_checkpoint",
 )  # fmt: skip
 
 
