@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -267,8 +268,7 @@ class _Setting:
     threads: int
     deterministic: bool
     warn_only: bool
-    benchmark: bool
-    matmul: str
+    switches: tuple[tuple[str, str, Any], ...]  # (the module, its attribute, the value)
 
     @classmethod
     def of_this_process(cls, processes: int) -> "_Setting":
@@ -276,15 +276,29 @@ class _Setting:
             max(1, torch.get_num_threads() // processes),
             torch.are_deterministic_algorithms_enabled(),
             torch.is_deterministic_algorithms_warn_only_enabled(),
-            torch.backends.cudnn.benchmark,
-            torch.get_float32_matmul_precision(),
+            tuple((place, name, _attribute(place, name)) for place, name in _switches()),
         )
 
     def take(self) -> None:
         torch.set_num_threads(self.threads)
         torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
-        torch.backends.cudnn.benchmark = self.benchmark
-        torch.set_float32_matmul_precision(self.matmul)
+        for place, name, value in self.switches:
+            if _attribute(place, name) != value:
+                setattr(attrgetter(place)(torch.backends) if place else torch.backends, name, value)
+
+
+def _attribute(place: str, name: str) -> Any:
+    return attrgetter(f"{place}.{name}" if place else name)(torch.backends)
+
+
+def _switches() -> list[tuple[str, str]]:
+    """Of torch.backends: all that changes what is computed, wider ones before those that may differ from them."""
+    switches = [("cudnn", "enabled"), ("cudnn", "benchmark"), ("cudnn", "deterministic")]
+    switches += [("cuda.matmul", f"allow_{kind}_reduced_precision_reduction") for kind in ("fp16", "bf16")]
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # before torch 2.9
+        return [*switches, ("cuda.matmul", "allow_tf32"), ("cudnn", "allow_tf32")]
+    places = ("", "cudnn", "mkldnn", "cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.conv", "mkldnn.matmul")
+    return [*switches, *((place, "fp32_precision") for place in places)]
 
 
 def _draw_share(
@@ -313,6 +327,8 @@ def _draw_share(
         else:
             trainer.loggers = []
         os.environ["LOCAL_RANK"] = str(rank)  # how Lightning's environment knows
+        for name in ("NODE_RANK", "GROUP_RANK"):  # of whatever started the parent: Lightning would count on from there
+            os.environ.pop(name, None)
         module = args[0]
         module.keep(share(module.facets, rank, processes))
         for callback in trainer.callbacks:

@@ -160,6 +160,7 @@ def fit(
     Raises ValueError in one line; also where every facet is stopped.
     """
     objective = Objective() if objective is None else objective
+    transformations = Transformations() if transformations is None else transformations
     check_parts(targets, objective, canvas, filters)
     if steps < 1:
         raise ValueError(f"steps={steps}: 1 or more is right")
@@ -182,12 +183,13 @@ def fit(
         )
     if precision == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
         log.info("precision=tf32: %s has no TF32; the network computes in float32", device)
+    check_deterministic(device, transformations)
     module = FacetVisualizer(
         prepared,
         canvas(targets.initial, targets.photographs.float() / 255),
         objective,
         schedules or Schedules(),
-        Transformations() if transformations is None else transformations,
+        transformations,
         optimizer,
         facets=targets.C,
         steps=steps,
@@ -199,6 +201,8 @@ def fit(
     voice = Voice()
     if processes > 1:
         prepared.to("cpu")
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # the first process draws on the same one
         heard = (report and voice.report, announce and voice.announce)
     else:
         heard = (report, announce)
@@ -316,6 +320,16 @@ def count_processes(devices: int, facets: int, accelerator: str) -> int:
                 f"{max(gpus, 1)} is right, or trainer.accelerator=cpu"
             )
     return processes
+
+
+def check_deterministic(device: torch.device, transformations: Transformations) -> None:
+    """Raises ValueError where torch is told to compute as it cannot: a GPU's views have one form of gradient alone."""
+    strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
+    if strict and device.type == "cuda" and transformations.moves:
+        raise ValueError(
+            "torch.use_deterministic_algorithms(True): the gradient of random views has no deterministic form on a "
+            "GPU: add warn_only=True, or draw with Transformations(0, 0, 0)"
+        )
 
 
 def _callbacks(

@@ -21,7 +21,8 @@ from mindseye.visualizer.stopping import WHY, Stopped, all_is_well, first_fault,
 from mindseye.visualizer.transformations import Transformations, view
 
 MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
-NO_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "ALLOC_FAILED")  # as torch and its libraries say it
+# As torch and its libraries say it; the last is cuDNN, which finds no kernel whose workspace there is room for.
+NO_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "ALLOC_FAILED", "Unable to find an engine")
 log = logging.getLogger(__name__)
 
 
@@ -127,7 +128,17 @@ class FacetVisualizer(pl.LightningModule):
             adaptive_optimizer.optimizer.zero_grad()
             with self.network.arithmetic():
                 done = self._go_back_through_all(batch, views, noise, looks, step=batch_idx)
-        image_optimizer.step()
+            if not done:
+                self._let_go()  # here, where nothing holds on to what was computed
+        try:
+            image_optimizer.step()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ValueError(
+                f"no memory for what the optimiser keeps of {self.facets} pictures of {self.canvas.side} pixels a "
+                "side: draw fewer facets, or smaller ones"
+            ) from error
         if self.objective.adaptive == "trained":
             adaptive_optimizer.optimizer.step()
         elif self.objective.adaptive == "restarted":
@@ -191,15 +202,8 @@ class FacetVisualizer(pl.LightningModule):
                     gradients.append(torch.cat([alone, together[None]]))
                 terms.append(loss.stacked())
         except (RuntimeError, MemoryError) as error:
-            size = self.chunks[0].stop
-            if size == 1 or not is_out_of_memory(error):
-                raise
-            self.facets_per_batch = -(-size // 2)
-            self.chunks = self._cut()
-            log.warning(
-                "no memory for %d facets at a time: going on with facets_per_batch=%d (%s)",
-                size, self.facets_per_batch, " ".join(str(error).split())[:200],
-            )  # fmt: skip
+            self._halve(error)
+            return False
         else:
             if through and not torch.stack(through).any():
                 raise ValueError(
@@ -210,10 +214,25 @@ class FacetVisualizer(pl.LightningModule):
             unseen = self.terms.new_full((len(GRADIENTS), self.terms.shape[1]), torch.nan)
             self.gradients = torch.cat(gradients, dim=1) if looks else unseen
             return True
-        # Not above, where the error still holds on to all that was computed.
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return False
+
+    def _halve(self, error: Exception) -> None:
+        """Half as many facets at a time from now on. Raises `error` where it is of something else than memory, or where
+        there is one facet at a time."""
+        size = self.chunks[0].stop
+        if size == 1 or not is_out_of_memory(error):
+            raise error
+        self.facets_per_batch = -(-size // 2)
+        self.chunks = self._cut()
+        log.warning(
+            "no memory for %d facets at a time: going on with facets_per_batch=%d (%s)",
+            size, self.facets_per_batch, " ".join(str(error).split())[:200],
+        )  # fmt: skip
+
+    def _let_go(self) -> None:
+        """Give the device what torch keeps of it without using it."""
+        empty_cache = getattr(getattr(torch, self.device.type, None), "empty_cache", None)
+        if empty_cache is not None:
+            empty_cache()
 
     def _chance(self, step: int, chunk: slice) -> AbstractContextManager[None]:
         """What the network draws by itself, in Python, follows the seed, step by step. A compiled one has its own."""
@@ -246,13 +265,23 @@ class FacetVisualizer(pl.LightningModule):
 
     def warm_up(self) -> None:
         """One pass of each batch size forward and back, so that a compiled network is ready before the first step."""
-        for size in sorted({chunk.stop - chunk.start for chunk in self.chunks}):
-            images = torch.rand(
-                size, self.network.channels, self.canvas.side, self.canvas.side, device=self.device, requires_grad=True
-            )
-            with self.network.arithmetic():
-                a, previous, way = self.network(images)
-                sum(answer.float().sum() for answer in (a, previous, *way)).backward()
+        while not self._goes_through():
+            self._let_go()
+
+    def _goes_through(self) -> bool:
+        """Whether there is memory for each batch size. False where there was not: then `chunks` are smaller ones."""
+        try:
+            for size in sorted({chunk.stop - chunk.start for chunk in self.chunks}):
+                images = torch.rand(
+                    size, self.network.channels, self.canvas.side, self.canvas.side, device=self.device
+                ).requires_grad_()
+                with self.network.arithmetic():
+                    a, previous, way = self.network(images)
+                    sum(answer.float().sum() for answer in (a, previous, *way)).backward()
+        except (RuntimeError, MemoryError) as error:
+            self._halve(error)
+            return False
+        return True
 
     def _draw(self, step: int) -> tuple[Tensor | None, Tensor | None]:
         """This step's views and noise of all C facets, so that chunks see what one batch would."""

@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 import traceback
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -70,6 +71,12 @@ class Backend(backend_registration._DummyBackendModule):
 
     def get_amp_supported_dtype(self):
         return [torch.float16, torch.bfloat16]
+
+    def empty_cache(self):
+        CACHE.append([picture() is not None for picture in FAILED])
+
+
+CACHE, FAILED = [], []  # what was still alive of passes that failed, whenever the cache was emptied; their pictures
 
 
 def register():
@@ -198,12 +205,14 @@ def visualizer(canvas=FourierCanvas, objective=None, precision="float32", transf
     return module, FacetTargetsDataModule(TARGETS, 4, matched)
 
 
-def draw(filters=(), share=None, **settings):
+def draw(filters=(), share=None, hook=None, **settings):
     """Two steps as Lightning takes them. In the first tables are copied, and whether gradients come through is read."""
     distance._partition_table_on.cache_clear()
     module, data = visualizer(**settings)
     if share is not None:
         module.keep(share)
+    if hook is not None:
+        module.network.register_forward_pre_hook(hook)
     with Absent() as mode:
         move(module)
         wrapped = [Plain(optimizer) for optimizer in module.configure_optimizers()]
@@ -278,6 +287,19 @@ def resumed():
     assert views.device.type == "cpu"
 
 
+def halved():
+    """What a pass that found no memory has computed is gone before the cache is emptied."""
+
+    def refuse(network, arguments):
+        if len(arguments[0]) > 1:
+            FAILED.append(weakref.ref(arguments[0]))
+            raise torch.OutOfMemoryError("out of memory")
+
+    module = draw(hook=refuse)
+    assert [chunk.stop - chunk.start for chunk in module.chunks] == [1, 1, 1]
+    assert CACHE == [[False], [False, False]], CACHE
+
+
 def warmed_up():
     module, _ = visualizer(facets_per_batch=2)
     with Absent():
@@ -300,8 +322,8 @@ CASES = {
     "fourier, 1/f, plain colours": lambda: draw(
         canvas=lambda *given: FourierCanvas(*given, decay=1.0, decorrelate=False, init="sketch")
     ),
-    "pixels, every filter": lambda: draw(every_filter(), canvas=PixelCanvas),
-    "maco, every filter": lambda: draw(every_filter(), canvas=MacoCanvas),
+    "pixels, filters": lambda: draw([GradientMask(), Blur(1)], canvas=PixelCanvas),
+    "maco, filters": lambda: draw([GradientMask(), Blur(1)], canvas=MacoCanvas),
     "filter everywhere": lambda: draw([Blur(1, where="everywhere")]),
     **{
         f"objective {settings}": lambda settings=settings: draw(objective=Objective(**settings))
@@ -327,6 +349,7 @@ CASES = {
     "measures": measured,
     **{f"{kind.__name__} of the device's tensors": lambda kind=kind: canvas_of_the_device(kind)
        for kind in (FourierCanvas, PixelCanvas, MacoCanvas)},
+    "halved for want of memory": halved,
     "warm-up": warmed_up,
     "resumed on a CPU": resumed,
 }  # fmt: skip

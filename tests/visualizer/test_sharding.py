@@ -14,11 +14,12 @@ from pytorch_lightning.loggers import CSVLogger
 from torch.optim import SGD, Adam
 
 from mindseye.facets import discover_facets, load_photographs
+from mindseye.networks.tf32 import tf32
 from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
 from mindseye.visualizer.checkpoints import Checkpoint, read_state
-from mindseye.visualizer.facet_sharding import share
-from mindseye.visualizer.fitting import count_processes, fit
+from mindseye.visualizer.facet_sharding import _Setting, share
+from mindseye.visualizer.fitting import check_deterministic, count_processes, fit
 from mindseye.visualizer.interruptions import SIGNALS, Interrupted
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.transformations import Transformations
@@ -117,8 +118,9 @@ def test_several_processes_draw_what_one_draws(network, facets, devices, C, way)
 
 
 @pytest.mark.slow
-def test_three_processes_report_log_stop_and_go_on_as_one(network, facets, tmp_path):
+def test_three_processes_report_log_stop_and_go_on_as_one(network, facets, tmp_path, monkeypatch):
     """Five facets. The signal comes to the whole group, as from a terminal, and must count once."""
+    monkeypatch.setenv("NODE_RANK", "1")  # of whatever started this: the processes are still 0, 1 and 2
     checkpoint = Checkpoint(tmp_path / "fit", "this fit")
     before = [signal.getsignal(signum) for signum in SIGNALS]
     said, compiled = [], []
@@ -217,6 +219,39 @@ def test_what_ends_a_process_ends_all_in_one_line(network, targets, error, kind,
 def test_what_cannot_be_sent_is_one_line(network, targets, arguments):
     with pytest.raises(ValueError, match=r"^trainer.devices=2: .*cannot be sent.*trainer.devices=1 does without$"):
         drawn(network, targets, devices=2, **arguments)
+
+
+def test_how_torch_computes_is_handed_on():
+    before = _Setting.of_this_process(1)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+        torch.backends.cudnn.deterministic = True
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        with tf32(False):
+            other = _Setting.of_this_process(1)
+        before.take()
+        assert _Setting.of_this_process(1) == before
+        other.take()
+        assert _Setting.of_this_process(1) == other
+        changed = [one[:2] for one, now in zip(before.switches, other.switches, strict=True) if one != now]
+        assert ("cudnn", "deterministic") in changed
+        assert len(changed) >= 4
+    finally:
+        before.take()
+
+
+def test_what_a_gpu_cannot_compute_deterministically_is_one_line():
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(ValueError, match=r"^torch\.use_deterministic_algorithms\(True\): the gradient"):
+            check_deterministic(torch.device("cuda"), Transformations())
+        check_deterministic(torch.device("cuda"), Transformations(0, 0, 0))
+        check_deterministic(torch.device("cpu"), Transformations())
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        check_deterministic(torch.device("cuda"), Transformations())
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_no_more_processes_than_facets_or_gpus(monkeypatch, caplog):

@@ -24,6 +24,7 @@ import mindseye as me
 from mindseye.commands.closing_table import closing_table
 from mindseye.facets.way_statistics import IMAGE
 from mindseye.networks import Network, demo_network
+from mindseye.networks.preparing import prepare
 from mindseye.reports.gallery.collecting import ListedRun, collect
 from mindseye.results.metrics import diversity, retrieval
 from mindseye.results.pictures import facet_labels
@@ -36,6 +37,7 @@ from mindseye.visualizer.checkpoints import Checkpoint
 from mindseye.visualizer.distance import negative_log_likelihood
 from mindseye.visualizer.fitting import fit
 from mindseye.visualizer.interruptions import Interrupted
+from mindseye.visualizer.module import FacetVisualizer
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.schedules import Linear, Schedules
 from mindseye.visualizer.stopping import WHY, Held, Stopped, first_fault, norms
@@ -468,6 +470,31 @@ def test_no_memory_for_a_single_facet_is_said_as_torch_says_it(named, caplog):
     assert len(warnings_in(caplog)) == 2  # three, two, one
 
 
+def test_a_network_is_warmed_up_with_as_many_as_there_is_memory_for(five):
+    settings = {"optimizer": Adam, "facets": five.C, "steps": 2}
+    prepared = prepare(hungry(2), five.layer)
+    canvas = FourierCanvas(five.initial, five.photographs.float() / 255)
+    module = FacetVisualizer(prepared, canvas, Objective(), Schedules(), Transformations(), **settings)
+    module.warm_up()
+    assert [chunk.stop - chunk.start for chunk in module.chunks] == [2, 2, 1]
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        FacetVisualizer(
+            prepare(hungry(0), five.layer), canvas, Objective(), Schedules(), Transformations(), **settings
+        ).warm_up()
+
+
+class Forgetful(Adam):
+    """Has no room for what Adam keeps."""
+
+    def step(self, closure=None):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+
+def test_no_memory_for_the_optimiser_is_one_line(five):
+    with pytest.raises(ValueError, match=r"^no memory for what the optimiser keeps of 5 pictures of 48 pixels"):
+        drawn(demo_network(), five, optimizer=Forgetful)
+
+
 class Wrong(nn.Module):
     def forward(self, x):
         return x + torch.ones(7) if x.requires_grad else x
@@ -487,6 +514,7 @@ import torch
 from torch import nn
 from mindseye.facets import FacetTargets
 from mindseye.networks import Network, demo_network
+from mindseye.networks.preparing import prepare
 from mindseye.visualizer.fitting import fit
 
 logging.basicConfig(format="%(message)s")
