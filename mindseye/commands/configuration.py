@@ -117,7 +117,7 @@ CHOICES = {
     "facets.selection": ("staying", "nearest", "nearest_members", "farthest"),
     "facets.tsne": ("auto", "barnes_hut", "fft", "subsample"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
-    "precision": ("float32", "bfloat16", "float16"),
+    "precision": ("float32", "tf32", "bfloat16", "float16"),
     "measure": RANKED,
 }
 
