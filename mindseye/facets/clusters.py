@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mindseye.facets.one_thread import one_thread
+
 Clustering = Literal["components", "embedding", "consensus"]
 STARTS = 500  # of k-means: the best of so many; with fewer another seed finds another best one now and then
 STARTS_IN_EMBEDDING = 100  # a plane has fewer of them
@@ -63,8 +65,6 @@ def cluster(points: Tensor, facets: int, *, seed: int = 0, starts: int = STARTS)
     Of equally large ones the one with the earliest photograph comes first. One thread: the same input and seed give
     the same bytes.
     """
-    from threadpoolctl import threadpool_limits
-
     distinct = len(torch.unique(points, dim=0))
     if facets > distinct:
         raise ValueError(
@@ -74,7 +74,7 @@ def cluster(points: Tensor, facets: int, *, seed: int = 0, starts: int = STARTS)
     generator = np.random.default_rng(seed)
     rows = points.double().numpy()
     rows = rows - rows.mean(axis=0)  # squares of small numbers keep more digits
-    with threadpool_limits(limits=1):
+    with one_thread():
         tried = rows
         if len(rows) > MOST_FOR_STARTS:
             tried = rows[generator.choice(len(rows), MOST_FOR_STARTS, replace=False)]

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mindseye.facets.one_thread import one_thread
+
 Method = Literal["auto", "barnes_hut", "fft", "subsample"]
 Stage = Callable[[str, float | None], None]  # what is going on; how much of it is done, 0..1, where that is known
 log = logging.getLogger(__name__)
@@ -31,15 +33,13 @@ def to_components(means: Tensor, *, components: int, unit: bool, seed: int = 0) 
     is not another kind of photograph; where all point the same way (one channel, shades of grey) rows stay as they are.
     One thread, so that sums are always taken in the same order.
     """
-    from threadpoolctl import threadpool_limits
-
     if components < 1:
         raise ValueError(f"facets.components={components}: a whole number of at least 1 is right")
     unit = unit and not _point_the_same_way(means)
     rows = to_unit_length(means) if unit else means
     if count_different(rows, 2) < 2:
         return Components(torch.zeros(len(rows), 1, dtype=torch.float64), torch.zeros(rows.shape[1]), None, unit)
-    with threadpool_limits(limits=1):
+    with one_thread():
         reduced, mean, axes = _fit_components(rows, components, seed)
     reduced = reduced[_firsts(rows)]  # products round copies differently, by where in the matrix they stand
     return Components(torch.from_numpy(reduced), torch.from_numpy(mean), torch.from_numpy(axes), unit)
@@ -96,8 +96,6 @@ def embed(
     input and seed give the same bytes. Beside its input it takes some 100 MB and 5 kB per photograph. `stage` is told
     what is going on. Raises ValueError, in one line, for wrong values.
     """
-    from threadpoolctl import threadpool_limits
-
     M = len(reduced)
     if not perplexity >= 1:
         raise ValueError(f"facets.perplexity={perplexity}: a number of at least 1 is right")
@@ -109,7 +107,7 @@ def embed(
     rows = reduced.double().numpy()
     if different < FEWEST_FOR_TSNE:
         return _first_two(rows)
-    with threadpool_limits(limits=1):
+    with one_thread():
         what = f"embedding {M:,} photographs (t-SNE)"
         if method == "fft":
             log.info("%s by openTSNE's FFT", what)
