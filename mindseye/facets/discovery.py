@@ -1,7 +1,6 @@
 """Which kinds of stimuli a layer sees: activations -> PCA -> t-SNE -> k-means -> weights (the paper's section 3.1)."""
 
 import hashlib
-import inspect
 import logging
 from dataclasses import replace
 from typing import Literal, get_args
@@ -10,30 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mindseye.facets.blending import blend_chosen
 from mindseye.facets.cache import Cache
 from mindseye.facets.clarity import clarity, redundancy
 from mindseye.facets.clusters import Clustering, means_of
 from mindseye.facets.decoding import UnreadablePhotograph
 from mindseye.facets.embedding import Method, Stage, pick_method
 from mindseye.facets.firmness import STAYS
-from mindseye.facets.grouping import GroupingSettings, group_photographs, recall
+from mindseye.facets.grouping import GroupingSettings, group_photographs
 from mindseye.facets.number import MOST_KINDS
 from mindseye.facets.photographs import Photographs
-from mindseye.facets.survey import (
-    Progress,
-    Survey,
-    changed_since,
-    code_of,
-    content_of,
-    say_changed,
-    survey,
-    to_unit,
-)
+from mindseye.facets.survey import Progress, Survey, changed_since, content_of, say_changed, survey
 from mindseye.facets.targets import FacetTargets, top_channels
-from mindseye.facets.way_statistics import IMAGE, WayStatistics, joined, moments, of_photographs
 from mindseye.files import printable
-from mindseye.networks.chance import seeded
-from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.way import Way, resolve_way
@@ -41,9 +29,6 @@ from mindseye.networks.way import Way, resolve_way
 Weighting = Literal["calibrated", "published"]
 Selection = Literal["staying", "nearest", "nearest_members", "farthest"]
 log = logging.getLogger(__name__)
-
-# What the cache's keys say of the program.
-BLENDING_CODE = code_of(__file__, inspect.getfile(moments))
 
 FEW_LEVELS = 32  # of 256: 12-bit counts in 16-bit files have at most 17, the darkest folder of photographs more
 MOST_HELD_OUT = 0.5  # share of the photographs
@@ -270,13 +255,10 @@ def discover_facets(
             if black is None
             else f" between images.black={black:g} and images.white={white:g}: nearer to their counts, there are more",
         )
-    maps, power, maps_recalled = _target_maps(network, seen, images, chosen, weights, cache)
-    between, way_recalled = _way_statistics(network, seen, images, chosen, weights, cache)
-    channels = top_channels(maps, k)
-    _refuse_silence(maps, channels, layer)
-    recalled = {
-        "survey": seen.recalled, **group.recalled, "targets": maps_recalled, "way": way_recalled,
-    }  # fmt: skip
+    blend = blend_chosen(network, seen, images, chosen, weights, cache)
+    channels = top_channels(blend.maps, k)
+    _refuse_silence(blend.maps, channels, layer)
+    recalled = {"survey": seen.recalled, **group.recalled, **blend.recalled}
     if cache is not None and any(recalled.values()):
         what = ", ".join(name for name, from_cache in recalled.items() if from_cache)
         log.info("from the cache %s: %s of %d photographs", cache.folder, what, len(seen.photographs))
@@ -288,8 +270,8 @@ def discover_facets(
         paths=seen.photographs.paths,
         skipped=seen.photographs.skipped,
         initial=torch.einsum("cn,cnxyz->cxyz", weights, images.float() / 255).clamp(0, 1),
-        maps=maps,
-        power=power,
+        maps=blend.maps,
+        power=blend.power,
         channels=channels,
         weights=weights,
         chosen=chosen,
@@ -299,7 +281,7 @@ def discover_facets(
         labels=group.labels,
         centres=means_of(group.embedding, group.labels, facets),
         mean_activation=mean,
-        way=between,
+        way=blend.way,
         content=seen.content.sha256(seen.photographs) if unchanged and seen.content is not None else "",
         held_out=aside.photographs.paths,
         held_out_labels=group.place(aside.means),
@@ -379,84 +361,6 @@ def _read_chosen(seen: Survey, chosen: Tensor) -> tuple[Tensor, bool]:
     return torch.stack([torch.stack([images[i] for i in row]) for row in chosen.tolist()]), not others
 
 
-def _target_maps(
-    network: PreparedNetwork,
-    seen: Survey,
-    images: Tensor,
-    chosen: Tensor,
-    weights: Tensor,
-    cache: Cache | None,
-) -> tuple[Tensor, Tensor, bool]:
-    """(Σ w·a [C, D, H', W'], Σ w·mean_p a² [C, D], whether out of the cache), of the survey's maps where it has them.
-
-    Else the chosen photographs go through the network again, as they lie in `images` [C, N, ch, S, S].
-    """
-    if seen.maps is not None:
-        blended = [_blend(seen.maps[row], w) for w, row in zip(weights, chosen, strict=True)]
-        return torch.stack([t for t, _ in blended]), torch.stack([power for _, power in blended]), False
-
-    def look() -> dict[str, Tensor]:
-        maps, power = _blend_activations(network, images, weights)
-        return {"targets": maps, "power": power}
-
-    kept, recalled = recall(cache, "targets", _blending_key(seen, chosen, weights), look)
-    return kept["targets"], kept["power"], recalled
-
-
-def _blend(maps: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ w·a and Σ w·mean_p a² of one facet: maps [N, D, H', W'], w [N] -> [D, H', W'], [D]."""
-    return torch.einsum("n,ndhw->dhw", weights, maps), weights @ maps.square().mean(dim=(2, 3))
-
-
-def _blending_key(seen: Survey, chosen: Tensor, weights: Tensor) -> dict[str, object]:
-    """All that what is blended out of the chosen photographs depends on."""
-    return {
-        "survey": seen.key,
-        "chosen": chosen.tolist(),
-        "weights": hashlib.sha256(weights.contiguous().numpy().tobytes()).hexdigest(),
-        "code": BLENDING_CODE,
-    }
-
-
-def _way_statistics(
-    network: PreparedNetwork,
-    seen: Survey,
-    images: Tensor,
-    chosen: Tensor,
-    weights: Tensor,
-    cache: Cache | None,
-) -> tuple[tuple[WayStatistics, ...], bool]:
-    """How the layers on the way answer the chosen photographs [C, N, ch, S, S]: (one a layer, whether recalled)."""
-    if not network.way:
-        return (), False
-    layers = (IMAGE, *network.way)
-
-    def look() -> dict[str, Tensor]:
-        found = _look_on_the_way(network, images, weights)
-        return {f"{name} {kind}": tensor for name, one in found.items() for kind, tensor in one.tensors().items()}
-
-    key = {**_blending_key(seen, chosen, weights), "layers": list(layers)}
-    tensors, recalled = recall(cache, "way", key, look)
-    kinds = ("mean", "std", "quantiles")
-    return tuple(WayStatistics(name, *(tensors[f"{name} {kind}"] for kind in kinds)) for name in layers), recalled
-
-
-@torch.no_grad()
-def _look_on_the_way(network: PreparedNetwork, images: Tensor, weights: Tensor) -> dict[str, WayStatistics]:
-    """By layer; one facet's photographs at a time."""
-    device = network.mean.device
-    parts: dict[str, list[WayStatistics]] = {name: [] for name in (IMAGE, *network.way)}
-    for photographs, w in zip(images, weights, strict=True):
-        seen = to_unit(photographs, device)
-        with seeded(0):
-            answers = network(seen).way
-        parts[IMAGE].append(of_photographs(IMAGE, seen.cpu(), w))
-        for name, answer in zip(network.way, answers, strict=True):
-            maps = as_maps(answer, name, network.layout(name, seen.shape[-1])).float()
-            parts[name].append(of_photographs(name, maps.cpu(), w))
-    return {name: joined(found) for name, found in parts.items()}
-
-
 def _refuse_silence(maps: Tensor, channels: Tensor, layer: str) -> None:
     """A target of zeros cannot be reached or missed: there is nothing to draw."""
     for c in range(len(maps)):
@@ -465,17 +369,3 @@ def _refuse_silence(maps: Tensor, channels: Tensor, layer: str) -> None:
                 f"layer {layer} answers none of the photographs of facet {c} (its top-k channels are 0 everywhere); "
                 "take another layer"
             )
-
-
-@torch.no_grad()
-def _blend_activations(network: PreparedNetwork, images: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Target and power of all facets, the maps of one facet's N photographs at a time: uint8 [C, N, ch, S, S]."""
-    device = network.mean.device
-    blended = []
-    for photographs, w in zip(images, weights, strict=True):
-        with seeded(0):
-            answer = network(to_unit(photographs, device))[0]
-        maps = as_maps(answer, network.layer, network.layout(network.layer, images.shape[-1])).float()
-        blended.append([part.cpu() for part in _blend(maps, w.to(device))])
-    targets, power = zip(*blended, strict=True)
-    return torch.stack(targets), torch.stack(power)

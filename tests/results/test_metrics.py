@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mindseye.facets.discovery import _blend_activations
+from mindseye.facets.blending import look_at
 from mindseye.networks.preparing import prepare
 from mindseye.results.likeness import centred_cosine, retrieval
 from mindseye.results.metrics import (
@@ -151,7 +151,7 @@ def test_a_single_photograph_s_facet_is_met_by_that_photograph(network, targets)
     """Weights all on one photograph: it is the target, so every figure of fidelity is perfect."""
     weights = torch.zeros_like(targets.weights)
     weights[:, 2] = 1
-    maps, power = _blend_activations(prepare(network, targets.layer), targets.photographs, weights)
+    maps, power, _ = look_at(prepare(network, targets.layer), targets.photographs, weights)
     alone = replace(targets, weights=weights, maps=maps, power=power)
     for row in measure(network, alone, alone.nearest()):
         assert row["fidelity"]["cosine"] == pytest.approx(1, abs=1e-5)
