@@ -101,6 +101,7 @@ class _WarmUp(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: FacetVisualizer) -> None:
         if trainer.global_step == pl_module.steps:  # a finished fit, read back
             return
+        pl_module.check_gradient()
         if self.announce is not None:
             self.announce("compiling the network (about a minute, once)")
         began = time.perf_counter()

@@ -206,10 +206,7 @@ class FacetVisualizer(pl.LightningModule):
             return False
         else:
             if through and not torch.stack(through).any():
-                raise ValueError(
-                    f"no gradient of {self.network.layer} reaches the image, for no facet: something before it rounds, "
-                    "cuts off or compares (round, floor, sign, clamp, argmax, >); give the network without that"
-                )
+                raise ValueError(self._no_gradient())
             self.terms = torch.cat(terms, dim=1)
             unseen = self.terms.new_full((len(GRADIENTS), self.terms.shape[1]), torch.nan)
             self.gradients = torch.cat(gradients, dim=1) if looks else unseen
@@ -262,6 +259,23 @@ class FacetVisualizer(pl.LightningModule):
         """Those of its facets that were stopped, by number. The host waits for the device."""
         each = zip(*torch.stack([self.stopped_at, self.stopped_by]).tolist(), strict=True)
         return {self.own.start + c: Stopped(step, WHY[why]) for c, (step, why) in enumerate(each) if step}
+
+    def _no_gradient(self) -> str:
+        return (
+            f"no gradient of {self.network.layer} reaches the image, for no facet: something before it rounds, "
+            "cuts off or compares (round, floor, sign, clamp, argmax, >); give the network without that"
+        )
+
+    def check_gradient(self) -> None:
+        """Warns where no gradient of the layer reaches the image, before a network is compiled, whose program goes back
+        once only. Whether the objective asks for one is not looked at."""
+        for chunk in self.chunks:
+            images = self.canvas(chunk).detach().requires_grad_()
+            with self._chance(0, chunk):
+                answer = self.network(images).target
+            if answer.requires_grad and torch.autograd.grad(answer.square().sum(), images)[0].any():
+                return
+        log.warning("%s", self._no_gradient())
 
     def warm_up(self) -> None:
         """One pass of each batch size forward and back, so that a compiled network is ready before the first step."""
