@@ -26,6 +26,7 @@ from mindseye.networks.chance import seeded
 from mindseye.networks.layouts import observe
 from mindseye.networks.maps import Layout, as_maps
 from mindseye.networks.merging import MergedNetwork, merge, share_weights
+from mindseye.networks.modules import every_module, saved_tensors, tensors
 from mindseye.networks.network import Network, in_one_line
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.recording import Tape
@@ -346,19 +347,25 @@ def _answers(network: PreparedNetwork | MergedNetwork, images: Tensor, size: int
 def _is_of_sizes(
     network: PreparedNetwork | MergedNetwork, images: Tensor, size: int, own: int, reason: str
 ) -> bool:
-    """Whether an error is of the size of images [B,ch,H,W]: it does not come where they have the network's own."""
-    if size == own:
-        return _OF_SIZES.search(reason) is not None and _OF_DEVICES.search(reason) is None
-    try:
-        with torch.no_grad(), seeded(0):
-            network(images.new_zeros(1, images.shape[1], own, own))
-    except Exception:  # whatever it is, it comes with every size
-        return False
-    return True
+    """Whether an error is of the size of images [B,ch,H,W]: it does not come where they have the network's own, or, of
+    that size itself, is another one (or none) where they have another."""
+
+    def of_side(side: int) -> str | None:
+        try:
+            with torch.no_grad(), seeded(0):
+                network(images.new_zeros(1, images.shape[1], side, side))
+        except Exception as error:
+            return in_one_line(error)
+        return None
+
+    if size != own:
+        return of_side(own) is None
+    named = _OF_SIZES.search(reason) is not None and _OF_OTHERS.search(reason) is None
+    return named and of_side(size + size // 2 + 8) != reason
 
 
 _OF_SIZES = re.compile(r"\b(sizes?|shapes?|kernel|height|width|dimensions?|multiply|invalid for input)\b", re.I)
-_OF_DEVICES = re.compile(r"\b(devices?|cuda|meta|dtype|driver|backend)\b", re.I)
+_OF_OTHERS = re.compile(r"\b(channels|devices?|cuda|meta|dtype|driver|backend)\b", re.I)
 
 
 def _map_bytes(count: int, shape: torch.Size) -> int:
@@ -443,22 +450,22 @@ def architecture(body: nn.Module) -> str:
     seen.
     """
     # Where a module prints a function, the address of that is not the architecture's.
-    parts = [f"{place}: {type(module).__name__}({module.extra_repr()})" for place, module in body.named_modules()]
+    parts = [f"{place}: {type(module).__name__}({module.extra_repr()})" for place, module in every_module(body)]
     printed = "\n".join([str(body), *parts])  # the parts too: a module may say of itself whatever it likes
     digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", printed).encode())
-    for name, weight in body.state_dict().items():
+    saved = saved_tensors(body)
+    for name, weight in saved.items():
         digest.update(f"{name} {weight.dtype} {weight.stride()}\n".encode())
-    saved = body.state_dict().keys()
-    for name, buffer in body.named_buffers():
+    for name, buffer in tensors(body):
         if name not in saved:
             digest.update(f"{name} {_tensor_sha256(buffer)}\n".encode())
-    for place, module in body.named_modules():
+    for place, module in every_module(body):
         for name, value in vars(module).items():
             if not name.startswith("_"):
                 said = _tensor_sha256(value) if isinstance(value, Tensor) else _plain(value)
                 digest.update(f"{place}.{name} {said}\n".encode())
     sources: set[str] = set()
-    for module in body.modules():
+    for _, module in every_module(body):
         generated = None
         with suppress(Exception):  # a property of other people's classes
             generated = getattr(module, "code", None)  # torch.fx's and torch.jit's modules are their own source

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mindseye.networks.chance import seeded
 from mindseye.networks.maps import POOLED, Layout
-from mindseye.networks.modules import as_it_was, every_module
+from mindseye.networks.modules import as_it_was, every_module, replaced, tensors
 from mindseye.networks.receptive_field import FieldTracker, Spans
 
 FEW, MORE = 2, 3  # images in a batch
@@ -48,7 +48,7 @@ class Passed:
     """What the modules gave in one pass, by path, call by call, and the error that ended it early."""
 
     calls: dict[str, list[Seen]] = field(default_factory=dict)
-    grids: list[int] = field(default_factory=list)  # positions of the maps that could be followed, in order
+    grids: list[tuple[int, int]] = field(default_factory=list)  # of the maps that could be followed, in order
     joins: list[tuple[int, ...]] = field(default_factory=list)  # lengths of sequences that were put together, in order
     error: Exception | None = None
 
@@ -82,7 +82,7 @@ class Observation:
         if len(shape) < 2 or shape[0] != self.batch or (more and more != (MORE, *shape[1:])):
             return None
         if len(shape) == 2:
-            return POOLED
+            return None if any(self._following(path, call, shape)) else POOLED
         rows, columns = self._following(path, call, shape)
         tall, wide, both = sorted(rows - columns), sorted(columns - rows), sorted(rows & columns)
         map_dims: list[int] = []
@@ -137,7 +137,12 @@ class Observation:
         return self._with_tokens(seen, tokens, min(found)[1] ** 2) if found else None
 
     def _with_tokens(self, seen: Seen, tokens: int, patches: int) -> Layout | None:
-        """Where the image's are among them: where they were put together with others, else as the network says."""
+        """Where the image's are among them: where they were put together with others, else as the network says.
+
+        None where they come from a grid that is no square, though their number may be one.
+        """
+        if patches in self._positions() and (math.isqrt(patches),) * 2 not in self.base.grids:
+            return None
         length, channels = seen.shape[tokens], 3 - tokens
         before = _before(self.base.joins[: seen.joins], patches).get(length)
         if before is None and self.prefix is not None and length - patches == self.prefix:
@@ -146,6 +151,10 @@ class Observation:
             return None
         return Layout(3, channels, tokens=tokens, before=before, behind=length - patches - before)
 
+    def _positions(self) -> set[int]:
+        """How many positions the maps have that could be followed."""
+        return {rows * columns for rows, columns in self.base.grids}
+
     def _fixed(self, path: str, call: int) -> Layout | None:
         """Where nothing follows the images: by the maps that were seen before."""
         seen = self.base.calls[path][call]
@@ -153,11 +162,12 @@ class Observation:
         one_size = not self.taller.shape(path, call) and not self.larger.shape(path, call)
         if len(shape) == 3:
             joins = self.base.joins[: seen.joins]
-            ends = {length: grid for grid in self.base.grids for length in _before(joins, grid)}
-            ends |= {grid + (self.prefix or 0): grid for grid in self.base.grids}
+            positions = self._positions()
+            ends = {length: grid for grid in positions for length in _before(joins, grid)}
+            ends |= {grid + (self.prefix or 0): grid for grid in positions}
             found = [dim for dim in (1, 2) if shape[dim] in ends]
             if len(found) == 2 and self.prefix:  # as many channels as patches: with its class token it is the tokens
-                found = [dim for dim in found if shape[dim] - self.prefix in self.base.grids]
+                found = [dim for dim in found if shape[dim] - self.prefix in positions]
             if len(found) == 1:
                 return self._with_tokens(seen, found[0], ends[shape[found[0]]])
             prefix = self.prefix or 0
@@ -174,7 +184,7 @@ class Observation:
                 pair
                 for pair in ((1, 2), (2, 3))
                 if shape[pair[0]] == shape[pair[1]]
-                and (shape[pair[0]] ** 2 in self.base.grids or (one_size and shape[pair[0]] ** 2 <= seen.grid))
+                and (shape[pair[0]] ** 2 in self._positions() or (one_size and shape[pair[0]] ** 2 <= seen.grid))
                 and shape[pair[0]] not in lengths  # attention, of each token to each
             ]
             if len(pairs) == 1:
@@ -233,21 +243,25 @@ def _pass(
 
     track: follow the map through every operation, which takes some time.
     """
-    tensors = {**dict(network.body.named_parameters()), **dict(network.body.named_buffers())}
-    if device is not None:
-        tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
-    like = next((tensor for tensor in tensors.values() if tensor.is_floating_point()), torch.zeros((), device=device))
+    given = [tensor for _, tensor in tensors(network.body) if tensor.is_floating_point()]
+    like = next((tensor for tensor in given), torch.zeros(()))
+    place = like.device if device is None else torch.device(device)
     passed = Passed()
     with torch.inference_mode() if track or device is not None else torch.no_grad():
-        images = torch.zeros(batch, network.channels, height, width, dtype=like.dtype, device=like.device)
+        images = torch.zeros(batch, network.channels, height, width, dtype=like.dtype, device=place)
         tracker = _Joining(images, passed) if track else None
         try:
-            with seeded(0), as_it_was(network.body), _listening(network.body, passed, tracker):
+            with (
+                seeded(0),
+                as_it_was(network.body),
+                replaced(network.body, lambda tensor: tensor if device is None else tensor.to(place)),
+                _listening(network.body, passed, tracker),
+            ):
                 if tracker is None:
-                    torch.func.functional_call(network.body, tensors, (images,))
+                    network.body(images)
                 else:
                     with tracker:
-                        torch.func.functional_call(network.body, tensors, (images,))
+                        network.body(images)
         except Exception as error:  # a network that takes no such images, or looks at values
             passed.error = error
     return passed
@@ -269,8 +283,9 @@ class _Joining(FieldTracker):
                 dim = args[1] if len(args) > 1 else dict(kwargs or {}).get("dim", 0)
                 self._passed.joins.append(tuple(part.shape[dim] for part in args[0]))
             spans = self.spans(output)
-            if len(spans) == 2 and output.shape[min(spans)] < self._images.shape[-1]:
-                self._passed.grids.append(math.prod(output.shape[dim] for dim in spans))
+            if len(spans) == 2 and min(output.shape[dim] for dim in spans) < self._images.shape[-1]:
+                rows, columns = sorted(spans)
+                self._passed.grids.append((output.shape[rows], output.shape[columns]))
         return output
 
 
@@ -281,7 +296,7 @@ def _listening(body: nn.Module, passed: Passed, tracker: FieldTracker | None) ->
         for path, module in every_module(body):
 
             def listen(module: nn.Module, arguments: tuple[Any, ...], output: Any, path: str = path) -> None:
-                seen = Seen(joins=len(passed.joins), grid=passed.grids[-1] if passed.grids else 0)
+                seen = Seen(joins=len(passed.joins), grid=math.prod(passed.grids[-1]) if passed.grids else 0)
                 if isinstance(output, Tensor) and not output.is_complex():
                     seen.shape = tuple(output.shape)
                     seen.spans = {} if tracker is None else tracker.spans(output)

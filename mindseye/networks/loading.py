@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mindseye.networks.chance import seeded
-from mindseye.networks.modules import every_module, in_single
+from mindseye.networks.modules import every_module, in_single, tensors
 from mindseye.networks.network import Network, check_normalisation, check_side, in_one_line, materialise
 from mindseye.networks.weights import (
     STATE_DICT_FILES,
@@ -110,6 +110,8 @@ def torchvision_network(
     except TypeError as error:
         raise ValueError(f"torchvision's {name} cannot be built with {dict(arguments or {})}: {error}") from error
     classes = own.meta["categories"] if own is not None and family == "classification" else None
+    if classes is not None and not any(one.shape[:1] == (len(classes),) for _, one in tensors(body)):
+        classes = None  # a file of other classes that has the published one's name
     if family == "detection":
         mean = mean if mean is not None else body.transform.image_mean
         std = std if std is not None else body.transform.image_std
@@ -393,8 +395,8 @@ def warn_of_no_training(network: Network) -> None:
     if network.unloaded is not None:
         return
     starts = {"running_mean": 0, "running_var": 1}
-    buffers = [(start, part._buffers.get(key)) for part in network.body.modules() for key, start in starts.items()]
-    statistics = [(start, buffer) for start, buffer in buffers if buffer is not None]
+    named = [(starts.get(name.rpartition(".")[2]), tensor) for name, tensor in tensors(network.body)]
+    statistics = [(start, tensor) for start, tensor in named if start is not None]
     if statistics and all(torch.equal(buffer, torch.full_like(buffer, start)) for start, buffer in statistics):
         log.warning(
             "%s has seen no training: its BatchNorm is as it was made. Where are its weights? network.weights=FILE",
@@ -452,7 +454,7 @@ def _looked_into(given: object, what: str, mean: Sequence[float], std: Sequence[
             f"{what} is the flat module of a program of torch.export, whose layers are none any more: give the "
             "ExportedProgram itself"
         )
-    _refuse_quantised(given, what)
+    _refuse_packed(given, what)
     single = _in_single(given, what)
     materialise(single, len(mean), check_side(size), what)
     return single
@@ -460,20 +462,23 @@ def _looked_into(given: object, what: str, mean: Sequence[float], std: Sequence[
 
 def _in_single(body: nn.Module, what: str) -> nn.Module:
     """The module itself where all its numbers are float32, as pictures are; else a copy in which they are."""
-    tensors = (*body.parameters(), *body.buffers())
-    others = {str(one.dtype) for one in tensors if one.is_floating_point()} - {"torch.float32"}
+    others = {str(one.dtype) for _, one in tensors(body) if one.is_floating_point()} - {"torch.float32"}
     if not others:
         return body
     log.info("%s has numbers in %s: a copy in float32 is looked into", what, ", ".join(sorted(others)))
     return in_single(body)
 
 
-def _refuse_quantised(body: nn.Module, what: str) -> None:
-    """Raises ValueError for weights in whole numbers: no gradient goes through what computes with them."""
+def _refuse_packed(body: nn.Module, what: str) -> None:
+    """Raises ValueError for weights in whole numbers, through which no gradient goes, and for sparse ones."""
     for path, part in every_module(body):
         kind = type(part)
         whole = [one for one in part._parameters.values() if one is not None and not one.is_floating_point()]
         packed = "quantized" in kind.__module__.split(".") and not hasattr(part, "fake_quant_enabled")
+        if any(one is not None and one.layout != torch.strided for one in part._parameters.values()):
+            raise ValueError(
+                f"{what} has sparse weights ({path or 'itself'} is a {kind.__name__}): give them as weight.to_dense()"
+            )
         if packed or any(not one.is_complex() for one in whole):
             raise ValueError(
                 f"{what} is quantised ({path or 'itself'} is a {kind.__name__}): no gradient goes through it; give the "

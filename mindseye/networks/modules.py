@@ -1,15 +1,19 @@
 """Somebody else's modules: walked, frozen, put in evaluation mode, copied, and left as they were after a probe."""
 
 import copy
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
-_PARTS = ("_parameters", "_buffers", "_modules")  # where torch keeps what it registers
 _NOTHING = object()
+_DEEPEST, _LONGEST = 5, 1000  # levels of containers, and entries of one, that are looked into
 
 
 def every_module(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -53,78 +57,231 @@ def evaluate(module: nn.Module) -> None:
             )
 
 
+def tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter and buffer by name, those that are saved before those that are not, each name once.
+
+    What state_dict() has for an ordinary module comes first and in its order, but through no method that somebody's
+    class may have overridden or an attribute may stand in the way of (a dictionary called `parameters`, say).
+
+    >>> [name for name, _ in tensors(nn.Sequential(nn.Conv2d(3, 4, 1)))]
+    ['0.weight', '0.bias']
+    """
+    unsaved = []
+    for path, part in every_name(module):
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is None:
+                continue
+            found = (f"{path}.{name}" if path else name, tensor)
+            if name in part._non_persistent_buffers_set:
+                unsaved.append(found)
+            else:
+                yield found
+    yield from unsaved
+
+
+def saved_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Those of `tensors` that are saved: what state_dict() is of an ordinary module."""
+    unsaved = {
+        f"{path}.{name}" if path else name
+        for path, part in every_name(module)
+        for name in part._non_persistent_buffers_set
+    }
+    return {name: tensor.detach() for name, tensor in tensors(module) if name not in unsaved}
+
+
+def every_name(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """As `every_module`, a part that has several names under each of them."""
+    yield path, module
+    for name, part in module._modules.items():
+        if part is not None:
+            yield from every_name(part, f"{path}.{name}" if path else name)
+
+
+@contextmanager
+def replaced(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """What `change` gives stands in the place of every parameter and buffer, for as long as it lasts."""
+    registered: list[tuple[Any, dict[str, Tensor | None]]] = [
+        (own, dict(own)) for _, part in every_module(module) for own in (part._parameters, part._buffers)
+    ]
+    made: dict[Tensor, Tensor] = {}
+    try:
+        for own, before in registered:
+            for name, tensor in before.items():
+                if tensor is not None:
+                    made[tensor] = made[tensor] if tensor in made else change(tensor)
+                    own[name] = made[tensor]
+        yield
+    finally:
+        for own, before in registered:
+            own.clear()
+            own.update(before)
+
+
 @contextmanager
 def as_it_was(body: nn.Module) -> Iterator[None]:
     """Whatever a pass leaves on the module or its parts, it is taken off again at the end.
 
-    That is, its attributes (features that are kept for later, what is built at the first call), what is in its lists
-    and dictionaries, and the values of its buffers. torch's own modules, which keep nothing, are passed over.
+    That is, attributes (features that are kept for later, what is built at the first call), also of their classes and
+    of objects of the owner's own that they hold, what is in lists and dictionaries of any depth, the values of buffers
+    and other tensors, and parameters that were put in the place of others. Not the values of parameters that are
+    written into, nor what generators of random numbers have drawn.
     """
-    kept = []
-    modes = [(part, part.training) for _, part in every_module(body)]
-    for part, _ in modes:
-        if type(part).__module__.startswith("torch.nn.modules.") and not part._modules:
-            continue
-        attributes = dict(vars(part))
-        contents = [
-            (value, copy.copy(value))
-            for name, value in attributes.items()
-            if type(value) in (list, dict, set, deque) and (name in _PARTS or not _is_torchs(name))
-        ]
-        versions = {
-            name: (buffer._version, buffer.clone())
-            for name, buffer in part._buffers.items()
-            if buffer is not None and not buffer.is_inference()
-        }
-        kept.append((part, attributes, contents, versions))
+    kept = _Kept()
     try:
+        with _disable_current_modes():  # what is copied here is not what the pass reads
+            for _, part in every_module(body):
+                kept.add(part)
+            kept.copy_tensors()
         yield
     finally:
-        for part, mode in modes:
+        with _disable_current_modes():
+            kept.restore()
+
+
+class _Kept:
+    """What stands on modules, and in what stands there."""
+
+    def __init__(self) -> None:
+        self._modes: list[tuple[nn.Module, bool]] = []
+        self._attributes: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._buffers: list[tuple[dict[str, Tensor | None], dict[str, Tensor | None]]] = []
+        self._copies: dict[int, Tensor] = {}
+        self._data: list[tuple[nn.Parameter, Tensor]] = []
+        self._classes: dict[type, dict[str, Any]] = {}
+        self._held = Held()
+
+    def add(self, part: nn.Module) -> None:
+        self._modes.append((part, part.training))
+        kind = type(part)
+        self._buffers.append((part._buffers, dict(part._buffers)))
+        self._data += [(one, one.data) for one in part._parameters.values() if one is not None]
+        if kind.__module__.startswith("torch.nn.modules.") and not part._modules:  # which keep nothing
+            return
+        self._attributes.append((vars(part), dict(vars(part))))
+        self._held.add_attributes(part)
+        for base in kind.__mro__:
+            if _is_somebodys(base) and base not in self._classes:
+                own = {name: value for name, value in vars(base).items() if not name.startswith("__")}
+                self._classes[base] = own
+                for value in own.values():
+                    self._held.add(value, base)
+
+    def copy_tensors(self) -> None:
+        """The pass writes into copies. Whether it does, no count of torch's says for certain: BatchNorm leaves none."""
+        for buffers, before in self._buffers:
+            for name, buffer in before.items():
+                if buffer is not None:
+                    buffers[name] = self._copies.setdefault(id(buffer), buffer.clone())
+        self._held.copy_tensors()
+
+    def restore(self) -> None:
+        for part, mode in self._modes:
             if part.training != mode:
                 part.training = mode
-        for part, attributes, contents, versions in kept:
-            now = vars(part)
+        for now, attributes in self._attributes:
             for name in now.keys() - attributes.keys():
                 del now[name]
             now.update({name: value for name, value in attributes.items() if now.get(name, _NOTHING) is not value})
-            for value, before in contents:
-                if not _same(value, before):
-                    value.clear()
-                    (value.update if isinstance(value, dict | set) else value.extend)(before)
-            for name, (version, before) in versions.items():
-                # Another tensor, since a gradient may still need the one that was written into.
-                written = part._buffers[name]
-                if written is not None and written._version != version:
-                    part._buffers[name] = before
+        self._held.restore()
+        for base, own in self._classes.items():
+            for name in [name for name in vars(base) if not name.startswith("__") and name not in own]:
+                delattr(base, name)
+            for name, value in own.items():
+                if vars(base).get(name, _NOTHING) is not value:
+                    setattr(base, name, value)
+        for buffers, before in self._buffers:
+            buffers.clear()
+            buffers.update(before)
+        for parameter, data in self._data:
+            if parameter.data_ptr() != data.data_ptr():
+                parameter.data = data
+
+
+class Held:
+    """What attributes hold: containers and what is in them, objects of the owner's own, and tensors."""
+
+    def __init__(self) -> None:
+        self.tensors: list[tuple[Tensor, Any, Any]] = []  # and where each is found
+        self._contents: list[tuple[Any, Any]] = []
+        self._arrays: list[tuple[np.ndarray, np.ndarray]] = []
+        self._seen: set[int] = set()
+
+    def add_attributes(self, part: nn.Module) -> None:
+        for name, value in vars(part).items():
+            if name in ("_parameters", "_modules"):  # as they are registered, but not what is in them
+                self._contents.append((value, copy.copy(value)))
+            elif name != "_buffers" and not _is_torchs(name):
+                self.add(value, type(part), vars(part), name)
+
+    def add(self, value: Any, owner: type, holder: Any = None, key: Any = None, depth: int = 0) -> None:
+        """owner: the class of the module on which it stands, or in whose attributes it is found. holder: what has it
+        under that key, where another value can be put."""
+        if isinstance(value, str | bytes | int | float | nn.Module | nn.Parameter | type) or id(value) in self._seen:
+            return
+        self._seen.add(id(value))
+        inner: Iterable[tuple[Any, Any]] = ()
+        inside: Any = None
+        if isinstance(value, Tensor):
+            self.tensors.append((value, holder, key))
+        elif isinstance(value, np.ndarray):
+            self._arrays.append((value, value.copy()))
+        elif isinstance(value, tuple):
+            inner = enumerate(value)
+        elif isinstance(value, dict):
+            self._contents.append((value, dict(value)))
+            inner, inside = list(value.items()), value
+        elif isinstance(value, list | set | deque):
+            self._contents.append((value, set(value) if isinstance(value, set) else list(value)))
+            inner, inside = enumerate(list(value)), None if isinstance(value, set) else value
+        elif isinstance(value, SimpleNamespace) or (_is_somebodys(type(value)) and _root(type(value)) == _root(owner)):
+            attributes = getattr(value, "__dict__", None)
+            if type(attributes) is dict:
+                self._contents.append((attributes, dict(attributes)))
+                inner, inside = list(attributes.items()), attributes
+        if depth < _DEEPEST:
+            for name, one in itertools.islice(inner, _LONGEST):
+                self.add(one, owner, inside, name, depth + 1)
+
+    def copy_tensors(self) -> None:
+        """The pass writes into copies. A gradient may need these when it is over."""
+        for tensor, holder, key in self.tensors:
+            if holder is not None:
+                holder[key] = tensor.detach().clone()
+
+    def restore(self) -> None:
+        for value, before in self._contents:
+            if not _same(value, before):
+                value.clear()
+                (value.update if isinstance(value, dict | set) else value.extend)(before)
+        for array, before in self._arrays:
+            if not np.array_equal(array, before, equal_nan=array.dtype.kind in "fc"):
+                array[...] = before
 
 
 def in_single(body: nn.Module) -> nn.Module:
     """A deep copy in float32, also of a module that keeps results of its last pass, which torch does not copy."""
-    with as_it_was(body):
-        _change_kept(body, lambda tensor: tensor.detach() if tensor.grad_fn is not None else tensor)
-        single = copy.deepcopy(body)
+    held = Held()
+    registered = set()
+    for _, part in every_module(body):
+        held.add_attributes(part)
+        registered |= {id(buffer) for buffer in part._buffers.values()}
+    memo: dict[int, Any] = {
+        id(tensor): (tensor.detach().float() if tensor.is_floating_point() else tensor.detach()).clone()
+        for tensor, *_ in held.tensors
+        if id(tensor) not in registered
+    }
+    single = copy.deepcopy(body, memo)
     nn.Module.float(single)  # not the class's own, which may be anything
-    _change_kept(single, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
     return single
 
 
-def _change_kept(body: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
-    """Change the tensors that stand on a module or its parts and are no parameters or buffers."""
-    for _, part in every_module(body):
-        for name, value in list(vars(part).items()):
-            if not _is_torchs(name):
-                vars(part)[name] = _changed(value, change)
+def _is_somebodys(kind: type) -> bool:
+    """Whether a class is neither torch's nor Python's."""
+    return _root(kind) not in ("torch", "builtins", "abc", "typing")
 
 
-def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    if type(value) in (list, tuple, deque):
-        return type(value)(_changed(one, change) for one in value)
-    if type(value) is dict:
-        return {name: _changed(one, change) for name, one in value.items()}
-    return value
+def _root(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
 
 
 def _same(value: Any, before: Any) -> bool:

@@ -17,7 +17,7 @@ from mindseye.networks.chance import seeded
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.layouts import Observation, observe
 from mindseye.networks.maps import Layout, prefix_tokens
-from mindseye.networks.modules import as_it_was, evaluate, every_module, freeze
+from mindseye.networks.modules import as_it_was, evaluate, every_module, freeze, saved_tensors, tensors
 
 # The layers of the depths early, middle and late; conf/network has the same, and a test compares them.
 # Where the paper shows a layer of the network, it is among them.
@@ -78,7 +78,7 @@ class Network(nn.Module):
         evaluate(body)
         self.training = False
         freeze(body)
-        device = next((parameter.device for parameter in body.parameters()), None)
+        device = next((one.device for _, one in tensors(body) if isinstance(one, nn.Parameter)), None)
         self.register_buffer("mean", torch.tensor([float(value) for value in mean], device=device)[:, None, None])
         self.register_buffer("std", torch.tensor([float(value) for value in std], device=device)[:, None, None])
         self.prefix_tokens = prefix_tokens(body)
@@ -121,7 +121,8 @@ class Network(nn.Module):
 
     def __repr__(self) -> str:
         """One line for a prompt; `network.body` prints its modules."""
-        weights = sum(weight.numel() for weight in self.body.parameters())
+        parts = (part._parameters.values() for _, part in every_module(self.body))
+        weights = sum(one.numel() for one in {one for own in parts for one in own} if one is not None)
         named = ", ".join(f"{depth} {layer}" for depth, layer in self.layers.items())
         said = f"{self.channels} channels, {self.size} pixels, {weights:,} weights"
         return f"<Network {self.name}: {said}{named and ' · '}{named}>"
@@ -142,7 +143,7 @@ class Network(nn.Module):
                     "or network.layers={early: ..., middle: ..., late: ...}"
                 )
             layer = self.layers[depth]
-        if isinstance(layer, str) and layer in self.layers and layer not in dict(self.body.named_modules()):
+        if isinstance(layer, str) and layer in self.layers and layer not in dict(every_module(self.body)):
             raise ValueError(
                 f"there is no layer {layer!r}: it is a depth of {self.name}, and layer={self.layers[layer]} is its "
                 f"layer (depth={layer}; in Python network.layers[{layer!r}])"
@@ -165,14 +166,14 @@ class Network(nn.Module):
 
         It is remembered, and taken anew where a weight is not as it was: see `_checksum`.
         """
-        state = self.state_dict()
+        state = saved_tensors(self)
         known = (self.name, tuple((key, value.dtype, value.shape, _checksum(value)) for key, value in state.items()))
         if self._hashed is not None and self._hashed[0] == known:
             return self._hashed[1]
         digest = hashlib.sha256(self.name.encode())
         for key, value in state.items():
             digest.update(f"\0{key}\0{value.dtype}\0{list(value.shape)}\0".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         self._hashed = known, digest.hexdigest()
         return self._hashed[1]
 
@@ -196,8 +197,7 @@ def materialise(body: nn.Module, channels: int, size: int, what: str) -> None:
     lazy = [part for _, part in every_module(body) if isinstance(part, LazyModuleMixin)]
     if not lazy:
         return
-    tensors = (one for _, part in every_module(body) for one in (*part._parameters.values(), *part._buffers.values()))
-    device = next((one.device for one in tensors if one is not None), None)
+    device = next((one.device for _, one in tensors(body)), None)
     try:
         with torch.no_grad():
             body(torch.zeros(1, channels, size, size, device=device))
@@ -267,7 +267,7 @@ def _short(values: Sequence[float]) -> str:
 
 def _check_channels(network: Network) -> None:
     """Raises ValueError where the first convolution that is called takes another number of channels."""
-    convolutions = [(path, part) for path, part in network.body.named_modules() if isinstance(part, nn.Conv2d)]
+    convolutions = [(path, part) for path, part in every_module(network.body) if isinstance(part, nn.Conv2d)]
     if not convolutions or convolutions[0][1].in_channels == network.channels:
         return
     # The first one registered need not be the first one called: ask a small pass.

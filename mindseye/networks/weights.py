@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mindseye.networks.modules import every_module, every_name, saved_tensors, tensors
+
 STATE_DICT_FILES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors")
 
 # what training programs put around a module, anywhere in a name: DataParallel, torch.compile, FSDP, DeepSpeed, …
@@ -23,7 +25,9 @@ _WRAPPERS = frozenset(
 )
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?)([._]|$)", re.IGNORECASE)
 _DEEPEST = 5  # levels of mappings in a file that are looked into
-_UNCOUNTED = "num_batches_tracked"  # which files of before torch 0.4.1 do not have, and converted ones have as 0
+# What is counted beside weights: batches, which files of before torch 0.4.1 do not have and converted ones have as 0,
+# and what profilers (thop) leave in a module.
+_COUNTS = ("num_batches_tracked", "total_ops", "total_params")
 
 StateDict = Mapping[str, Tensor]
 Saved = Mapping[str, StateDict]  # the state dicts in a file, by the keys that lead to them, joined by dots
@@ -163,7 +167,7 @@ class _Place:
             if name not in taken and name.startswith(begin):
                 fitted[_plain(name[len(begin) :])] = value
         if hasattr(self.state, "_metadata"):  # versions, for old files
-            own = _plain_names(path for path, _ in body.named_modules())
+            own = _plain_names(path for path, _ in every_module(body))
             fitted._metadata = versions = {}  # type: ignore[attr-defined]
             for path, said in self.state._metadata.items():
                 if f"{_plain(path)}.".startswith(f"{self.prefix}." if self.prefix else ""):
@@ -174,7 +178,7 @@ class _Place:
 
 def _places(saved: Saved, body: nn.Module) -> list[_Place]:
     """Every place in the file that has names of the body's, the best first."""
-    own_state = body.state_dict()
+    own_state = saved_tensors(body)
     own = _plain_names(own_state)
     places = []
     for key, state in saved.items():
@@ -185,7 +189,7 @@ def _places(saved: Saved, body: nn.Module) -> list[_Place]:
                 if (end := ".".join(parts[cut:])) in own:
                     behind.setdefault(".".join(parts[:cut]), {})[own[end]] = name
         for prefix, names in behind.items():
-            counted = [(own_state[one], state[names[one]]) for one in names if not one.endswith(_UNCOUNTED)]
+            counted = [(own_state[one], state[names[one]]) for one in names if not one.endswith(_COUNTS)]
             alike = [one for one, there in counted if one.shape == there.shape]
             places.append(_Place(key, prefix, state, names, (len(alike), len(counted))))
     return sorted(places, key=lambda place: (-place.score[0], -place.score[1], len(place.prefix), len(place.key)))
@@ -225,7 +229,7 @@ def class_count(state: StateDict, body: nn.Module, built_with: int) -> int | Non
     """The classes of a fitted state dict where they differ from the `built_with` outputs of `body`, else None."""
     found = {
         int(state[key].shape[0])
-        for key, value in body.state_dict().items()
+        for key, value in saved_tensors(body).items()
         if key in state
         and value.ndim > 0
         and value.shape[0] == built_with
@@ -238,13 +242,13 @@ def class_count(state: StateDict, body: nn.Module, built_with: int) -> int | Non
 def load_weights(state: StateDict, body: nn.Module, source: Path, name: str) -> frozenset[str]:
     """Load a fitted state dict into `body`; returns the names of the body's that the file has nothing for.
 
-    Names that share their tensor with one that is there need none of their own, nor do counters of batches. A rest that
-    is missing, with what stands in its place in the file, is told in one warning: a head, say, which a layer before it
-    does not need (`prepare` refuses the layers that do). Raises ValueError, one line with the first names that do not
-    fit, where less than half of the body is there, where a shape is another, and where the file has more than a head of
-    which the body knows nothing: then it is of another architecture.
+    Names that share their tensor with one that is there need none of their own, nor do counters, indices and masks. A
+    rest that is missing, with what stands in its place in the file, is told in one warning: a head, say, which a layer
+    before it does not need (`prepare` refuses the layers that do). Raises ValueError, one line with the first names
+    that do not fit, where less than half of the body is there, where a shape is another, and where the file has more
+    than a head of which the body knows nothing: then it is of another architecture.
     """
-    own = body.state_dict()
+    own = saved_tensors(body)
     for key in own.keys() & state.keys():
         if own[key].shape != state[key].shape:
             raise ValueError(
@@ -254,18 +258,20 @@ def load_weights(state: StateDict, body: nn.Module, source: Path, name: str) -> 
     if not hasattr(state, "_metadata"):
         # without it torch takes the file for one of its oldest formats, which some modules refuse
         state = OrderedDict(state)
-        state._metadata = own._metadata  # type: ignore[attr-defined]
+        versions = {path: {"version": part._version} for path, part in every_name(body)}
+        state._metadata = versions  # type: ignore[attr-defined]
     try:
-        missing, unexpected = body.load_state_dict(state, strict=False)
+        missing, unexpected = nn.Module.load_state_dict(body, state, strict=False)  # not the class's own
     except RuntimeError as error:
         raise ValueError(f"{source} does not fit {name}: {_first_line(error)}") from error
     there = {_memory(own[key]) for key in state if key in own} - {None}
-    missing = [key for key in missing if not key.endswith(_UNCOUNTED) and _memory(own[key]) not in there]
+    missing = [key for key in missing if key in own and _is_a_weight(key, own[key]) and _memory(own[key]) not in there]
+    unexpected = [key for key in unexpected if _is_a_weight(key, state[key])]
     if not missing and not unexpected:
         return frozenset()
     loaded = [key for key in own if key in state]
     filled = {key.rsplit(".", cut)[0] for key in loaded for cut in range(1, key.count(".") + 1)}
-    modules = {path for path, _ in body.named_modules()}
+    modules = {path for path, _ in every_module(body)}
     foreign = [key for key in unexpected if not _in_an_empty_place(key, filled, modules)]
     if foreign or not missing or len(loaded) < len(missing):
         parts = [f"{some(missing)} missing in the file"] * bool(missing)
@@ -281,14 +287,31 @@ def load_weights(state: StateDict, body: nn.Module, source: Path, name: str) -> 
     return frozenset(missing)
 
 
+def _is_a_weight(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor has been trained: not what counts, nor an index or a mask, which a network makes by itself."""
+    return (tensor.is_floating_point() or tensor.is_complex()) and not name.endswith(_COUNTS)
+
+
 class Reading(TorchDispatchMode):
     """Notes which of some of a body's weights, by name, are computed with while it is active."""
 
     def __init__(self, body: nn.Module, lacking: Collection[str]) -> None:
         super().__init__()
-        self._lacking, self._read = sorted(lacking), set[str]()
-        tensors = body.state_dict() if lacking else {}
-        self._of_memory = {tensors[name].untyped_storage().data_ptr(): name for name in lacking}
+        self._body, self._lacking, self._read = body, sorted(lacking), set[str]()
+        self._of_memory: dict[int, str] = {}
+        self._handle: Any = None
+
+    def __enter__(self) -> "Reading":
+        def find(*_: Any) -> None:  # as the pass begins, since it works on copies of buffers
+            lacking = [(name, one) for name, one in tensors(self._body) if name in self._lacking]
+            self._of_memory = {one.untyped_storage().data_ptr(): name for name, one in lacking}
+
+        self._handle = self._body.register_forward_pre_hook(find)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._handle.remove()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
