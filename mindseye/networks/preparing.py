@@ -90,6 +90,7 @@ class PreparedNetwork(nn.Module):
         # Without a straight program the whole network stays, and hooks end the pass at the layer.
         self.body = network if straight is None else straight
         self._run: Any = None
+        self._program: list[nn.Module] = []  # in a list, since it is no part of it
         freeze(self)
         evaluate(self)
 
@@ -156,13 +157,15 @@ class PreparedNetwork(nn.Module):
         """
         if not self.traced:
             return self.body
-        graph = fx.Graph()
-        outputs: Any = graph.graph_copy(self.body.graph, {})
-        graph.output((*outputs[:2], ()))
-        program = fx.GraphModule(self.body, graph)
-        program.graph.eliminate_dead_code()
-        program.recompile()
-        return program
+        if not self._program:
+            graph = fx.Graph()
+            outputs: Any = graph.graph_copy(self.body.graph, {})
+            graph.output((*outputs[:2], ()))
+            program = fx.GraphModule(self.body, graph)
+            program.graph.eliminate_dead_code()
+            program.recompile()
+            self._program.append(program)
+        return self._program[0]
 
     def train(self, mode: bool = True) -> "PreparedNetwork":
         """Stays in evaluation mode."""
@@ -175,7 +178,7 @@ class PreparedNetwork(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # What torch.compile wrote is this process's own: whoever gets the network compiles it anew.
-        return {**self.__dict__, "_run": None, "compiled": False}
+        return {**self.__dict__, "_run": None, "_program": [], "compiled": False}
 
     def resolve(self, layer: str | None = None, depth: str | None = None) -> str:
         """The layer it is prepared for. Raises ValueError where another one is asked for."""
@@ -269,8 +272,10 @@ def prepare(
     try:
         # Programs are compared, not arithmetics: TF32 is off by ten times the tolerance.
         with torch.no_grad(), tf32(False), record(network, layer, previous, way) as tape, watching:
-            with seeded(0):
-                right = Answers(tape(probe), tape.previous, tape.way)
+            with seeded(0), torch.enable_grad():
+                seen = Answers(tape(probe.requires_grad_()), tape.previous, tape.way)
+            own_gradient = _own_gradient((*seen[:2], *seen.way))
+            right, probe = _detached(seen), probe.detach()
             _tell_what_it_depends_on(network, layer, tape, probe, right.target)
     except (RuntimeError, AssertionError, TypeError):
         reading.check(layer, network.name, whole=False)
@@ -278,7 +283,9 @@ def prepare(
         return PreparedNetwork(network, None, layer, previous, way, channels_last=False, folded=0)
     reading.check(layer, network.name, whole=True)
     straight, folded, reason = None, 0, "its program depends on what is in the images"
-    for keep_copy in (False, True):
+    if own_gradient is not None:
+        reason = f"{own_gradient} has a gradient of its own"
+    for keep_copy in (False, True) if own_gradient is None else ():
         try:
             straight = _straight(network.body, layer, previous, way, tape, keep_copy)
             folded = _fold(straight) if fold else 0
@@ -306,21 +313,26 @@ def _tell_what_it_depends_on(network: Network, layer: str, tape: Tape, probe: Te
     network.told.add(layer)
     try:
         with seeded(1):
-            pair = tape(torch.cat([probe, 1 - probe]))
-        if len(pair) != 2 or _off(pair[:1], target) <= TOLERANCE:
+            among = tape(torch.cat([torch.ones_like(probe), probe, probe.round(), 1 - probe.round()]))
+        if len(among) != 4 or _off(among[1:2], target) <= TOLERANCE:
             return
         by_chance = False
         for seed in range(2, 6):  # a draw may be the same as another
             with seeded(seed):
                 by_chance = by_chance or _off(tape(probe), target) > TOLERANCE
+        with seeded(0):
+            by_its_own = by_chance and _off(tape(probe), target) > TOLERANCE
     except (RuntimeError, ValueError):
         return  # it takes one image at a time, say; who runs it says what is wrong
     if by_chance:
         log.warning(
-            "%s answers the same image otherwise in every pass up to %s (dropout or noise in its forward): the same "
-            "seed gives the same pictures, but no answer is the image's own; give the network without it",
+            "%s answers the same image otherwise in every pass up to %s (dropout or noise in its forward): %s; give "
+            "the network without it",
             network.name,
             layer,
+            "it draws from a generator of its own, so that not even the same seed gives the same pictures"
+            if by_its_own
+            else "the same seed gives the same pictures, but no answer is the image's own",
         )
     else:
         log.warning(
@@ -414,7 +426,7 @@ class _PathTracer(fx.Tracer):
         self._target, self._call = target, call
         self._previous, self._previous_call = previous, previous_call
         self._way = way
-        self._named = {target, *(module for module, _ in way.values())} | ({previous} if previous else set())
+        self._named = {target, *(module for module, _ in way.values())} | (set() if previous is None else {previous})
         self._calls: dict[nn.Module, int] = dict.fromkeys(self._named, 0)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -493,6 +505,31 @@ def _straight(
     plain.lint()
     # The copy holds the modules on the way alone: fx takes over what the program names.
     return copy.deepcopy(fx.GraphModule(tracer.root, plain))
+
+
+def _detached(answers: Answers) -> Answers:
+    target, previous, way = answers
+    if isinstance(target, Tensor):
+        target = target.detach()
+    return Answers(target, None if previous is None else previous.detach(), tuple(one.detach() for one in way))
+
+
+def _own_gradient(answers: Sequence[Tensor | None]) -> str | None:
+    """The name of an autograd.Function of somebody's own that the answers were computed with.
+
+    A tracer writes down what it does forward, and loses the gradient that it is there for.
+    """
+    waiting: list[Any] = [one.grad_fn for one in answers if isinstance(one, Tensor)]
+    seen = {None}
+    while waiting:
+        if (node := waiting.pop()) in seen:
+            continue
+        seen.add(node)
+        own = getattr(type(node), "_forward_cls", None)
+        if own is not None and not own.__module__.startswith("torch."):
+            return own.__name__
+        waiting += [one for one, _ in node.next_functions]
+    return None
 
 
 def _fold(straight: fx.GraphModule) -> int:

@@ -56,14 +56,19 @@ def assert_alike(one, other):
 
 @contextmanager
 def counting(convolution):
-    """The sizes of the batches that enter a convolution of that shape, whoever made it; probes are single images."""
+    """The sizes of the batches that enter a convolution of that shape, whoever made it.
+
+    Probes are single images, or a few of which the first is white.
+    """
     batches = []
 
     def enter(module, arguments):
         alike = isinstance(module, nn.Conv2d) and module.weight.shape == convolution.weight.shape
-        # probes are of one image or two, or on no device
-        if alike and isinstance(arguments[0], torch.Tensor) and len(arguments[0]) > 2 and not arguments[0].is_meta:
-            batches.append(len(arguments[0]))
+        seen = arguments[0]
+        if not alike or not isinstance(seen, torch.Tensor) or len(seen) <= 2 or seen.is_meta:
+            return
+        if seen[0].flatten(1).std(dim=1).any():
+            batches.append(len(seen))
 
     handle = nn.modules.module.register_module_forward_pre_hook(enter)
     try:

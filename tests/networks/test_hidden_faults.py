@@ -4,8 +4,9 @@
 import copy
 import hashlib
 import random
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from mindseye.facets import discover_facets
 from mindseye.networks import Network, checkpoint_network, layer_table, load_network, loading, record
 from mindseye.networks.maps import as_maps
-from mindseye.networks.preparing import prepare
+from mindseye.networks.modules import every_module, saved_tensors, tensors
+from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.visualizer.fitting import fit
 
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
@@ -90,7 +92,36 @@ class Restores(Owned):
         return self
 
 
+class HoldsHyperparameters(Owned):
+    def __init__(self) -> None:
+        super().__init__()
+        self.parameters = {"lr": 0.1}  # in the way of the method
+        self.buffers = [[], []]
+
+
+class GroupsItsParameters(Owned):
+    def parameters(self, lr: float) -> None:
+        raise AssertionError("the owner's groups of parameters were asked for")
+
+
+class SavesItself(Owned):
+    def state_dict(self, path: str) -> None:
+        raise AssertionError("the owner's saving was called")
+
+    def load_state_dict(self, path: str) -> None:
+        raise AssertionError("the owner's loading was called")
+
+
+class NamesNoParts(Owned):
+    def modules(self) -> list[nn.Module]:
+        return []
+
+    def named_modules(self, *given: object, **named: object) -> list[tuple[str, nn.Module]]:
+        return [("", self)]
+
+
 KINDS = [
+    HoldsHyperparameters, GroupsItsParameters, SavesItself, NamesNoParts,
     TrainsWithALoader, TrainsWithoutArguments, ReturnsNothing, EvaluatesALoader, KeepsDropoutOn, FreezesItself,
     HasATrainFlag, EvalIsAFigure, Restores,
 ]  # fmt: skip
@@ -105,14 +136,15 @@ def test_evaluation_mode_does_not_go_through_the_owners_methods(kind: type[Owned
     nn.ModuleList([network]).train()  # as a trainer does
     for looking in (network, prepare(network, "1" if part else "2")):
         looking.train()
-        assert not any(module.training for module in looking.modules())
-        assert not any(parameter.requires_grad for parameter in looking.parameters())
+        assert not any(module.training for _, module in every_module(looking))
+        assert not any(weight.requires_grad for _, weight in tensors(looking))
     images = torch.rand(2, 3, 24, 24)
     assert torch.equal(network(images), network(images))
 
 
-def test_a_network_with_a_training_method_of_its_own_is_drawn(photographs) -> None:
-    network = load_network(nn.Sequential(TrainsWithALoader(), nn.Conv2d(4, 5, 1)), size=48, **HALF)
+@pytest.mark.parametrize("kind", [TrainsWithALoader, HoldsHyperparameters, SavesItself])
+def test_a_network_with_methods_of_its_own_is_drawn(kind, photographs) -> None:
+    network = load_network(nn.Sequential(kind(), nn.Conv2d(4, 5, 1)), size=48, **HALF)
     targets = discover_facets(network, photographs, "1", facets=2, k=2, N=2)
     assert fit(network, targets, steps=2, accelerator="cpu").images.isfinite().all()
 
@@ -124,6 +156,26 @@ def test_another_precision_does_not_go_through_the_owners_methods() -> None:
 
     body = nn.Module.double(OwnFloat())
     assert {weight.dtype for weight in load_network(body, size=24, **HALF).body.parameters()} == {torch.float32}
+
+
+class SavesWhatIsTrained(Owned):
+    def state_dict(self, *given: object, **named: object) -> dict[str, Tensor]:
+        return {}
+
+
+def test_other_weights_are_another_network_whatever_a_module_saves_of_itself() -> None:
+    """What is kept of photographs is known by them: else those of other weights would be taken."""
+    one, other = (load_network(SavesWhatIsTrained(), size=24, **HALF) for _ in range(2))
+    assert one.fingerprint() != other.fingerprint()
+    plain = load_network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), size=24, **HALF)
+    assert [*saved_tensors(plain)] == [*plain.state_dict()]
+
+
+def test_the_weights_of_a_file_go_into_a_module_that_loads_otherwise(tmp_path) -> None:
+    right = Owned().state_dict()
+    torch.save(right, tmp_path / "own.pth")
+    network = load_network(SavesItself(), tmp_path / "own.pth", size=24, **HALF)
+    assert all(torch.equal(value, right[name]) for name, value in saved_tensors(network.body).items())
 
 
 def test_a_part_whose_training_cannot_be_ended_is_named() -> None:
@@ -195,6 +247,8 @@ def test_a_file_brings_the_normalisation_that_is_known_of_it(tmp_path, monkeypat
         network = load_network("squeezenet1_1", tmp_path / file)
         assert network.mean.flatten().tolist() == pytest.approx([mean] * 3)
         assert (network.size, network.classes) == (size, ("cat", "dog", "cow"))
+    torch.save(models.squeezenet1_1(weights=None, num_classes=5).state_dict(), tmp_path / "net-00000000.pth")
+    assert load_network("squeezenet1_1", tmp_path / "net-00000000.pth").classes is None  # of others than the name says
     with pytest.raises(ValueError, match=r"weights of several mean and std, and own.pth is none of them") as error:
         load_network("squeezenet1_1", tmp_path / "own.pth")
     one_line(error)
@@ -372,6 +426,37 @@ def test_an_average_counts_its_updates_beside_its_module(tmp_path: Path) -> None
     average = torch.optim.swa_utils.AveragedModel(small(seed=1))
     assert "n_averaged" in average.state_dict()
     assert holds(loaded(average.state_dict(), tmp_path), RAW)
+
+
+class Indexed(nn.Module):
+    """Reads its channels by an index and a mask that it makes by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1)
+        self.register_buffer("relative_position_index", torch.arange(3, -1, -1))
+        self.register_buffer("mask", torch.tensor([True, True, False, True]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.conv(images)[:, self.relative_position_index] * self.mask[:, None, None])
+
+
+def test_what_is_no_weight_may_be_missing_or_too_much(tmp_path: Path, caplog) -> None:
+    weights = {key: value for key, value in Indexed().state_dict().items() if "weight" in key or "bias" in key}
+    more = {"last.position_ids": torch.arange(5), "total_ops": torch.zeros(1), "conv.total_params": torch.zeros(1)}
+    for saved in (weights, weights | more):
+        torch.save(saved, tmp_path / "own.pth")
+        network = load_network(Indexed(), tmp_path / "own.pth", size=24, **HALF)
+        assert not network.unloaded
+        assert prepare(network, "last").traced
+    assert not caplog.text
+
+
+def test_a_statistic_that_is_missing_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    network = loaded({key: value for key, value in RAW.items() if key != "stem.1.running_var"}, tmp_path)
+    assert prepare(network, "stem.0").traced
+    with pytest.raises(ValueError, match=r"layer stage depends on stem.1.running_var"):
+        prepare(network, "stage")
 
 
 HEADLESS = {key: value for key, value in RAW.items() if not key.startswith("head")}
@@ -587,6 +672,75 @@ class BuildsAtTheFirstCall(Keeping):
         return self.norm(seen) * self.gain
 
 
+class KeepsByDefault(Keeping):
+    def begin(self) -> None:
+        self.by_name = defaultdict(list)
+
+    def keep(self, seen: Tensor) -> Tensor:
+        self.by_name["last"].append(seen)
+        return seen
+
+
+class KeepsDeep(Keeping):
+    def begin(self) -> None:
+        self.place = SimpleNamespace(kept={"all": ([], Counter())}, last=None)
+
+    def keep(self, seen: Tensor) -> Tensor:
+        self.place.last = seen
+        self.place.kept["all"][0].append(seen)
+        self.place.kept["all"][1]["calls"] += 1
+        return seen
+
+
+class Store:
+    def __init__(self) -> None:
+        self.kept: list[Tensor] = []
+
+
+class KeepsInAnObject(Keeping):
+    def begin(self) -> None:
+        self.store = Store()
+
+    def keep(self, seen: Tensor) -> Tensor:
+        self.store.kept.append(seen)
+        return seen
+
+
+class KeepsOnItsClass(Keeping):
+    kept: list[Tensor] = []  # noqa: RUF012  # as many write it
+
+    def keep(self, seen: Tensor) -> Tensor:
+        self.kept.append(seen)
+        type(self).last = seen
+        return seen
+
+
+class WritesIntoTensors(Keeping):
+    def begin(self) -> None:
+        self.steps = torch.zeros(1)
+        self.bank, self.array = [torch.zeros(2)], np.zeros(2)
+
+    def keep(self, seen: Tensor) -> Tensor:
+        self.steps += 1
+        self.bank[0] += 1
+        self.array += 1
+        return seen * self.steps
+
+
+class NormalisesItsWeight(Keeping):
+    def keep(self, seen: Tensor) -> Tensor:
+        self.second.weight.data = self.second.weight.data * 1.5
+        return seen
+
+
+class TrainsItsNorm(Keeping):
+    def begin(self) -> None:
+        self.norm = nn.BatchNorm2d(6)
+
+    def keep(self, seen: Tensor) -> Tensor:
+        return self.norm.train()(seen)
+
+
 class KeepsByAHook(Keeping):
     def begin(self) -> None:
         self.kept: list[Tensor] = []
@@ -599,17 +753,23 @@ def everything(body: nn.Module) -> str:
     def said(value: object) -> object:
         if isinstance(value, Tensor):
             return value.detach().tolist()
+        if isinstance(value, np.ndarray):
+            return value.tolist()
         if isinstance(value, list | tuple | set):
             return [said(one) for one in value]
+        if isinstance(value, SimpleNamespace | Store):
+            return said(vars(value))
         return {key: said(one) for key, one in value.items()} if isinstance(value, dict) else type(value).__name__
 
     skipped = {"training", "_modules"}
+    on_class = {k: v for k, v in vars(KeepsOnItsClass).items() if k in ("kept", "last")}
     return str([(path, said({k: v for k, v in vars(part).items() if k not in skipped}), list(part._modules))
-                for path, part in body.named_modules()])  # fmt: skip
+                for path, part in body.named_modules()] + [said(on_class)])  # fmt: skip
 
 
 KEEPING = [
-    KeepsAFeature, KeepsAList, KeepsADictionary, Counts, Remembers, BuildsAtTheFirstCall, KeepsByAHook,
+    KeepsAFeature, KeepsAList, KeepsADictionary, Counts, Remembers, BuildsAtTheFirstCall, KeepsByAHook, KeepsByDefault,
+    KeepsDeep, KeepsInAnObject, KeepsOnItsClass, WritesIntoTensors, NormalisesItsWeight, TrainsItsNorm,
 ]  # fmt: skip
 
 
@@ -628,7 +788,7 @@ def test_looking_and_drawing_leave_the_module_as_it_was(kind: type[Keeping], pho
         torch.save(body, tmp_path / "body.pt")
 
 
-@pytest.mark.parametrize("kind", [KeepsAFeature, KeepsAList, KeepsADictionary, Remembers])
+@pytest.mark.parametrize("kind", [KeepsAFeature, KeepsAList, KeepsByDefault, KeepsDeep, KeepsInAnObject, Remembers])
 def test_a_module_in_another_precision_that_was_run_is_copied(kind: type[Keeping]) -> None:
     body = kind().double()
     images = torch.rand(1, 3, 40, 40).double()
@@ -739,12 +899,74 @@ def test_no_gradient_is_said_at_the_first_step(function, place, photographs) -> 
     one_line(error)
 
 
+@pytest.mark.parametrize("function", [torch.round, torch.tanh], ids=["none", "some"])
+def test_no_gradient_is_said_before_a_network_is_compiled(function, photographs, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(PreparedNetwork, "compile", lambda self: self)
+    network = load_network(nn.Sequential(nn.Conv2d(3, 6, 3, 2), Of(lambda x: function(9 * x))), size=48, **HALF)
+    targets = discover_facets(network, photographs, "1", facets=2, k=2, N=2)
+    with pytest.raises(ValueError, match="no gradient") if function is torch.round else nullcontext():
+        fit(network, targets, steps=1, accelerator="cpu", compile=True)
+    assert ("no gradient of 1 reaches the image" in caplog.text) == (function is torch.round)
+
+
 def test_a_gradient_that_one_facet_has_is_enough(photographs) -> None:
     network = load_network(nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.Conv2d(6, 6, 3)), size=48, **HALF)
     targets = discover_facets(network, photographs, "2", facets=2, k=2, N=2)
     with torch.no_grad():
         network.body[2].weight[targets.channels[0]] = 0  # a facet whose channels are dead
     assert fit(network, targets, steps=2, accelerator="cpu", facets_per_batch=1).images.isfinite().all()
+
+
+class StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return (4 * x).round() / 4
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+class Guided(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return gradient.clamp(min=0) * (ctx.saved_tensors[0] > 0)
+
+
+@pytest.mark.parametrize("function", [StraightThrough, Reversed, Guided])
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_gradient_of_somebodys_own_is_the_one_that_is_followed(function, bound: bool) -> None:
+    torch.manual_seed(0)
+    middle = Of(function.apply if bound else lambda x: function.apply(x))
+    network = load_network(nn.Sequential(nn.Conv2d(3, 6, 3, 2), middle, nn.Conv2d(6, 4, 3)), size=32, **HALF)
+    images = torch.rand(2, 3, 32, 32, requires_grad=True)
+    [right] = torch.autograd.grad(network(images).square().sum(), images)
+    [followed] = torch.autograd.grad(prepare(network, "2")(images).target.square().sum(), images)
+    assert right.any()
+    assert torch.allclose(followed, right, atol=1e-6)
+
+
+def test_recomputed_activations_are_traced_all_the_same() -> None:
+    class Recomputes(nn.Sequential):
+        def forward(self, images: Tensor) -> Tensor:
+            return self[1](torch.utils.checkpoint.checkpoint(self[0], images, use_reentrant=False))
+
+    assert prepare(load_network(Recomputes(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 3)), size=24, **HALF), "1").traced
 
 
 # ---- what a dimension means is found by passes, not by lengths -------------------------------------------------------
@@ -836,6 +1058,11 @@ class Halves(nn.Module):
 
 
 WITHOUT_LAYOUT = {
+    "positions without channels": Of(lambda x: x.mean(1).flatten(1)),
+    "every number of a map": nn.Flatten(),
+    "a row of columns": Of(lambda x: x.mean(2).transpose(1, 2)),
+    "tokens of 32 rows and 8 columns": Of(lambda x: nn.functional.interpolate(x, scale_factor=(1, 0.25)).flatten(2)),
+    "as many of 4 and 16": Of(lambda x: nn.functional.avg_pool2d(x[:, :, :16, :16], (4, 1)).flatten(2)),
     "attention weights": Heads(lambda q, weights: weights),
     "heads": Heads(lambda q, weights: weights @ q),
     "queries": Heads(lambda q, weights: q.mean(1)[:, :9]),  # nine of them, of any image
@@ -965,7 +1192,28 @@ def test_chance_in_a_forward_follows_the_seed_and_is_told(part: nn.Module, photo
     assert caplog.text.count("answers the same image otherwise in every pass up to 2") == 3  # networks
 
 
+OWN = (np.random.default_rng(0), torch.Generator(), random.Random(0))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda x: x * float(OWN[0].uniform(0.5, 1.5)),
+        lambda x: x + torch.randn(x.shape, generator=OWN[1]),
+        lambda x: x * OWN[2].uniform(0.5, 1.5),
+    ],
+    ids=["numpy's", "torch's", "Python's"],
+)
+def test_a_generator_of_its_own_is_told_to_follow_no_seed(draw, caplog) -> None:
+    prepare(by_chance(Of(draw)), "2")
+    assert "answers the same image otherwise in every pass up to 2" in caplog.text
+    assert "not even the same seed gives the same pictures" in caplog.text
+
+
 BY_NEIGHBOURS = {
+    "the largest number": Of(lambda x: x / x.amax()),
+    "the first image": Of(lambda x: x + x[:1]),
+    "four at least": Of(lambda x: x - x.mean(0, keepdim=True) if len(x) > 3 else x),
     "batch statistics": nn.BatchNorm2d(6, track_running_stats=False),
     "the mean of the batch": Of(lambda x: x - x.mean(0, keepdim=True)),
     "a rank in the batch": Of(lambda x: x * x.mean((1, 2, 3)).softmax(0)[:, None, None, None]),
@@ -1011,6 +1259,12 @@ OF_NO_SIZE = {
     "no driver": missing_driver,
     "another precision": lambda x: nn.functional.conv2d(x, torch.zeros(3, 3, 1, 1, dtype=torch.float64)),
     "no such operation": lambda x: torch.ops.aten.bincount(x[0, 0, 0]).expand_as(x),
+}
+
+
+OF_NO_SIZE |= {
+    "another number of channels": lambda x: torch.cat([x, x[:, :1]], 1),
+    "four channels more": lambda x: x + torch.zeros(1, 4, 1, 1),
 }
 
 
@@ -1068,6 +1322,14 @@ class WholeNumbers(nn.Module):
 def test_a_quantised_network_is_refused(kind) -> None:
     body = nn.Sequential(kind(), nn.ReLU())
     with pytest.raises(ValueError, match=r"the network is quantised \(.*that it was made of") as error:
+        load_network(body, size=24, **HALF)
+    one_line(error)
+
+
+def test_sparse_weights_are_refused() -> None:
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))
+    body[3].weight = nn.Parameter(body[3].weight.detach().to_sparse())
+    with pytest.raises(ValueError, match=r"the network has sparse weights \(3 is a Linear\): .*to_dense") as error:
         load_network(body, size=24, **HALF)
     one_line(error)
 
