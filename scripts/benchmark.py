@@ -38,18 +38,22 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mindseye.demo.photographs import KINDS, generate, write_photographs
+from mindseye.facets.blending import look_at
 from mindseye.facets.cache import Cache
 from mindseye.facets.discovery import discover_facets
 from mindseye.facets.photographs import load_photographs
 from mindseye.facets.survey import to_unit
 from mindseye.facets.targets import FacetTargets
+from mindseye.facets.way_statistics import IMAGE
 from mindseye.networks import Network, demo_network, torchvision_network
 from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
+from mindseye.networks.way import layers_on_the_way
 from mindseye.visualizer.callbacks import Blur, GradientMask, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, PixelCanvas
 from mindseye.visualizer.filters import rof_energy, tv_denoise
 from mindseye.visualizer.fitting import calibrated_adam, fit
+from mindseye.visualizer.matching import Matching
 from mindseye.visualizer.objective import Objective, Seen
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations, view
@@ -209,6 +213,14 @@ def random_network(name: str, device: torch.device) -> Network:
     return network.to(device)
 
 
+def prepared_for(
+    network: Network, targets: FacetTargets, matching: bool = True, *, fold: bool = True, channels_last: bool = True
+) -> PreparedNetwork:
+    """The network as `fit` prepares it: with the layers on the way where the objective matches them."""
+    way = [statistics.layer for statistics in targets.way if matching and statistics.layer != IMAGE]
+    return prepare(network, targets.layer, way=way, fold=fold, channels_last=channels_last)
+
+
 def steps(case: Case, device: torch.device, blocks: int, variants: Sequence[str] | None) -> Iterator[Row]:
     """Our whole step, and with each part switched off or on in turn, each beside the bare step."""
     network = random_network(case.network, device)
@@ -223,6 +235,7 @@ def steps(case: Case, device: torch.device, blocks: int, variants: Sequence[str]
         "without TV denoising": {"filters": lambda: [GradientMask(), Blur()]},
         "TV denoising by scikit-image": {"filters": lambda: [GradientMask(), Blur(), TVDenoise(backend="skimage")]},
         "without random views": {**whole, "transformations": STILL},
+        "default without matching": {"objective": Objective(matching=Matching(weight=0))},
         "without the penalty": {**whole, "objective": Objective(penalty=0)},
         "without the TV term": {**whole, "objective": Objective(tv=0)},
         "(r, b) fixed": {**whole, "objective": Objective(adaptive="fixed")},
@@ -239,7 +252,8 @@ def steps(case: Case, device: torch.device, blocks: int, variants: Sequence[str]
         if variants and not any(wanted in name for wanted in variants):
             continue
         chosen = dict(settings)
-        prepared = prepare(network, case.layer, **chosen.pop("prepare", {}))
+        matching = chosen.get("objective", Objective()).matching.weight > 0
+        prepared = prepared_for(network, targets, matching, **chosen.pop("prepare", {}))
         filters = chosen.pop("filters", list)()
         clock = Alternate({"bare": bare})
         fit(
@@ -254,7 +268,7 @@ def peers(case: Case, device: torch.device, rounds: int) -> Iterator[Row]:
     """Other tools' step per image that enters the network, beside ours and the bare one: same network, layer, size."""
     network = random_network(case.network, device)
     targets = case_targets(case, network)
-    prepared = prepare(network, case.layer)
+    prepared = prepared_for(network, targets)
     low = prepared.in_precision("bfloat16")
     n = BLOCK
 
@@ -373,7 +387,7 @@ def lightning(device: torch.device, blocks: int) -> Iterator[Row]:
 
 def plain_loop(network: Network, targets: FacetTargets, device: torch.device) -> Callable[[], None]:
     """One step of the default method without Lightning, callbacks or records."""
-    prepared = prepare(network, targets.layer, way=[statistics.layer for statistics in targets.way])
+    prepared = prepared_for(network, targets)
     references = tuple(statistics.to(device) for statistics in targets.way)
     canvas = FourierCanvas(targets.initial, targets.photographs.float() / 255).to(device)
     objective, schedules, views = Objective(), Schedules(), Transformations()
@@ -395,7 +409,7 @@ def plain_loop(network: Network, targets: FacetTargets, device: torch.device) ->
         seen = seen + views.noise * torch.randn(seen.shape, generator=generator, device=device)
         a, previous, way = prepared(seen)
         named = zip(way, prepared.way, strict=True)
-        between = tuple(as_maps(answer, name, prepared.layout(name)) for answer, name in named)
+        between = (images, *(as_maps(answer, name, prepared.layout(name)) for answer, name in named))
         terms = objective(
             Seen(
                 activation=as_maps(a, targets.layer, prepared.layout(targets.layer)),
@@ -529,7 +543,7 @@ def memory_child(what: str, case: Case, device: torch.device) -> None:
     else:
         targets = _blank_targets(case, network)
         # As the command does it: from here on only the way to the layer is kept.
-        prepared = prepare(network, case.layer)
+        prepared = prepared_for(network, targets)
         del network
         run = partial(
             fit, prepared, targets, steps=12, filters=every_filter(),
@@ -545,18 +559,16 @@ def memory_child(what: str, case: Case, device: torch.device) -> None:
 
 def _blank_targets(case: Case, network: Network) -> FacetTargets:
     """Targets of the right shapes, made without discovery, whose own memory is not the fit's."""
-    prepared = prepare(network, case.layer)
     images = torch.rand(case.facets, 3, case.size, case.size)
-    with torch.no_grad():
-        layout = prepared.layout(case.layer)
-        answers = [prepared(image[None].to(prepared.mean))[0] for image in images]
-        maps = torch.cat([as_maps(answer, case.layer, layout).cpu() for answer in answers])
+    seen = (255 * images[:, None]).to(torch.uint8)
+    prepared = prepare(network, case.layer, way=layers_on_the_way(network, case.layer))
+    maps, power, way = look_at(prepared, seen, torch.ones(case.facets, 1))
     k, N = 50, 10
     return FacetTargets(
         layer=case.layer, root="", paths=(), skipped=(), initial=images, maps=maps,
         channels=torch.arange(k).expand(case.facets, k).contiguous(), weights=torch.full((case.facets, N), 1 / N),
         chosen=torch.zeros(case.facets, N, dtype=torch.int64), distances=torch.zeros(case.facets, N),
-        photographs=(255 * images[:, None]).to(torch.uint8).expand(-1, N, -1, -1, -1).contiguous(),
+        photographs=seen.expand(-1, N, -1, -1, -1).contiguous(), power=power, way=tuple(way.values()),
         embedding=torch.zeros(1, 2), labels=torch.zeros(1, dtype=torch.int64), centres=torch.zeros(case.facets, 2),
         mean_activation=torch.zeros(maps.shape[1]),
     )  # fmt: skip
