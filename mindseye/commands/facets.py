@@ -67,7 +67,9 @@ def look(overrides: list[str], numbers: list[int]) -> tuple["Choice", str]:
     config = compose([quoted(word, sweeps=False) for word in overrides])
     check(config)
     from mindseye.commands.visualize import check_photographs, find_photographs, grouping, open_cache, pick_device
+    from mindseye.facets.discovery import set_aside
     from mindseye.facets.grouping import number_of_kinds
+    from mindseye.facets.number import MOST_KINDS
     from mindseye.facets.survey import survey
     from mindseye.networks.chance import seeded
     from mindseye.networks.preparing import prepare
@@ -88,8 +90,10 @@ def look(overrides: list[str], numbers: list[int]) -> tuple["Choice", str]:
             workers=config.facets.workers,
             cache=open_cache(config),
         )
-    choice = number_of_kinds(seen, grouping(config), numbers)
-    return choice, f"{network.name} · {layer} · {len(seen.photographs)} photographs"
+    # As C=auto of a run has them, which then finds the same.
+    kept, _ = set_aside(seen, config.images.get("held_out", 0.0), MOST_KINDS * config.facets.N, config.seed)
+    choice = number_of_kinds(kept, grouping(config), numbers)
+    return choice, f"{network.name} · {layer} · {len(kept.photographs)} photographs"
 
 
 def choice_table(choice: "Choice", title: str) -> Table:

@@ -226,7 +226,7 @@ def discover_facets(
         progress=progress,
     )
     check_k(everything.means.shape[1])
-    seen, aside = _set_aside(everything, held_out, (MOST_KINDS if facets == "auto" else facets) * N, seed)
+    seen, aside = set_aside(everything, held_out, (MOST_KINDS if facets == "auto" else facets) * N, seed)
     if seen.key is None:  # the photographs changed meanwhile
         cache = None
     settings = GroupingSettings(clusters, components, perplexity, tsne, subsample, seed)
@@ -305,8 +305,11 @@ def check_settings(clusters: str, effective: float | None, held_out: float) -> N
         raise ValueError(f"images.held_out={held_out}: a share of 0 to {MOST_HELD_OUT} is right")
 
 
-def _set_aside(seen: Survey, share: float, needed: int, seed: int) -> tuple[Survey, Survey]:
-    """(the photographs that facets are looked for in, those held out): none where there are fewer than AMPLE·needed."""
+def set_aside(seen: Survey, share: float, needed: int, seed: int) -> tuple[Survey, Survey]:
+    """(the photographs that facets are looked for in, those held out): none where there are fewer than AMPLE·needed.
+
+    share: of the photographs, drawn by `seed`; needed: C·N, by the largest C that is tried.
+    """
     M = len(seen.photographs)
     count = round(share * M) if AMPLE * needed <= M else 0
     drawn = np.random.default_rng([seed, M]).permutation(M)
