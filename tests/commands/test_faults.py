@@ -68,6 +68,16 @@ def uninterrupted(tmp_path_factory):
     return found, time.monotonic() - began
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A place whose run is drawn to its last step, and of which no result is written."""
+    place = tmp_path_factory.mktemp("drawn")
+    assert begin(place, *TINY, program=BEFORE_IT_IS_WRITTEN + OFTEN).wait().returncode == -9
+    assert kept_step(place / "run") == STEPS
+    assert not (place / "run" / "metrics.json").exists()
+    return place
+
+
 # ---- killed at any moment --------------------------------------------------------------------------------------
 
 
@@ -170,6 +180,11 @@ import os, signal
 from mindseye.results import run_folder
 run_folder._put_in_place = lambda written, folder: os.kill(os.getpid(), signal.SIGKILL)
 """
+BEFORE_IT_IS_WRITTEN = """
+import os, signal
+from mindseye.results.visualization import Visualization
+Visualization.save = lambda *given, **named: os.kill(os.getpid(), signal.SIGKILL)
+"""
 AT_THE_GALLERY = """
 import os, signal
 from mindseye.commands import visualize
@@ -201,7 +216,8 @@ def test_an_earlier_result_stays_until_the_next_one_is_whole(disk):
 
 
 @pytest.mark.parametrize(("signal", "code"), [("SIGKILL", -9), ("SIGTERM", 0), ("SIGINT", 130)])
-def test_what_ends_a_run_after_its_result_is_written_does_not_cost_it(uninterrupted, tmp_path, signal, code):
+def test_what_ends_a_run_after_its_result_is_written_does_not_cost_it(uninterrupted, drawn, tmp_path, signal, code):
+    shutil.copytree(drawn, tmp_path, dirs_exist_ok=True)
     done = begin(tmp_path, *TINY, program=AT_THE_GALLERY.format(signal) + OFTEN).wait()
     assert done.returncode == code
     assert ("the run is complete" in done.stderr) == (signal != "SIGKILL")
@@ -227,7 +243,8 @@ NOBODY_READS = {
 
 
 @pytest.mark.parametrize("output", NOBODY_READS)
-def test_a_run_goes_on_where_nobody_reads_what_it_says(uninterrupted, tmp_path, output):
+def test_a_run_goes_on_where_nobody_reads_what_it_says(uninterrupted, drawn, tmp_path, output):
+    shutil.copytree(drawn, tmp_path, dirs_exist_ok=True)
     done = begin(tmp_path, *TINY, program=NOBODY_READS[output] + OFTEN).wait()
     assert (done.returncode, done.stderr) == (0, "")
     assert result(tmp_path / "run") == uninterrupted[0]

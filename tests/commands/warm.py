@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 IMPORTED = (
     "mindseye.commands.main", "mindseye.commands.visualize", "mindseye.commands.layers", "mindseye.commands.cache",
     "mindseye.demo.photographs", "mindseye.results.metrics", "mindseye.results.run_folder",
@@ -73,6 +75,18 @@ def _running(env):
     return _parent
 
 
+def _know():
+    """What every command works out once: the table of log Z(b), and what conf/ and its constructors take."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from mindseye.commands.configuration import check, compose
+    from mindseye.visualizer.distance import log_partition
+
+    log_partition(torch.zeros(()))
+    check(compose([]))
+    GlobalHydra.instance().clear()
+
+
 def _wishes():
     """In the parent: answers each wish with a child's pid, and who waits for one with its exit code. In the child:
     gives the wish."""
@@ -113,5 +127,6 @@ if __name__ == "__main__":
 
     for name in IMPORTED:
         importlib.import_module(name)
+    _know()
     if (wish := _wishes()) is not None:
         _become(wish)

@@ -70,7 +70,9 @@ def calls(merged, kind=nn.Conv2d):
     return sum(isinstance(modules[step.target], kind) for step in steps)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name == "resnext50_32x4d" else name for name in FAMILIES]
+)
 def test_every_family_to_the_last_bit(name):
     torch.manual_seed(0)
     size = 80 if name == "inception_v3" else 48

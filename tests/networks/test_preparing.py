@@ -68,7 +68,13 @@ def batch_norms(module):
     return sum(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+# Larger brothers of others that are tried, and of the same parts.
+BROTHERS = {"resnext50_32x4d", "wide_resnet50_2", "regnet_x_400mf", "mnasnet1_0"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in BROTHERS else name for name in FAMILIES]
+)
 def test_every_family_answers_as_before(name):
     torch.manual_seed(0)
     network = load_network(name, weights=None, size=96)
