@@ -127,21 +127,3 @@ def _no_room(path: Path, needed: int, said: str) -> str:
         here = next(place for place in path.absolute().parents if place.is_dir())
         return f"{said}: {needed} bytes are needed, and {shutil.disk_usage(here).free} are free"
     return f"{said}: {needed} bytes are needed"
-
-
-def printable(name: str) -> str:
-    r"""A file's name as it is where it can be printed, else in quotes with escapes.
-
-    >>> printable("a b.png"), printable("a\nb.png")
-    ('a b.png', "'a\\nb.png'")
-    """
-    return name if name.isprintable() else ascii(name)
-
-
-def readable_size(size: float) -> str:
-    """Bytes as people say them: 1.4 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError

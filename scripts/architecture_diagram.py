@@ -28,7 +28,8 @@ ROOMS = {
     "commands": "one file per verb of the command line; Hydra lives here alone",
 }
 SIDE_BY_SIDE = ("reports", "sweeps")
-SHARED = ("files", "leases")  # modules at the top, which every room may import
+# Modules at the top, which every room may import.
+SHARED = ("files", "leases", "provenance", "signals", "tensors", "words")
 # What one room hands to the next: the class, its module in the room, and what it holds.
 HANDED_ON = {
     "networks": ("Network", "network", "frozen, with its normalisation"),

@@ -45,9 +45,9 @@ from mindseye.results.measures import numbers
 from mindseye.results.metrics import measure, on_the_way
 from mindseye.results.pictures import BACKGROUND, FAINT, INK, font
 from mindseye.results.run_folder import read_run
+from mindseye.signals import CTRL_C, TO_BE_CONTINUED
 from mindseye.sweeps.manifest import cell_id
 from mindseye.sweeps.status import read_sweep
-from mindseye.visualizer.interruptions import CTRL_C, TO_BE_CONTINUED
 
 PROJECT = Path(__file__).resolve().parent.parent
 ALL = ("facet", "sketch", "noise")

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mindseye.commands.configuration import ConfigurationError, check, compose, quoted
-from mindseye.files import readable_size
+from mindseye.words import readable_size
 
 if TYPE_CHECKING:
     from mindseye.facets.cache import Cache, Entry

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mindseye.facets.targets import FacetTargets
-    from mindseye.reports.figures import LayerRow
+    from mindseye.reports.figures import DrawnLayer
     from mindseye.results.run_folder import StoredRun
 
 LAYER = ("layer", "depth")  # the overrides that figure 4 has rows for
@@ -161,8 +161,8 @@ def heading_of(run: "StoredRun", targets: "FacetTargets | None") -> str:
     return " · ".join(part for part in (network, layer, top) if part)
 
 
-def _layer_row(folder: Path) -> "tuple[LayerRow, str]":
-    from mindseye.reports.figures import LayerRow
+def _layer_row(folder: Path) -> "tuple[DrawnLayer, str]":
+    from mindseye.reports.figures import DrawnLayer
     from mindseye.results.run_folder import read_run
 
     if folder.is_symlink():
@@ -174,7 +174,7 @@ def _layer_row(folder: Path) -> "tuple[LayerRow, str]":
     M = len(targets.paths)
     shared = f"a column: facets that share most of {M} photographs with the last layer's; facet, overlap"
     heading = f"{network} · {shared}" if network else shared
-    return LayerRow(targets.layer, targets, run.images), heading
+    return DrawnLayer(targets.layer, targets, run.images), heading
 
 
 def _targets(folder: Path) -> "FacetTargets":

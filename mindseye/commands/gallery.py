@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mindseye.reports.gallery import ListedRun, copy_gallery, write_gallery
-from mindseye.results.run_status import STATUS, RunStatus, one_line, read_status
+from mindseye.results.run_status import STATUS, RunStatus, read_status
 from mindseye.sweeps.manifest import MANIFEST, as_written
 from mindseye.sweeps.status import read_sweep
+from mindseye.words import one_line
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
 """The command's first word picks what to do; without one it is `visualize`. Nothing heavy is imported here."""
 
-import difflib
 import importlib
 import logging
 import os
@@ -9,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from mindseye.visualizer.interruptions import CTRL_C, TO_BE_CONTINUED, Interrupted, Interruptible
+from mindseye.signals import CTRL_C, TO_BE_CONTINUED, Interrupted, Interruptible
+from mindseye.words import nearest, on_one_line
 
 HELP = """\
 mindseye: see what a layer of a CNN responds to, one image for each kind of it
@@ -101,14 +101,14 @@ def no_such_verb(word: str) -> str:
     >>> no_such_verb("galery")
     'there is no such command; did you mean gallery? mindseye --help lists them; a setting is KEY=VALUE'
     """
-    near = difflib.get_close_matches(word.lower(), VERBS, n=1)
+    near = nearest(word, VERBS, most=1)
     meant = f"; did you mean {near[0]}?" if near else ";"
     return f"there is no such command{meant} mindseye --help lists them; a setting is KEY=VALUE"
 
 
 def fail(message: str) -> None:
     """One line on standard error and exit code 1."""
-    print(f"mindseye: {' '.join(message.split())}", file=sys.stderr)
+    print(f"mindseye: {on_one_line(message)}", file=sys.stderr)
     raise SystemExit(1)
 
 

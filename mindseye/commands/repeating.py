@@ -19,6 +19,7 @@ from mindseye.commands.configuration import ConfigurationError, is_plain
 from mindseye.files import read_plain
 from mindseye.results.measures import flat
 from mindseye.results.run_status import STATUS, read_status
+from mindseye.words import with_class
 
 FLAG = "--from"
 ELSEWHERE = ("cache", "logger")  # groups that say where files are written beside the run folder, and who is told
@@ -93,7 +94,7 @@ def read_earlier(folder: Path) -> EarlierRun:
         if not isinstance(provenance, dict) or not isinstance(config, dict):
             raise ValueError("metrics.json or config.yaml is not what a run writes")
     except Exception as error:  # what damaged JSON and YAML make their parsers raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = with_class(error)
         raise ConfigurationError(f"{FLAG} {folder}: no run that can be repeated lies there ({reason})") from error
     status = read_status(folder)
     if status.status != "completed":

@@ -19,21 +19,21 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
-from rich.markup import escape
-from rich.table import Table
 
 import mindseye
 from mindseye.commands import verbosity
 from mindseye.commands.configuration import ConfigurationError, config_folder, escaped
 from mindseye.commands.gallery import try_gallery
-from mindseye.files import printable, read_plain, write_atomically
+from mindseye.files import read_plain, write_atomically
+from mindseye.reports.tables import ranking_table
 from mindseye.results.measures import MEASURES, numbers, usual
-from mindseye.results.run_status import SILENT, RunStatus, one_line, read_status, write_status
+from mindseye.results.run_status import SILENT, RunStatus, read_status, write_status
+from mindseye.signals import TO_BE_CONTINUED, Interrupted, Interruptible
 from mindseye.sweeps.inputs import changed_cells
 from mindseye.sweeps.manifest import Cell, Manifest, add_cells, as_written
 from mindseye.sweeps.status import DONE, SweepStatus, read_sweep, varying_overrides
 from mindseye.sweeps.summary import ranked, read_rows, write_summary
-from mindseye.visualizer.interruptions import TO_BE_CONTINUED, Interrupted, Interruptible
+from mindseye.words import one_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -310,7 +310,11 @@ def summarise_sweep(sweep: SweepStatus, measure: str | None) -> None:
         written.append(page)
     console = verbosity.console()
     chosen = pick_measure(rows, chosen=measure)
-    console.print(closing_table(sweep, ranked(rows, chosen), chosen))
+    cells = {cell.folder: (cell, status) for cell, status in sweep.cells}
+    told_apart = varying_overrides([cell for cell, _ in sweep.cells])
+    best = [(told_apart[cells[name][0].id], mean, cells[name][1].seconds) for name, mean in ranked(rows, chosen)]
+    counts = ", ".join(f"{count} {state}" for state, count in sweep.counts().items() if count)
+    console.print(ranking_table(f"{len(sweep.cells)} cells: {counts}", chosen, best, SHOWN))
     for line in remarks(sweep, rows, chosen):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     for path in written:
@@ -358,24 +362,6 @@ def remarks(sweep: SweepStatus, rows: Sequence[dict], measure: str) -> list[str]
             said.append(f"{measure} depends on {setting} whatever is drawn: compare cells of one {setting}{advice}")
     found = responses(rows, sweep.folder)
     return said + [in_words(found, setting) for setting in dict.fromkeys(one.setting for one in found)]
-
-
-def closing_table(sweep: SweepStatus, ranking: Sequence[tuple[str, float]], measure: str) -> Table:
-    """The best cells by a measure, the mean over their facets."""
-    cells = {cell.folder: (cell, status) for cell, status in sweep.cells}
-    told_apart = varying_overrides([cell for cell, _ in sweep.cells])
-    counts = ", ".join(f"{count} {state}" for state, count in sweep.counts().items() if count)
-    table = Table(title=f"{len(sweep.cells)} cells: {counts}", box=None, padding=(0, 2, 0, 0), title_justify="left")
-    table.add_column("", justify="right")
-    table.add_column("cell", overflow="fold")
-    table.add_column(measure, justify="right")
-    table.add_column("seconds", justify="right")
-    for place, (name, mean) in enumerate(ranking[:SHOWN], start=1):
-        cell, status = cells[name]
-        table.add_row(str(place), escape(told_apart[cell.id]), f"{mean:.4f}", f"{status.seconds:.0f}")
-    if len(ranking) > SHOWN:
-        table.add_row("…", f"{len(ranking) - SHOWN} more in summary.csv", "", "")
-    return table
 
 
 def say_failures(sweep: SweepStatus) -> None:

@@ -1,7 +1,6 @@
 """`mindseye`: one run from photographs and a network to pictures, by Hydra's grammar."""
 
 import argparse
-import hashlib
 import inspect
 import json
 import logging
@@ -27,7 +26,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mindseye.commands import verbosity
-from mindseye.commands.closing_table import closing_table
 from mindseye.commands.configuration import (
     CONFIG_NAME,
     CONSTRUCTORS_OF,
@@ -48,11 +46,14 @@ from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
 from mindseye.commands.repeating import EarlierRun, read_earlier, repeated_folder, tell_differences
 from mindseye.commands.tracking import make_trackers, tracked
+from mindseye.files import hash_of
+from mindseye.provenance import file_sha256
+from mindseye.reports.tables import closing_table
 from mindseye.results.measures import numbers, usual
 from mindseye.results.run_status import Occupied, RunRecord
-from mindseye.sweeps.inputs import INPUTS, file_sha256, note_inputs
+from mindseye.signals import CTRL_C, TO_BE_CONTINUED, Interrupted, Interruptible
+from mindseye.sweeps.inputs import INPUTS, note_inputs
 from mindseye.sweeps.manifest import Manifest, layers_beside
-from mindseye.visualizer.interruptions import CTRL_C, TO_BE_CONTINUED, Interrupted, Interruptible
 
 if TYPE_CHECKING:
     from mindseye.facets.cache import Cache
@@ -147,7 +148,7 @@ def run(config: DictConfig) -> float | None:
     folder = Path(hydra_config.runtime.output_dir)
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     # Unresolved: the same wherever the run folder lies.
-    key = hashlib.sha256(OmegaConf.to_yaml(config).encode()).hexdigest()
+    key = hash_of(OmegaConf.to_yaml(config).encode())
     record = RunRecord(folder, list(hydra_config.overrides.task), key, keep_completed=in_sweep)
     with verbosity.unfailing_output(), verbosity.log_on_terminal(), Interruptible() as signals:
         try:
@@ -609,10 +610,9 @@ def complete(
 ) -> None:
     """Add to the measures what only the command knows: the demo's true facets, whole times, the configuration."""
     from mindseye.results.metrics import adjusted_rand_index
-    from mindseye.results.visualization import sha256
 
     if factors is not None:
         ari = adjusted_rand_index(targets.labels, [factors[name] for name in targets.paths])
         metrics["summary"]["facets"]["ari"] = round(ari, 6)
     metrics["timing"].update(discovery_s=round(discovery_s, 3), total_s=round(total_s, 3))
-    metrics["provenance"]["config_sha256"] = sha256(OmegaConf.to_yaml(config, resolve=True))
+    metrics["provenance"]["config_sha256"] = hash_of(OmegaConf.to_yaml(config, resolve=True).encode())

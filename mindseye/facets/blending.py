@@ -4,7 +4,6 @@ Shapes: C facets of N photographs, ch colours, S pixels a side; a layer of D cha
 """
 
 import functools
-import hashlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +13,13 @@ from torch import Tensor
 
 from mindseye.facets.cache import Cache
 from mindseye.facets.grouping import recall
-from mindseye.facets.survey import Survey, code_of, to_unit
+from mindseye.facets.survey import Survey, to_unit
 from mindseye.facets.way_statistics import IMAGE, WayStatistics, joined, moments, of_photographs
 from mindseye.networks.chance import seeded
 from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import PreparedNetwork
+from mindseye.provenance import code_of
+from mindseye.tensors import tensors_sha256
 
 BLENDING_CODE = code_of(__file__, inspect.getfile(moments))  # what the cache's keys say of the program
 
@@ -43,7 +44,7 @@ def blend_chosen(
     key = {
         "survey": seen.key,
         "chosen": chosen.tolist(),
-        "weights": hashlib.sha256(weights.contiguous().numpy().tobytes()).hexdigest(),
+        "weights": tensors_sha256({"weights": weights}),
         "code": BLENDING_CODE,
     }
     look = functools.cache(lambda: look_at(network, images, weights))

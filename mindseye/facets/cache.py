@@ -8,10 +8,8 @@ makes an entry makes the same one, so even two owners of one lock do no harm.
 """
 
 import hashlib
-import io
 import json
 import logging
-import math
 import os
 import re
 import secrets
@@ -20,18 +18,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
 
-import torch
 from filelock import LeaseSettingsMismatch, SoftFileLease
 from torch import Tensor
 
-from mindseye.files import NotPlain, open_plain, readable_size
+from mindseye.files import NotPlain, open_plain
 from mindseye.leases import take
+from mindseye.tensors import packed, read_header, read_whole, tensors_sha256, unpacked
+from mindseye.words import on_one_line, readable_size
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the files: part of every address, so entries of another are not found
+FORMAT = 2  # of the files: part of every address, so entries of another are not found
 LEASE_S = 20.0  # without a sign of life for so long the maker of an entry counts as dead, also on another host
 BEATS = 10  # signs of life in that time; who waits looks ten times as often
 IN_USE_S = 10.0  # an entry read or made so recently is not evicted: others may be about to read it
@@ -189,7 +187,7 @@ class Cache:
         """Whether an entry of this address lies there, as long as it says; it then counts as used, else is deleted."""
         try:
             with open_plain(path) as file:
-                length, said = _header(file)
+                length, said = read_header(file)
                 size = os.fstat(file.fileno()).st_size
         except FileNotFoundError:
             return False
@@ -216,7 +214,7 @@ class Cache:
     def _read(self, path: Path) -> dict[str, Tensor] | None:
         """The tensors, if they are there and whole. The whole file is read at once: another host may delete it."""
         try:
-            content = _whole(path)
+            content = read_whole(path)
         except FileNotFoundError:
             return None
         except (NotPlain, ValueError) as error:
@@ -226,8 +224,8 @@ class Cache:
             self._complain(error)
             return None
         try:
-            tensors, said = _unpacked(content)
-            if said["sha256"] != _digest(said["kind"], said["key"], tensors):
+            tensors, said = unpacked(content)
+            if said["sha256"] != tensors_sha256(tensors, _about(said["kind"], said["key"])):
                 raise ValueError("its content is not what its hash says")
             if path.name != f"mindseye-{address(said['kind'], json.loads(said['key']))}.safetensors":
                 raise ValueError("it belongs to another address")
@@ -241,7 +239,7 @@ class Cache:
         return tensors
 
     def _throw_away(self, path: Path, error: Exception) -> None:
-        log.warning("cache entry %s is damaged (%s): made again", path.name, " ".join(str(error).split()))
+        log.warning("cache entry %s is damaged (%s): made again", path.name, on_one_line(error))
         with suppress(OSError):
             path.unlink()
 
@@ -255,13 +253,12 @@ class Cache:
             return
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
         said = {"kind": kind, "key": _canonical(key)}
-        said["sha256"] = _digest(kind, said["key"], whole)
+        said["sha256"] = tensors_sha256(whole, _about(kind, said["key"]))
         scratch = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # Not by safetensors itself, which copies everything before it writes, and again when it reads.
             with open(scratch, "xb") as file:
-                for part in _packed(whole, said):
+                for part in packed(whole, said):
                     file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
@@ -342,7 +339,7 @@ class Cache:
     def _complain(self, error: Exception) -> None:
         """Once: a run without a cache is a slower run, no worse."""
         if not self._warned:
-            reason = " ".join(str(error).split())
+            reason = on_one_line(error)
             log.warning("the cache folder %s cannot be used (%s): going on without it", self.folder, reason)
         self._warned = True
 
@@ -353,97 +350,19 @@ def _say_who_works(lock: SoftFileLease) -> None:
     log.warning("waiting for another process%s that computes the same", who)
 
 
-# ---- the file format ---------------------------------------------------------------------------------------------
-
-
-_MOST_HEADER = 1 << 24  # bytes
-_DTYPES = {
-    torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64", torch.int64: "I64",
-    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
-
-
 def _canonical(key: Mapping[str, object]) -> str:
     return json.dumps(key, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _digest(kind: str, key: str, tensors: Mapping[str, Tensor]) -> str:
-    """Over the kind, the key and every tensor's name, type, shape and bytes."""
-    digest = hashlib.sha256(f"{kind}\0{key}".encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
-    return digest.hexdigest()
-
-
-def _packed(tensors: Mapping[str, Tensor], said: Mapping[str, str]) -> Iterator[Any]:
-    """A safetensors file part by part: the length of its header in 8 bytes, the header, every tensor's bytes."""
-    header: dict[str, object] = {"__metadata__": dict(said)}
-    end = 0
-    for name, tensor in tensors.items():
-        begin, end = end, end + tensor.nbytes
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # so that every tensor of 8-byte numbers that is first can be read where it lies
-    yield len(text).to_bytes(8, "little")
-    yield text
-    for tensor in tensors.values():
-        yield tensor.reshape(-1).view(torch.uint8).numpy().data
-
-
-def _whole(path: Path) -> bytearray:
-    """All of the file. Raises ValueError where it is not as long as its header says: no memory is taken for it then."""
-    with open_plain(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        try:
-            length, header = _header(file)
-            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-            as_said = size == 8 + length + max(ends, default=0)
-        except Exception as error:  # whatever a damaged file makes a parser raise
-            raise ValueError(f"it has no header: {type(error).__name__}") from error
-        if not as_said:
-            raise ValueError("it is longer or shorter than its header says")
-        file.seek(0)
-        content = bytearray(size)
-        del content[file.readinto(content) :]  # type: ignore[attr-defined]
-    return content
-
-
-def _unpacked(content: bytearray) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors, where they lie in `content`, and the metadata. Raises ValueError or the like where it is damaged."""
-    length, header = _header(io.BytesIO(memoryview(content)[: 8 + _MOST_HEADER]))
-    data = 8 + length
-    said = header.pop("__metadata__")
-    kinds = {name: kind for kind, name in _DTYPES.items()}
-    tensors = {}
-    if max((entry["data_offsets"][1] for entry in header.values()), default=0) != len(content) - data:
-        raise ValueError("it is longer or shorter than its header says")
-    for name, entry in header.items():
-        kind, shape, (begin, end) = kinds[entry["dtype"]], entry["shape"], entry["data_offsets"]
-        count = math.prod(shape)
-        inside = 0 <= begin <= end <= len(content) - data and min(shape, default=0) >= 0
-        if not inside or end - begin != count * kind.itemsize:
-            raise ValueError(f"{name} does not lie in the file")
-        if count == 0:
-            tensors[name] = torch.empty(shape, dtype=kind)
-        elif (data + begin) % kind.itemsize:
-            tensors[name] = torch.frombuffer(content[data + begin : data + end], dtype=kind).reshape(shape)
-        else:
-            tensors[name] = torch.frombuffer(content, dtype=kind, count=count, offset=data + begin).reshape(shape)
-    return tensors, said
-
-
-def _header(file: BinaryIO) -> tuple[int, dict[str, Any]]:
-    """A safetensors file begins with the length of its header in bytes (8 of them) and the header, JSON."""
-    length = int.from_bytes(file.read(8), "little")
-    return length, json.loads(file.read(min(length, _MOST_HEADER)))  # no more, whatever a damaged file says
+def _about(kind: str, key: str) -> str:
+    return f"{kind}\0{key}"
 
 
 def _described(path: Path) -> tuple[str, Mapping[str, object]]:
     """The kind and key of an entry, without reading its tensors."""
     try:
         with open_plain(path) as file:
-            said = _header(file)[1]["__metadata__"]
+            said = read_header(file)[1]["__metadata__"]
         return said["kind"], json.loads(said["key"])
     except (OSError, ValueError, KeyError, TypeError):
         return "", {}

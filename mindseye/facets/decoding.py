@@ -10,6 +10,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from mindseye.words import on_one_line, with_class
+
 # How many times as large as needed a JPEG stays when it is decoded at a half, a quarter or an eighth of its size. 3 is
 # from where Pillow calls the result almost indistinguishable from a full decode (Image.thumbnail's `reducing_gap`).
 REDUCING_GAP = 3.0
@@ -85,9 +87,9 @@ def read_photograph(
     except UnidentifiedImageError as error:  # its message names the path, which is known
         raise UnreadablePhotograph("holds no picture in a format that is known here") from error
     except OSError as error:
-        raise UnreadablePhotograph(" ".join((error.strerror or f"OSError: {error}").split())) from error
+        raise UnreadablePhotograph(on_one_line(error.strerror or f"OSError: {error}")) from error
     except Exception as error:  # image decoders raise anything at all: struct.error, SyntaxError, EOFError …
-        raise UnreadablePhotograph(" ".join(f"{type(error).__name__}: {error}".split())) from error
+        raise UnreadablePhotograph(with_class(error)) from error
 
 
 RESAMPLING = Image.Resampling.BICUBIC

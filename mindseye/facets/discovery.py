@@ -13,18 +13,19 @@ from mindseye.facets.blending import blend_chosen
 from mindseye.facets.cache import Cache
 from mindseye.facets.clarity import clarity, redundancy
 from mindseye.facets.clusters import Clustering, means_of
+from mindseye.facets.content import changed_since, content_of, say_changed
 from mindseye.facets.decoding import UnreadablePhotograph
 from mindseye.facets.embedding import Method, Stage, pick_method
 from mindseye.facets.firmness import STAYS
 from mindseye.facets.grouping import GroupingSettings, group_photographs
 from mindseye.facets.number import MOST_KINDS
 from mindseye.facets.photographs import Photographs
-from mindseye.facets.survey import Progress, Survey, changed_since, content_of, say_changed, survey
+from mindseye.facets.survey import Progress, Survey, survey
 from mindseye.facets.targets import FacetTargets, top_channels
-from mindseye.files import printable
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.way import Way, resolve_way
+from mindseye.words import printable
 
 Weighting = Literal["calibrated", "published"]
 Selection = Literal["staying", "nearest", "nearest_members", "farthest"]

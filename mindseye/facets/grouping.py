@@ -22,7 +22,8 @@ from mindseye.facets.clusters import (
 from mindseye.facets.embedding import Components, Method, Stage, count_different, embed, place, to_components
 from mindseye.facets.firmness import DRAWS, FEW_DRAWS, Firmness, measure_firmness
 from mindseye.facets.number import TRIED, Choice, choose_number
-from mindseye.facets.survey import Survey, code_of, versions
+from mindseye.facets.survey import Survey
+from mindseye.provenance import code_of, versions
 
 # What the cache's keys say of the program.
 EMBEDDING_CODE = code_of(inspect.getfile(embed))

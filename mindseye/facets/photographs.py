@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mindseye.facets.decoding import UnreadablePhotograph, read_photograph, suffixes
 from mindseye.facets.pictures import inline_png, strip
-from mindseye.files import printable
+from mindseye.words import printable
 
 SHOWN = 8  # photographs in a notebook
 FEWEST_FOR_WORKERS = 500  # below this a folder is read before workers would have started to pay

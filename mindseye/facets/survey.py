@@ -1,36 +1,31 @@
 """What a layer says of every photograph: one pass up to the layer, kept for whoever asks the same again."""
 
-import functools
-import hashlib
-import importlib.metadata
 import inspect
 import logging
-import marshal
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mindseye.facets.cache import Cache
+from mindseye.facets.content import Content, changed_since, content_of, say_changed
 from mindseye.facets.decoding import UnreadablePhotograph, read_photograph
 from mindseye.facets.photographs import Photographs, SkippedFile
-from mindseye.files import printable
+from mindseye.networks.architecture import architecture
 from mindseye.networks.chance import seeded
 from mindseye.networks.layouts import observe
 from mindseye.networks.maps import Layout, as_maps
 from mindseye.networks.merging import MergedNetwork, merge, share_weights
-from mindseye.networks.modules import every_module, saved_tensors, tensors
-from mindseye.networks.network import Network, in_one_line
+from mindseye.networks.network import Network
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.recording import Tape
 from mindseye.networks.tf32 import tf32
+from mindseye.provenance import code_of, versions
+from mindseye.tensors import tensors_sha256
+from mindseye.words import with_class
 
 Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
@@ -39,7 +34,6 @@ KEEP_MAPS = 512 * 2**20  # bytes; up to here the maps of all photographs are kep
 # bytes that one pass over several layers may keep: the largest four layers' maps. Reading photographs once more costs
 # less than a machine that runs out of memory.
 TOGETHER = 4 * KEEP_MAPS
-HASHERS = 4  # threads that read files to hash them
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ class Survey:
     photographs: Photographs  # the M readable ones, `skipped` complete
     key: dict[str, object] | None  # all that the above depends on, for the cache; None where there is none to use
     recalled: bool  # out of the cache
-    content: "Content | None" = None  # of the photographs; None where it is not known, or changed meanwhile
+    content: Content | None = None  # of the photographs; None where it is not known, or changed meanwhile
 
 
 def survey(
@@ -67,7 +61,7 @@ def survey(
     keep_maps: int = KEEP_MAPS,
     workers: int | None = None,
     cache: Cache | None = None,
-    content: "Content | None" = None,
+    content: Content | None = None,
     check: Callable[[int], None] | None = None,
     progress: Progress | None = None,
 ) -> Survey:
@@ -127,7 +121,7 @@ def survey(
         key = content = None
     if key is not None:
         # What comes of it depends on which files could be read, too.
-        key = {**key, "readable": hashlib.sha256(seen["readable"].numpy().tobytes()).hexdigest()}
+        key = {**key, "readable": tensors_sha256({"readable": seen["readable"]})}
     content = None if content is None else content.of(readable)
     return Survey(seen["means"], seen.get("maps"), kept, key, recalled, content)
 
@@ -336,7 +330,7 @@ def _answers(network: PreparedNetwork | MergedNetwork, images: Tensor, size: int
         first = network.first if isinstance(network, MergedNetwork) else network
         last = network.layers[-1] if isinstance(network, MergedNetwork) else network.layer
         # A tracer writes its own word for the size into what a network asserts.
-        reason = re.sub(r"Proxy\([^)]*\)", str(size), in_one_line(error))
+        reason = re.sub(r"Proxy\([^)]*\)", str(size), with_class(error, place=True))
         said = f"{network.name} cannot look at {size}×{size} images up to {last} ({reason})"
         if _is_of_sizes(network, images, size, first.size, reason):
             other = f"try another images.size, its own is {first.size}"
@@ -355,7 +349,7 @@ def _is_of_sizes(
             with torch.no_grad(), seeded(0):
                 network(images.new_zeros(1, images.shape[1], side, side))
         except Exception as error:
-            return in_one_line(error)
+            return with_class(error, place=True)
         return None
 
     if size != own:
@@ -439,163 +433,6 @@ def survey_key(
         "code": _CODE,
         "versions": versions("torch", "pillow", "numpy"),
     }
-
-
-def architecture(body: nn.Module) -> str:
-    """sha256 of how a network computes, beside its weights: its modules, their settings, the files they come from, and
-    in what precision and order its weights lie (the fingerprint of a prepared network is the original's).
-
-    Buffers that are not saved count by their content, as do a module's public attributes that are tensors, numbers or
-    texts. Functions that a module's file imports from elsewhere, and other attributes that it does not print, are not
-    seen.
-    """
-    # Where a module prints a function, the address of that is not the architecture's.
-    parts = [f"{place}: {type(module).__name__}({module.extra_repr()})" for place, module in every_module(body)]
-    printed = "\n".join([str(body), *parts])  # the parts too: a module may say of itself whatever it likes
-    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", printed).encode())
-    saved = saved_tensors(body)
-    for name, weight in saved.items():
-        digest.update(f"{name} {weight.dtype} {weight.stride()}\n".encode())
-    for name, buffer in tensors(body):
-        if name not in saved:
-            digest.update(f"{name} {_tensor_sha256(buffer)}\n".encode())
-    for place, module in every_module(body):
-        for name, value in vars(module).items():
-            if not name.startswith("_"):
-                said = _tensor_sha256(value) if isinstance(value, Tensor) else _plain(value)
-                digest.update(f"{place}.{name} {said}\n".encode())
-    sources: set[str] = set()
-    for _, module in every_module(body):
-        generated = None
-        with suppress(Exception):  # a property of other people's classes
-            generated = getattr(module, "code", None)  # torch.fx's and torch.jit's modules are their own source
-        if isinstance(generated, str):
-            digest.update(generated.encode())
-        kind: Any = type(module)  # hashable, which mypy denies of a metaclass's class
-        sources.add(_source_sha256(kind))
-    digest.update("".join(sorted(sources)).encode())
-    return digest.hexdigest()
-
-
-def _tensor_sha256(tensor: Tensor) -> str:
-    digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)}\0".encode())
-    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _plain(value: object) -> str:
-    """A number, a text, or a list of such; anything else says nothing."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return f"({', '.join(map(_plain, value))})"
-    return ""
-
-
-@functools.cache  # what runs is the class as it was when it was read, whatever becomes of its file meanwhile
-def _source_sha256(kind: type[nn.Module]) -> str:
-    try:
-        return _file_sha256(inspect.getfile(kind))
-    except (TypeError, OSError):  # a class written in a notebook
-        return hashlib.sha256(marshal.dumps(kind.forward.__code__)).hexdigest()
-
-
-def code_of(*files: str) -> str:
-    """sha256 over the content of source files, whatever their order and place: another program may compute otherwise.
-
-    Nobody has to remember to raise a version when a computation changes. To be asked when the files are imported: who
-    edits them during a sweep does not change what runs. A file that cannot be read counts by name.
-    """
-    return hashlib.sha256("".join(sorted(_file_sha256(file) for file in files)).encode()).hexdigest()
-
-
-def versions(*packages: str) -> dict[str, str | None]:
-    """The installed version of each package; None where it is not installed."""
-    found: dict[str, str | None] = {}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
-
-
-_State = tuple[int, int, int, int] | None  # of a file: its inode, size, times of change; None where there is none
-
-
-@dataclass(frozen=True)
-class Content:
-    """What M files held when they were hashed."""
-
-    hashes: tuple[str, ...]  # sha256 of each; of one that cannot be read, why
-    states: tuple[_State, ...]  # when it was hashed: a file whose state is the same was not written to since
-
-    def sha256(self, photographs: Photographs) -> str:
-        """Over the bytes of all files in order, and their suffixes, which tell arrays from pictures."""
-        digest = hashlib.sha256()
-        for path, said in zip(photographs.paths, self.hashes, strict=True):
-            digest.update(f"{Path(path).suffix.lower()}\0{said}\n".encode())
-        return digest.hexdigest()
-
-    def of(self, indices: Sequence[int]) -> "Content":
-        """Of some of the files."""
-        return Content(tuple(self.hashes[i] for i in indices), tuple(self.states[i] for i in indices))
-
-
-def content_of(photographs: Photographs) -> Content:
-    """Read and hash every file."""
-    hashes: list[str] = []
-    states: list[_State] = []
-    for said, state in _of_each(_hashed, photographs, range(len(photographs))):
-        hashes.append(said)
-        states.append(state)
-    return Content(tuple(hashes), tuple(states))
-
-
-def changed_since(content: Content, photographs: Photographs, indices: Sequence[int] | None = None) -> list[str]:
-    """Which of these files (None: of all) have other bytes than when they were hashed, by name.
-
-    Only those whose size, inode or times are not as they were are read for it.
-    """
-    indices = range(len(photographs)) if indices is None else indices
-    states = zip(indices, _of_each(_state, photographs, indices), strict=True)
-    touched = [index for index, state in states if state is None or state != content.states[index]]
-    said = zip(touched, _of_each(_hashed, photographs, touched), strict=True)
-    return [photographs.paths[index] for index, (now, _) in said if now != content.hashes[index]]
-
-
-def say_changed(names: Sequence[str]) -> None:
-    """One warning: what comes of a look at them is of no bytes that are known."""
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    log.warning("%s%s changed while the photographs were looked at: nothing is kept of them", printable(names[0]), more)
-
-
-def _of_each(ask: Callable[[Path], Any], photographs: Photographs, indices: Sequence[int]) -> Iterator[Any]:
-    with ThreadPoolExecutor(HASHERS) as pool:  # hashlib lets other threads run meanwhile
-        for first in range(0, len(indices), 4096):
-            files = [photographs.root / photographs.paths[index] for index in indices[first : first + 4096]]
-            yield from pool.map(ask, files)
-
-
-def _hashed(path: str | Path) -> tuple[str, _State]:
-    try:
-        with open(path, "rb") as file:
-            state = _state(file.fileno())  # before it is read: what is written meanwhile changes it
-            return hashlib.file_digest(file, "sha256").hexdigest(), state
-    except OSError as error:
-        return f"{Path(path).name}: {type(error).__name__}", None
-
-
-def _state(file: Path | int) -> _State:
-    try:
-        status = os.stat(file)
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _file_sha256(path: str | Path) -> str:
-    return _hashed(path)[0]
 
 
 _LOOKING: tuple[Any, ...] = (

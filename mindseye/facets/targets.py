@@ -1,6 +1,5 @@
 """What discovery hands on: per facet a first image, the activation to reach and the channels that count."""
 
-import hashlib
 import html
 import json
 import os
@@ -9,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from mindseye.facets.firmness import FIRM
@@ -18,6 +15,8 @@ from mindseye.facets.photographs import SkippedFile
 from mindseye.facets.pictures import html_table, inline_png, strip
 from mindseye.facets.way_statistics import WayStatistics
 from mindseye.files import MOST_TENSOR_BYTES, read_plain, write_atomically
+from mindseye.tensors import packed, tensors_sha256, unpacked
+from mindseye.words import with_class
 
 FORMAT = 2
 MOST_BYTES = 1 << 30  # of targets.json, which names every photograph
@@ -104,18 +103,14 @@ class FacetTargets:
 
     def content_hash(self) -> str:
         """sha256 over every tensor's bytes and all that is said of them: equal exactly where the targets are equal."""
-        digest = hashlib.sha256(json.dumps(self._description(), sort_keys=True).encode())
-        for name, tensor in sorted(self._tensors().items()):
-            digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return tensors_sha256(self._tensors(), json.dumps(self._description(), sort_keys=True))
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write targets.safetensors, then targets.json with its hash: the JSON is there only where both are whole."""
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
-        write_atomically(place / "targets.safetensors", save_tensors(tensors))
+        write_atomically(place / "targets.safetensors", b"".join(packed(tensors, {})))
         description = {"format": FORMAT, "content_hash": self.content_hash(), **self._description()}
         write_atomically(place / "targets.json", json.dumps(description, indent=1).encode())
         return place
@@ -130,7 +125,7 @@ class FacetTargets:
         try:
             said = json.loads(read_plain(place / "targets.json", place, MOST_BYTES))
             stored = read_plain(place / "targets.safetensors", place, MOST_TENSOR_BYTES)
-            tensors: dict[str, Any] = load_tensors(stored)
+            tensors: dict[str, Any] = unpacked(bytearray(stored))[0]
             if said.pop("format") != FORMAT:
                 raise ValueError(f"written in another format than {FORMAT}")
             expected = said.pop("content_hash")
@@ -144,7 +139,7 @@ class FacetTargets:
             targets = cls(**tensors, skipped=skipped, paths=paths, held_out=held_out, way=way, **said)
             targets._check()
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = with_class(error)
             raise ValueError(f"{place} holds no readable facet targets ({reason})") from error
         if targets.content_hash() != expected:
             raise ValueError(f"{place} is damaged: its content is not what its hash says; delete it and discover again")

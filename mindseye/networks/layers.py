@@ -1,6 +1,5 @@
 """Layer names: exact module paths, the paper's spelling, and the table of all layers of a network."""
 
-import difflib
 import html
 import math
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from torch import nn
 
 from mindseye.networks.layouts import observe
 from mindseye.networks.receptive_field import input_field
+from mindseye.words import nearest
 
 # A residual network of torchvision's build has its four stages as children 4 to 7 of the body.
 _FIRST_STAGE = 4
@@ -177,11 +177,11 @@ def _nearest(body: nn.Module, path: str) -> str:
     paths = [known for known, _ in body.named_modules() if known]
     if not paths:
         return "the network has no named modules"
-    nearest = difflib.get_close_matches(path, paths, n=4, cutoff=0.5)
+    near = nearest(path, paths)
     last = path.rpartition(".")[2]
     # a right last component in a wrong place is a frequent slip
-    alike = [known for known in paths if known.rpartition(".")[2] == last and known not in nearest]
-    nearest += alike[: 6 - len(nearest)]
-    if not nearest:
+    alike = [known for known in paths if known.rpartition(".")[2] == last and known not in near]
+    near += alike[: 6 - len(near)]
+    if not near:
         return f"the network's parts are {', '.join(child for child, _ in body.named_children())}"
-    return f"the nearest names are {', '.join(nearest)}"
+    return f"the nearest names are {', '.join(near)}"

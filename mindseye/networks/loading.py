@@ -1,6 +1,5 @@
 """A frozen network by name, file or dotted path, with its own normalisation."""
 
-import difflib
 import functools
 import hashlib
 import importlib
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from mindseye.networks.chance import seeded
 from mindseye.networks.modules import every_module, in_single, tensors
-from mindseye.networks.network import Network, check_normalisation, check_side, in_one_line, materialise
+from mindseye.networks.network import Network, check_normalisation, check_side, materialise
 from mindseye.networks.weights import (
     STATE_DICT_FILES,
     Saved,
@@ -34,6 +33,7 @@ from mindseye.networks.weights import (
     read_state_dict,
     weights_file,
 )
+from mindseye.words import nearest, with_class
 
 log = logging.getLogger(__name__)
 
@@ -242,7 +242,7 @@ def callable_network(
     except (ValueError, OSError):
         raise
     except Exception as error:
-        raise ValueError(f"{target} failed: {in_one_line(error)}") from error
+        raise ValueError(f"{target} failed: {with_class(error, place=True)}") from error
     body = _looked_into(given, f"what {target} returned", mean, std, size)
     name = name or target.rpartition(":")[2].rpartition(".")[2]
     unloaded = None if weights is None else _load_file(existing_file(weights), body, name, prefix)
@@ -405,8 +405,8 @@ def warn_of_no_training(network: Network) -> None:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
-    return f"; the nearest names are {', '.join(nearest)}" if nearest else ""
+    near = nearest(name, known)
+    return f"; the nearest names are {', '.join(near)}" if near else ""
 
 
 def _refuse_file(name: object) -> None:

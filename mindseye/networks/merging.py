@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from mindseye.networks.maps import Layout
 from mindseye.networks.modules import evaluate, freeze
 from mindseye.networks.preparing import PreparedNetwork
+from mindseye.words import with_class
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def merge(networks: Sequence[PreparedNetwork], size: int) -> MergedNetwork | Non
             rights.append(run(probe))
         except Exception as error:  # other people's modules, and images that are too small for them
             log.debug("following %s up to %s", network.name, network.layer, exc_info=True)
-            _leave_out(network, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+            _leave_out(network, with_class(error))
             continue
         followed.append(network)
         program.add(network, run)

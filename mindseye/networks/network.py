@@ -1,12 +1,8 @@
 """The value every other room works with: a frozen network with its own normalisation."""
 
-import hashlib
 import math
 import numbers
-import re
-import traceback
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +14,8 @@ from mindseye.networks.layers import resolve_layer
 from mindseye.networks.layouts import Observation, observe
 from mindseye.networks.maps import Layout, prefix_tokens
 from mindseye.networks.modules import as_it_was, evaluate, every_module, freeze, saved_tensors, tensors
+from mindseye.tensors import tensors_sha256
+from mindseye.words import with_class
 
 # The layers of the depths early, middle and late; conf/network has the same, and a test compares them.
 # Where the paper shows a layer of the network, it is among them.
@@ -35,10 +33,6 @@ KNOWN_LAYERS = {
 
 NEARLY_CONSTANT = 0.1  # (1 - 0)/std below which a network cannot tell black from white: it was trained at about 3 to 5
 FARTHEST_MEAN = 3.5  # from the middle of the range 0..1
-LONGEST = 200  # letters that are told of an error; torch names every key that does not fit
-# Files of installed packages, of Python itself and of this room: an error in them comes from what they were given.
-_INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]|[/\\]lib[/\\]python3|[/\\]mindseye[/\\]networks[/\\]|^<")
-_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # what makes letters bold on a terminal
 
 
 class Network(nn.Module):
@@ -107,8 +101,9 @@ class Network(nn.Module):
             return self.body((images - self.mean) / self.std)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise ValueError(
-                f"the forward of {self.name} fails for images {list(images.shape)} ({in_one_line(error)}): it must "
-                "take them alone, as one tensor [B,ch,H,W]; wrap one that takes something else in a module that does"
+                f"the forward of {self.name} fails for images {list(images.shape)} ({with_class(error, place=True)}): "
+                "it must take them alone, as one tensor [B,ch,H,W]; wrap one that takes something else in a module "
+                "that does"
             ) from error
 
     def train(self, mode: bool = True) -> "Network":
@@ -170,11 +165,7 @@ class Network(nn.Module):
         known = (self.name, tuple((key, value.dtype, value.shape, _checksum(value)) for key, value in state.items()))
         if self._hashed is not None and self._hashed[0] == known:
             return self._hashed[1]
-        digest = hashlib.sha256(self.name.encode())
-        for key, value in state.items():
-            digest.update(f"\0{key}\0{value.dtype}\0{list(value.shape)}\0".encode())
-            digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        self._hashed = known, digest.hexdigest()
+        self._hashed = known, tensors_sha256(state, f"{self.name}\0")
         return self._hashed[1]
 
 
@@ -204,16 +195,9 @@ def materialise(body: nn.Module, channels: int, size: int, what: str) -> None:
     except Exception as error:  # the owner's own code
         raise ValueError(
             f"{what} has lazy modules ({type(lazy[0]).__name__}), which would have their shapes from one image "
-            f"{[1, channels, size, size]}, but its forward fails ({in_one_line(error)}): run it once before you give it"
+            f"{[1, channels, size, size]}, but its forward fails ({with_class(error, place=True)}): run it "
+            "once before you give it"
         ) from error
-
-
-def in_one_line(error: Exception) -> str:
-    """Class, place and beginning of an error out of somebody's own code, the place being the last line of that code."""
-    said = " ".join(_ESCAPES.sub("", str(error)).split()) or "no reason given"
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _INSTALLED.search(frame.filename)]
-    where = f" in line {own[-1].lineno} of {Path(own[-1].filename).name}" if own else ""
-    return f"{type(error).__name__}{where}: {said if len(said) <= LONGEST else said[:LONGEST] + ' …'}"
 
 
 def check_network(network: object) -> None:

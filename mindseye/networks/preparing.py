@@ -26,6 +26,7 @@ from mindseye.networks.network import Network, check_network
 from mindseye.networks.recording import ImagesOnly, Tape, record
 from mindseye.networks.tf32 import tf32
 from mindseye.networks.weights import Reading
+from mindseye.words import with_class
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -292,7 +293,7 @@ def prepare(
             _freeze(straight)
         except Exception as error:  # a tracer meets anything a forward method may do
             log.debug("tracing %s", network.name, exc_info=True)
-            straight, reason = None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            straight, reason = None, with_class(error)
             break
         if channels_last:
             straight._apply(_channels_last)

@@ -201,7 +201,7 @@ def iterations(
 
 
 @dataclass(frozen=True)
-class LayerRow:
+class DrawnLayer:
     """One layer of figure 4: what its row is called, its facets and their visualisations [C, ch, S, S]."""
 
     label: str
@@ -210,7 +210,7 @@ class LayerRow:
 
 
 @_in_style
-def layers_by_targets(rows: Sequence[LayerRow], *, heading: str = "") -> Figure:
+def layers_by_targets(rows: Sequence[DrawnLayer], *, heading: str = "") -> Figure:
     """Fig. 4: a row per layer, a column per target: the photograph nearest to the centre, and the visualisation.
 
     A layer has facets of its own. Where all look at the same photographs, columns hold facets that belong together, see

@@ -4,6 +4,7 @@ Whatever shows or ranks measures reads it here: the closing table, contact sheet
 the gallery. The formulas stand in `metrics.py` and `likeness.py`, docs/metrics.md explains each.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -218,18 +219,22 @@ def usual(cells: Iterable[Iterable[str]]) -> str:
     return next((name for name in USUAL if names and all(name in given for given in names)), USUAL[-1])
 
 
-def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys.
+def flat(nested: Mapping[str, Any], *, most: int | None = None, deepest: int | None = None) -> dict[str, Any]:
+    """Nested mappings as dotted keys, in their order; at most `most`, and what lies deeper than `deepest` as it is.
 
     >>> flat({"k": 3, "objective": {"gain": 2.5}})
     {'k': 3, 'objective.gain': 2.5}
     """
     found: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
+    waiting: list[tuple[str, Any, int]] = [(str(name), value, 1) for name, value in reversed(list(nested.items()))]
+    while waiting and (most is None or len(found) < most):
+        key, value, depth = waiting.pop()
+        if isinstance(value, Mapping) and value and (deepest is None or depth < deepest):
+            # Anchors of YAML may multiply: no more is put aside than is given.
+            inner = list(itertools.islice(value.items(), most))
+            waiting += [(f"{key}.{name}", inside, depth + 1) for name, inside in reversed(inner)]
         else:
-            found[f"{prefix}{key}"] = value
+            found[key] = value
     return found
 
 

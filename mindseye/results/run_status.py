@@ -20,7 +20,8 @@ from filelock import SoftFileLease
 
 from mindseye.files import read_plain, write_atomically
 from mindseye.leases import take
-from mindseye.visualizer.interruptions import Interrupted
+from mindseye.signals import Interrupted
+from mindseye.words import one_line
 
 log = logging.getLogger(__name__)
 
@@ -243,10 +244,3 @@ class RunRecord:
                     self._write()
         finally:
             self._place.__exit__(None, None, None)
-
-
-def one_line(error: BaseException) -> str:
-    """What an exception says, in one line; its name where it says nothing, and where it is no message for people."""
-    said = " ".join(str(error).split())
-    plain = isinstance(error, ValueError | OSError | Interrupted)
-    return said if plain and said else f"{type(error).__name__}: {said}".rstrip(": ")

@@ -1,10 +1,8 @@
 """The whole job in one call: draw the facets, measure them, keep everything together."""
 
-import hashlib
 import html
 import os
 import platform
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +16,10 @@ from torch.optim import Optimizer
 import mindseye
 from mindseye.facets.clarity import clarity, redundancy
 from mindseye.facets.pictures import html_table, inline_png
-from mindseye.facets.survey import versions
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import Precision, PreparedNetwork
+from mindseye.provenance import git_commit, versions
 from mindseye.results.judges import TransferReference, judge_features
 from mindseye.results.likeness import broad_structure
 from mindseye.results.measures import MEASURES, TAKEN, numbers
@@ -312,7 +310,7 @@ def provenance(network: PreparedNetwork, targets: FacetTargets, seed: int, preci
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "versions": said,
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "network": {
             "name": network.name,
             "sha256": network.fingerprint(),
@@ -325,22 +323,3 @@ def provenance(network: PreparedNetwork, targets: FacetTargets, seed: int, preci
         "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
         "seed": seed,
     }
-
-
-def sha256(text: str) -> str:
-    """Of a text's UTF-8 bytes."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _git_commit() -> str | None:
-    """Of the checkout that this package is run from; None where it is installed."""
-    here = Path(__file__).resolve().parent.parent.parent
-    if not (here / ".git").exists():
-        return None
-    try:
-        asked = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return asked.stdout.strip()

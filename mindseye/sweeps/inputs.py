@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindseye.files import read_plain
+from mindseye.provenance import file_sha256
 from mindseye.sweeps.manifest import Cell
 
 if TYPE_CHECKING:
@@ -29,18 +30,6 @@ def note_inputs(files: Mapping[str, str], root: str | None, photographs: "Photog
     """
     shown = None if root is None else {"root": root, **_listing(photographs.root, photographs.paths)}
     return {"files": dict(files), "photographs": shown}
-
-
-def file_sha256(path: str) -> str:
-    """Of a file's bytes, `~` expanded; "" where it cannot be read, or is a pipe, which would be waited for."""
-    place = os.path.expanduser(path)
-    try:
-        if not os.path.isfile(place):
-            return ""
-        with open(place, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
 
 
 def _listing(root: Path, paths: Sequence[str]) -> dict[str, str]:
@@ -97,8 +86,8 @@ def _same_photographs(root: str, names: str, states: str, content: str | None, u
 
     content: the sha256 over those that could be read, None where it is not known; unread: the others.
     """
+    from mindseye.facets.content import content_of
     from mindseye.facets.photographs import Photographs, list_photographs
-    from mindseye.facets.survey import content_of
 
     place = Path(root).expanduser()
     paths, _, _ = list_photographs(place)

@@ -1,6 +1,5 @@
 """What an interrupted fit goes on from: numbers, text and tensors in safetensors files. Nothing in them is ever run."""
 
-import hashlib
 import json
 import logging
 import re
@@ -9,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning.plugins import CheckpointIO
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from mindseye.facets.survey import code_of, versions
 from mindseye.files import MOST_TENSOR_BYTES, read_plain, write_atomically
+from mindseye.provenance import code_of, versions
+from mindseye.tensors import packed, tensors_sha256, unpacked
+from mindseye.words import on_one_line
 
 FORMAT = 3
 NAME = re.compile(r"fit-(\d+)-of-(\d+)(-.+)?\.safetensors")
@@ -92,20 +90,18 @@ def write_state(path: Path, key: str, state: dict[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     said = json.dumps(_packed(state, tensors))
     metadata = {"format": str(FORMAT), "key": key, "program": PROGRAM, "state": said}
-    metadata["sha256"] = _digest(key, said, tensors)
-    write_atomically(path, save_tensors(tensors, metadata))
+    metadata["sha256"] = _hash(key, said, tensors)
+    write_atomically(path, b"".join(packed(tensors, metadata)))
 
 
 def read_state(path: Path, key: str) -> dict[str, Any]:
     """What `write_state` wrote, on the CPU. Raises ValueError where it is damaged or another fit's or program's."""
     try:
         content = read_plain(path, path.parent, MOST_TENSOR_BYTES)
-        tensors = load_tensors(content)
-        # The head of a safetensors file: its length in 8 bytes, then JSON.
-        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-        whole = metadata["sha256"] == _digest(metadata["key"], metadata["state"], tensors)
+        tensors, metadata = unpacked(bytearray(content))
+        whole = metadata["sha256"] == _hash(metadata["key"], metadata["state"], tensors)
     except Exception as error:
-        raise ValueError(f"{path.name} cannot be read ({' '.join(str(error).split())})") from error
+        raise ValueError(f"{path.name} cannot be read ({on_one_line(error)})") from error
     if not whole:
         raise ValueError(f"{path.name} is damaged: its content is not what its sha256 says")
     if metadata["format"] != str(FORMAT) or metadata["key"] != key:
@@ -149,12 +145,8 @@ def _unpacked(value: Any, tensors: dict[str, Tensor]) -> Any:
     return tuple(_unpacked(one, tensors) for one in inner)
 
 
-def _digest(key: str, said: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(json.dumps([FORMAT, key, said]).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
-    return digest.hexdigest()
+def _hash(key: str, said: str, tensors: dict[str, Tensor]) -> str:
+    return tensors_sha256(tensors, json.dumps([FORMAT, key, said]))
 
 
 class SafetensorsIO(CheckpointIO):

@@ -25,9 +25,9 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.launcher import _Launcher
 
+from mindseye.signals import SIGNALS, Interrupted, SignalWatch
 from mindseye.visualizer.callbacks import Checkpointing
 from mindseye.visualizer.checkpoints import Checkpoint, write_state
-from mindseye.visualizer.interruptions import SIGNALS, Interrupted, SignalWatch
 from mindseye.visualizer.quiet import quiet_lightning
 
 RESULT = "result"  # the part of a process's files that holds what it has drawn

@@ -22,12 +22,12 @@ from mindseye.facets.targets import FacetTargets
 from mindseye.facets.way_statistics import IMAGE
 from mindseye.networks.network import Network
 from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
+from mindseye.signals import SignalWatch
 from mindseye.visualizer.callbacks import Checkpointing, FunctionFilter, History, Schedule, Snapshots, Stopping
 from mindseye.visualizer.canvas import Canvas, FourierCanvas
 from mindseye.visualizer.checkpoints import Checkpoint, SafetensorsIO, read_state
 from mindseye.visualizer.data import FacetTargetsDataModule
 from mindseye.visualizer.facet_sharding import RESULT, FacetSharding, SharedOut, Voice
-from mindseye.visualizer.interruptions import SignalWatch
 from mindseye.visualizer.module import FacetVisualizer
 from mindseye.visualizer.objective import LossFunction, Objective, matching_of
 from mindseye.visualizer.quiet import quiet_lightning

@@ -19,6 +19,7 @@ from mindseye.visualizer.objective import GRADIENTS, LossFunction, LossTerms, Se
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.stopping import WHY, Stopped, all_is_well, first_fault, norms
 from mindseye.visualizer.transformations import Transformations, view
+from mindseye.words import on_one_line
 
 MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
 # As torch and its libraries say it; the last is cuDNN, which finds no kernel whose workspace there is room for.
@@ -222,7 +223,7 @@ class FacetVisualizer(pl.LightningModule):
         self.chunks = self._cut()
         log.warning(
             "no memory for %d facets at a time: going on with facets_per_batch=%d (%s)",
-            size, self.facets_per_batch, " ".join(str(error).split())[:200],
+            size, self.facets_per_batch, on_one_line(error)[:200],
         )  # fmt: skip
 
     def _let_go(self) -> None:

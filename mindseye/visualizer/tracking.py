@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from mindseye.visualizer.objective import GRADIENTS, LossTerms
+from mindseye.words import on_one_line
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class Tracker(Logger):
         except Exception as error:  # whatever a tracker raises: no disk, no network, a bug of its own
             self.failed = True
             _let_go(self.logger)
-            said = " ".join(str(error).split()) or type(error).__name__
+            said = on_one_line(error) or type(error).__name__
             log.warning("%s is left alone from here on, the run goes on: %s", type(self.logger).__name__, said)
             log.info("what it raised", exc_info=error)
             return None

@@ -13,7 +13,7 @@ import pytest
 import warm
 
 from mindseye.results.run_status import read_status
-from mindseye.visualizer.interruptions import CTRL_C, SIGNALS, TO_BE_CONTINUED, Interrupted, Interruptible
+from mindseye.signals import CTRL_C, SIGNALS, TO_BE_CONTINUED, Interrupted, Interruptible
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals as Linux has them")
 
@@ -98,7 +98,7 @@ def test_a_signal_in_the_middle_of_an_import_waits_for_its_end(number, tmp_path,
 
 def test_what_waits_where_the_block_ends_is_raised_there_and_not_after_it(tmp_path, monkeypatch):
     """After it the signal would meet the handlers from before, and those end the process."""
-    import mindseye.visualizer.interruptions as interruptions
+    import mindseye.signals as interruptions
 
     monkeypatch.setattr(interruptions, "LOOK_S", 0.2)
     (tmp_path / "swallows_at_the_end.py").write_text(SWALLOWS.format(number=int(signal.SIGTERM)))
@@ -115,7 +115,7 @@ def test_what_waits_where_the_block_ends_is_raised_there_and_not_after_it(tmp_pa
 def test_a_program_that_runs_inside_an_import_can_be_stopped_too(tmp_path, monkeypatch):
     (tmp_path / "a_program.py").write_text(
         "import os, signal, time\n"
-        "from mindseye.visualizer.interruptions import Interruptible\n"
+        "from mindseye.signals import Interruptible\n"
         "with Interruptible():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    time.sleep(60)\n"

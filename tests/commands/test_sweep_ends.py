@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 from mindseye.commands import visualize
 from mindseye.commands.sweeping import SweepEnd
 from mindseye.commands.visualize import layers_of_the_sweep
-from mindseye.sweeps.inputs import INPUTS, file_sha256
+from mindseye.provenance import file_sha256
+from mindseye.sweeps.inputs import INPUTS
 from mindseye.sweeps.manifest import add_cells
 
 

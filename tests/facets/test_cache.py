@@ -20,13 +20,16 @@ from PIL import Image
 from torch import nn
 
 from mindseye import leases
+from mindseye.facets import content as content_module
 from mindseye.facets import discover_facets, discovery, grouping, load_photographs, photographs
 from mindseye.facets import survey as survey_module
 from mindseye.facets.cache import Cache, address, default_folder
-from mindseye.facets.survey import architecture, code_of, survey
+from mindseye.facets.survey import survey
 from mindseye.leases import put_aside, signs_of_life
 from mindseye.networks import Network, callable_network
+from mindseye.networks.architecture import architecture
 from mindseye.networks.preparing import prepare
+from mindseye.provenance import code_of
 
 KEY = {"n": 1, "name": "ä"}
 
@@ -843,28 +846,28 @@ def test_photographs_that_change_while_they_are_read_are_told_and_leave_nothing(
     right = found(folder, cache)
     assert right.content_hash() == found(folder).content_hash()
     assert right.content_hash() != wrong.content_hash()
-    assert right.content == survey_module.content_of(load_photographs(folder, 16)).sha256(load_photographs(folder, 16))
+    assert right.content == content_module.content_of(load_photographs(folder, 16)).sha256(load_photographs(folder, 16))
 
 
 def test_files_that_only_look_as_if_they_had_changed_are_kept(cache, pictures, monkeypatch):
     """Their bytes are the same: touched, copied anew, linked. Of the others none is read again."""
     folder, _ = pictures
     listed = load_photographs(folder, 16)
-    content = survey_module.content_of(listed)
+    content = content_module.content_of(listed)
     hashed = []
-    original = survey_module._hashed
-    monkeypatch.setattr(survey_module, "_hashed", lambda path: (hashed.append(path.name), original(path))[1])
-    assert survey_module.changed_since(content, listed) == []
+    original = content_module._hashed
+    monkeypatch.setattr(content_module, "_hashed", lambda path: (hashed.append(path.name), original(path))[1])
+    assert content_module.changed_since(content, listed) == []
     assert hashed == []
     os.utime(folder / "03.png")
     same = (folder / "05.png").read_bytes()
     (folder / "05.png").unlink()
     (folder / "05.png").write_bytes(same)
-    assert survey_module.changed_since(content, listed) == []
+    assert content_module.changed_since(content, listed) == []
     assert sorted(hashed) == ["03.png", "05.png"]
     (folder / "07.png").unlink()
-    assert survey_module.changed_since(content, listed) == ["07.png"]
-    assert survey_module.changed_since(content, listed, [3, 5]) == []
+    assert content_module.changed_since(content, listed) == ["07.png"]
+    assert content_module.changed_since(content, listed, [3, 5]) == []
 
 
 def test_layers_looked_at_together_while_photographs_change_leave_nothing(cache, pictures, monkeypatch, caplog):
@@ -902,7 +905,7 @@ def test_many_files_are_hashed_in_bounded_memory(cache, noise, monkeypatch):
     for i in range(4):
         with open(noise / f"{i}.png", "wb") as file:
             file.truncate(16 * 2**20)
-    survey_module.content_of(load_photographs(noise, 16))
+    content_module.content_of(load_photographs(noise, 16))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024
 
 

@@ -1341,7 +1341,7 @@ def test_weights_are_hashed_once_for_all_layers(monkeypatch) -> None:
     network = load_network(small(), size=24, **HALF)
     hashed = []
     sha256 = hashlib.sha256
-    monkeypatch.setattr("mindseye.networks.network.hashlib.sha256", lambda *given: hashed.append(1) or sha256(*given))
+    monkeypatch.setattr("mindseye.tensors.hashlib.sha256", lambda *given: hashed.append(1) or sha256(*given))
     first = {prepare(network, layer).fingerprint() for layer in ("stem", "stage", "head", "stem.0")}
     assert (len(first), len(hashed)) == (1, 1)
     changes = (

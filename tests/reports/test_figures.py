@@ -27,7 +27,7 @@ from mindseye.reports.figures import (
     MARKERS,
     PAGE,
     SMALL,
-    LayerRow,
+    DrawnLayer,
     evenly,
     feature_space,
     fitted,
@@ -128,7 +128,7 @@ def test_the_same_call_gives_the_same_bytes_in_another_process_and_under_the_use
 def test_pictures_of_a_figure_have_one_scale_and_no_text_is_below_7_points(targets):
     images = torch.rand_like(targets.initial)
     snapshots = {step: images for step in (5, 10)}
-    row = LayerRow("layer3.0", targets, images)
+    row = DrawnLayer("layer3.0", targets, images)
     for figure in (
         visualizations(images, targets.photographs[:, :2]),
         feature_space(targets),
@@ -154,7 +154,7 @@ def test_any_number_of_facets_fits_on_the_page(C, targets):
         (visualizations(images, many.photographs[:, :1]), 2 * C),
         (feature_space(many), 4 * C),
         (iterations(many.nearest(), {3: images}), 2 * C),
-        (layers_by_targets([LayerRow("a", many, images), LayerRow("b", many, images)]), 4 * C),
+        (layers_by_targets([DrawnLayer("a", many, images), DrawnLayer("b", many, images)]), 4 * C),
     ):
         assert figure.get_figwidth() in (COLUMN, PAGE)
         shown = [axes for axes in figure.axes if axes.images]
@@ -235,15 +235,16 @@ def test_figure_4_puts_into_a_column_what_belongs_together(targets):
     inverse = torch.tensor(swapped).argsort()
     changed = {name: getattr(targets, name)[swapped] for name in OF_FACETS}
     other = replace(targets, layer="other", labels=inverse[targets.labels], **changed)
-    figure = layers_by_targets([LayerRow("early", other, other.initial), LayerRow("late", targets, targets.initial)])
+    rows = [DrawnLayer("early", other, other.initial), DrawnLayer("late", targets, targets.initial)]
+    figure = layers_by_targets(rows)
     pictures = [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
     early, late = pictures[: len(pictures) // 2], pictures[len(pictures) // 2 :]
     assert all(np.array_equal(above, below) for above, below in zip(early, late, strict=True))
     captions = [text for text in said(figure) if "overlap" in text]
     assert captions == [f"facet {c}, overlap 1.00" for c in inverse.tolist()]
     # Of other photographs nothing can be said to belong together.
-    elsewhere = LayerRow("early", replace(other, paths=other.paths[::-1]), other.initial)
-    apart = layers_by_targets([elsewhere, LayerRow("late", targets, targets.initial)])
+    elsewhere = DrawnLayer("early", replace(other, paths=other.paths[::-1]), other.initial)
+    apart = layers_by_targets([elsewhere, DrawnLayer("late", targets, targets.initial)])
     assert not [text for text in said(apart) if "overlap" in text]
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from mindseye.facets.content import content_of
 from mindseye.facets.photographs import load_photographs
-from mindseye.facets.survey import content_of
+from mindseye.provenance import file_sha256
 from mindseye.sweeps import inputs
-from mindseye.sweeps.inputs import INPUTS, changed_cells, file_sha256, note_inputs
+from mindseye.sweeps.inputs import INPUTS, changed_cells, note_inputs
 from mindseye.sweeps.manifest import Cell
 
 CELLS = [Cell("0000000000", "k=4", ("k=4",)), Cell("1111111111", "k=5", ("k=5",))]

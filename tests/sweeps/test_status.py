@@ -9,10 +9,10 @@ import pytest
 
 from mindseye.results import run_status
 from mindseye.results.run_status import Occupied, RunRecord, RunStatus, occupy, read_status, write_status
+from mindseye.signals import Interrupted
 from mindseye.sweeps import manifest
 from mindseye.sweeps.manifest import add_cells
 from mindseye.sweeps.status import read_sweep
-from mindseye.visualizer.interruptions import Interrupted
 
 HERE = socket.gethostname()
 

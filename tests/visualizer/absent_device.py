@@ -26,7 +26,7 @@ from torch.utils import backend_registration
 
 from mindseye.demo.photographs import write_photographs
 from mindseye.facets import Photographs, discover_facets, load_photographs
-from mindseye.facets.discovery import _blend_activations, _look_on_the_way
+from mindseye.facets.blending import look_at
 from mindseye.facets.survey import _look
 from mindseye.facets.way_statistics import IMAGE
 from mindseye.networks import demo_network
@@ -263,8 +263,7 @@ def discovered():
     network = prepare(NETWORK, LAYER, way=["layer1.0"])
     with Absent():
         move(network)
-        maps, power = _blend_activations(network, TARGETS.photographs, TARGETS.weights)
-        way = _look_on_the_way(network, TARGETS.photographs, TARGETS.weights)
+        maps, power, way = look_at(network, TARGETS.photographs, TARGETS.weights)
     assert {tensor.device.type for tensor in (maps, power, *way["layer1.0"].tensors().values())} == {"cpu"}
 
 

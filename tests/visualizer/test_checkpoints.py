@@ -15,12 +15,12 @@ import torch
 from pytorch_lightning.trainer.connectors import callback_connector
 from torch.optim import SGD
 
+from mindseye.signals import SIGNALS, Interrupted, SignalWatch
 from mindseye.visualizer import checkpoints
 from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
 from mindseye.visualizer.checkpoints import Checkpoint, SafetensorsIO, read_state, write_state
 from mindseye.visualizer.fitting import fit
-from mindseye.visualizer.interruptions import SIGNALS, Interrupted, SignalWatch
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.transformations import Transformations
 

@@ -15,12 +15,12 @@ from torch.optim import SGD, Adam
 
 from mindseye.facets import discover_facets, load_photographs
 from mindseye.networks.tf32 import tf32
+from mindseye.signals import SIGNALS, Interrupted
 from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
 from mindseye.visualizer.checkpoints import Checkpoint, read_state
 from mindseye.visualizer.facet_sharding import _Setting, share
 from mindseye.visualizer.fitting import check_deterministic, count_processes, fit
-from mindseye.visualizer.interruptions import SIGNALS, Interrupted
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.transformations import Transformations
 

@@ -21,22 +21,22 @@ from torch import nn
 from torch.optim import SGD, Adam
 
 import mindseye as me
-from mindseye.commands.closing_table import closing_table
 from mindseye.facets.way_statistics import IMAGE
 from mindseye.networks import Network, demo_network
 from mindseye.networks.preparing import prepare
 from mindseye.reports.gallery.collecting import ListedRun, collect
+from mindseye.reports.tables import closing_table
 from mindseye.results.metrics import diversity, retrieval
 from mindseye.results.pictures import facet_labels
 from mindseye.results.run_folder import read_run
 from mindseye.results.run_status import RunStatus
+from mindseye.signals import Interrupted
 from mindseye.sweeps.summary import ranked
 from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
 from mindseye.visualizer.checkpoints import Checkpoint
 from mindseye.visualizer.distance import negative_log_likelihood
 from mindseye.visualizer.fitting import fit
-from mindseye.visualizer.interruptions import Interrupted
 from mindseye.visualizer.module import FacetVisualizer
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.schedules import Linear, Schedules
@@ -492,7 +492,7 @@ class Forgetful(Adam):
 
 def test_no_memory_for_the_optimiser_is_one_line(five):
     with pytest.raises(ValueError, match=r"^no memory for what the optimiser keeps of 5 pictures of 48 pixels"):
-        drawn(demo_network(), five, optimizer=Forgetful)
+        drawn(hungry(99), five, optimizer=Forgetful)
 
 
 class Wrong(nn.Module):

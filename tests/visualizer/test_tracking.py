@@ -13,10 +13,10 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from mindseye.signals import Interrupted
 from mindseye.visualizer import tracking
 from mindseye.visualizer.checkpoints import Checkpoint
 from mindseye.visualizer.fitting import fit
-from mindseye.visualizer.interruptions import Interrupted
 from mindseye.visualizer.matching import Matching
 from mindseye.visualizer.objective import GRADIENTS, LossTerms, Objective, gradient_norms
 from mindseye.visualizer.tracking import Tracker, as_trackers

@@ -18,7 +18,8 @@ import yaml
 from mindseye.files import check_hash, read_plain
 from mindseye.reports.response import Response, in_words
 from mindseye.results.measures import column_order, flat, known, usual
-from mindseye.results.run_status import FILES, RunStatus, one_line
+from mindseye.results.run_status import FILES, RunStatus
+from mindseye.words import one_line
 
 FORMAT = 1
 BASELINES = ("initial", "nearest", "noise")
@@ -420,24 +421,11 @@ def _config(place: Path) -> dict[str, object]:
             content = read_plain(place / name, place, 1 << 20)
             said = yaml.load(content, loader)
             if isinstance(said, Mapping):
-                return _flat(said)
+                known = flat(said, most=_MOST_KEYS, deepest=20)  # a file with anchors that multiply ends there
+                return {_text(key): _plain(value) for key, value in known.items()}
         except Exception:  # whatever damaged YAML makes its parser raise, and a number of too many digits later
             continue
     return {}
-
-
-def _flat(said: Mapping) -> dict[str, object]:
-    """Nested mappings as dotted keys, in their order; a file with anchors that multiply ends at _MOST_KEYS."""
-    flat: dict[str, object] = {}
-    waiting: list[tuple[str, object, int]] = [("", said, 0)]
-    while waiting and len(flat) < _MOST_KEYS:
-        key, value, depth = waiting.pop()
-        if isinstance(value, Mapping) and value and depth < 20:
-            inner = list(value.items())[:_MOST_KEYS]
-            waiting += [(f"{key}.{_text(str(name))}".lstrip("."), x, depth + 1) for name, x in reversed(inner)]
-        else:
-            flat[key] = _plain(value)
-    return flat
 
 
 def _plain(value: object) -> object:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from mindseye.signals import SignalWatch
 from mindseye.visualizer.callbacks.snapshots import Snapshots
 from mindseye.visualizer.checkpoints import Checkpoint, read_state, write_state
-from mindseye.visualizer.interruptions import SignalWatch
 from mindseye.visualizer.module import FacetVisualizer
 
 log = logging.getLogger(__name__)

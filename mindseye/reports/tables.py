@@ -1,9 +1,11 @@
-"""What a run came to, on one screen of 80 columns."""
+"""What a run came to, on one screen of 80 columns, and which cells of a sweep are the best."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
 from mindseye.results.measures import MEASURES, numbers
@@ -50,3 +52,17 @@ def _table(metrics: dict, names: list[str], title: str) -> Table:
 def _shown(figures: dict, names: list[str]) -> list[str]:
     known = dict(numbers(figures))
     return [f"{known[name]:.2f}" if name in known else "" for name in names]
+
+
+def ranking_table(title: str, measure: str, cells: Sequence[tuple[str, float, float]], most: int) -> Table:
+    """The first `most` of cells, each (what tells it apart, the mean of the measure over its facets, seconds)."""
+    table = Table(title=title, box=None, padding=(0, 2, 0, 0), title_justify="left")
+    table.add_column("", justify="right")
+    table.add_column("cell", overflow="fold")
+    table.add_column(measure, justify="right")
+    table.add_column("seconds", justify="right")
+    for place, (name, mean, seconds) in enumerate(cells[:most], start=1):
+        table.add_row(str(place), escape(name), f"{mean:.4f}", f"{seconds:.0f}")
+    if len(cells) > most:
+        table.add_row("…", f"{len(cells) - most} more in summary.csv", "", "")
+    return table

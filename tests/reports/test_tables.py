@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from mindseye.commands.closing_table import closing_table
+from mindseye.reports.tables import closing_table
 
 FIGURES = {
     "fidelity": {"cosine": -0.55, "relative_distance": 0.71, "magnitude": 10.94},

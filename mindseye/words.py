@@ -1,0 +1,76 @@
+"""How errors, names and sizes are said to people, in one line."""
+
+import difflib
+import re
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+
+from mindseye.signals import Interrupted
+
+LONGEST = 200  # letters that are told of an error; torch names every key that does not fit
+# Files of installed packages and of Python: an error in them comes from what they were given, as in this package.
+_INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]|[/\\]lib[/\\]python3|^<")
+_PACKAGE = str(Path(__file__).resolve().parent)
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # what makes letters bold on a terminal
+
+
+def on_one_line(text: object) -> str:
+    """All white space as single blanks.
+
+    >>> on_one_line(ValueError("no such\\n    file"))
+    'no such file'
+    """
+    return " ".join(_ESCAPES.sub("", str(text)).split())
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says; with its class where it says nothing, and where it is no message for people.
+
+    >>> one_line(ValueError("no such file")), one_line(KeyError("file"))
+    ('no such file', "KeyError: 'file'")
+    """
+    said = on_one_line(error)
+    plain = isinstance(error, ValueError | OSError | Interrupted)
+    return said if plain and said else f"{type(error).__name__}: {said}".rstrip(": ")
+
+
+def with_class(error: BaseException, *, place: bool = False) -> str:
+    """Class and beginning of an error; with `place` also where: the last line that is of nobody's package.
+
+    >>> with_class(ValueError("no such\\n    file"))
+    'ValueError: no such file'
+    """
+    said = on_one_line(error) or "no reason given"
+    frames = traceback.extract_tb(error.__traceback__) if place else []
+    own = [one for one in frames if not (_INSTALLED.search(one.filename) or one.filename.startswith(_PACKAGE))]
+    where = f" in line {own[-1].lineno} of {Path(own[-1].filename).name}" if own else ""
+    return f"{type(error).__name__}{where}: {said if len(said) <= LONGEST else said[:LONGEST] + ' …'}"
+
+
+def nearest(name: str, known: Iterable[str], most: int = 4) -> list[str]:
+    """Those of the known names that may have been meant, the likeliest first, whatever their capitals.
+
+    >>> nearest("galery", ["report", "Gallery"])
+    ['Gallery']
+    """
+    spelled = {other.lower(): other for other in known}
+    return [spelled[found] for found in difflib.get_close_matches(name.lower(), spelled, n=most, cutoff=0.5)]
+
+
+def printable(name: str) -> str:
+    r"""A file's name as it is where it can be printed, else in quotes with escapes.
+
+    >>> printable("a b.png"), printable("a\nb.png")
+    ('a b.png', "'a\\nb.png'")
+    """
+    return name if name.isprintable() else ascii(name)
+
+
+def readable_size(size: float) -> str:
+    """Bytes as people say them: 1.4 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError
