@@ -34,7 +34,7 @@ def parts(requirement):
 RUNTIME = dict(parts(one) for one in DECLARED["dependencies"])
 EXTRAS = {
     parts(one)[0]
-    for name in ("timm", "tsne", "tensorboard", "video", "slurm", "ray")
+    for name in ("timm", "tsne", "wandb", "tensorboard", "video", "slurm", "ray")
     for one in DECLARED["optional-dependencies"][name]
 }
 

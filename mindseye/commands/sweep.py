@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mindseye.commands.progress import readable_seconds
+from mindseye.commands.tracking import check_trackers
 from mindseye.sweeps.manifest import Manifest
 from mindseye.sweeps.status import SweepStatus, read_sweep, varying_overrides
 
@@ -94,6 +95,7 @@ def go_on(folder: Path, overrides: Sequence[str], *, failed: bool, changed: bool
 
     overrides = [quoted(word) for word in overrides]
     check_launcher([*last, *overrides])
+    check_trackers([*last, *overrides])
     if manifest.started_from:  # what is relative in the overrides starts there
         enter(manifest.started_from)
     hand_over(

@@ -1,8 +1,10 @@
 """The trackers of the group `logger`, told what a run is and of which sweep."""
 
 import hashlib
+import importlib.util
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from mindseye.commands.configuration import make
+from mindseye.commands.configuration import ConfigurationError, make
 from mindseye.files import read_plain, write_atomically
 
 if TYPE_CHECKING:
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
 
 LONGEST_TAG, LONGEST_GROUP = 64, 128  # what wandb takes
 log = logging.getLogger(__name__)
+
+
+def check_trackers(words: Sequence[str]) -> None:
+    """Refuse wandb where it is asked for and not installed: it is an extra."""
+    asked = any(re.match(r"\+?logger=.*\bwandb\b", word) for word in words)
+    if asked and importlib.util.find_spec("wandb") is None:
+        raise ConfigurationError("logger=wandb needs wandb: pip install 'mindseye[wandb]'; logger=csv does without")
 
 
 def make_trackers(

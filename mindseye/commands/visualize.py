@@ -45,7 +45,7 @@ from mindseye.commands.gallery import try_gallery
 from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
 from mindseye.commands.repeating import EarlierRun, read_earlier, repeated_folder, tell_differences
-from mindseye.commands.tracking import make_trackers, tracked
+from mindseye.commands.tracking import check_trackers, make_trackers, tracked
 from mindseye.files import hash_of
 from mindseye.provenance import file_sha256
 from mindseye.reports.tables import closing_table
@@ -89,6 +89,7 @@ def visualize(arguments: Sequence[str]) -> None:
     shows_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
     where = [f"hydra.searchpath=[{escaped(f'file://{Path(asked.config_dir).absolute()}')}]"] if asked.config_dir else []
     if not shows_only:
+        check_trackers(asked.overrides)
         check_overrides([*where, *asked.overrides])
         check_launcher(asked.overrides)
     elif asked.info or asked.cfg:

@@ -16,6 +16,8 @@ import warm
 from packaging.version import Version
 from PIL import Image
 
+from mindseye.commands.configuration import ConfigurationError
+from mindseye.commands.tracking import check_trackers
 from mindseye.results.run_folder import read_run
 
 
@@ -257,3 +259,13 @@ def test_no_place_to_write_costs_the_tracker_and_not_the_run(tmp_path):
     assert done.stderr.count("TensorBoardLogger is left alone from here on, the run goes on:") == 1
     assert "loss/total" in (tmp_path / "run" / "csv" / "metrics.csv").read_text()
     assert read_run(tmp_path / "run").metrics["status"] == "completed"
+
+
+def test_wandb_that_is_not_installed_is_named_with_its_extra(monkeypatch):
+    for words in (["k=5"], ["logger=csv"], ["logger=wandb"]):
+        check_trackers(words)  # as it is here
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    check_trackers(["logger=[csv,tensorboard]", "hydra.run.dir=wandb"])
+    for word in ("logger=wandb", "+logger=[csv,wandb]"):
+        with pytest.raises(ConfigurationError, match=r"^logger=wandb needs wandb: pip install 'mindseye\[wandb\]'"):
+            check_trackers(["k=5", word])
