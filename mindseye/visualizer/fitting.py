@@ -234,11 +234,12 @@ def fit(
         network.to(device)  # Lightning leaves everything on the CPU
     fitted, history = _whole(parts, started)
     if processes > 1:
-        history.retell(trackers, log_every)
-        for step, images in fitted.snapshots.items():
-            track_pictures(trackers, images, step)
-        for tracker in trackers:
-            tracker.save()
+        with as_rank_zero():  # Lightning counted from the NODE_RANK of whatever started this
+            history.retell(trackers, log_every)
+            for step, images in fitted.snapshots.items():
+                track_pictures(trackers, images, step)
+            for tracker in trackers:
+                tracker.save()
     return fitted
 
 

@@ -147,7 +147,7 @@ WRONG = {
     "canvas.init=grey": "facet or sketch or noise",
     "facets.weighting=softmax": "calibrated, published",
     "trainer.devices=two": "a whole number",
-    "precision=8": "float32, bfloat16, float16",
+    "precision=8": "float32, tf32, bfloat16, float16",
     "compile=maybe": "compile=maybe: true or false",
     "trainer.precision=bfloat16": "did you mean precision",
     "network.layers=3": "a mapping",

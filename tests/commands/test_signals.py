@@ -228,7 +228,10 @@ def told(**said):
     os.kill(os.getpid(), {number})
     time.sleep(60)
     return done
-hydra.core.utils.run_job = told  # Hydra imports its launchers anew
+hydra.core.utils.run_job = told  # Hydra imports its launchers anew, unless this process has them already
+launcher = sys.modules.get("hydra._internal.core_plugins.basic_launcher")
+if launcher is not None:
+    launcher.run_job = told
 main(sys.argv[1:])
 """
 
