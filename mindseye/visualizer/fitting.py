@@ -62,7 +62,7 @@ class Fit:
 def calibrated_adam(parameters: Iterator[nn.Parameter]) -> Optimizer:
     """The default optimiser of the image, Adam without momentum; its learning rate comes from the schedule.
 
-    RMSprop (Tieleman & Hinton 2012) with Adam's correction of the first steps; docs/performance.md has it beside Adam.
+    RMSprop (Tieleman & Hinton 2012) with Adam's correction of the first steps.
     """
     return Adam(parameters, lr=1.0, betas=(0.0, 0.9))
 

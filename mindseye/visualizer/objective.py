@@ -248,7 +248,8 @@ class Objective:
             a, t = (x.mean(dim=(2, 3), keepdim=True) for x in (a, t))
         a_top, t_top = take_channels(a, own), take_channels(t, own)
         dm = self._match(a_top, t_top) if self.channels == "own" else self._match_every(a, t, seen.channels)
-        photographed = seen.strengths[seen.facets]
+        # Means over the map have their place no more: blended, they are as strong as the photographs' own.
+        photographed = t_top.flatten(1).norm(dim=1) if self.pooled else seen.strengths[seen.facets]
         mdist, ad = self._distance(a, t, a_top, t_top, photographed, seen)
         strong = strength(a_top, photographed, self.gain)
         everywhere = tuple(range(1, previous.ndim))  # no flattening: it would copy maps that lie channels last

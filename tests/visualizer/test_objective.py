@@ -107,6 +107,15 @@ def test_gain_is_where_the_distance_ends():
     assert torch.allclose(terms.dm, torch.ones(3), atol=1e-5)
 
 
+@pytest.mark.parametrize("gain", [1.0, 2.0])
+def test_what_is_pooled_is_held_to_the_strength_of_what_is_pooled(gain):
+    """Channel means are weaker than maps: s times the target's own answer is where distance and strength end."""
+    _, previous, images, t, top_k = case()
+    terms = evaluate(Objective(pooled=True, gain=gain), gain * t, previous, images, t, top_k)
+    assert terms.strength.max() < 1e-6
+    assert terms.mdist.max() < 1e-3
+
+
 def test_released_objective_is_the_programs_double_sum():
     """Pooled; image c on the channels of every facet f, with its own target; AD and P once for each pair (c, f), as
     the program's broadcasting makes of their mean over the batch and sum over the batch."""
