@@ -18,20 +18,27 @@ if TYPE_CHECKING:
     from mindseye.results.judges import transfer_reference
     from mindseye.results.run_folder import read_run
     from mindseye.results.visualization import Visualization, visualize
+    from mindseye.settings import Facets, Running
+    from mindseye.visualizer.method import Method
     from mindseye.visualizer.objective import Objective
     from mindseye.visualizer.schedules import Linear, Schedules
     from mindseye.visualizer.transformations import Transformations
+    from mindseye.visualizer.watching import Watchers
 
 # Where each public name lives; nothing heavy is imported before it is asked for.
 _HOMES = {
     "FacetTargets": "mindseye.facets.targets",
+    "Facets": "mindseye.settings",
     "Linear": "mindseye.visualizer.schedules",
+    "Method": "mindseye.visualizer.method",
     "Network": "mindseye.networks",
     "Objective": "mindseye.visualizer.objective",
     "Photographs": "mindseye.facets.photographs",
+    "Running": "mindseye.settings",
     "Schedules": "mindseye.visualizer.schedules",
     "Transformations": "mindseye.visualizer.transformations",
     "Visualization": "mindseye.results.visualization",
+    "Watchers": "mindseye.visualizer.watching",
     "discover_facets": "mindseye.facets.discovery",
     "layer_table": "mindseye.networks",
     "load_network": "mindseye.networks",
@@ -43,13 +50,17 @@ _HOMES = {
 
 __all__ = [
     "FacetTargets",
+    "Facets",
     "Linear",
+    "Method",
     "Network",
     "Objective",
     "Photographs",
+    "Running",
     "Schedules",
     "Transformations",
     "Visualization",
+    "Watchers",
     "discover_facets",
     "layer_table",
     "load_network",

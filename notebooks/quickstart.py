@@ -82,7 +82,7 @@ layer = network.layers["late"]
 # *Initial image* is the weighted mean of a facet's photographs. It is where drawing starts, not yet a result.
 
 # %%
-targets = me.discover_facets(network, photographs, layer, facets=4, k=50)
+targets = me.discover_facets(network, photographs, layer, me.Facets(C=4, k=50))
 targets
 
 # %% [markdown]
@@ -95,7 +95,7 @@ targets
 # answers the facet's photographs, only more strongly. 80 steps are the default; 50 are enough to see what comes.
 
 # %%
-result = me.visualize(network, targets, steps=50)
+result = me.visualize(network, targets, me.Method(steps=50))
 result
 
 # %% [markdown]

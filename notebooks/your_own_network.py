@@ -209,13 +209,13 @@ me.layer_table(network)
 # %% [markdown]
 # ## 5. Find the facets
 #
-# **C**, the number of facets (`facets=`): too few, and two kinds come out blended in one picture; too many, and one kind
+# **C**, the number of facets: too few, and two kinds come out blended in one picture; too many, and one kind
 # comes out several times, which does no harm. Start with a few more than you think there are. Here we know: four.
 #
 # **k**, the number of channels a facet is drawn by: a quarter of the layer's 64 to begin with. Section 7 compares.
 
 # %%
-targets = me.discover_facets(network, images, "block3", facets=4, k=16)
+targets = me.discover_facets(network, images, "block3", me.Facets(C=4, k=16))
 targets
 
 # %% [markdown]
@@ -274,13 +274,8 @@ judge_network = me.load_network(training.net.cpu(), mean=mean, std=std, size=SID
 judge = me.transfer_reference(judge_network, "block3", targets, images)
 
 # %%
-result = me.visualize(
-    network,
-    targets,
-    steps=200,
-    references=[judge],
-    report=lambda step, terms: step % 50 or print(f"step {step}: DM {terms['dm']:.2f}"),
-)
+tell = me.Watchers(report=lambda step, terms: step % 50 or print(f"step {step}: DM {terms['dm']:.2f}"))
+result = me.visualize(network, targets, me.Method(steps=200), transfer=[judge], watchers=tell)
 result
 
 # %% [markdown]
@@ -302,7 +297,7 @@ result
 # channels the choice matters more: sweep over it (*compare_a_sweep*).
 
 # %%
-by_k = {k: me.visualize(network, targets.with_k(k), steps=100, references=[judge]) for k in (4, 64)}
+by_k = {k: me.visualize(network, targets.with_k(k), me.Method(steps=100), transfer=[judge]) for k in (4, 64)}
 by_k[16] = result
 
 
@@ -332,15 +327,13 @@ grid({"nearest photograph": targets.nearest(), "initial image": targets.initial}
 # %%
 from mindseye.visualizer.canvas import PixelCanvas  # noqa: E402
 
-false_friend = me.visualize(
-    network,
-    targets,
+bare = me.Method(
     steps=200,
     canvas=lambda initial, photographs: PixelCanvas(initial, photographs, init="noise"),
     objective=me.Objective(tv=0),
     transformations=me.Transformations(jitter=0, scale=0, rotation=0, noise=0),
-    references=[judge],
 )
+false_friend = me.visualize(network, targets, bare, transfer=[judge])
 grid({"photograph": targets.nearest(), "calibrated": result.images, "false friend": false_friend.images})
 
 # %%
@@ -443,8 +436,8 @@ for number, one in enumerate(patches[:120]):
 white = 5000  # hardly anything reflects more than half of the light
 six_network = me.load_network(six, mean=band_mean / white, std=band_std / white, size=SIDE)
 six_images = me.load_photographs(work / "patches", size=SIDE, channels=6, black=0, white=white)
-six_targets = me.discover_facets(six_network, six_images, "block3", facets=3, k=16)
-six_result = me.visualize(six_network, six_targets, steps=80)
+six_targets = me.discover_facets(six_network, six_images, "block3", me.Facets(C=3, k=16))
+six_result = me.visualize(six_network, six_targets, me.Method(steps=80))
 six_result
 
 # %% [markdown]
@@ -471,5 +464,5 @@ figure.colorbar(shown, ax=axes, shrink=0.6, label="reflectance, 1 is 5000")
 # `me.Objective(dm=8, ad=1, strength=40, penalty=1, tv=5, gain=1)`, or `objective.tv=0` on the command line.
 #
 # A loss of your own is a class in a file of yours, and nothing has to be registered: `docs/extending.md` has a whole one of
-# fifteen lines, `me.visualize(network, targets, objective=MeanActivation())`. Measures, filters and canvases of your own
+# fifteen lines, `me.visualize(network, targets, me.Method(objective=MeanActivation()))`. Measures, filters and canvases of your own
 # go the same way.

@@ -29,7 +29,7 @@ ROOMS = {
 }
 SIDE_BY_SIDE = ("reports", "sweeps")
 # Modules at the top, which every room may import.
-SHARED = ("files", "leases", "provenance", "signals", "tensors", "words")
+SHARED = ("fields", "files", "leases", "provenance", "settings", "signals", "tensors", "words")
 # What one room hands to the next: the class, its module in the room, and what it holds.
 HANDED_ON = {
     "networks": ("Network", "network", "frozen, with its normalisation"),

@@ -49,11 +49,13 @@ from mindseye.networks import Network, demo_network, torchvision_network
 from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
 from mindseye.networks.way import layers_on_the_way
+from mindseye.settings import Facets, Running
 from mindseye.visualizer.callbacks import Blur, GradientMask, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, PixelCanvas
 from mindseye.visualizer.filters import rof_energy, tv_denoise
 from mindseye.visualizer.fitting import calibrated_adam, fit
 from mindseye.visualizer.matching import Matching
+from mindseye.visualizer.method import Method
 from mindseye.visualizer.objective import Objective, Seen
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations, view
@@ -199,7 +201,7 @@ def case_targets(case: Case, network: Network) -> FacetTargets:
         for kind in KINDS:
             write_photographs(Path(folder) / kind, kind, max(8, 2 * case.facets), size=case.size)
         photographs = load_photographs(folder, case.size)
-        return discover_facets(network, photographs, case.layer, facets=case.facets, k=50)
+        return discover_facets(network, photographs, case.layer, Facets(C=case.facets, k=50))
 
 
 def random_network(name: str, device: torch.device) -> Network:
@@ -256,10 +258,14 @@ def steps(case: Case, device: torch.device, blocks: int, variants: Sequence[str]
         prepared = prepared_for(network, targets, matching, **chosen.pop("prepare", {}))
         filters = chosen.pop("filters", list)()
         clock = Alternate({"bare": bare})
-        fit(
-            prepared, targets, steps=(blocks + 1) * BLOCK + 1, filters=[*filters, clock],
-            accelerator="cuda" if device.type == "cuda" else "cpu", snapshots_every=10**6, **chosen,
-        )  # fmt: skip
+        running = Running(
+            accelerator="cuda" if device.type == "cuda" else "cpu",
+            snapshots=10**6,
+            gradients=chosen.pop("gradients", None),
+            compile=chosen.pop("compile", False),
+        )
+        steps = (blocks + 1) * BLOCK + 1
+        fit(prepared, targets, Method(steps=steps, filters=[*filters, clock], **chosen), running)
         value = 1000 * statistics.median(clock.blocks("ours"))
         yield Row(f"step, {case}: {name}", value, "ms", "bare step", clock.ratio("ours", "bare"))
 
@@ -274,9 +280,11 @@ def peers(case: Case, device: torch.device, rounds: int) -> Iterator[Row]:
 
     def ours(network: PreparedNetwork, precision: Precision) -> None:
         fit(
-            network, targets, steps=n, filters=every_filter(), snapshots_every=10**6, precision=precision,
-            accelerator="cuda" if device.type == "cuda" else "cpu",
-        )  # fmt: skip
+            network,
+            targets,
+            Method(steps=n, filters=every_filter(), precision=precision),
+            Running(snapshots=10**6, gradients=None, accelerator="cuda" if device.type == "cuda" else "cpu"),
+        )
 
     bare = bare_of(case, network)
     rivals: dict[str, Callable[[], None]] = {
@@ -373,12 +381,14 @@ def lightning(device: torch.device, blocks: int) -> Iterator[Row]:
     layer = network.resolve(depth="late")
     with tempfile.TemporaryDirectory() as folder:
         write_photographs(folder, "padlock", 40)
-        targets = discover_facets(network, load_photographs(folder, network.size), layer, facets=4, k=50)
+        targets = discover_facets(network, load_photographs(folder, network.size), layer, Facets(C=4, k=50))
     clock = Alternate({"plain": plain_loop(network, targets, device)})
     fit(
-        network, targets, steps=(blocks + 1) * BLOCK + 1, filters=[clock], snapshots_every=50,
-        accelerator="cuda" if device.type == "cuda" else "cpu",
-    )  # fmt: skip
+        network,
+        targets,
+        Method(steps=(blocks + 1) * BLOCK + 1, filters=[clock]),
+        Running(snapshots=50, gradients=None, accelerator="cuda" if device.type == "cuda" else "cpu"),
+    )
     value = 1000 * statistics.median(clock.blocks("ours"))
     ratio = clock.ratio("ours", "plain")
     yield Row("step of the demo, by Lightning with callbacks and history", value, "ms", "plain loop", ratio)
@@ -475,7 +485,7 @@ def discovery(name: str, layer: str, count: int, device: torch.device) -> Iterat
         passes(32)
         before = passes(count // 2)
         began = time.perf_counter()
-        discover_facets(network, photographs, layer, facets=10, k=50)
+        discover_facets(network, photographs, layer, Facets(C=10, k=50))
         ours = time.perf_counter() - began
         bare_seconds = before + passes(count - count // 2)
         yield Row(
@@ -495,7 +505,7 @@ def discovery(name: str, layer: str, count: int, device: torch.device) -> Iterat
         for k in (50, 20):
             seen = 0
             began = time.perf_counter()
-            discover_facets(prepared, few, layer, facets=4, k=k, cache=cache)
+            discover_facets(prepared, few, layer, Facets(C=4, k=k), cache=cache)
             spent = time.perf_counter() - began
             note = f"{spent:.1f} s"
             yield Row(f"photographs through the network, 200 of them, cell k={k} of a sweep", seen, "images", note=note)
@@ -546,9 +556,12 @@ def memory_child(what: str, case: Case, device: torch.device) -> None:
         prepared = prepared_for(network, targets)
         del network
         run = partial(
-            fit, prepared, targets, steps=12, filters=every_filter(),
-            accelerator="cuda" if device.type == "cuda" else "cpu",
-        )  # fmt: skip
+            fit,
+            prepared,
+            targets,
+            Method(steps=12, filters=every_filter()),
+            Running(accelerator="cuda" if device.type == "cuda" else "cpu", gradients=None),
+        )
     run()
     if device.type == "cuda":
         print(json.dumps({"process": torch.cuda.max_memory_allocated(device), "above": None}))

@@ -1,4 +1,7 @@
-"""Every setting as Markdown, for docs/configuration.md: read from conf/, its comments and the constructors' docstrings.
+"""Every setting as Markdown, for docs/configuration.md: from the fields of the values, from conf/ and its comments.
+
+Where a part is made by a constructor that is no such value, a canvas or a network, its docstring says what its
+arguments are and its annotations what they take.
 
 `python scripts/configuration_reference.py` prints it.
 """
@@ -9,28 +12,20 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-import torch
 import yaml
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from mindseye.commands.configuration import (
-    CHOICES,
-    CONFIG_NAME,
-    MOST,
-    PLAIN_SETTINGS,
-    SETTING_GROUPS,
-    SPECIAL_KEYS,
-    compose,
-    config_folder,
-    described,
-    in_words,
-    takes,
-)
+from mindseye.commands.checking import arguments_of
+from mindseye.commands.composing import CONFIG_NAME, SPECIAL_KEYS, compose, config_folder
+from mindseye.commands.composing import options as names_of
+from mindseye.fields import annotation_of, described, fields_of, is_value
+from mindseye.settings import plain_settings
+
+SETTING_GROUPS = ("experiment", "length", "ablation")  # set keys of others and have none of their own
 
 # The groups in the order of the data, each with what it decides.
 GROUPS = {
@@ -72,9 +67,8 @@ class Setting:
 
 def options(group: str) -> Sequence[str]:
     """The names of a group's options, the default first."""
-    names = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
     default = _defaults().get(group)
-    return sorted(names, key=lambda name: name != default)
+    return sorted(names_of(group), key=lambda name: name != default)
 
 
 @lru_cache
@@ -159,7 +153,9 @@ def told(target: str) -> Mapping[str, str]:
     name or the end of the paragraph.
     """
     made = pkgutil.resolve_name(target)
-    names = set(takes(target, target).hints)
+    if is_value(made):
+        return {name: " ".join((field.description or "").split()) for name, field in fields_of(made).items()}
+    names = set(arguments_of(target, target).hints)
     family = [made]
     if inspect.isclass(made):
         family = [one for one in made.__mro__ if one.__module__.startswith("mindseye.")]
@@ -176,38 +172,6 @@ def told(target: str) -> Mapping[str, str]:
             text = re.sub(r"\bNone\b", "null", re.sub(r"\. (?:Wrong values raise|Raises) .*", "", text))
             for name in mark[1].split(", "):
                 found.setdefault(name, text)
-    return found
-
-
-RANGED = ("objective", "transformations", "canvas", "filters", "schedule")  # whose constructors know what is right
-RIGHT = (
-    re.compile(r": ([^:;]*?) (?:is|are) right"),
-    re.compile(r"(?:starts|start and end are) (.*?)(?:$|, not|; )"),
-)
-
-
-@lru_cache
-def ranges(group: str, option: str) -> Mapping[str, str]:
-    """The range of each number of a group, in the words in which its constructor refuses a wrong one."""
-    node = composed()[group][option][group]
-    found = {}
-    for key, value in _flat(node):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        for wrong in (-1, 0, 1_000_000):
-            changed = OmegaConf.create(node)
-            OmegaConf.update(changed, key, wrong)
-            try:
-                made = instantiate(changed, _convert_="all")
-                if isinstance(made, partial):  # a canvas, which looks at its arguments when the images are known
-                    made(torch.full((1, 3, 8, 8), 0.5), torch.full((1, 1, 3, 8, 8), 0.5))
-            except Exception as error:  # Hydra's wrapping of the constructor's own
-                line = str(error.__cause__ or error)
-                said = line.partition(key.rpartition(".")[2] or key)[2]
-                right = RIGHT[0].search(said) or RIGHT[1].search(line)
-                if right:
-                    found[key] = right[1].partition(", 1 reproduces")[0]
-                    break
     return found
 
 
@@ -255,17 +219,15 @@ def group_settings(group: str) -> Sequence[Setting]:
                 continue
             if value is OFF:
                 continue
-            from_code = list(filter(None, _of_constructors(path, targets)))
+            from_code = list(filter(None, [*_of_constructors(path, targets), _of_field(key)]))
             near = (path,) if from_code else (path, path.rpartition(".")[0])
             said = [comments(file).get(one, "") for file in _files(group, option) for one in near]
             setting.said[option] = _distinct([*from_code, next(filter(None, said), "")])
             place, name = ("", path) if "." not in path else path.rsplit(".", 1)
             if place in targets:
-                kind = kinds(takes(targets[place], key).hints.get(name, Any))
-                right = ranges(group, option).get(path, "") if group in RANGED else ""
-                kind = f"{kind}, {right}" if kind and right else kind or right
+                kind = kinds(arguments_of(targets[place], key).hints.get(name, Any))
             else:
-                kind = _plain(key) if key in PLAIN_SETTINGS else ""
+                kind = _plain(key) if key in plain_settings() else ""
             if setting.takes in kind:  # of several constructors the one that takes most
                 setting.takes = kind
     return sorted(found.values(), key=lambda one: _order(one.key, found))
@@ -292,9 +254,14 @@ def _of_constructors(path: str, targets: Mapping[str, str]) -> Iterator[str]:
             yield told(targets[place]).get(name, "")
 
 
+def _of_field(key: str) -> str:
+    field = plain_settings().get(key)
+    return "" if field is None else " ".join((field.description or "").split())
+
+
 def _first_sentence(target: str) -> str:
     text = " ".join(inspect.cleandoc(pkgutil.resolve_name(target).__doc__ or "").partition("\n\n")[0].split())
-    return re.sub(r"`schedules\.(\w+)`", r"`schedule.\1`", text)
+    return text
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:
@@ -314,21 +281,15 @@ def _content(text: str) -> set[str]:
 
 def kinds(hint: Any) -> str:
     """What an annotation takes, as it is written in YAML."""
-    if get_origin(hint) is Literal:
-        return ", ".join(f"`{one}`" for one in get_args(hint))
-    return described(hint).rstrip(",")
+    literal = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if get_origin(literal) is Literal:
+        return ", ".join(f"`{one}`" for one in get_args(literal))
+    return described(hint)
 
 
 def _plain(key: str) -> str:
     """The type and range of a setting without a constructor."""
-    kind, least, optional = PLAIN_SETTINGS[key]
-    if key in CHOICES:
-        right = ", ".join(f"`{one}`" for one in CHOICES[key])
-    else:
-        right = in_words(kind, least)
-        if key in MOST:
-            right += f" and at most {MOST[key]:,}"
-    return right + (" or null" if optional else "")
+    return kinds(annotation_of(plain_settings()[key]))
 
 
 def root_settings() -> Sequence[Setting]:
@@ -339,11 +300,11 @@ def root_settings() -> Sequence[Setting]:
     for key, value in composed()["network"][options("network")[0]].items():
         if key in GROUPS and key not in SETTING_GROUPS:
             continue
-        one = Setting(key, {"": value}, {"": [said.get(key, "")]})
-        one.takes = _plain(key) if key in PLAIN_SETTINGS else "a mapping `{name: {_target_: …}}`"
+        one = Setting(key, {"": value}, {"": [_of_field(key) or said.get(key, "")]})
+        one.takes = _plain(key) if key in plain_settings() else "a mapping `{name: {_target_: …}}`"
         if key == "steps":
             one.values = {name: composed()["length"][name][key] for name in options("length")}
-            one.said = {"": ["steps of the optimisation; `length` and the objectives' presets bring their number"]}
+            one.said = {"": ["Of the optimisation; `length` and the objectives' presets bring their number"]}
         found.append(one)
     return found
 

@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from mindseye.commands.main import main
-from mindseye.visualizer.interruptions import TO_BE_CONTINUED
+from mindseye.signals import TO_BE_CONTINUED
 
 SMALL = ("images.count=24", "images.size=48", "C=3", "k=8", "facets.N=4", "steps=4", "snapshots=2", "cache=off",
          "trainer.accelerator=cpu", "logger=none", "depth=middle")  # fmt: skip

@@ -35,7 +35,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from mindseye.commands.configuration import PATHS, compose, escaped, make, quoted
+from mindseye.commands.composing import compose, make, plain
+from mindseye.commands.grammar import PATHS, escaped, quoted
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import write_atomically
 from mindseye.networks.preparing import PreparedNetwork, prepare
@@ -319,7 +320,7 @@ def read_rows(subject: Subject, asked: Sequence[Draw], seeds: Sequence[int]) -> 
 def prepared(subject: Subject) -> PreparedNetwork:
     """The subject's network up to its layer, with the layers on the way: the same for methods that match and others."""
     config = compose([quoted(word) for word in subject.words])
-    network = make(config.network)
+    network = make(plain(config.network))
     layer = network.resolve(None if config.layer is None else str(config.layer), config.depth)
     return prepare(network, layer, way=layers_on_the_way(network, layer))
 
@@ -616,7 +617,7 @@ def photographs(asked: argparse.Namespace) -> dict[str, list[str]]:
 def has_batch_norms(subject: Subject) -> bool:
     """Whether DeepInversion's way can be gone at all."""
     config = compose([quoted(word) for word in subject.words])
-    return any(isinstance(module, nn.BatchNorm2d) for module in make(config.network).modules())
+    return any(isinstance(module, nn.BatchNorm2d) for module in make(plain(config.network)).modules())
 
 
 def plan(asked: argparse.Namespace) -> tuple[list[Subject], list[Draw], int]:

@@ -165,8 +165,8 @@ def attempt(case: Case, folder: Path) -> tuple[str, str, str]:
         network = case.make()
         photographs = photographs_of(folder, network.channels, case.size or network.size)
         prepared = prepare(network, case.layer)
-        targets = me.discover_facets(prepared, photographs, case.layer, facets=FACETS, k=8, N=4)
-        result = me.visualize(prepared, targets, steps=STEPS, accelerator="cpu")
+        targets = me.discover_facets(prepared, photographs, case.layer, me.Facets(C=FACETS, k=8, N=4))
+        result = me.visualize(prepared, targets, me.Method(steps=STEPS), me.Running(accelerator="cpu"))
     except ValueError as error:
         return f"refused: {error}", "", "0"
     moved = (result.images - targets.initial).flatten(1).abs().amax(dim=1) > 0.01

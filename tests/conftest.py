@@ -13,6 +13,7 @@ import torch
 from mindseye.demo.photographs import write_photographs
 from mindseye.facets import FacetTargets, Photographs, discover_facets, load_photographs
 from mindseye.networks import Network, demo_network
+from mindseye.settings import Facets
 
 warnings.filterwarnings("ignore", module="pytorch_lightning")
 # A shell starts what it puts into the background with Ctrl-C ignored, and so would be all that tests start.
@@ -49,7 +50,7 @@ def network() -> Network:
 
 @pytest.fixture(scope="session")
 def targets(network, photographs) -> FacetTargets:
-    return discover_facets(network, photographs, network.resolve(depth="middle"), facets=3, k=8, N=4)
+    return discover_facets(network, photographs, network.resolve(depth="middle"), Facets(C=3, k=8, N=4))
 
 
 @pytest.fixture(scope="session")

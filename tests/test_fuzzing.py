@@ -141,7 +141,7 @@ def whole_run(network, targets, tmp_path_factory):
 
     sweep = tmp_path_factory.mktemp("sweep")
     [cell] = add_cells(sweep, [("k=8",)], ["k=8"], "0" * 64)
-    result = me.visualize(network, targets, steps=2, snapshots_every=1, accelerator="cpu")
+    result = me.visualize(network, targets, me.Method(steps=2), me.Running(snapshots=1, accelerator="cpu"))
     result.save(sweep / cell.folder, config="k: 8\n")
     targets.save(sweep / cell.folder / "targets")
     said = {"status": "completed", "overrides": ["k=8"]}

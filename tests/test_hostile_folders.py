@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 import mindseye as me
-from mindseye.commands.configuration import ConfigurationError, check, compose
+from mindseye.commands.checking import check
+from mindseye.commands.composing import ConfigurationError, compose
 from mindseye.commands.figures import figures
 from mindseye.commands.gallery import make_gallery
 from mindseye.commands.main import main
@@ -73,7 +74,7 @@ def test_the_trap_springs_where_it_is_unpickled(tmp_path):
 def whole_run(network, targets, tmp_path_factory):
     sweep = tmp_path_factory.mktemp("sweep")
     [cell] = add_cells(sweep, [("k=8",)], ["k=8"], "0" * 64)
-    result = me.visualize(network, targets, steps=2, snapshots_every=1, accelerator="cpu")
+    result = me.visualize(network, targets, me.Method(steps=2), me.Running(snapshots=1, accelerator="cpu"))
     place = result.save(sweep / cell.folder, config="k: 8\n")
     targets.save(place / "targets")
     (place / "status.json").write_text(json.dumps({"status": "completed", "overrides": ["k=8"]}))

@@ -99,11 +99,11 @@ def contrast(images: Tensor, activations: Tensor, targets: me.FacetTargets) -> T
     return images.flatten(1).std(dim=1)
 
 network = me.load_network(torch.nn.Conv2d(1, 8, 3), mean=[0.5], std=[0.25])
-targets = me.discover_facets(network, me.load_photographs("folder", size=64), layer="", facets=3, k=4)
-result = me.visualize(network, targets, objective=me.Objective(gain=1), measures={"contrast": contrast})
+targets = me.discover_facets(network, me.load_photographs("folder", size=64), "", me.Facets(C=3, k=4))
+result = me.visualize(network, targets, me.Method(objective=me.Objective(gain=1)), metrics={"contrast": contrast})
 reveal_type(result)
 reveal_type(targets.maps)
-me.visualize(network, targets, steps="many")
+me.visualize(network, targets, me.Method(steps="many"))
 """
 
 

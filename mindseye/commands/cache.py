@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mindseye.commands.configuration import ConfigurationError, check, compose, quoted
+from mindseye.commands.checking import check
+from mindseye.commands.composing import ConfigurationError, compose
+from mindseye.commands.grammar import quoted
 from mindseye.words import readable_size
 
 if TYPE_CHECKING:
@@ -47,11 +49,9 @@ def cache(arguments: list[str]) -> None:
 
 
 def _open(overrides: Sequence[str]) -> "Cache":
-    from mindseye.commands.visualize import open_cache
+    from mindseye.commands.stages import open_cache
 
-    config = compose([quoted(word, sweeps=False) for word in overrides])
-    check(config)
-    opened = open_cache(config)
+    opened = open_cache(check(compose([quoted(word, sweeps=False) for word in overrides])).cache)
     if opened is None:
         raise ConfigurationError("cache.limit_gb=0 is no cache: there is nothing to show or clear")
     return opened

@@ -10,7 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mindseye.commands.configuration import ConfigurationError, check, compose, make, quoted
+from mindseye.commands.checking import check, check_constructors
+from mindseye.commands.composing import ConfigurationError, compose, make
+from mindseye.commands.grammar import quoted
 
 if TYPE_CHECKING:
     from mindseye.facets.number import Choice
@@ -64,9 +66,9 @@ def wanted(text: str) -> list[int]:
 
 def look(overrides: list[str], numbers: list[int]) -> tuple["Choice", str]:
     """What the layer that the settings name says of the photographs, and a title."""
-    config = compose([quoted(word, sweeps=False) for word in overrides])
-    check(config)
-    from mindseye.commands.visualize import check_photographs, find_photographs, grouping, open_cache, pick_device
+    run = check(compose([quoted(word, sweeps=False) for word in overrides]))
+    check_constructors(run.parts)
+    from mindseye.commands.stages import check_photographs, find_photographs, open_cache, pick_device
     from mindseye.facets.discovery import set_aside
     from mindseye.facets.grouping import number_of_kinds
     from mindseye.facets.number import MOST_KINDS
@@ -74,25 +76,25 @@ def look(overrides: list[str], numbers: list[int]) -> tuple["Choice", str]:
     from mindseye.networks.chance import seeded
     from mindseye.networks.preparing import prepare
 
-    check_photographs(config)
-    with seeded(config.seed):
-        network = make(config.network)
-    layer = network.resolve(None if config.layer is None else str(config.layer), config.depth)
-    network.to(pick_device(config.trainer.accelerator))
+    check_photographs(run.images)
+    with seeded(run.drawing.seed):
+        network = make(run.parts["network"], "network")
+    layer = network.resolve(run.layer, run.depth)
+    network.to(pick_device(run.running.accelerator))
     looking = prepare(network, layer)
     with tempfile.TemporaryDirectory() as folder:
-        photographs, _ = find_photographs(config, network, Path(folder))
+        photographs, _ = find_photographs(run, network, Path(folder))
         seen = survey(
             looking,
             photographs,
             layer,
-            batch_size=config.facets.batch_size,
-            workers=config.facets.workers,
-            cache=open_cache(config),
+            batch_size=run.facets.batch_size,
+            workers=run.facets.workers,
+            cache=open_cache(run.cache),
         )
     # As C=auto of a run has them, which then finds the same.
-    kept, _ = set_aside(seen, config.images.get("held_out", 0.0), MOST_KINDS * config.facets.N, config.seed)
-    choice = number_of_kinds(kept, grouping(config), numbers)
+    kept, _ = set_aside(seen, run.facets.held_out, MOST_KINDS * run.facets.N, run.facets.seed)
+    choice = number_of_kinds(kept, run.facets, numbers)
     return choice, f"{network.name} · {layer} · {len(kept.photographs)} photographs"
 
 

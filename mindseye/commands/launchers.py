@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hydra.utils import get_object
 
-from mindseye.commands.configuration import ConfigurationError, compose
+from mindseye.commands.composing import ConfigurationError, compose
 
 EXTRAS = {"RayLauncher": "ray", "SlurmLauncher": "slurm"}  # what brings the package under a launcher
 

@@ -53,17 +53,14 @@ def layers(arguments: list[str]) -> None:
 
 
 def _build(overrides: list[str]) -> "Network":
-    from omegaconf import OmegaConf
+    from mindseye.commands.checking import check, check_constructors
+    from mindseye.commands.composing import compose, make
+    from mindseye.commands.grammar import quoted
 
-    from mindseye.commands.configuration import check, compose, make, quoted
-
-    whole = compose([quoted(word, sweeps=False) for word in overrides])
-    check(whole)
-    config = whole.network
-    if "weights" in config:
-        OmegaConf.set_readonly(config, False)
-        config.weights = None  # a table needs no weights, and none should be downloaded for it
-    return make(config)
+    node = check(compose([quoted(word, sweeps=False) for word in overrides])).parts["network"]
+    check_constructors({"network": node})
+    # A table needs no weights, and none should be downloaded for it.
+    return make({**node, "weights": None} if "weights" in node else node, "network")
 
 
 def _matches(row: "LayerRow", text: str) -> bool:

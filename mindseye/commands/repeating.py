@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from mindseye.commands.configuration import ConfigurationError, is_plain
+from mindseye.commands.composing import ConfigurationError
+from mindseye.commands.grammar import is_plain
 from mindseye.files import read_plain
 from mindseye.results.measures import flat
 from mindseye.results.run_status import STATUS, read_status
@@ -153,4 +154,3 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if old.get(key) != new.get(key):
             found.append(f"{key} {old.get(key)} → {new.get(key)}")
     return found
-

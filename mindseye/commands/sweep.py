@@ -90,7 +90,7 @@ def go_on(folder: Path, overrides: Sequence[str], *, failed: bool, changed: bool
     if any(word.startswith("hydra/launcher=") for word in overrides):  # another one has other settings
         last = [word for word in last if not word.lstrip("+~").startswith(("hydra/launcher=", "hydra.launcher."))]
     place = str(folder.expanduser().absolute())
-    from mindseye.commands.configuration import escaped, quoted
+    from mindseye.commands.grammar import escaped, quoted
     from mindseye.commands.launchers import check_launcher, enter
 
     overrides = [quoted(word) for word in overrides]

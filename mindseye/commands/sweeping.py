@@ -1,6 +1,7 @@
 """What happens around the cells of `mindseye -m`: which are run, in which order, and what is said at the end."""
 
 import hashlib
+import json
 import logging
 import os
 import socket
@@ -22,12 +23,14 @@ from omegaconf import DictConfig, OmegaConf
 
 import mindseye
 from mindseye.commands import verbosity
-from mindseye.commands.configuration import ConfigurationError, config_folder, escaped
+from mindseye.commands.composing import ConfigurationError, config_folder
 from mindseye.commands.gallery import try_gallery
+from mindseye.commands.grammar import escaped
 from mindseye.files import read_plain, write_atomically
 from mindseye.reports.tables import ranking_table
 from mindseye.results.measures import MEASURES, numbers, usual
 from mindseye.results.run_status import SILENT, RunStatus, read_status, write_status
+from mindseye.settings import defaults
 from mindseye.signals import TO_BE_CONTINUED, Interrupted, Interruptible
 from mindseye.sweeps.inputs import changed_cells
 from mindseye.sweeps.manifest import Cell, Manifest, add_cells, as_written
@@ -155,8 +158,8 @@ def _interruptible(launcher: Launcher, folder: Path) -> Interruptible:
 
 
 def configuration_sha256() -> str:
-    """Of every file in conf/ and the version: what cells come to beside their overrides."""
-    digest = hashlib.sha256(mindseye.__version__.encode())
+    """Of the version, the settings' defaults and every file in conf/: what cells come to beside their overrides."""
+    digest = hashlib.sha256(f"{mindseye.__version__}\0{json.dumps(defaults())}".encode())
     root = config_folder()
     for file in sorted(root.rglob("*.yaml")):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())

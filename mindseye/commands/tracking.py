@@ -5,14 +5,14 @@ import importlib.util
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mindseye.commands.configuration import ConfigurationError, make
+from mindseye.commands.composing import ConfigurationError, make
 from mindseye.files import read_plain, write_atomically
 
 if TYPE_CHECKING:
@@ -30,23 +30,23 @@ def check_trackers(words: Sequence[str]) -> None:
 
 
 def make_trackers(
-    config: DictConfig, folder: Path, overrides: Sequence[str], *, sweep: Path | None, experiment: str | None
+    loggers: Mapping[str, Any], folder: Path, overrides: Sequence[str], *, sweep: Path | None, experiment: str | None
 ) -> list["Tracker"]:
-    """Every tracker of `config.logger`. Nothing is written yet and nobody told, so that it costs nothing to ask early.
+    """Every tracker of the group `logger`. Nothing is written yet and nobody told: it costs nothing to ask early.
 
     Raises ValueError for one that cannot be made because a package is missing, or a setting is wrong.
     """
-    nodes = [node for node in config.logger.values() if node is not None]
+    nodes = {name: node for name, node in loggers.items() if node is not None}
     if not nodes:
         return []
     from mindseye.visualizer.tracking import Tracker
 
     trackers = []
-    for node in nodes:
-        if node._target_.endswith(".WandbLogger"):
+    for name, node in nodes.items():
+        if node["_target_"].endswith(".WandbLogger"):
             node = described(node, folder, overrides, sweep, experiment)
         try:
-            logger = make(node)
+            logger = make(node, f"logger.{name}")
         except ModuleNotFoundError as error:
             raise ValueError(f"logger: {' '.join(str(error).split())}") from error
         # Lightning names it even where nobody has; wandb warns of that.
@@ -97,8 +97,8 @@ def tracked(trackers: Sequence["Tracker"], config: DictConfig, folder: Path) -> 
 
 
 def described(
-    node: DictConfig, folder: Path, overrides: Sequence[str], sweep: Path | None, experiment: str | None
-) -> DictConfig:
+    node: Mapping[str, Any], folder: Path, overrides: Sequence[str], sweep: Path | None, experiment: str | None
+) -> dict[str, Any]:
     """wandb's settings with what the user left open: name, group, job_type, tags, and the id of a run that goes on."""
     open_ones = {
         "name": folder.name,
@@ -107,8 +107,7 @@ def described(
         "tags": [tag if len(tag) <= LONGEST_TAG else f"{tag[: LONGEST_TAG - 1]}…" for tag in overrides],
         "id": _id(folder),
     }
-    given = {name: value for name, value in node.items() if value is not None}
-    return OmegaConf.create({**open_ones, **OmegaConf.to_container(OmegaConf.create(given), resolve=True)})
+    return {**open_ones, **{name: value for name, value in node.items() if value is not None}}
 
 
 def _id(folder: Path) -> str:

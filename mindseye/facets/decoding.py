@@ -25,7 +25,7 @@ MOST_PIXELS = 89_478_485
 NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC"})
 
 Window = tuple[float, float]  # black and white: the values in a file that become 0 and 255
-_ELSE = "; for raw counts give images.black and images.white, the values that become 0 and 1"
+_ELSE = "; for raw counts give black and white, the values that become 0 and 1"
 
 
 class UnreadablePhotograph(ValueError):
@@ -129,7 +129,7 @@ class _Scale:
         """The file's own, from what Pillow gave. Raises UnreadablePhotograph where that cannot be told any more."""
         if not self.known:
             raise UnreadablePhotograph(
-                "is of a format whose own numbers are not known here, and images.black and images.white are values in "
+                "is of a format whose own numbers are not known here, and black and white are values in "
                 "the file: give .npy arrays, PNG or TIFF"
             )
         if self.most is None:
@@ -137,8 +137,8 @@ class _Scale:
         if self.most > self.decoded:
             bits = round(self.most + 1).bit_length() - 1
             raise UnreadablePhotograph(
-                f"holds {bits}-bit colours, which are read as {'16' if self.decoded > 255 else '8'}, and images.black "
-                "and images.white are values in the file: give .npy arrays"
+                f"holds {bits}-bit colours, which are read as {'16' if self.decoded > 255 else '8'}, and black "
+                "and white are values in the file: give .npy arrays"
             )
         own = np.rint(values * (self.most / self.decoded)) if self.most != self.decoded else values
         return self.most - own if self.turned else own
@@ -248,7 +248,7 @@ def _windowed(image: Image.Image, scale: _Scale, window: Window) -> Image.Image:
     elif image.mode == "1":
         image = image.convert("L")
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        raise UnreadablePhotograph(f"holds {image.mode} colours, of which images.black and images.white mean nothing")
+        raise UnreadablePhotograph(f"holds {image.mode} colours, of which black and white mean nothing")
     bands = image.split()
     count = len(bands) - image.mode.endswith("A")
     shown = [Image.fromarray(_between(scale.numbers(np.asarray(band)), window, scale.most)) for band in bands[:count]]

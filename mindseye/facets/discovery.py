@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,19 +12,20 @@ from torch import Tensor
 from mindseye.facets.blending import blend_chosen
 from mindseye.facets.cache import Cache
 from mindseye.facets.clarity import clarity, redundancy
-from mindseye.facets.clusters import Clustering, means_of
+from mindseye.facets.clusters import means_of
 from mindseye.facets.content import changed_since, content_of, say_changed
 from mindseye.facets.decoding import UnreadablePhotograph
-from mindseye.facets.embedding import Method, Stage, pick_method
+from mindseye.facets.embedding import Stage, pick_method
 from mindseye.facets.firmness import STAYS
-from mindseye.facets.grouping import GroupingSettings, group_photographs
+from mindseye.facets.grouping import group_photographs
 from mindseye.facets.number import MOST_KINDS
 from mindseye.facets.photographs import Photographs
 from mindseye.facets.survey import Progress, Survey, survey
 from mindseye.facets.targets import FacetTargets, top_channels
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
-from mindseye.networks.way import Way, resolve_way
+from mindseye.networks.way import resolve_way
+from mindseye.settings import Facets
 from mindseye.words import printable
 
 Weighting = Literal["calibrated", "published"]
@@ -32,7 +33,6 @@ Selection = Literal["staying", "nearest", "nearest_members", "farthest"]
 log = logging.getLogger(__name__)
 
 FEW_LEVELS = 32  # of 256: 12-bit counts in 16-bit files have at most 17, the darkest folder of photographs more
-MOST_HELD_OUT = 0.5  # share of the photographs
 BISECTIONS = 100
 AMPLE = 5  # so many times C·N photographs, and some can be held out
 
@@ -86,9 +86,9 @@ def facet_weights(
     elif weighting == "published":
         gamma = 1e-5 if gamma is None else gamma
     else:
-        raise ValueError(f"facets.weighting={weighting}: calibrated or published is right")
+        raise ValueError(f"weighting must be calibrated or published, not {weighting}")
     if not gamma > 0:
-        raise ValueError(f"facets.gamma={gamma}: a number above 0 is right")
+        raise ValueError(f"gamma must be above 0, not {gamma}")
     exponents = 1 / (distances.double() + gamma)
     if effective is None:
         return torch.softmax(exponents, dim=1).float()
@@ -98,7 +98,7 @@ def facet_weights(
 def _weights_of(exponents: Tensor, effective: float) -> Tensor:
     """softmax(β·x) of exponents x [C, N] with 1/Σw² = `effective`: bisection, since 1/Σw² falls as β grows."""
     if not effective >= 1:
-        raise ValueError(f"facets.effective={effective}: a number of at least 1, or null, is right")
+        raise ValueError(f"effective must be a number of 1 or more, or None, not {effective}")
     x = exponents - exponents.max(dim=1, keepdim=True).values
     spread = (-x).amax(dim=1, keepdim=True)
     x = torch.where(spread > 0, x / spread, 0.0)  # 0 to −1, so that one range of β suits every facet
@@ -116,68 +116,24 @@ def discover_facets(
     network: Network | PreparedNetwork,
     photographs: Photographs,
     layer: str,
+    facets: Facets = Facets(),
     *,
-    facets: int | Literal["auto"] = 4,
-    k: int = 50,
-    N: int = 10,
-    clusters: Clustering = "components",
-    weighting: Weighting = "calibrated",
-    effective: float | None = 6.0,
-    selection: Selection = "staying",
-    gamma: float | None = None,
-    components: int = 10,
-    perplexity: float = 30.0,
-    tsne: Method = "auto",
-    subsample: int = 5000,
-    way: Way = "auto",
-    held_out: float = 0.2,
-    batch_size: int = 16,
-    seed: int = 0,
-    workers: int | None = None,
     cache: Cache | None = None,
     progress: Progress | None = None,
     stage: Stage | None = None,
 ) -> FacetTargets:
-    """Find `facets` kinds of stimuli among the photographs and make each one's target (Eq. 1).
+    """Find `facets.C` kinds of stimuli among the photographs and make each one's target (Eq. 1).
 
-    Channel means -> PCA -> k-means (the paper: PCA -> t-SNE -> k-means); per centre `N` photographs are blended into a
-    first image and a target activation (the paper's section 3.1). The same arguments give the same bytes, with a
+    Channel means -> PCA -> k-means (the paper: PCA -> t-SNE -> k-means); per centre `facets.N` photographs are blended
+    into a first image and a target activation (the paper's section 3.1). The same arguments give the same bytes, with a
     `cache` or without. Everything the network says is in float32, without TF32.
 
     network: of `load_network`. photographs: of `load_photographs`. layer: the exact name of a module, or the paper's
-    spelling of it; `layer_table` lists them.
+    spelling of it; `layer_table` lists them. facets: how many, how they are found, and what stands for each.
 
-    facets: how many, C, 1 or more and at most as many as photographs; "auto" tries 2 to 12 (see `choose_number`).
-    k: how many channels of each facet count, those with the largest mean in its target, 1 to the layer's D.
-    N: photographs of each facet, 1 or more; where there are fewer, all of them.
-
-    clusters: where they are looked for: among the "components" of the PCA of the channel means' directions, in the
-    "embedding" of the t-SNE, as the paper does, or by the "consensus" of many t-SNEs. Distances in Eq. 1 are taken in
-    the space that was clustered (of a consensus in the components).
-
-    weighting: "calibrated" divides the distances by their mean before Eq. 1, "published" takes them as they are.
-    gamma: γ of Eq. 1, above 0, a larger one spreads the weights over more photographs; None is 0.1 where calibrated,
-    1e-5 where published. effective: 1/Σw² of each facet, how many photographs its blend amounts to, 1 or more, by the
-    temperature of Eq. 1; N or more is all alike, None Eq. 1 as printed. selection: which photographs stand for a
-    centre: the nearest "staying" ones, members of its cluster that are firmly so (see `measure_firmness`), the
-    "nearest" of all, as the paper has it, the "nearest_members" of its own cluster, or the "farthest", as the released
-    program takes them.
-
-    components: of the PCA, 1 or more, cut down to the photographs and channels there are. perplexity: of the t-SNE,
-    about how many neighbours a photograph has in it, cut down to (M − 1)/3 of M photographs. tsne: how it is computed:
-    "barnes_hut" by scikit-learn, "fft" by openTSNE (the extra `tsne`), "subsample", which embeds so many photographs
-    and places the others between them, or "auto", barnes_hut for so many or fewer, else fft where it is installed.
-    subsample: that number of photographs, at least 6. seed: of PCA, t-SNE and k-means.
-
-    way: the layers on the way to the target whose answers to the photographs are kept, for an objective to match:
-    "auto" finds them (see `mindseye.networks.way.layers_on_the_way`), names pick others, () is none. A network that is
-    prepared already has its own. held_out: share of the photographs, 0 to 0.5, drawn by `seed`, that take part in
-    nothing but the measures that need them; 0 where there are fewer than 5·C·N.
-
-    batch_size: photographs that go through the network at once, 1 or more. workers: processes that read photographs;
-    0 is none, None by their number and the cores. cache: where what the network says of the photographs and their
-    embedding is kept, a `mindseye.facets.cache.Cache`; None is nowhere. progress: called with (photographs read, of how
-    many). stage: called with (what is going on then, how much of it is done in 0..1 or None).
+    cache: where what the network says of the photographs and their embedding is kept, a `mindseye.facets.cache.Cache`;
+    None is nowhere. progress: called with (photographs read, of how many). stage: called with (what is going on then,
+    how much of it is done in 0..1 or None).
 
     Raises ValueError, in one line, for what cannot be done.
 
@@ -188,7 +144,7 @@ def discover_facets(
     >>> folder = tempfile.TemporaryDirectory()
     >>> _ = write_photographs(folder.name, "padlock", 12, seed=0)
     >>> photographs = load_photographs(folder.name, size=32)
-    >>> targets = discover_facets(load_network("demo"), photographs, "layer3.0", facets=2, k=8, N=4)
+    >>> targets = discover_facets(load_network("demo"), photographs, "layer3.0", Facets(C=2, k=8, N=4))
     >>> targets.initial.shape, targets.channels.shape, targets.weights.shape
     (torch.Size([2, 3, 32, 32]), torch.Size([2, 8]), torch.Size([2, 4]))
     >>> folder.cleanup()
@@ -199,46 +155,46 @@ def discover_facets(
             f"the photographs are a {type(photographs).__name__}: load_photographs(FOLDER, size=…) gives what is right"
         )
     layer = network.resolve(layer)
-    if N < 1 or (facets != "auto" and facets < 1):
-        raise ValueError(f"C and N are at least 1, not {facets} and {N}")
-    if facets != "auto" and facets > len(photographs):
+    if not isinstance(facets, Facets):
+        raise ValueError(f"the facets are a {type(facets).__name__}: Facets(C=…, k=…) gives what is right")
+    if facets.C != "auto" and len(photographs) < facets.C:
         raise ValueError(
-            f"C={facets} facets need at least as many photographs; {photographs.root} holds {len(photographs)}"
+            f"C={facets.C} facets need at least as many photographs; {photographs.root} holds {len(photographs)}"
         )
-    check_settings(clusters, effective, held_out)
     if isinstance(network, Network):
-        network = prepare(network, layer, way=resolve_way(network, layer, way))
+        network = prepare(network, layer, way=resolve_way(network, layer, facets.way))
     # What cannot be done is refused before the photographs are read.
-    pick_method(len(photographs), tsne, subsample)
+    pick_method(len(photographs), facets.tsne, facets.subsample)
 
     def check_k(D: int) -> None:
-        if not 1 <= k <= D:
-            raise ValueError(f"k={k}: layer {layer} has {D} channels, so k is 1 to {D}")
+        if facets.k > D:
+            raise ValueError(f"k must be 1 to {D} (the channels of {layer}), not {facets.k}")
 
     everything = survey(
         network,
         photographs,
         layer,
-        batch_size=batch_size,
-        workers=workers,
+        batch_size=facets.batch_size,
+        workers=facets.workers,
         cache=cache,
         content=content_of(photographs),
         check=check_k,
         progress=progress,
     )
     check_k(everything.means.shape[1])
-    seen, aside = set_aside(everything, held_out, (MOST_KINDS if facets == "auto" else facets) * N, seed)
+    most = MOST_KINDS if facets.C == "auto" else facets.C
+    seen, aside = set_aside(everything, facets.held_out, most * facets.N, facets.seed)
     if seen.key is None:  # the photographs changed meanwhile
         cache = None
-    settings = GroupingSettings(clusters, components, perplexity, tsne, subsample, seed)
-    group = group_photographs(seen, facets, settings, cache, stage)
-    facets = len(group.centres)
-    chosen, distances = choose(group.space, group.labels, group.centres, N, selection, group.firmness.stays)
-    weights = facet_weights(distances, weighting, gamma, effective)
+    group = group_photographs(seen, facets, cache, stage)
+    C = len(group.centres)
+    stays = group.firmness.stays
+    chosen, distances = choose(group.space, group.labels, group.centres, facets.N, facets.selection, stays)
+    weights = facet_weights(distances, facets.weighting, facets.gamma, facets.effective)
     if chosen.numel() > len(seen.photographs):
         log.warning(
             "%d photographs are fewer than C·N = %d·%d: some stand in several facets",
-            len(seen.photographs), facets, chosen.shape[1],
+            len(seen.photographs), C, chosen.shape[1],
         )  # fmt: skip
     if stage is not None:
         stage(f"blending {chosen.numel():,} photographs", None)
@@ -251,13 +207,13 @@ def discover_facets(
         log.warning(
             "the photographs use %d of 256 levels of brightness%s",
             levels,
-            ", and the network sees no finer ones: raw counts need images.black and images.white, the values in the "
+            ", and the network sees no finer ones: raw counts need black and white, the values in the "
             "files that become 0 and 1"
             if black is None
-            else f" between images.black={black:g} and images.white={white:g}: nearer to their counts, there are more",
+            else f" between black={black:g} and white={white:g}: nearer to their counts, there are more",
         )
     blend = blend_chosen(network, seen, images, chosen, weights, cache)
-    channels = top_channels(blend.maps, k)
+    channels = top_channels(blend.maps, facets.k)
     _refuse_silence(blend.maps, channels, layer)
     recalled = {"survey": seen.recalled, **group.recalled, **blend.recalled}
     if cache is not None and any(recalled.values()):
@@ -280,7 +236,7 @@ def discover_facets(
         photographs=images,
         embedding=group.embedding,
         labels=group.labels,
-        centres=means_of(group.embedding, group.labels, facets),
+        centres=means_of(group.embedding, group.labels, C),
         mean_activation=mean,
         way=blend.way,
         content=seen.content.sha256(seen.photographs) if unchanged and seen.content is not None else "",
@@ -294,16 +250,6 @@ def discover_facets(
     )
     _warn_of_facets(targets.marks())
     return targets
-
-
-def check_settings(clusters: str, effective: float | None, held_out: float) -> None:
-    """Raises ValueError, in one line, for a value that cannot be meant."""
-    if clusters not in get_args(Clustering):
-        raise ValueError(f"facets.clusters={clusters}: {', '.join(get_args(Clustering))} are right")
-    if effective is not None and not effective >= 1:
-        raise ValueError(f"facets.effective={effective}: a number of at least 1, or null, is right")
-    if not 0 <= held_out <= MOST_HELD_OUT:
-        raise ValueError(f"images.held_out={held_out}: a share of 0 to {MOST_HELD_OUT} is right")
 
 
 def set_aside(seen: Survey, share: float, needed: int, seed: int) -> tuple[Survey, Survey]:
@@ -339,7 +285,7 @@ def _warn_of_facets(marks: list[list[str]]) -> None:
     advice = {
         "not firm": "would hardly come out again: mindseye facets C=2..12 looks for a firmer number of facets",
         "one photograph": "more than half the weight is one photograph's, and so will the picture be: "
-        "facets.effective=6 or a larger facets.gamma spreads it",
+        "effective=6 or a larger gamma spreads it",
     }
     for mark, text in advice.items():
         marked = [str(c) for c, own in enumerate(marks) if mark in own]

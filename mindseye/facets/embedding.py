@@ -5,13 +5,15 @@ import importlib.util
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from mindseye.facets.one_thread import one_thread
+from mindseye.fields import Count, check
 
 Method = Literal["auto", "barnes_hut", "fft", "subsample"]
 Stage = Callable[[str, float | None], None]  # what is going on; how much of it is done, 0..1, where that is known
@@ -33,8 +35,7 @@ def to_components(means: Tensor, *, components: int, unit: bool, seed: int = 0) 
     is not another kind of photograph; where all point the same way (one channel, shades of grey) rows stay as they are.
     One thread, so that sums are always taken in the same order.
     """
-    if components < 1:
-        raise ValueError(f"facets.components={components}: a whole number of at least 1 is right")
+    check("components", components, Count)
     unit = unit and not _point_the_same_way(means)
     rows = to_unit_length(means) if unit else means
     if count_different(rows, 2) < 2:
@@ -97,8 +98,7 @@ def embed(
     what is going on. Raises ValueError, in one line, for wrong values.
     """
     M = len(reduced)
-    if not perplexity >= 1:
-        raise ValueError(f"facets.perplexity={perplexity}: a number of at least 1 is right")
+    check("perplexity", perplexity, Annotated[float, Field(ge=1)])
     method = pick_method(M, tsne, subsample)
     told = stage or (lambda what, done: None)
     different = count_different(reduced, FEWEST_FOR_TSNE)
@@ -130,14 +130,12 @@ def embed(
 
 def pick_method(M: int, tsne: Method, subsample: int) -> Literal["barnes_hut", "fft", "subsample"]:
     """What `tsne` comes to for M photographs on this machine. Raises ValueError where it cannot be done."""
-    if tsne not in get_args(Method):
-        raise ValueError(f"facets.tsne={tsne}: {', '.join(get_args(Method))} are right")
-    if subsample < FEWEST_FOR_TSNE:
-        raise ValueError(f"facets.subsample={subsample}: a whole number of at least {FEWEST_FOR_TSNE} is right")
+    check("tsne", tsne, Method)
+    check("subsample", subsample, Annotated[int, Field(ge=FEWEST_FOR_TSNE)])
     installed = importlib.util.find_spec("openTSNE") is not None
     if tsne == "fft" and not installed:
         raise ValueError(
-            "facets.tsne=fft needs openTSNE: pip install 'mindseye[tsne]'; auto, barnes_hut and subsample do without"
+            "tsne=fft needs openTSNE: pip install 'mindseye[tsne]'; auto, barnes_hut and subsample do without"
         )
     if tsne in ("auto", "subsample") and subsample >= M:
         return "barnes_hut"

@@ -2,28 +2,24 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mindseye.facets.cache import Cache
 from mindseye.facets.clusters import (
-    RUNS,
-    STARTS,
-    Clustering,
-    Clusters,
     cluster,
     find_clusters,
     means_of,
     nearest_cluster,
 )
-from mindseye.facets.embedding import Components, Method, Stage, count_different, embed, place, to_components
+from mindseye.facets.embedding import Components, Stage, count_different, embed, place, to_components
 from mindseye.facets.firmness import DRAWS, FEW_DRAWS, Firmness, measure_firmness
 from mindseye.facets.number import TRIED, Choice, choose_number
 from mindseye.facets.survey import Survey
 from mindseye.provenance import code_of, versions
+from mindseye.settings import Facets
 
 # What the cache's keys say of the program.
 EMBEDDING_CODE = code_of(inspect.getfile(embed))
@@ -32,29 +28,26 @@ CLUSTERS_CODE = code_of(*(inspect.getfile(made) for made in (embed, cluster, mea
 RUNS_AGAIN, STARTS_AGAIN = 5, 60  # of a consensus and of k-means, where firmness is measured
 
 
-@dataclass(frozen=True)
-class GroupingSettings:
-    """How photographs are grouped; see `discover_facets`."""
+# The settings that decide how photographs are grouped, of those of `Facets`.
+DECIDING = ("clusters", "components", "perplexity", "tsne", "subsample", "seed")
 
-    clusters: Clustering = "components"
-    components: int = 10
-    perplexity: float = 30.0
-    tsne: Method = "auto"
-    subsample: int = 5000
-    seed: int = 0
 
-    def find_components(self, means: Tensor) -> Components:
-        """Channel means [M, D] in their components: of their directions, but where the paper's t-SNE is clustered."""
-        return to_components(means, components=self.components, unit=self.clusters != "embedding", seed=self.seed)
+def find_components(means: Tensor, settings: Facets) -> Components:
+    """Channel means [M, D] in their components: of their directions, but where the paper's t-SNE is clustered."""
+    unit = settings.clusters != "embedding"
+    return to_components(means, components=settings.components, unit=unit, seed=settings.seed)
 
-    def flatten(self, reduced: Tensor, seed: int, stage: Stage | None = None) -> Tensor:
-        """Components [M, P] -> t-SNE [M, 2]."""
-        settings = {"perplexity": self.perplexity, "tsne": self.tsne, "subsample": self.subsample}
-        return embed(reduced, **settings, seed=seed, stage=stage)  # type: ignore[arg-type]
 
-    def find(self, reduced: Tensor, C: int, seed: int, *, runs: int = RUNS, starts: int = STARTS) -> Clusters:
-        """C clusters of components [M, P]."""
-        return find_clusters(self.clusters, reduced, self.flatten, C, seed=seed, runs=runs, starts=starts)
+def flatten(reduced: Tensor, settings: Facets, seed: int, stage: Stage | None = None) -> Tensor:
+    """Components [M, P] -> t-SNE [M, 2]."""
+    return embed(
+        reduced,
+        perplexity=settings.perplexity,
+        tsne=settings.tsne,
+        subsample=settings.subsample,
+        seed=seed,
+        stage=stage,
+    )
 
 
 @dataclass(frozen=True)
@@ -87,31 +80,30 @@ class Group:
 
 def group_photographs(
     seen: Survey,
-    facets: int | Literal["auto"],
-    settings: GroupingSettings,
+    settings: Facets,
     cache: Cache | None = None,
     stage: Stage | None = None,
 ) -> Group:
-    """Group what a layer says of M photographs into C = `facets` clusters, or as many as `choose_number` takes.
+    """Group what a layer says of M photographs into `settings.C` clusters, or as many as `choose_number` takes.
 
     Raises ValueError where the layer tells fewer photographs apart.
     """
     told = stage or (lambda what, done: None)
     key: dict[str, object] = {
         "survey": seen.key,
-        "settings": asdict(settings),
+        "settings": {name: getattr(settings, name) for name in DECIDING},
         "code": EMBEDDING_CODE,
         "versions": versions("scikit-learn", "numpy", "scipy", "openTSNE"),
     }
     told(f"embedding {len(seen.means):,} photographs (PCA)", None)
-    components = settings.find_components(seen.means)
+    components = find_components(seen.means, settings)
     embedding, embedding_recalled = recall(
         cache,
         "embedding",
         key,
-        lambda: {"embedding": settings.flatten(components.reduced, settings.seed, stage)},
+        lambda: {"embedding": flatten(components.reduced, settings, settings.seed, stage)},
     )
-    C = facets
+    C = settings.C
     if C == "auto":
         C = number_of_kinds(seen, settings, stage=stage, components=components).best
     if (distinct := count_different(seen.means, C)) < C:
@@ -124,14 +116,22 @@ def group_photographs(
         told(f"clustering {len(seen.means):,} photographs", None)
 
         def flat(reduced: Tensor, seed: int) -> Tensor:
-            return embedding["embedding"] if seed == settings.seed else settings.flatten(reduced, seed)
+            return embedding["embedding"] if seed == settings.seed else flatten(reduced, settings, seed)
 
         found = find_clusters(settings.clusters, components.reduced, flat, C, seed=settings.seed)
         told("measuring how firm the facets are", None)
 
         def again(means: Tensor, seed: int) -> Tensor:
-            reduced = settings.find_components(means).reduced
-            return settings.find(reduced, C, seed, runs=RUNS_AGAIN, starts=STARTS_AGAIN).labels
+            reduced = find_components(means, settings).reduced
+            return find_clusters(
+                settings.clusters,
+                reduced,
+                lambda points, other: flatten(points, settings, other),
+                C,
+                seed=seed,
+                runs=RUNS_AGAIN,
+                starts=STARTS_AGAIN,
+            ).labels
 
         draws = DRAWS if settings.clusters == "components" else FEW_DRAWS
         firmness = measure_firmness(
@@ -157,17 +157,17 @@ def group_photographs(
 
 def number_of_kinds(
     seen: Survey,
-    settings: GroupingSettings,
+    settings: Facets,
     numbers: Sequence[int] = TRIED,
     *,
     stage: Stage | None = None,
     components: Components | None = None,
 ) -> Choice:
     """How many kinds of photographs the layer tells apart, by `choose_number` among the components."""
-    found = settings.find_components(seen.means) if components is None else components
+    found = find_components(seen.means, settings) if components is None else components
 
     def again(rows: Tensor) -> Tensor:
-        return settings.find_components(seen.means[rows]).reduced
+        return find_components(seen.means[rows], settings).reduced
 
     return choose_number(found.reduced, again, numbers, seed=settings.seed, stage=stage)
 

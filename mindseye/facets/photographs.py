@@ -277,13 +277,13 @@ def load_photographs(
     for name, value in (("size", size), ("channels", channels)):
         if not isinstance(value, numbers.Integral) or value < 1:
             raise ValueError(
-                f"{name}={value}: one whole number of at least 1 is right; images are square, size is their side in "
+                f"{name} must be one whole number of 1 or more, not {value}; images are square, size is their side in "
                 "pixels, and channels is how many numbers the network's mean has"
             )
     if (black is None) != (white is None) or (black is not None and black == white):
         raise ValueError(
-            f"images.black={black} and images.white={white}: two different numbers, the values in the files that "
-            "become 0 and 1, or neither is right"
+            "black and white must be two different numbers, the values in the files that become 0 and 1, or both be "
+            f"None, not {black} and {white}"
         )
     paths, skipped, left_out = list_photographs(folder)
     if left_out:
@@ -306,7 +306,7 @@ def photograph_folder(root: str | os.PathLike[str]) -> Path:
         folder = Path(root)
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise FileNotFoundError(f"images.root={root} {what}; name a folder of images or of class folders")
+        raise FileNotFoundError(f"{root} {what}; name a folder of images or of class folders")
     return folder
 
 

@@ -322,7 +322,7 @@ def _answers(network: PreparedNetwork | MergedNetwork, images: Tensor, size: int
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"no memory left for {len(images)} photographs of {size}×{size} at once ({reason}); a smaller "
-            "facets.batch_size or images.size needs less"
+            "batch_size or size needs less"
         ) from error
     except ValueError:  # says what is right itself
         raise
@@ -333,7 +333,7 @@ def _answers(network: PreparedNetwork | MergedNetwork, images: Tensor, size: int
         reason = re.sub(r"Proxy\([^)]*\)", str(size), with_class(error, place=True))
         said = f"{network.name} cannot look at {size}×{size} images up to {last} ({reason})"
         if _is_of_sizes(network, images, size, first.size, reason):
-            other = f"try another images.size, its own is {first.size}"
+            other = f"try another size of the images, its own is {first.size}"
             said += f"; {other if size != first.size else 'give the side it was made for, network.size=…'}"
         raise ValueError(said) from error
 

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -26,9 +26,9 @@ from mindseye.networks.network import Network, check_network
 from mindseye.networks.recording import ImagesOnly, Tape, record
 from mindseye.networks.tf32 import tf32
 from mindseye.networks.weights import Reading
+from mindseye.settings import Precision
 from mindseye.words import with_class
 
-Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GRADIENT_TOP = 2.0**4  # the largest of a picture's gradients at the layer in float16, which reaches from 6e-8 to 65504
 TOLERANCE = 1e-4  # relative, of the prepared network's answers to the network's own

@@ -62,7 +62,7 @@ def transfer_reference(
     workers: int | None = None,
     cache: Cache | None = None,
 ) -> TransferReference:
-    """What another network sees at its `layer` in the facets' photographs, for `visualize(..., references=[...])`.
+    """What another network sees at its `layer` in the facets' photographs, for `visualize(..., transfer=[...])`.
 
     network: of `load_network`, one that takes as many channels as the one that draws. layer: a name of its own.
     targets: of `discover_facets`; its held-out photographs, where it has any, are read here, for the forced choice.

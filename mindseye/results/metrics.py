@@ -243,7 +243,7 @@ def check_names(measures: Mapping[str, Metric]) -> None:
     """Raises ValueError for a measure that is no function, or whose name is taken or no word."""
     if not isinstance(measures, Mapping):
         raise ValueError(
-            f"measures is a {type(measures).__name__}: functions by their names are right, {{'contrast': contrast}}"
+            f"metrics is a {type(measures).__name__}: it must be functions by their names, {{'contrast': contrast}}"
         )
     for name, metric in measures.items():
         if not name.isidentifier() or name in TAKEN:

@@ -3,22 +3,20 @@
 import html
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.loggers import Logger
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 import mindseye
 from mindseye.facets.clarity import clarity, redundancy
 from mindseye.facets.pictures import html_table, inline_png
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
-from mindseye.networks.preparing import Precision, PreparedNetwork
+from mindseye.networks.preparing import PreparedNetwork
 from mindseye.provenance import git_commit, versions
 from mindseye.results.judges import TransferReference, judge_features
 from mindseye.results.likeness import broad_structure
@@ -36,22 +34,10 @@ from mindseye.results.metrics import (
 )
 from mindseye.results.pictures import contact_sheet, facet_labels
 from mindseye.results.run_folder import write_run
-from mindseye.visualizer.canvas import FourierCanvas
-from mindseye.visualizer.checkpoints import Checkpoint
-from mindseye.visualizer.fitting import (
-    Announce,
-    Filter,
-    Fit,
-    MakeCanvas,
-    Report,
-    calibrated_adam,
-    check_parts,
-    fit,
-    prepare_for,
-)
-from mindseye.visualizer.objective import LossFunction, Objective
-from mindseye.visualizer.schedules import Schedules
-from mindseye.visualizer.transformations import Transformations
+from mindseye.settings import Running
+from mindseye.visualizer.fitting import Fit, check_targets, fit, prepare_for
+from mindseye.visualizer.method import Method
+from mindseye.visualizer.watching import Watchers
 
 PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "scikit-learn", "openTSNE", "scikit-image", "kornia", "numpy",
@@ -132,64 +118,21 @@ class Visualization:
 def visualize(
     network: Network | PreparedNetwork,
     targets: FacetTargets,
+    method: Method = Method(),
+    running: Running = Running(),
     *,
-    steps: int = 80,
-    objective: LossFunction | None = None,
-    canvas: MakeCanvas = FourierCanvas,
-    schedules: Schedules | None = None,
-    transformations: Transformations | None = None,
-    optimizer: Callable[[Iterator[nn.Parameter]], Optimizer] = calibrated_adam,
-    filters: Sequence[Filter] = (),
-    previous: str | None = None,
-    facets_per_batch: int | None = None,
-    seed: int = 0,
-    accelerator: str = "auto",
-    devices: int = 1,
-    precision: Precision = "float32",
-    compile: bool = False,
-    snapshots_every: int = 20,
-    gradients_every: int | None = None,
-    logger: Logger | Sequence[Logger] | None = None,
-    report: Report | None = None,
-    announce: Announce | None = None,
-    references: Sequence[TransferReference] = (),
-    measures: Mapping[str, Metric] | None = None,
-    checkpoint: Checkpoint | None = None,
+    transfer: Sequence[TransferReference] = (),
+    metrics: Mapping[str, Metric] | None = None,
+    watchers: Watchers = Watchers(),
 ) -> Visualization:
     """Draw one image per facet of `targets` and measure it beside its baselines.
 
-    The defaults are the calibrated method. network: of `load_network`. targets: of `discover_facets`; the layer and the
-    top-k channels stand in them.
+    network: of `load_network`. targets: of `discover_facets`; the layer and the top-k channels stand in them. method:
+    how they are drawn, the calibrated method if nothing is said. running: where, and what is kept on the way.
 
-    steps: how many the optimisation takes, 1 or more. objective: what is minimised, a `LossFunction`; None is
-    `Objective()`. canvas: what is trained in place of the pixels, a class or function of the initial images
-    [C, ch, S, S] and the photographs [C, N, ch, S, S], both in 0..1, that gives a `Canvas`; `FourierCanvas` if nothing
-    is said. previous: the name of the layer whose activation the penalty P is on; None is the tensor that enters the
-    target layer.
-
-    schedules: how rates and strengths change from the first step to the last; None is `Schedules()`.
-    transformations: the ranges of the random views and their noise; None is `Transformations()`. optimizer: a function
-    of the canvas's parameters that gives a torch.optim.Optimizer, whose learning rate `schedules` sets at every step;
-    Adam without momentum if nothing is said. filters: what is done to the pictures after each step, in this order, each
-    a `PeriodicFilter`, another Lightning callback, or a function of the images [C, ch, S, S] in 0..1, which runs every
-    10 steps; none if nothing is said. seed: of views, noise and the baseline
-    that is noise; the same one on the same machine gives the same bytes.
-
-    facets_per_batch: how many facets are computed at once, which bounds memory and leaves the pictures as they are;
-    None is all. accelerator: Lightning's word, "auto", "cpu", "gpu" or "mps". devices: how many processes, each with a
-    device of its own, share the facets out among them, 1 or more. precision: in which the network computes, "float32",
-    "tf32", "bfloat16" or "float16"; pictures and sums stay in float32. compile: whether torch.compile writes the
-    network's program, which takes a minute first.
-
-    snapshots_every: steps between two pictures that are kept on the way, 1 or more. gradients_every: steps between two
-    looks at each loss term's own gradient, which cost a further pass back a term; None is never. logger: one of
-    Lightning's loggers, or several; None is none. report: called every 10 steps with (step, {term: mean over the
-    facets}). announce: called with one line of text when something begins that has no steps. checkpoint: where the fit
-    is kept while it runs and gone on from, a `mindseye.visualizer.checkpoints.Checkpoint`; None is nowhere.
-
-    references: further networks to judge the pictures by, each of `transfer_reference`. measures: further figures by
+    transfer: further networks to judge the pictures by, each of `transfer_reference`. metrics: further figures by
     their names, each a function of (pictures [C, ch, S, S] in 0..1, their activations [C, D, H', W'], targets) that
-    gives [C]; they are tried on the initial images before anything is drawn.
+    gives [C]; they are tried on the initial images before anything is drawn. watchers: who is told of it.
 
     A facet whose loss, gradient or picture is no longer finite is stopped and stays as it was before that step; its row
     in the measures says so, `stopped`, and the summary and the baselines' leave it out.
@@ -201,62 +144,40 @@ def visualize(
     >>> folder = tempfile.TemporaryDirectory()
     >>> _ = write_photographs(folder.name, "padlock", 12, seed=0)
     >>> network, photographs = me.load_network("demo"), me.load_photographs(folder.name, size=32)
-    >>> targets = me.discover_facets(network, photographs, "layer3.0", facets=2, k=8, N=4)
+    >>> targets = me.discover_facets(network, photographs, "layer3.0", me.Facets(C=2, k=8, N=4))
     >>> contrast = lambda images, activations, targets: images.flatten(1).std(dim=1)
-    >>> result = me.visualize(network, targets, steps=2, measures={"contrast": contrast})
+    >>> result = me.visualize(network, targets, me.Method(steps=2), metrics={"contrast": contrast})
     >>> result.images.shape, result.metrics["summary"]["contrast"] > 0
     (torch.Size([2, 3, 32, 32]), True)
     >>> folder.cleanup()
     """
-    if not isinstance(references, Sequence) or not all(isinstance(one, TransferReference) for one in references):
-        raise ValueError("references: a list of what transfer_reference gives is right")
-    objective = Objective() if objective is None else objective
-    check_parts(targets, objective, canvas, filters)
-    prepared = prepare_for(network, targets, objective, previous)
-    if measures:  # a measure that fails costs no drawing
-        check_names(measures)
-        measure(prepared, targets, targets.initial, measures=measures, way=())
-    fitted = fit(
-        prepared,
-        targets,
-        steps=steps,
-        objective=objective,
-        canvas=canvas,
-        schedules=schedules,
-        transformations=transformations,
-        optimizer=optimizer,
-        filters=filters,
-        facets_per_batch=facets_per_batch,
-        seed=seed,
-        accelerator=accelerator,
-        devices=devices,
-        precision=precision,
-        compile=compile,
-        snapshots_every=snapshots_every,
-        gradients_every=gradients_every,
-        logger=logger,
-        report=report,
-        announce=announce,
-        checkpoint=checkpoint,
-    )
+    if not isinstance(transfer, Sequence) or not all(isinstance(judge, TransferReference) for judge in transfer):
+        raise ValueError("transfer must be a list of what transfer_reference gives")
+    check_targets(targets)
+    prepared = prepare_for(network, targets, method)
+    method = replace(method, previous=prepared.previous)  # its exact name, by which a prepared network knows it
+    if metrics:  # a measure that fails costs no drawing
+        check_names(metrics)
+        measure(prepared, targets, targets.initial, measures=metrics, way=())
+    fitted = fit(prepared, targets, method, running, watchers)
     way = on_the_way(prepared, targets)
-    gain = objective.gain
+    gain = method.objective.gain
     rows = measure(
-        prepared, targets, fitted.images, gain=gain, references=references, measures=measures, way=way
+        prepared, targets, fitted.images, gain=gain, references=transfer, measures=metrics, way=way
     )
     compared = baselines(
-        prepared, targets, gain=gain, references=references, measures=measures, way=way, seed=seed
+        prepared, targets, gain=gain, references=transfer, measures=metrics, way=way, seed=method.seed
     )
     rows, compared = with_gains(rows, compared), {name: with_gains(one, compared) for name, one in compared.items()}
     features = {"pixels": broad_structure(fitted.images)}
-    features |= {f"transfer.{one.name}": judge_features(fitted.images, one) for one in references}
-    rows = [{**row, "facets": about} for row, about in zip(rows, facet_figures(targets, references), strict=True)]
+    features |= {f"transfer.{one.name}": judge_features(fitted.images, one) for one in transfer}
+    rows = [{**row, "facets": about} for row, about in zip(rows, facet_figures(targets, transfer), strict=True)]
     marks = {c: {"marks": ", ".join(own)} for c, own in enumerate(targets.marks()) if own}
     stopped = {c: {"stopped": {"step": said.step, "why": said.reason}} for c, said in fitted.stopped.items()}
     apart = [{"facet": c, **marks.get(c, {}), **stopped.get(c, {})} for c in range(targets.C)]
     whole = [c for c in range(targets.C) if c not in stopped]
     summary = summarise([rows[c] for c in whole])
-    metrics = {
+    figures = {
         "facets": [
             {**apart[c], **row, "baselines": {name: one[c] for name, one in compared.items()}}
             for c, row in enumerate(rows)
@@ -270,10 +191,10 @@ def visualize(
             "skipped_files": [{"path": file.path, "reason": file.reason} for file in targets.skipped],
         },
         "timing": {"fit_s": round(fitted.seconds, 3), "step_ms": rounded(fitted.step_ms)},
-        "provenance": provenance(prepared, targets, seed, precision, compile),
+        "provenance": provenance(prepared, targets, method, running),
         "status": "completed",
     }
-    return Visualization(fitted.images, metrics, targets, fitted, f"{network.name} · {targets.layer}", features)
+    return Visualization(fitted.images, figures, targets, fitted, f"{network.name} · {targets.layer}", features)
 
 
 def facet_figures(targets: FacetTargets, references: Sequence[TransferReference]) -> list[dict[str, Any]]:
@@ -301,7 +222,7 @@ def agreement_figures(targets: FacetTargets) -> dict[str, Any]:
     return {"agreement": agreement} if agreement else {}
 
 
-def provenance(network: PreparedNetwork, targets: FacetTargets, seed: int, precision: Precision, compile: bool) -> dict:
+def provenance(network: PreparedNetwork, targets: FacetTargets, method: Method, running: Running) -> dict:
     """What is needed to know where a result came from and to make it again."""
     python = platform.python_version()
     # Not what is installed under its name, which may be nothing or another copy.
@@ -315,11 +236,11 @@ def provenance(network: PreparedNetwork, targets: FacetTargets, seed: int, preci
             "name": network.name,
             "sha256": network.fingerprint(),
             "prepared": {"traced": network.traced, "folded": network.folded, "way": list(network.way)},
-            "precision": precision,
-            "compiled": compile,
+            "precision": method.precision,
+            "compiled": running.compile,
         },
         "targets": {"layer": targets.layer, "sha256": targets.content_hash()},
         "photographs": {"sha256": targets.content or None},
         "device": {"type": device.type, "name": name, "threads": torch.get_num_threads()},
-        "seed": seed,
+        "seed": method.seed,
     }

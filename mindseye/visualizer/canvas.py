@@ -8,16 +8,22 @@ which work on pictures, work on every canvas.
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-Init = Literal["facet", "sketch", "noise"]
+from mindseye.fields import check
+
 SKETCH = 6.0  # cycles per image: the standard deviation, in frequency, of the low-pass that leaves a sketch of a blend
 NOISE = 0.01  # standard deviation, of 0..1, of the noise on grey and on sketches
 STEEP, FAINTEST = 1.4, 1e-2  # the power of 1/f, and the share of it, that the photographs' spectrum is never below
 STEEPEST = 5.0  # decay: above, fine detail is scaled below what float32 tells from nothing
+Init = Literal["facet", "sketch", "noise"]
+Cycles = Annotated[float, Field(gt=0)]
+Noise = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, le=STEEPEST)] | None
 MARGIN = 0.02  # images are kept this far inside 0..1 before the logit, whose slope has no bound at 0 and 1
 
 
@@ -64,7 +70,7 @@ def each_alone(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
 
 
 def first_images(
-    initial: Tensor, photographs: Tensor, init: Init, seed: int, cycles: float = SKETCH, noise: float = NOISE
+    initial: Tensor, photographs: Tensor, init: Init, seed: int, cycles: Cycles = SKETCH, noise: Noise = NOISE
 ) -> Tensor:
     """What the canvas starts from: [C, ch, S, S] in 0..1.
 
@@ -73,14 +79,11 @@ def first_images(
     that standard deviation in frequency), so that every detail is drawn and none is given. `noise`: mid-grey with
     noise of σ = `noise`, drawn by `seed`; a sketch has the same noise.
     """
-    if not cycles > 0:
-        raise ValueError(f"canvas.cycles={cycles}: above 0, cycles per image that are left of a sketch")
-    if not 0 <= noise <= 1:
-        raise ValueError(f"canvas.noise={noise}: 0 to 1, the standard deviation of what noise starts from")
+    check("cycles", cycles, Cycles)
+    check("noise", noise, Noise)
+    check("init", init, Init)
     if init == "facet":
         return initial
-    if init not in ("sketch", "noise"):
-        raise ValueError(f"canvas.init={init}: facet, sketch or noise")
     first = torch.full_like(initial, 0.5)
     for c in range(len(initial)):
         if init == "sketch":
@@ -163,8 +166,8 @@ class PixelCanvas(Canvas):
         photographs: Tensor,
         *,
         init: Init = "facet",
-        cycles: float = SKETCH,
-        noise: float = NOISE,
+        cycles: Cycles = SKETCH,
+        noise: Noise = NOISE,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -252,14 +255,13 @@ class FourierCanvas(_SpectralCanvas):
         initial: Tensor,
         photographs: Tensor,
         *,
-        decay: float | None = None,
+        decay: Decay = None,
         decorrelate: bool = True,
         init: Init = "facet",
-        cycles: float = SKETCH,
+        cycles: Cycles = SKETCH,
         seed: int = 0,
     ) -> None:
-        if decay is not None and not 0 <= decay <= STEEPEST:
-            raise ValueError(f"canvas.decay={decay}: 0 to {STEEPEST:g}, or null for the photographs' own spectrum")
+        check("decay", decay, Decay)
         if decorrelate:
             colours = ColourStatistics.of(photographs.flatten(0, 1))
         else:
@@ -305,7 +307,7 @@ class MacoCanvas(_SpectralCanvas):
     magnitude: Tensor
 
     def __init__(
-        self, initial: Tensor, photographs: Tensor, *, init: Init = "facet", cycles: float = SKETCH, seed: int = 0
+        self, initial: Tensor, photographs: Tensor, *, init: Init = "facet", cycles: Cycles = SKETCH, seed: int = 0
     ) -> None:
         super().__init__(tuple(initial.shape), ColourStatistics.of(photographs.flatten(0, 1)), decay=0.0)
         magnitudes = [self.to_spectrum(self.unsquash(facet)).abs().mean(dim=0) for facet in photographs]

@@ -33,15 +33,16 @@ log = logging.getLogger(__name__)
 class Checkpoint:
     """Where a fit is kept while it runs, so that a new one goes on from there, to the same bytes.
 
-    folder: for this fit alone. `key` says all that the fit depends on: network, targets and every setting. A checkpoint
-    of another key, of another number of processes, of another version of this program or its libraries, or a damaged
-    one, is deleted with one line in the log, and the fit starts anew. every_s: seconds between two checkpoints; it is
-    looked at only where the host has just waited for the device. One is also written when a signal comes and after the
-    last step. It stays until `discard` is called, which is right once what the fit gave is safe elsewhere.
+    folder: for this fit alone. `key` says all that decides a bit of its pictures: network, targets and method. A
+    checkpoint of another key, of another number of processes, of another version of this program or its libraries, or
+    a damaged one, is deleted with one line in the log, and the fit starts anew. every_s: seconds between two
+    checkpoints; it is looked at only where the host has just waited for the device. One is also written when a signal
+    comes and after the last step. It stays until `discard` is called, which is right once what the fit gave is safe
+    elsewhere.
     """
 
     folder: Path
-    key: str
+    key: str = ""
     every_s: float = 60.0
 
     def file(self, part: str = "", process: int = 0, of: int = 1) -> Path:

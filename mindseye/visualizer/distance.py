@@ -128,11 +128,9 @@ class AdaptiveDistance(nn.Module):
         super().__init__()
         low, high = SHAPE_RANGE
         if not LARGEST_SCALE >= scale > smallest_scale > 0:
-            raise ValueError(
-                f"objective.r={scale}: the scale starts above {smallest_scale} and at most at {LARGEST_SCALE:g}"
-            )
+            raise ValueError(f"scale must be above {smallest_scale} and {LARGEST_SCALE:g} or less, not {scale}")
         if not low < shape < high:
-            raise ValueError(f"objective.b={shape}: the shape starts inside ({low}, {high})")
+            raise ValueError(f"shape must be above {low} and below {high}, not {shape}")
         self.smallest_scale = smallest_scale
         start_r = math.log(math.expm1(scale - smallest_scale))
         start_b = math.log((shape - low) / (high - shape))

@@ -210,7 +210,7 @@ class SharedOut(_Launcher):
                 return ended or (self.signals.noted[0], 0)
             code = said[0]
             how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-            raise RuntimeError(f"trainer.devices={self.processes}: one of the processes is gone ({how})")
+            raise RuntimeError(f"one of {self.processes} processes is gone ({how})")
         return ended
 
     def _start(self, letter: Path) -> dict[Any, Any]:
@@ -369,6 +369,6 @@ def _error(content: bytes) -> BaseException:
 def _cannot_be_sent(processes: int, error: Exception) -> str:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return (
-        f"trainer.devices={processes}: something of this fit cannot be sent to another process ({reason}); "
-        "trainer.devices=1 does without"
+        f"devices={processes}: something of this fit cannot be sent to another process ({reason}); devices=1 does "
+        "without"
     )

@@ -1,45 +1,41 @@
 """One call that draws all facets: canvas, module, callbacks and Lightning's trainer put together."""
 
 import copy
-import inspect
 import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
-from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch import Tensor
 
 from mindseye.facets.targets import FacetTargets
 from mindseye.facets.way_statistics import IMAGE
 from mindseye.networks.network import Network
-from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
+from mindseye.networks.preparing import PreparedNetwork, prepare
+from mindseye.settings import Running
 from mindseye.signals import SignalWatch
 from mindseye.visualizer.callbacks import Checkpointing, FunctionFilter, History, Schedule, Snapshots, Stopping
-from mindseye.visualizer.canvas import Canvas, FourierCanvas
 from mindseye.visualizer.checkpoints import Checkpoint, SafetensorsIO, read_state
 from mindseye.visualizer.data import FacetTargetsDataModule
 from mindseye.visualizer.facet_sharding import RESULT, FacetSharding, SharedOut, Voice
+from mindseye.visualizer.identity import ADDRESS, identity
+from mindseye.visualizer.method import Method, called
 from mindseye.visualizer.module import FacetVisualizer
-from mindseye.visualizer.objective import LossFunction, Objective, matching_of
+from mindseye.visualizer.objective import matching_of
 from mindseye.visualizer.quiet import quiet_lightning
-from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.stopping import Stopped, nothing_left
 from mindseye.visualizer.tracking import as_rank_zero, as_trackers, track_pictures
 from mindseye.visualizer.transformations import Transformations
+from mindseye.visualizer.watching import Announce, Watchers
 
 Filter = pl.Callback | Callable[[Tensor], Tensor]  # a function runs every 10 steps, see FunctionFilter
-MakeCanvas = Callable[[Tensor, Tensor], Canvas]
-Report = Callable[[int, dict[str, float]], None]
-Announce = Callable[[str], None]
 log = logging.getLogger(__name__)
 
 
@@ -57,14 +53,6 @@ class Fit:
     def __repr__(self) -> str:
         """One line for a prompt, which would otherwise print every pixel."""
         return f"<Fit of {len(self.images)} facets: {self.history['step'][-1]} steps, {self.seconds:.1f} s>"
-
-
-def calibrated_adam(parameters: Iterator[nn.Parameter]) -> Optimizer:
-    """The default optimiser of the image, Adam without momentum; its learning rate comes from the schedule.
-
-    RMSprop (Tieleman & Hinton 2012) with Adam's correction of the first steps.
-    """
-    return Adam(parameters, lr=1.0, betas=(0.0, 0.9))
 
 
 class _StepClock(pl.Callback):
@@ -114,103 +102,57 @@ class _WarmUp(pl.Callback):
 def fit(
     network: Network | PreparedNetwork,
     targets: FacetTargets,
-    *,
-    steps: int = 80,
-    objective: LossFunction | None = None,
-    canvas: MakeCanvas = FourierCanvas,
-    schedules: Schedules | None = None,
-    transformations: Transformations | None = None,
-    optimizer: Callable[[Iterator[nn.Parameter]], Optimizer] = calibrated_adam,
-    adaptive_lr: float = 0.02,
-    filters: Sequence[Filter] = (),
-    previous: str | None = None,
-    facets_per_batch: int | None = None,
-    seed: int = 0,
-    accelerator: str = "auto",
-    devices: int = 1,
-    precision: Precision = "float32",
-    compile: bool = False,
-    snapshots_every: int = 20,
-    gradients_every: int | None = None,
-    logger: Logger | Sequence[Logger] | None = None,
-    report: Report | None = None,
-    announce: Announce | None = None,
-    log_every: int = 10,
-    checkpoint: Checkpoint | None = None,
+    method: Method = Method(),
+    running: Running = Running(),
+    watchers: Watchers = Watchers(),
 ) -> Fit:
-    """Draw every facet of `targets`.
+    """Draw every facet of `targets`, as `method` says; `running` says where, and on a CPU changes no bit of a picture.
 
-    canvas(initial [C, ch, S, S], photographs [C, N, ch, S, S]) makes the trainable images. filters: callbacks that run
-    after each step, in order, or functions of the images [C, ch, S, S] in 0..1; none by default. previous: the layer
-    that the penalty P is on, by default the tensor entering the target. devices: processes, each with a device of its
-    own, that share the facets out among them; on a CPU they also share out the threads. precision and compile: how the
-    network runs, see `mindseye.networks.preparing`; pictures and sums stay in float32. report(step, terms) is called
-    every `log_every` steps with means over the facets (with several devices, over those of the first), announce(what)
-    when something begins that has no steps. logger: one of Lightning's, or several, see `mindseye.visualizer.tracking`;
-    with several devices they are told everything at the end. gradients_every: see FacetVisualizer. The other arguments
-    are those of FacetVisualizer and of Lightning's Trainer.
-
-    checkpoint: where the fit is kept while it runs, and gone on from. While the steps run SIGTERM, SIGINT, SIGUSR1 and
-    SIGUSR2 then wait for the end of their step: the checkpoint is written and the handler that stood before is called.
-    Where there was none, `Interrupted` is raised; where it returns, the fit goes on. A second SIGINT goes to that
-    handler at once.
+    `running.folder` is where the fit is kept while it runs, and gone on from: by whoever asks for the same network,
+    targets and method, whatever its `running`, but for the number of devices. While the steps run SIGTERM, SIGINT,
+    SIGUSR1 and SIGUSR2 then wait for the end of their step: the checkpoint is written and the handler that stood before
+    is called. Where there was none, `Interrupted` is raised; where it returns, the fit goes on. A second SIGINT goes to
+    that handler at once.
 
     A facet whose loss, gradient or picture is no longer finite is stopped: it stays as it was before that step,
     and the others' bits are those of a fit without it. `Fit.stopped` and one line in the log say so.
 
     Raises ValueError in one line; also where every facet is stopped.
     """
-    objective = Objective() if objective is None else objective
-    transformations = Transformations() if transformations is None else transformations
-    check_parts(targets, objective, canvas, filters)
-    if steps < 1:
-        raise ValueError(f"steps={steps}: 1 or more is right")
-    if gradients_every is not None and gradients_every < 1:
-        raise ValueError(f"gradients_every={gradients_every}: 1 or more steps is right, None for never")
-    if facets_per_batch is not None and facets_per_batch < 1:
-        raise ValueError(f"facets_per_batch={facets_per_batch}: 1 or more is right, null for all at once")
-    processes = count_processes(devices, targets.C, accelerator)
+    check_targets(targets)
+    processes = count_processes(running.devices, targets.C, running.accelerator)
     device = network.mean.device
-    prepared = prepare_for(network, targets, objective, previous).in_precision(precision)
-    if compile:
+    prepared = prepare_for(network, targets, method).in_precision(method.precision)
+    if running.compile:
         if not prepared.traced:
             prepared.compile()  # says why it cannot be
         prepared = copy.copy(prepared)  # the caller's own stays as it is
-        if gradients_every is not None:
+        if running.gradients is not None:
             log.info("compile=true: the terms' own gradients are not noted, since a compiled program goes back once")
-    if precision == "float16" and device.type == "cpu":
+    if method.precision == "float16" and device.type == "cpu":
         log.warning(
             "precision=float16 on a CPU takes many times as long as float32; bfloat16 is right where it computes in it"
         )
-    if precision == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
+    if method.precision == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
         log.info("precision=tf32: %s has no TF32; the network computes in float32", device)
-    check_deterministic(device, transformations)
-    module = FacetVisualizer(
-        prepared,
-        canvas(targets.initial, targets.photographs.float() / 255),
-        objective,
-        schedules or Schedules(),
-        transformations,
-        optimizer,
-        facets=targets.C,
-        steps=steps,
-        facets_per_batch=facets_per_batch,
-        adaptive_lr=adaptive_lr,
-        seed=seed,
-        gradients_every=gradients_every,
-    )
+    check_deterministic(device, method.transformations)
+    # As it was given: what is drawn with changes the filters' own attributes.
+    key = "" if running.folder is None else fit_key(prepared, targets, method)
+    first = method.canvas(targets.initial, targets.photographs.float() / 255)
+    module = FacetVisualizer(prepared, first, method, running, targets.C)
     voice = Voice()
+    heard = watchers
     if processes > 1:
         prepared.to("cpu")
         if device.type == "cuda":
             torch.cuda.empty_cache()  # the first process draws on the same one
-        heard = (report and voice.report, announce and voice.announce)
-    else:
-        heard = (report, announce)
-    callbacks = _callbacks(filters, heard, compile, snapshots_every, log_every, checkpoint)
-    matched = (IMAGE, *prepared.way) if matching_of(objective) and targets.way else ()
-    data = FacetTargetsDataModule(targets, steps, matched)
-    trackers = as_trackers(logger)
+        report, announce = watchers.report and voice.report, watchers.announce and voice.announce
+        heard = replace(watchers, report=report, announce=announce)
+    checkpoint = None if running.folder is None else Checkpoint(Path(running.folder), key, running.checkpoint)
+    callbacks = _callbacks(method.filters, running, heard, checkpoint)
+    matched = (IMAGE, *prepared.way) if matching_of(method.objective) and targets.way else ()
+    data = FacetTargetsDataModule(targets, method.steps, matched)
+    trackers = as_trackers(watchers.logger)
     started = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory(prefix="mindseye-") as scratch, quiet_lightning():
@@ -218,7 +160,7 @@ def fit(
                 checkpoint.check(processes)
             files = checkpoint or Checkpoint(Path(scratch), "")
             settings = {
-                "accelerator": accelerator,
+                "accelerator": running.accelerator,
                 "devices": processes,
                 "logger": trackers if processes == 1 and trackers else False,
                 "callbacks": callbacks,
@@ -228,14 +170,14 @@ def fit(
             if processes == 1:
                 parts = [_draw(settings, module, data, checkpoint)]
             else:
-                launcher = SharedOut(processes, voice, _part, files, checkpoint, report, announce)
+                launcher = SharedOut(processes, voice, _part, files, checkpoint, watchers.report, watchers.announce)
                 parts = _draw_shares(settings, module, data, launcher)
     finally:
         network.to(device)  # Lightning leaves everything on the CPU
     fitted, history = _whole(parts, started)
     if processes > 1:
         with as_rank_zero():  # Lightning counted from the NODE_RANK of whatever started this
-            history.retell(trackers, log_every)
+            history.retell(trackers, watchers.every)
             for step, images in fitted.snapshots.items():
                 track_pictures(trackers, images, step)
             for tracker in trackers:
@@ -243,14 +185,22 @@ def fit(
     return fitted
 
 
+def fit_key(network: PreparedNetwork, targets: FacetTargets, method: Method) -> str:
+    """sha256 over all that decides a bit of the pictures: network, targets and method."""
+    modules = ADDRESS.sub("", repr(network.body))  # weights alone do not say what is computed with them
+    asked = (network.layer, network.previous, network.way, modules, network.fingerprint())
+    # The same wherever the photographs lie.
+    return identity(asked, replace(targets, root="").content_hash(), replace(method, previous=network.previous))
+
+
 def prepare_for(
-    network: Network | PreparedNetwork, targets: FacetTargets, objective: LossFunction, previous: str | None = None
+    network: Network | PreparedNetwork, targets: FacetTargets, method: Method = Method()
 ) -> PreparedNetwork:
     """The network up to the target, with the layers on the way that the objective matches.
 
     Raises ValueError where `targets` do not say what the photographs are answered there.
     """
-    matching = matching_of(objective)
+    matching = matching_of(method.objective)
     known = tuple(statistics.layer for statistics in targets.way if statistics.layer != IMAGE)
     if matching is None:
         wanted: tuple[str, ...] = ()
@@ -261,9 +211,9 @@ def prepare_for(
     if lacking := [name for name in wanted if name not in known]:
         raise ValueError(
             f"the targets do not say how the photographs are answered at {', '.join(lacking)}, where they are to be "
-            "matched: discover_facets(…, way=[…]) finds it out"
+            "matched: discover_facets(…, Facets(way=[…])) finds it out"
         )
-    prepared = prepare(network, targets.layer, previous, wanted)
+    prepared = prepare(network, targets.layer, method.previous, wanted)
     if wanted and prepared.way != wanted:
         raise ValueError(
             f"the network is prepared for {', '.join(prepared.way)} on the way, the objective matches "
@@ -272,43 +222,14 @@ def prepare_for(
     return prepared
 
 
-def check_parts(targets: object, objective: object, canvas: object, filters: object) -> None:
-    """Raises ValueError, in one line, for a part of one's own that is given as what it is not."""
+def check_targets(targets: object) -> None:
+    """Raises ValueError, in one line, for what is given in place of targets."""
     if not isinstance(targets, FacetTargets):
         raise ValueError(f"the targets are a {type(targets).__name__}: discover_facets gives what is right")
-    if isinstance(objective, type):
-        raise ValueError(f"the objective is the class {objective.__name__}: one of it is right, {objective.__name__}()")
-    wanted = ("gain", "adaptive", "adaptive_distance", "weights", "__call__")
-    lacking = [name for name in wanted if not hasattr(objective, name)]
-    if lacking:
-        raise ValueError(
-            f"the objective, {_called(objective)}, has no {', '.join(lacking)}: one of a class with what LossFunction "
-            "lists is right, or of a subclass of Objective"
-        )
-    if isinstance(canvas, nn.Module):
-        kind = type(canvas).__name__
-        raise ValueError(f"the canvas is one {kind}: the class is right, {kind}, called with the photographs later")
-    if not isinstance(filters, list | tuple):
-        raise ValueError(f"filters is {_called(filters)}: a list of them is right")
-    for one in filters:
-        if isinstance(one, type):
-            raise ValueError(f"a filter is the class {one.__name__}: one of it is right, {one.__name__}()")
-        if isinstance(one, pl.callbacks.Checkpoint):
-            raise ValueError(f"a filter is {_called(one)}: a fit keeps its own state, see `checkpoint`")
-        if not (isinstance(one, pl.Callback) or callable(one)):
-            raise ValueError(
-                f"a filter is {_called(one)}: one of a subclass of PeriodicFilter, or a function of images, is right"
-            )
-
-
-def _called(thing: object) -> str:
-    return f"the function {thing.__name__}" if inspect.isfunction(thing) else f"a {type(thing).__name__}"
 
 
 def count_processes(devices: int, facets: int, accelerator: str) -> int:
     """How many processes draw so many facets. Raises ValueError where there are not as many devices."""
-    if devices < 1:
-        raise ValueError(f"trainer.devices={devices}: 1 or more is right")
     processes = min(devices, facets)
     if processes < devices:
         log.info("%d facets are shared out among %d devices, not %d", facets, processes, devices)
@@ -318,8 +239,8 @@ def count_processes(devices: int, facets: int, accelerator: str) -> int:
             gpus = 1
         if processes > gpus and (gpus or accelerator != "auto"):
             raise ValueError(
-                f"trainer.devices={devices}: this machine has {gpus} GPU{'s' * (gpus != 1)}; "
-                f"{max(gpus, 1)} is right, or trainer.accelerator=cpu"
+                f"devices must be at most {max(gpus, 1)}, not {devices}: this machine has {gpus} "
+                f"GPU{'s' * (gpus != 1)}; or take accelerator=cpu"
             )
     return processes
 
@@ -330,27 +251,25 @@ def check_deterministic(device: torch.device, transformations: Transformations) 
     if strict and device.type == "cuda" and transformations.moves:
         raise ValueError(
             "torch.use_deterministic_algorithms(True): the gradient of random views has no deterministic form on a "
-            "GPU: add warn_only=True, or draw with Transformations(0, 0, 0)"
+            "GPU: add warn_only=True, or draw with Transformations(jitter=0, scale=0, rotation=0)"
         )
 
 
 def _callbacks(
-    filters: Sequence[Filter],
-    heard: tuple[Report | None, Announce | None],
-    compile: bool,
-    snapshots_every: int,
-    log_every: int,
-    checkpoint: Checkpoint | None,
+    filters: Sequence[Filter], running: Running, watchers: Watchers, checkpoint: Checkpoint | None
 ) -> list[pl.Callback]:
     """All callbacks in the order in which they must run."""
-    report, announce = heard
-    snapshots = Snapshots(snapshots_every)
+    for one in filters:
+        if isinstance(one, pl.callbacks.Checkpoint):
+            raise ValueError(f"a filter is {called(one)}: a fit keeps its own state, see Running.folder")
+    snapshots = Snapshots(running.snapshots)
     own = [one if isinstance(one, pl.Callback) else FunctionFilter(one) for one in filters]
-    callbacks = [Schedule(), *own, Stopping(), History(log_every, report), snapshots, _StepClock(log_every)]
-    if compile:
-        callbacks.insert(0, _WarmUp(announce))
+    every = watchers.every
+    callbacks = [Schedule(), *own, Stopping(), History(every, watchers.report), snapshots, _StepClock(every)]
+    if running.compile:
+        callbacks.insert(0, _WarmUp(watchers.announce))
     if checkpoint is not None:
-        callbacks.append(Checkpointing(checkpoint, snapshots, log_every))
+        callbacks.append(Checkpointing(checkpoint, snapshots, every))
     return callbacks
 
 

@@ -8,14 +8,16 @@ import functools
 import math
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Literal, Protocol
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from mindseye.facets.way_statistics import WayStatistics
-from mindseye.visualizer.distance import AdaptiveDistance
+from mindseye.fields import value
+from mindseye.visualizer.distance import LARGEST_SCALE, SHAPE_RANGE, SMALLEST_SCALE, AdaptiveDistance
 from mindseye.visualizer.filters import total_variation
 from mindseye.visualizer.matching import Matching
 
@@ -163,58 +165,53 @@ def strength(a: Tensor, photographs: Tensor, gain: float) -> Tensor:
     return (ratio.log() - math.log(gain)).square()
 
 
-@dataclass(frozen=True)
+Weight = Annotated[float, Field(ge=0)]
+
+
+@value
 class Objective:
-    """Which terms, over which channels, how strongly. The defaults are the calibrated objective.
+    """Which terms, over which channels, how strongly. The defaults are the calibrated objective."""
 
-    dm, ad, strength, penalty, tv: weights of the terms; 0 switches one off. The penalty's comes on top of the
-        scheduled λ.
-    matching: how pictures are held to their photographs at the layers on the way, a `Matching`, and how strongly.
-    match: DM as the cosine, the dot product as printed, or their product (lucid's way, to compare with).
-    distance: mdist relative to the target, `summed` over channels as printed, or `elementwise`, where AD is the mean
-        over all D channels of each channel's own (the released program).
-    gain: s; `strength` holds ‖a‖ to s times that of the photographs, and the relative distance is measured to the
-        target of that strength (a blend of maps that are strong in different places is weaker than any of them). 1 is
-        as strong as the photographs, more exaggerates. The other distances are measured to s·t.
-    pooled: use the means over the map in place of the maps.
-    channels: `own` top-k channels, or those of every facet, each facet's DM summed and everything else taken C²
-        times, as the released program does. (Other facets' channels, never their images or targets.)
-    reduction: P as the mean or the sum of |a_{i−1}|.
-    adaptive: (r, b) trained; fixed at their start; or restarted each step together with the optimiser.
-    r, b: where Barron's scale and shape start.
-    """
-
-    dm: float = 8.0
-    ad: float = 1.0
-    strength: float = 40.0
-    penalty: float = 1.0
-    tv: float = 5.0
-    matching: Matching = field(default_factory=Matching)
+    dm: Weight = 8.0
+    """Weight of DM, the match of the top-k maps with the target's; 0 switches it off, as it does every term."""
+    ad: Weight = 1.0
+    """Weight of AD, the adaptive distance to the target."""
+    strength: Weight = 40.0
+    """Weight of (log(‖a‖ / that of the photographs) − log gain)²; `schedule.strength` has its share."""
+    penalty: Weight = 1.0
+    """Weight of P, on top of the scheduled λ (`schedule.penalty`)."""
+    tv: Weight = 5.0
+    """Weight of the picture's total variation."""
+    matching: Matching = Matching()
+    """How pictures are held to their photographs at the layers on the way, and how strongly."""
     match: Match = "cosine"
+    """DM as the cosine, the dot_product as printed, or their product, dot_product_cosine (lucid's way)."""
     distance: Distance = "relative"
-    gain: float = 1.0
+    """mdist relative to the target, summed over channels as printed, or elementwise, where AD is the mean over all D
+    channels of each channel's own (the released program)."""
+    gain: Annotated[float, Field(gt=0)] = 1.0
+    """s: `strength` holds ‖a‖ to s times that of the photographs, and the relative distance is measured to the target
+    of that strength (a blend of maps that are strong in different places is weaker than any of them). 1 is as strong as
+    the photographs, more exaggerates. The other distances are measured to s·t."""
     pooled: bool = False
+    """Use the means over the map in place of the maps."""
     channels: Channels = "own"
+    """The facet's own top-k channels, or those of every_facet, each facet's DM summed and everything else taken C²
+    times, as the released program does. (Other facets' channels, never their images or targets.)"""
     reduction: Reduction = "mean"
+    """P as the mean or the sum of |a_{i−1}|."""
     adaptive: Adaptive = "trained"
-    r: float = 1.0
-    b: float = 1.0
+    """Barron's (r, b) trained, fixed at their start, or restarted each step together with the optimiser."""
+    r: Annotated[float, Field(gt=SMALLEST_SCALE, le=LARGEST_SCALE)] = 1.0
+    """Where Barron's scale starts."""
+    b: Annotated[float, Field(gt=SHAPE_RANGE[0], lt=SHAPE_RANGE[1])] = 1.0
+    """Where Barron's shape starts."""
 
     def __post_init__(self) -> None:
-        for name in ("dm", "ad", "strength", "penalty", "tv"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"objective.{name}={getattr(self, name)}: 0 (off) or a positive weight is right")
-        if not self.gain > 0:
-            raise ValueError(f"objective.gain={self.gain}: above 0 is right, 1 reproduces the facet")
-        self.adaptive_distance(1)  # which knows what r and b can be
-        if not isinstance(self.matching, Matching):
-            raise ValueError(f"objective.matching={self.matching}: a Matching, or objective.matching.weight=0 for none")
         if self.dm == 0 and self.ad == 0 and self.matching.weight == 0:
-            raise ValueError(
-                "objective.dm, objective.ad and objective.matching.weight are all 0: nothing would be drawn; keep one"
-            )
+            raise ValueError("dm, ad and matching.weight are all 0: nothing would be drawn; keep one")
         if self.distance == "elementwise" and not self.pooled:
-            raise ValueError("objective.distance=elementwise is over channels, so it needs objective.pooled=true")
+            raise ValueError("distance=elementwise is over channels: it needs pooled=true")
 
     def adaptive_distance(self, facets: int) -> AdaptiveDistance:
         """The (r, b) that this objective starts with, for so many facets."""

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from mindseye.facets.way_statistics import moments
+from mindseye.fields import check
 from mindseye.networks.network import Network
 from mindseye.visualizer.distance import AdaptiveDistance
-from mindseye.visualizer.objective import Adaptive, LossTerms, Seen, cosine, take_channels
+from mindseye.visualizer.objective import Adaptive, LossTerms, Seen, Weight, cosine, take_channels
 
 SMALL = 1e-12
 
@@ -69,16 +70,15 @@ class RunningStatistics:
     """
 
     network: Network
-    dm: float = 8.0
-    weight: float = 0.01
-    first: float = 10.0
+    dm: Weight = 8.0
+    weight: Weight = 0.01
+    first: Weight = 10.0
 
     def __post_init__(self) -> None:
         if not batch_norms(self.network):
-            raise ValueError(f"objective.network: {self.network.name} has no BatchNorm whose statistics there are")
+            raise ValueError(f"{self.network.name} has no BatchNorm whose statistics there are")
         for name in ("dm", "weight", "first"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"objective.{name}={getattr(self, name)}: 0 (off) or a positive weight is right")
+            check(name, getattr(self, name), Weight)
 
     @property
     def gain(self) -> float:

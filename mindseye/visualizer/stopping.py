@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 WHY = ("the loss", "the gradient", "the picture")  # in the order in which a step makes them
 
@@ -44,6 +44,43 @@ def first_fault(sizes: Tensor) -> tuple[Tensor, Tensor]:
     return faults.any(dim=0), faults.byte().argmax(dim=0)
 
 
+class Stops(nn.Module):
+    """Which of `facets` facets are stopped, in buffers that a checkpoint keeps."""
+
+    at: Tensor  # [facets] int64: the first step that it did not take, 0 where it goes on
+    why: Tensor  # [facets] int64: the number in WHY
+
+    def __init__(self, facets: int) -> None:
+        super().__init__()
+        self.register_buffer("at", torch.zeros(facets, dtype=torch.int64))
+        self.register_buffer("why", torch.zeros(facets, dtype=torch.int64))
+
+    def keep(self, facets: slice) -> None:
+        """Only these from here on."""
+        self.at, self.why = self.at[facets].clone(), self.why[facets].clone()
+
+    def mark(self, total: Tensor, pictures: Sequence[Tensor], step: int) -> bool:
+        """Mark those that step `step`, which was just taken, has spoilt: by its loss [c], and the canvas [c, …].
+
+        False where it is known that none is stopped.
+        """
+        trained = [x for x in pictures if x.requires_grad]
+        gradients = [x.grad for x in trained if x.grad is not None]
+        sizes = torch.stack([total, norms(gradients), norms(trained)])
+        if self.at.device.type == "cpu" and all_is_well(sizes, self.at):
+            return False
+        lost, why = first_fault(sizes)
+        lost &= self.at == 0
+        self.at.masked_fill_(lost, step)
+        torch.where(lost, why, self.why, out=self.why)
+        return True
+
+    def found(self) -> dict[int, Stopped]:
+        """Those that were stopped, counted from 0. The host waits for the device."""
+        each = zip(*torch.stack([self.at, self.why]).tolist(), strict=True)
+        return {c: Stopped(step, WHY[why]) for c, (step, why) in enumerate(each) if step}
+
+
 class Held:
     """The canvas of each facet as it was before a step: tensors [c, …], always the same ones.
 
@@ -74,5 +111,5 @@ def nothing_left(stopped: Mapping[int, Stopped]) -> str:
     c, first = min(stopped.items(), key=lambda each: each[1].step)
     return (
         f"no facet is left: {first.why} of facet {c} is no longer finite at step {first.step}; "
-        "try a smaller schedule.lr.start, or precision=float32"
+        "try a smaller learning rate (schedule.lr), or precision=float32"
     )

@@ -1,35 +1,30 @@
 """How each facet's image is moved before the network sees it, so that the picture holds under small changes of view."""
 
 import math
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from mindseye.fields import Count, value
 
-@dataclass(frozen=True)
+
+@value
 class Transformations:
-    """The ranges that one random view is drawn from, uniformly; all 0 is no transformation.
+    """The ranges that one random view is drawn from, uniformly; all 0 is no transformation."""
 
-    jitter: largest shift, fraction of the side. scale: largest relative enlargement or reduction. rotation: largest
-    angle in degrees. noise: standard deviation of Gaussian noise added to the 0..1 image that the network sees.
-    every: steps for which one view is kept.
-    """
-
-    jitter: float = 0.05
-    scale: float = 0.2
-    rotation: float = 10.0
-    noise: float = 0.0
-    every: int = 1
-
-    def __post_init__(self) -> None:
-        limits = {"jitter": 0.5, "scale": 0.9, "rotation": 180.0, "noise": 1.0}
-        for name, largest in limits.items():
-            if not 0 <= vars(self)[name] <= largest:
-                raise ValueError(f"transformations.{name}={vars(self)[name]}: 0 to {largest:g} is right")
-        if self.every < 1:
-            raise ValueError(f"transformations.every={self.every}: 1 or more steps is right")
+    jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    """Largest shift, fraction of the side."""
+    scale: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+    """Largest relative enlargement or reduction."""
+    rotation: Annotated[float, Field(ge=0, le=180)] = 10.0
+    """Largest angle, degrees."""
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Standard deviation of Gaussian noise added to the 0..1 image that the network sees."""
+    every: Count = 1
+    """Steps for which one view is kept."""
 
     @property
     def moves(self) -> bool:

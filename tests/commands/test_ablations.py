@@ -1,13 +1,17 @@
 """Every ablation composes and draws, and switches off what its method does not have."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from mindseye.commands.configuration import check, compose, config_folder
-from mindseye.commands.visualize import make_parts
+from mindseye.commands.checking import check, check_constructors
+from mindseye.commands.composing import compose, config_folder
+from mindseye.commands.stages import make_method
 from mindseye.facets.discovery import discover_facets
 from mindseye.networks.preparing import prepare
 from mindseye.networks.way import layers_on_the_way
+from mindseye.settings import Facets, Running
 from mindseye.visualizer.fitting import fit
 from mindseye.visualizer.objective import matching_of
 
@@ -37,7 +41,7 @@ def looked(network, photographs):
     """The demo's network with the layers on the way, two facets of it, and the whole method's start."""
     layer = network.resolve(depth="middle")
     prepared = prepare(network, layer, way=layers_on_the_way(network, layer))
-    targets = discover_facets(prepared, photographs, layer, facets=2, k=8, N=4)
+    targets = discover_facets(prepared, photographs, layer, Facets(C=2, k=8, N=4))
     return prepared, targets, compose([]).canvas.init
 
 
@@ -48,16 +52,16 @@ def test_each_that_takes_terms_away_is_there():
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_an_ablation_draws(ablation, looked):
     config = compose([f"ablation={ablation}"])
-    check(config)
-    parts = make_parts(config)
-    weights = parts["objective"].weights({"penalty": 1e-3, "matching": 1.0, "strength": 1.0}, 2)
+    run = check(config)
+    check_constructors(run.parts)
+    method = make_method(run)
+    weights = method.objective.weights({"penalty": 1e-3, "matching": 1.0, "strength": 1.0}, 2)
     assert {name for name, weight in weights.items() if weight} == TERMS.get(ablation, WHOLE)
     network, targets, start = looked
     assert config.canvas.init == STARTS.get(ablation, start)
-    if matching_of(parts["objective"]) is None:  # which asks for no layer on the way
+    if matching_of(method.objective) is None:  # which asks for no layer on the way
         network = prepare(network, targets.layer)
-    del parts["measures"]
-    drawn = fit(network, targets, steps=2, accelerator="cpu", **parts)
+    drawn = fit(network, targets, replace(method, steps=2), Running(accelerator="cpu"))
     assert drawn.images.shape == targets.initial.shape
     assert torch.isfinite(drawn.images).all()
     assert not drawn.stopped

@@ -128,7 +128,7 @@ def test_the_verb_shows_and_clears(tmp_path):
         (["cache", "clear", "cache.folder=/proc/version"], "cannot be used"),
         (["cache", "cache.limit_gb=0"], "no cache"),
         (["cache", "cache.limit=3"], "cache.limit_gb"),
-        (["experiment=smoke", "cache.limit_gb=-1"], "at least 0"),
+        (["experiment=smoke", "cache.limit_gb=-1"], "0 or more, not -1"),
         (["experiment=smoke", "cache=sometimes"], "there are off, on"),
     ],
 )

@@ -1,6 +1,5 @@
 import re
 import sys
-from inspect import signature
 from itertools import product
 from pathlib import Path
 
@@ -10,30 +9,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from mindseye.commands.configuration import (
-    PLAIN_SETTINGS,
-    ConfigurationError,
-    check,
-    check_overrides,
-    check_setting,
-    compose,
-    config_folder,
-    escaped,
-    fits,
-    make,
-    quoted,
-)
+from mindseye.commands.checking import check, check_constructors, check_overrides
+from mindseye.commands.composing import ConfigurationError, compose, config_folder, make
+from mindseye.commands.grammar import escaped, quoted
 from mindseye.commands.launchers import anchored
 from mindseye.commands.main import main
-from mindseye.facets.discovery import facet_weights
-from mindseye.facets.embedding import embed, pick_method, to_components
-from mindseye.facets.photographs import load_photographs
-from mindseye.facets.targets import top_channels
-from mindseye.results.visualization import visualize
+from mindseye.fields import annotation_of, default_of, described, fields_of
+from mindseye.fields import check as check_value
+from mindseye.settings import plain_settings
 from mindseye.sweeps.manifest import cell_folder
-from mindseye.visualizer.callbacks import Snapshots
-from mindseye.visualizer.fitting import calibrated_adam, count_processes, fit
 from mindseye.visualizer.matching import Matching
+from mindseye.visualizer.method import Method, calibrated_adam
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
@@ -61,7 +47,7 @@ def test_every_option_of_every_group_composes_and_is_checked(option):
     if option.startswith("transfer="):
         place = option.replace("=", ".")
         needs = [n.replace("network", place, 1) for n in NEEDS.get(option.replace("transfer", "network"), [])]
-    check(compose([option, *needs]))
+    check_constructors(check(compose([option, *needs])).parts)
 
 
 @pytest.mark.parametrize("file", sorted(config_folder().rglob("*.yaml")), ids=lambda file: file.stem)
@@ -77,8 +63,11 @@ def test_the_defaults_in_the_files_are_the_defaults_in_python():
     assert instantiate(config.transformations) == Transformations()
     weight = torch.nn.Parameter(torch.zeros(1))
     assert instantiate(config.optimizer)([weight]).defaults["betas"] == calibrated_adam([weight]).defaults["betas"]
-    for call in (fit, visualize):
-        assert signature(call).parameters["steps"].default == config.steps
+    for key, field in plain_settings().items():
+        assert OmegaConf.select(config, key) == default_of(field), key
+    assert {name: default_of(fields_of(Method)[name]) for name in ("objective", "schedule", "transformations")} == {
+        "objective": Objective(), "schedule": Schedules(), "transformations": Transformations(),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("objective", "betas"), [("published", [0.9, 0.99]), ("released", None)])
@@ -94,16 +83,14 @@ def test_presets_bring_their_groups_but_the_command_line_wins(objective, canvas)
     config = compose([f"objective={objective}", f"canvas={canvas}"])
     assert config.facets.weighting == "published"
     assert config.transformations.noise == 0
-    assert config.filters.mask is not None
-    assert config.filters.blur is not None
-    assert config.filters.tv is not None
+    assert list(config.filters)[:3] == ["mask", "blur", "tv"]
     assert config.canvas._target_.lower().endswith(f"{canvas}canvas")
     assert compose([f"objective={objective}"]).canvas._target_.endswith("PixelCanvas")
 
 
 def test_published_numbers_are_the_papers():
     config = compose(["objective=published"])
-    assert (config.schedule.penalty.start, config.schedule.penalty.end) == (1e-3, 1e-4)
+    assert config.schedule.penalty == [1e-3, 1e-4]
     assert config.facets.gamma == 1e-5
     assert (config.facets.clusters, config.facets.components) == ("embedding", 50)
     assert (config.facets.effective, config.facets.selection) == (None, "nearest")
@@ -123,32 +110,35 @@ WRONG = {
     "objective=pubished": "did you mean published",
     "network=resnet5": "did you mean resnet50",
     "network=net.py:build": "network=callable network.target=net.py:build is right",
-    "k=abc": "a whole number of at least 1",
-    "C=many": "a whole number of at least 1 or auto is right",
-    "facets.clusters=tsne": "components, embedding, consensus are right",
-    "facets.effective=0.5": "a number of at least 1",
-    "images.held_out=0.6": "at most 0.5",
-    "facets.gamma=0": "a number of at least",
-    "objective.gain=inf": "a number is right",
-    "schedule.lr.start=nan": "a number is right",
-    "k=0": "a whole number of at least 1",
-    "k=null": "a whole number of at least 1",
+    "k=abc": "k must be a whole number of 1 or more, not abc",
+    "C=many": "C must be a whole number of 1 or more or auto, not many",
+    "facets.clusters=tsne": "must be components, embedding or consensus, not tsne",
+    "facets.effective=0.5": "a number of 1 or more or null",
+    "facets.held_out=0.6": "a number of 0 to 0.5",
+    "facets.gamma=0": "a number of 1e-09 or more",
+    "objective.gain=inf": "must be a number above 0, not inf",
+    "schedule.lr=3": "schedule.lr: must be a list [start, end] or [start, end, until], not 3",
+    "schedule.lr=[0.1]": "schedule.lr: must be a list [start, end]",
+    "schedule.lr=[0.1,-1]": "schedule.lr: start and end must be numbers of 0 to 3.4e+38, not -1",
+    "schedule.lr.start=3": "give the whole list, schedule.lr=[0.06,0.005] say",
+    "k=0": "a whole number of 1 or more",
+    "k=null": "a whole number of 1 or more, not null",
     "steps=1.5": "a whole number",
     "steps=true": "a whole number",
-    "seed=-1": "at least 0",
-    "depth=lat": "early, middle, late",
-    "images.size=0": "at least 1",
-    "images.black=0": "images.black=0 and images.white=None: two different numbers",
+    "seed=-1": "0 to 4,294,967,295",
+    "depth=lat": "early, middle or late",
+    "images.size=0": "1 to 8,192 or null",
+    "images.black=0": "black and white must be two different numbers",
     "images=folder": "images.root must be given",
     "network=callable": "network.target must be given",
-    "objective.match=cos": "cosine or dot_product",
-    "objective.gain=strong": "a number is right",
+    "objective.match=cos": "cosine, dot_product or dot_product_cosine",
+    "objective.gain=strong": "must be a number above 0, not strong",
     "objective.pooled=3": "true or false",
-    "canvas.init=grey": "facet or sketch or noise",
-    "facets.weighting=softmax": "calibrated, published",
+    "canvas.init=grey": "facet, sketch or noise",
+    "facets.weighting=softmax": "calibrated or published",
     "trainer.devices=two": "a whole number",
-    "precision=8": "float32, tf32, bfloat16, float16",
-    "compile=maybe": "compile=maybe: true or false",
+    "precision=8": "float32, tf32, bfloat16 or float16",
+    "compile=maybe": "compile must be true or false, not maybe",
     "trainer.precision=bfloat16": "did you mean precision",
     "network.layers=3": "a mapping",
     "optimizer.betas=3": "a list",
@@ -157,14 +147,14 @@ WRONG = {
     "k=[1": "write key=value",
     "k=8,abc": "a whole number",
     "objective=calibrated,oops": "there is no such objective",
-    "k=range(0,3)": "a whole number of at least 1",
+    "k=range(0,3)": "a whole number of 1 or more",
     "+nonsense=1": "there is no such setting",
     "~k": "give k another value",
     "~objective.tv": "give objective.tv another value",
-    "+optimizer.lr=1": "schedule.lr.start",
+    "+optimizer.lr=1": "schedule.lr, a list",
     "measure=fidelity": "fidelity.cosine",
     "measure=transfer.cosine": "transfer=NETWORK",
-    "checkpoint=0": "a number of at least 1",
+    "checkpoint=0": "a number of 1 or more",
     "logger=[csv,foo]": "logger: there is no foo; there are csv, none, tensorboard, wandb",
     "transfer=[resnet18,resnet51]": "transfer: there is no resnet51; did you mean resnet50 or",
     "zzzz.qqqq=3": "there is no such setting; mindseye --cfg job shows all",
@@ -180,7 +170,7 @@ def test_what_is_wrong_is_refused_in_one_line_that_says_what_is_right(override):
 
 
 def test_a_normalisation_that_is_no_list_is_shown_as_one():
-    with pytest.raises(ConfigurationError, match=r"network.mean=0.31: .* \[0.31\] for one channel"):
+    with pytest.raises(ConfigurationError, match=r"network.mean must be a list .* \[0.31\] for one channel, not 0.31"):
         check_overrides(["network=callable", "network.target=a.b", "network.mean=0.31", "network.std=[0.2]"])
 
 
@@ -205,7 +195,7 @@ def test_a_layer_s_name_is_no_number(word, names):
 
 def test_an_experiment_s_own_sweep_is_looked_at_too():
     check_overrides(["+hydra.sweeper.params={k: '5,10', C: 'range(2,4)'}"])
-    with pytest.raises(ConfigurationError, match="a whole number of at least 1"):
+    with pytest.raises(ConfigurationError, match="a whole number of 1 or more"):
         check_overrides(["+hydra.sweeper.params={k: '5,-10'}"])
     check_overrides(["+hydra.sweeper.params={k: '5,-10'}", "k=3"])  # the command line wins
 
@@ -292,31 +282,21 @@ def values_of(word):
     return [getattr(override.value(), "text", override.value())]
 
 
-MEANS = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
-BOUNDS = {  # what Python's own functions say to the numbers of a group without a constructor
-    "facets.subsample": lambda least, folder: pick_method(100, "subsample", least),
-    "facets.components": lambda least, folder: to_components(MEANS, components=least, unit=False),
-    "facets.perplexity": lambda least, folder: embed(MEANS.double(), perplexity=least),
-    "facets.gamma": lambda least, folder: facet_weights(MEANS.abs(), "calibrated", least),
-    "facets.batch_size": lambda least, folder: list(load_photographs(folder, 8).batches(least)),
-    "facets.workers": lambda least, folder: list(load_photographs(folder, 8).batches(8, workers=least)),
-    "images.size": lambda least, folder: load_photographs(folder, size=least),
-    "k": lambda least, folder: top_channels(MEANS[:, :, None, None], least),
-    "snapshots": lambda least, folder: Snapshots(least),
-    "trainer.devices": lambda least, folder: count_processes(least, 2, "cpu"),
-}
-
-
-@pytest.mark.parametrize("key", BOUNDS)
-def test_the_least_of_a_number_is_the_same_on_the_command_line_and_in_python(key, photograph_folder):
-    kind, least, _ = PLAIN_SETTINGS[key]
-    less = least - 1 if kind is int else 0
-    BOUNDS[key](least, photograph_folder)
-    check_setting(key, least)
-    with pytest.raises(ValueError, match=r"at least|or more|above 0|1 to"):
-        BOUNDS[key](less, photograph_folder)
-    with pytest.raises(ConfigurationError):
-        check_setting(key, less)
+@pytest.mark.parametrize("key", plain_settings())
+def test_every_plain_setting_takes_its_default_and_no_other_kind(key):
+    field = plain_settings()[key]
+    annotation = annotation_of(field)
+    check_value(key, default_of(field), annotation)
+    with pytest.raises(ValueError, match=f"^{key} must be "):
+        check_value(key, {"a": 1}, annotation)
+    said = described(annotation)
+    limits = re.search(r"of (\S+) (?:or more|to (\S+))", said)
+    least = float(limits[1].replace(",", "")) if limits else None
+    if least is not None:
+        kind = int if "whole" in said else float
+        check_value(key, kind(least), annotation)
+        with pytest.raises(ValueError, match=f"^{key} must be "):
+            check_value(key, kind(least) - 1, annotation)
 
 
 PLACES = (
@@ -415,7 +395,7 @@ def test_a_mistake_in_one_s_own_part_is_named_with_its_line(node, said, tmp_path
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "failing", raising=False)
     with pytest.raises(ConfigurationError) as caught:
-        make(OmegaConf.create({"filters": {"mine": node}}).filters.mine)
+        make(node, "filters.mine")
     monkeypatch.delitem(sys.modules, "failing", raising=False)
     message = str(caught.value).replace(str(tmp_path / "failing.py"), "FILE").removeprefix("filters.mine: ")
     assert " ".join(message.split()).startswith(said)
@@ -423,30 +403,11 @@ def test_a_mistake_in_one_s_own_part_is_named_with_its_line(node, said, tmp_path
     assert "and more" not in message
 
 
-@pytest.mark.parametrize(
-    ("value", "hint", "right"),
-    [
-        (1, int, True),
-        (True, int, False),
-        (1, float, True),
-        ("1", float, False),
-        (None, int | None, True),
-        ([1, 2.0], list[float], True),
-        (["a"], list[float], False),
-        ([0.9, 0.99], tuple[float, float], True),
-        ({"a": 1}, dict[str, int], True),
-        (3, Path, False),
-    ],
-)
-def test_fits(value, hint, right):
-    assert fits(value, hint) is right
-
-
 def test_the_configuration_needs_no_torch():
     """The command answers quickly because composing imports nothing heavy."""
     import subprocess
     import sys
 
-    script = "import sys, mindseye.commands.configuration as c; c.compose(['k=3']); sys.exit('torch' in sys.modules)"
+    script = "import sys, mindseye.commands.composing as c; c.compose(['k=3']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
     assert OmegaConf.is_config(compose([]))

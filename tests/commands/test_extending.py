@@ -13,8 +13,9 @@ import torch
 import warm
 
 import mindseye as me
-from mindseye.commands.configuration import ConfigurationError, check_overrides, compose
-from mindseye.commands.visualize import make_parts
+from mindseye.commands.checking import check, check_overrides
+from mindseye.commands.composing import ConfigurationError, compose
+from mindseye.commands.stages import make_method
 from mindseye.results.run_folder import read_run
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
@@ -96,8 +97,8 @@ def test_the_measure_stands_in_all_that_a_sweep_leaves(place, run):
         ([SPARSITY, "+metrics.sparsity.power=2"], r"metrics.sparsity.power: there is no such setting"),
         (["+metrics.sparsity._target_=mine.nothing"], "cannot be imported .*no attribute 'nothing'"),
         (["+metrics.sparsity=mine.sparsity"], "metrics.sparsity._target_=my.module.function is right"),
-        (["measure=sparsity"], "are right"),
-        ([*FADE[:1], "+filters.fade.amount=much"], "a number is right"),
+        (["measure=sparsity"], "measure must be transfer.gain, "),
+        ([*FADE[:1], "+filters.fade.amount=much"], "filters.fade.amount must be a number, not much"),
         (["objective._target_=mine.MeanActivation"],
          r"^mine.MeanActivation takes no \w+, which objective=calibrated gives .*my_conf/objective/NAME.yaml"),
         (["canvas=maco", "canvas._target_=mine.GreyCanvas"], r"takes no \w+, which canvas=maco gives to canvas"),
@@ -126,9 +127,11 @@ def test_the_same_from_python(place, network, targets, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(place)
     mine = importlib.import_module("mine")
     result = me.visualize(
-        network, targets, steps=2, objective=mine.MeanActivation(), canvas=mine.GreyCanvas, filters=[mine.Fade(0.1)],
-        measures={"sparsity": mine.sparsity, "largest": lambda images, a, targets: a.amax(dim=(1, 2, 3))},
-    )  # fmt: skip
+        network,
+        targets,
+        me.Method(steps=2, objective=mine.MeanActivation(), canvas=mine.GreyCanvas, filters=[mine.Fade(0.1)]),
+        metrics={"sparsity": mine.sparsity, "largest": lambda images, a, targets: a.amax(dim=(1, 2, 3))},
+    )
     expected = mine.sparsity(targets.initial, torch.zeros_like(targets.maps), targets)
     assert expected.tolist() == [1.0] * targets.C  # silent everywhere
     said = json.loads((result.save(tmp_path / "run") / "metrics.json").read_text())
@@ -140,8 +143,12 @@ def test_one_more_term_is_minimised(place, network, targets, monkeypatch):
     """Of the same settings: the other terms at the first step are the same, and the total has it, five times."""
     monkeypatch.syspath_prepend(place)
     mine = importlib.import_module("mine")
-    darker = me.visualize(network, targets, steps=1, objective=mine.Darker(gain=1.5), accelerator="cpu").fit.history
-    plain = me.visualize(network, targets, steps=1, objective=me.Objective(gain=1.5), accelerator="cpu").fit.history
+    darker = me.visualize(
+        network, targets, me.Method(steps=1, objective=mine.Darker(gain=1.5)), me.Running(accelerator="cpu")
+    ).fit.history
+    plain = me.visualize(
+        network, targets, me.Method(steps=1, objective=me.Objective(gain=1.5)), me.Running(accelerator="cpu")
+    ).fit.history
     assert darker["dm"] == plain["dm"]
     added = [with_it - without for with_it, without in zip(darker["total"], plain["total"], strict=True)]
     assert all(0.5 < one < 5 for one in added)  # of a mean in 0..1, neither black nor white
@@ -153,10 +160,10 @@ def test_one_more_term_and_a_function_as_a_filter_on_the_command(place, monkeypa
     overrides = ["objective._target_=mine.Darker", "objective.gain=1.5"]
     filters = ["+filters.darken._target_=mine.darken", "+filters.darken._partial_=true"]
     check_overrides([*overrides, *filters])
-    parts = make_parts(compose([*overrides, *filters]))
-    assert type(parts["objective"]).__name__ == "Darker"
-    assert parts["objective"].gain == 1.5
-    assert torch.equal(parts["filters"][-1](torch.ones(1, 3, 2, 2)), torch.full((1, 3, 2, 2), 0.9))
+    method = make_method(check(compose([*overrides, *filters])))
+    assert type(method.objective).__name__ == "Darker"
+    assert method.objective.gain == 1.5
+    assert torch.equal(method.filters[-1](torch.ones(1, 3, 2, 2)), torch.full((1, 3, 2, 2), 0.9))
 
 
 @pytest.mark.parametrize(
@@ -171,4 +178,4 @@ def test_one_more_term_and_a_function_as_a_filter_on_the_command(place, monkeypa
 )
 def test_measures_that_are_none(network, targets, measures, message):
     with pytest.raises(ValueError, match=message):
-        me.visualize(network, targets, steps=1, measures=measures)
+        me.visualize(network, targets, me.Method(steps=1), metrics=measures)

@@ -10,6 +10,7 @@ from mindseye.commands.facets import look, wanted
 from mindseye.commands.main import main
 from mindseye.facets import discover_facets, grouping, load_photographs
 from mindseye.networks import load_network
+from mindseye.settings import Facets
 
 
 def test_the_demo_has_its_four_kinds(tmp_path, capsys):
@@ -57,7 +58,7 @@ def test_it_tries_the_photographs_that_c_auto_of_a_run_tries(photograph_folder, 
     words = [f"images.root={photograph_folder}", "images.size=48", "cache=off", "facets.N=1", "layer=layer3.0"]
     _, title = look(words, [2, 3])
     photographs = load_photographs(photograph_folder, 48)
-    run = discover_facets(load_network("demo"), photographs, "layer3.0", facets="auto", k=4, N=1)
+    run = discover_facets(load_network("demo"), photographs, "layer3.0", Facets(C="auto", k=4, N=1))
     assert torch.equal(*tried)
     assert title.endswith(f"· {len(run.paths)} photographs")
     assert run.held_out

@@ -22,19 +22,22 @@ from mindseye.facets import discover_facets, load_photographs
 from mindseye.facets.cache import Cache
 from mindseye.networks import demo_network
 from mindseye.results.run_status import read_status
+from mindseye.settings import Facets
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, kills and mounts as Linux does")
 
 # The command, but that its state may be saved after every ten steps, so that a second's run has several checkpoints.
 OFTEN = """
-import sys
-from mindseye.commands import configuration
+import itertools, sys
+from types import SimpleNamespace
 from mindseye.commands.main import main
-configuration.PLAIN_SETTINGS["checkpoint"] = (float, 0, False)
+from mindseye.visualizer.callbacks import checkpointing
+ticks = itertools.count()
+checkpointing.time = SimpleNamespace(monotonic=lambda: 100.0 * next(ticks))
 main(sys.argv[1:])
 """
 STEPS = 40
-TINY = ["experiment=smoke", f"steps={STEPS}", "snapshots=10", "gradients=15", "checkpoint=0", "hydra.run.dir=run"]
+TINY = ["experiment=smoke", f"steps={STEPS}", "snapshots=10", "gradients=15", "hydra.run.dir=run"]
 BYTES = (".safetensors", ".parquet", ".png", ".webp")
 
 
@@ -264,6 +267,7 @@ LOOK = """
 import os, sys, time
 from mindseye.facets import discover_facets, load_photographs, survey
 from mindseye.facets.cache import Cache
+from mindseye.settings import Facets
 from mindseye.networks import demo_network
 
 cache, photographs, record, gate = sys.argv[1:]
@@ -280,8 +284,8 @@ while not os.path.exists(gate):
     time.sleep(0.005)
 network = demo_network()
 found = discover_facets(
-    network, load_photographs(photographs, size=48), network.resolve(depth="middle"), facets=3, k=8, N=4, batch_size=6,
-    workers=0, cache=Cache(cache, 10**9),
+    network, load_photographs(photographs, size=48), network.resolve(depth="middle"),
+    Facets(C=3, k=8, N=4, batch_size=6, workers=0), cache=Cache(cache, 10**9),
 )
 print(found.content_hash())
 """
@@ -311,9 +315,11 @@ def test_of_eight_jobs_one_looks_at_the_photographs_also_where_three_are_killed_
     assert [done.returncode for done in said] == [0] * 5, said
     network = demo_network()
     alone = discover_facets(
-        network, load_photographs(photograph_folder, size=48), network.resolve(depth="middle"), facets=3, k=8, N=4,
-        batch_size=6, workers=0,
-    )  # fmt: skip
+        network,
+        load_photographs(photograph_folder, size=48),
+        network.resolve(depth="middle"),
+        Facets(C=3, k=8, N=4, batch_size=6, workers=0),
+    )
     assert {done.stdout.strip() for done in said} == {alone.content_hash()}
     looked = record.read_text().split()
     turns = [pid for pid, before in zip(looked, ["", *looked], strict=False) if pid != before]

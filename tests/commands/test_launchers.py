@@ -11,7 +11,7 @@ import pytest
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from mindseye.commands.configuration import ConfigurationError, compose
+from mindseye.commands.composing import ConfigurationError, compose
 from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.results.run_folder import read_run
 

@@ -12,7 +12,7 @@ import pytest
 import warm
 from rich.console import Console
 
-from mindseye.commands.configuration import config_folder
+from mindseye.commands.composing import config_folder
 from mindseye.commands.main import VERBS, main
 from mindseye.commands.progress import JobProgress
 from mindseye.commands.verbosity import take_verbosity
@@ -131,7 +131,7 @@ def test_what_fails_is_said_all_the_same(place):
     done = mindseye("-q", "experiment=smoke", "k=1000", "hydra.run.dir=failed", cwd=place)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.startswith("mindseye: k=1000")
+    assert done.stderr.startswith("mindseye: k must be 1 to 160 (the channels of layer4.0), not 1000")
 
 
 def test_verbose_is_the_project_s_log_on_standard_error_and_no_other_run(place):

@@ -8,7 +8,8 @@ import pytest
 import warm
 import yaml
 
-from mindseye.commands.configuration import ConfigurationError, is_plain
+from mindseye.commands.composing import ConfigurationError
+from mindseye.commands.grammar import is_plain
 from mindseye.commands.repeating import differences, read_earlier, repeated_folder
 
 GIVEN = ["experiment=smoke", "k=6", "objective.gain=2.0", "filters=blur", "layer=layer3.0"]
@@ -62,7 +63,7 @@ def test_what_is_not_as_it_was_is_said_in_one_line(first, tmp_path):
     done = mindseye("--from", "run", "hydra.run.dir=again", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     [line] = [line for line in done.stderr.splitlines() if line.startswith("mindseye: not as in")]
-    for said in ("torch 1.0 →", "weights", "photographs", "device.name abacus →", "facets.perplexity 7 → 30"):
+    for said in ("torch 1.0 →", "weights", "photographs", "device.name abacus →", "facets.perplexity 7.0 → 30.0"):
         assert said in line
 
 
@@ -98,7 +99,7 @@ def test_code_is_run_only_where_it_is_named_again(first, tmp_path):
         "images.root='~/my photos, and more: $5'",
         "network.weights=a/b.pth", "+optimizer.betas=[0.9, 0.99]", "network.layers={early: layer1, late: layer4.1}",
         "filters.blur.every=3", "++trainer.devices=2", "network=checkpoint", "compile=true", "+metrics.own.sigma=0.5",
-        "canvas=null", "depth=early", "length=published", "network.mean=[0.5]", "schedule.lr.start=0.1", "layer=",
+        "canvas=null", "depth=early", "length=published", "network.mean=[0.5]", "schedule.lr=[0.1,0.0]", "layer=",
     ],
 )  # fmt: skip
 def test_plain_settings_are_taken_from_the_folder(word):

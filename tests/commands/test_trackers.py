@@ -16,7 +16,7 @@ import warm
 from packaging.version import Version
 from PIL import Image
 
-from mindseye.commands.configuration import ConfigurationError
+from mindseye.commands.composing import ConfigurationError
 from mindseye.commands.tracking import check_trackers
 from mindseye.results.run_folder import read_run
 

@@ -12,7 +12,7 @@ import warm
 import yaml
 from PIL import Image
 
-from mindseye.commands.configuration import config_folder
+from mindseye.commands.composing import config_folder
 from mindseye.results.run_folder import read_run
 
 EXPERIMENTS = sorted(path.stem for path in (config_folder() / "experiment").glob("*.yaml"))
@@ -168,14 +168,14 @@ def test_one_s_own_network_of_six_channels_with_layers_that_are_numbers(tmp_path
     [
         (["kk=3"], "did you mean k?"),
         (["images.root=nowhere"], "does not exist"),
-        (["k=1000"], "k is 1 to 160"),
+        (["k=1000"], "k must be 1 to 160"),
         (["C=25", "images.count=24"], "C=25 facets need at least as many photographs"),
         (["layer=layer3.9"], "nearest"),
         (["network.weights=no.pth"], "no.pth"),
         (["images.kind=unicorn"], "padlock"),
-        (["objective.r=0.01"], "starts above"),
+        (["objective.r=0.01"], "objective.r must be a number above 0.05"),
         (["previous=layer9"], "nearest"),
-        (["facets_per_batch=0"], "at least 1"),
+        (["facets_per_batch=0"], "1 or more or null, not 0"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

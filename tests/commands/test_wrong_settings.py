@@ -9,8 +9,11 @@ import warm
 import wrong_words
 import yaml
 
-from mindseye.commands.configuration import ConfigurationError, check, check_overrides, compose, config_folder
-from mindseye.commands.visualize import make_parts
+from mindseye.commands.checking import check, check_constructors, check_overrides
+from mindseye.commands.composing import ConfigurationError, compose, config_folder
+from mindseye.commands.stages import make_method, make_metrics
+from mindseye.fields import annotation_of, described
+from mindseye.settings import plain_settings
 
 
 def said_of(words):
@@ -71,7 +74,6 @@ WRONG = {  # what is wrong where -1 would be right, or is no value at all
     "std": "[0.5,0,0.5]",
     "betas": "[0.0,1.0]",
     "seed": str(2**32),
-    "until": "0",
     "b": "2",
     "perplexity": "0",
     "levels": "1",
@@ -79,10 +81,9 @@ WRONG = {  # what is wrong where -1 would be right, or is no value at all
     "limit_gb": "1e300",
 }
 NULL_BY_DEFAULT = (
-    ("images=demo", "images.size"), ("images=folder", "images.size"), ("network=torchvision", "network.num_classes"),
-    ("network=torchvision", "network.size"), ("network=torchvision", "network.std"), ("network=timm", "network.size"),
-    ("facets=calibrated", "facets.workers"), ("filters=published", "filters.tv.iterations"),
-    ("filters=published", "filters.tv.tolerance"), ("trainer=default", "facets_per_batch"),
+    ("network=torchvision", "network.num_classes"), ("network=torchvision", "network.size"),
+    ("network=torchvision", "network.std"), ("network=timm", "network.size"),
+    ("filters=published", "filters.tv.iterations"), ("filters=published", "filters.tv.tolerance"),
 )  # fmt: skip
 
 
@@ -102,6 +103,8 @@ def is_number(value):
 def numeric_settings():
     """(option, key) of every number that stands in conf/, each key once."""
     found = {key: option for option, key in NULL_BY_DEFAULT}
+    plain = {key: described(annotation_of(field)) for key, field in plain_settings().items()}
+    found |= {key: "trainer=default" for key, words in plain.items() if "number" in words}
     for file in sorted(config_folder().rglob("*.yaml")):
         place = file.relative_to(config_folder())
         if place.parts[0] in ("hydra", "experiment", "ablation", "length", "transfer"):
@@ -116,22 +119,24 @@ def numeric_settings():
 
 def test_the_numbers_are_found():
     keys = {key for _, key in numeric_settings()}
-    assert keys >= {"k", "seed", "objective.gain", "schedule.lr.start", "canvas.cycles", "optimizer.betas",
+    assert keys >= {"k", "seed", "objective.gain", "schedule.lr", "canvas.cycles", "optimizer.betas",
                     "optimizer.momentum", "filters.brighten.amount", "cache.limit_gb", "network.std",
                     "logger.wandb.settings.init_timeout", "transformations.rotation"}  # fmt: skip
     assert len(keys) >= 60
 
 
 def check_and_make(config):
-    check(config)
-    make_parts(config)
+    run = check(config)
+    check_constructors(run.parts)
+    make_method(run)
+    make_metrics(run)
 
 
 @pytest.mark.parametrize(("option", "key"), numeric_settings(), ids=str)
 def test_no_number_out_of_range_reaches_the_network(option, key):
     """Its group's settings are checked, and its parts made, before the network is."""
     name = key.split(".")[-1]
-    value = WRONG.get(name, "-1")
+    value = "[-1,0]" if key.startswith("schedule.") else WRONG.get(name, "-1")
     given = option.split("=")[0]
     needs = [word for word in NEEDS.get(option, []) if not word.startswith(f"{key}=")]
     words = [*([option] if given != "trainer" else []), *needs, f"{key}={value}"]

@@ -79,11 +79,12 @@ def _know():
     """What every command works out once: the table of log Z(b), and what conf/ and its constructors take."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from mindseye.commands.configuration import check, compose
+    from mindseye.commands.checking import check, check_constructors
+    from mindseye.commands.composing import compose
     from mindseye.visualizer.distance import log_partition
 
     log_partition(torch.zeros(()))
-    check(compose([]))
+    check_constructors(check(compose([])).parts)
     GlobalHydra.instance().clear()
 
 

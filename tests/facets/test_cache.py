@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -30,6 +31,7 @@ from mindseye.networks import Network, callable_network
 from mindseye.networks.architecture import architecture
 from mindseye.networks.preparing import prepare
 from mindseye.provenance import code_of
+from mindseye.settings import Facets
 
 KEY = {"n": 1, "name": "ä"}
 
@@ -555,13 +557,13 @@ def kept(request, monkeypatch):
     return request.param == "maps kept"
 
 
-SETTINGS = {"facets": 3, "k": 8, "N": 4}
+SETTINGS = Facets(C=3, k=8, N=4)
 
 
 def test_with_a_cache_and_without_the_same_bytes(kept, cache, network, photographs):
-    without = discover_facets(network, photographs, "layer3.0", **SETTINGS)
+    without = discover_facets(network, photographs, "layer3.0", SETTINGS)
     for _ in range(2):
-        found = discover_facets(network, photographs, "layer3.0", **SETTINGS, cache=cache)
+        found = discover_facets(network, photographs, "layer3.0", SETTINGS, cache=cache)
         assert found.content_hash() == without.content_hash()
 
 
@@ -585,15 +587,15 @@ def test_the_photographs_go_through_the_network_once_in_a_sweep(kept, cache, net
     M, chosen = len(photographs), 3 * 4
     network = prepare(network, "layer3.0")
     with counting(network) as entered:
-        discover_facets(network, photographs, "layer3.0", **SETTINGS, cache=cache)
+        discover_facets(network, photographs, "layer3.0", SETTINGS, cache=cache)
         assert entered() == (M if kept else M + chosen)
         for k in (5, 20):  # another k: nothing at all
             with caplog.at_level(logging.INFO):
-                discover_facets(network, photographs, "layer3.0", **{**SETTINGS, "k": k}, cache=cache)
+                discover_facets(network, photographs, "layer3.0", replace(SETTINGS, k=k), cache=cache)
         assert entered() == (M if kept else M + chosen)
         assert "from the cache" in caplog.text
         assert f"of {M} photographs" in caplog.text
-        discover_facets(network, photographs, "layer3.0", **{**SETTINGS, "facets": 2}, cache=cache)
+        discover_facets(network, photographs, "layer3.0", replace(SETTINGS, C=2), cache=cache)
         assert entered() == (M if kept else M + chosen + 2 * 4)
 
 
@@ -763,12 +765,11 @@ def test_the_embedding_is_kept_by_its_settings(cache, network, photographs, monk
     calls = []
     real = grouping.embed
     monkeypatch.setattr(grouping, "embed", lambda *a, **settings: calls.append(settings) or real(*a, **settings))
-    settings = {**SETTINGS, "cache": cache}
-    for other in ({}, {"facets": 2}, {"N": 3}, {"k": 3}, {"weighting": "published"}, {"selection": "farthest"}):
-        discover_facets(network, photographs, "layer3.0", **{**settings, **other})
+    for other in ({}, {"C": 2}, {"N": 3}, {"k": 3}, {"weighting": "published"}, {"selection": "farthest"}):
+        discover_facets(network, photographs, "layer3.0", replace(SETTINGS, **other), cache=cache)
     assert len(calls) == 1
     for other in ({"perplexity": 3.0}, {"components": 3}, {"seed": 1}, {"batch_size": 5}):  # each another embedding
-        discover_facets(network, photographs, "layer3.0", **{**settings, **other})
+        discover_facets(network, photographs, "layer3.0", replace(SETTINGS, **other), cache=cache)
     assert len(calls) == 5
 
 
@@ -790,7 +791,7 @@ def test_progress_ends_where_the_photographs_do(cache, noise):
 
 
 def test_an_entry_says_what_it_is_of(cache, network, photographs):
-    discover_facets(network, photographs, "layer3.0", **SETTINGS, cache=cache)
+    discover_facets(network, photographs, "layer3.0", SETTINGS, cache=cache)
     of = {entry.kind: entry.key for entry in cache.entries()}
     assert set(of) == {"survey", "embedding", "clusters", "way"}
     for key in (of["survey"], of["embedding"]["survey"]):
@@ -815,7 +816,7 @@ def pictures(tmp_path):
 
 
 def found(folder, cache=None):
-    return discover_facets(small(), load_photographs(folder, 16), "second", facets=2, k=2, N=3, cache=cache)
+    return discover_facets(small(), load_photographs(folder, 16), "second", Facets(C=2, k=2, N=3), cache=cache)
 
 
 @pytest.mark.parametrize("moment", ["_look", "choose"])

@@ -16,6 +16,7 @@ from mindseye.facets.decoding import UnreadablePhotograph, read_photograph
 from mindseye.facets.discovery import discover_facets
 from mindseye.facets.photographs import load_photographs
 from mindseye.networks.network import Network
+from mindseye.settings import Facets
 
 COUNTS = np.linspace(0, 4095, 64).round().astype(np.uint16).reshape(8, 8)
 WHOLE = np.rint(COUNTS / 4095 * 255)
@@ -205,7 +206,7 @@ def test_bytes_in_a_folder_of_counts_are_named_and_not_drawn_black(tmp_path, cap
     [(indices, _, skipped)] = shown.batches(100)
     assert [shown.paths[index] for index in indices] == [f"e{number}.npy" for number in range(4)]
     assert [file.path for file in skipped] == ["a.png", "b.jpg", "c.npy", "d.npy"]
-    assert all("images.white=4095 lies beyond" in file.reason for file in skipped)
+    assert all("white=4095 lies beyond" in file.reason for file in skipped)
     negative = load_photographs(tmp_path, 8, 1, black=4095, white=0)
     with pytest.raises(UnreadablePhotograph, match=r"images\.black=4095 lies beyond"):
         negative.read(0)
@@ -217,8 +218,8 @@ def test_few_levels_between_black_and_white_are_not_told_to_give_them(tmp_path, 
     torch.manual_seed(0)
     network = Network(nn.Sequential(nn.Conv2d(1, 4, 3)), [0.0], [1.0], "counts", 8)
     with caplog.at_level(logging.WARNING):
-        discover_facets(network, load_photographs(tmp_path, 8, 1, black=0, white=4095), "0", facets=1, k=1, N=8)
-    assert "levels of brightness between images.black=0 and images.white=4095" in caplog.text
+        discover_facets(network, load_photographs(tmp_path, 8, 1, black=0, white=4095), "0", Facets(C=1, k=1, N=8))
+    assert "levels of brightness between black=0 and white=4095" in caplog.text
     assert "need" not in caplog.text
 
 

@@ -15,6 +15,7 @@ from mindseye.facets.discovery import choose, facet_weights
 from mindseye.facets.embedding import embed, to_components
 from mindseye.facets.targets import top_channels
 from mindseye.networks import Network
+from mindseye.settings import Facets
 
 # ---- Eq. 1 -----------------------------------------------------------------------------------------------------
 
@@ -99,7 +100,7 @@ def test_few_photographs_have_an_embedding_too(M):
 @pytest.mark.parametrize("gamma", [0.0, -1.0, float("nan")])
 @pytest.mark.parametrize("weighting", ["calibrated", "published"])
 def test_a_gamma_of_no_weights_is_refused(gamma, weighting):
-    with pytest.raises(ValueError, match=r"facets\.gamma=.* above 0 is right"):
+    with pytest.raises(ValueError, match=r"^gamma must be above 0, not "):
         facet_weights(torch.tensor([[0.0, 1.0]]), weighting, gamma)
 
 
@@ -163,7 +164,7 @@ def coloured(tmp_path):
 
 
 def test_targets_are_what_the_chosen_photographs_give(coloured):
-    found = discover_facets(colours(), coloured, "same", facets=3, k=1, N=3)
+    found = discover_facets(colours(), coloured, "same", Facets(C=3, k=1, N=3))
     assert found.channels[:, 0].tolist() == [0, 1, 2]  # red, green, blue: by size of the cluster
     images = found.photographs.float() / 255
     assert torch.allclose(found.initial, (found.weights[:, :, None, None, None] * images).sum(dim=1), atol=1e-6)
@@ -173,34 +174,34 @@ def test_targets_are_what_the_chosen_photographs_give(coloured):
 
 
 def test_the_same_call_twice_gives_the_same_bytes(network, photographs, targets):
-    again = discover_facets(network, photographs, targets.layer, facets=3, k=8, N=4)
+    again = discover_facets(network, photographs, targets.layer, Facets(C=3, k=8, N=4))
     assert again.content_hash() == targets.content_hash()
-    other = discover_facets(network, photographs, targets.layer, facets=3, k=9, N=4)
+    other = discover_facets(network, photographs, targets.layer, Facets(C=3, k=9, N=4))
     assert other.content_hash() != targets.content_hash()
 
 
 def test_batch_size_changes_nothing(network, photographs, targets):
-    again = discover_facets(network, photographs, targets.layer, facets=3, k=8, N=4, batch_size=5)
+    again = discover_facets(network, photographs, targets.layer, Facets(C=3, k=8, N=4, batch_size=5))
     assert torch.equal(again.chosen, targets.chosen)
     assert torch.allclose(again.maps, targets.maps, atol=1e-5)
 
 
 def test_a_pooled_layer_has_maps_of_one_pixel(coloured):
-    found = discover_facets(colours(), coloured, "fc", facets=3, k=2, N=3)
+    found = discover_facets(colours(), coloured, "fc", Facets(C=3, k=2, N=3))
     assert found.maps.shape == (3, 3, 1, 1)
     assert found.channels[:, 0].tolist() == [0, 1, 2]
 
 
 def test_fewer_than_all_facets_need(coloured, caplog):
     with caplog.at_level(logging.WARNING):
-        found = discover_facets(colours(), coloured, "same", facets=3, k=1, N=10)
+        found = discover_facets(colours(), coloured, "same", Facets(C=3, k=1, N=10))
     assert found.chosen.shape == (3, 10)
     assert "fewer than C·N" in caplog.text
 
 
 def test_one_photograph_is_one_facet(tmp_path):
     Image.new("RGB", (8, 8), (200, 20, 20)).save(tmp_path / "a.png")
-    found = discover_facets(colours(), load_photographs(tmp_path, 8), "same", facets=1, k=1)
+    found = discover_facets(colours(), load_photographs(tmp_path, 8), "same", Facets(C=1, k=1))
     assert found.chosen.tolist() == [[0]]
     assert torch.allclose(found.initial[0, :, 0, 0], torch.tensor([200.0, 20.0, 20.0]) / 255)
 
@@ -210,10 +211,10 @@ def test_copies_of_one_photograph_are_one_facet_and_no_more(tmp_path, copies):
     for i in range(copies):
         Image.new("RGB", (8, 8), (90, 80, 70)).save(tmp_path / f"{i:02d}.png")
     photographs = load_photographs(tmp_path, 8)
-    found = discover_facets(colours(), photographs, "same", facets=1, k=1)
+    found = discover_facets(colours(), photographs, "same", Facets(C=1, k=1))
     assert torch.allclose(found.weights, torch.full_like(found.weights, 1 / found.weights.shape[1]))
     with pytest.raises(ValueError, match="tells 1 apart"):
-        discover_facets(colours(), photographs, "same", facets=2, k=1)
+        discover_facets(colours(), photographs, "same", Facets(C=2, k=1))
 
 
 class NeedsItsSize(Colours):
@@ -224,56 +225,55 @@ class NeedsItsSize(Colours):
         return super().forward(x)
 
 
-@pytest.mark.parametrize("k", [0, 97])
-def test_more_channels_than_there_are_cost_no_look_at_a_photograph(k, network, photographs, monkeypatch):
+def test_more_channels_than_there_are_cost_no_look_at_a_photograph(network, photographs, monkeypatch):
     def read(*arguments, **named):
         raise AssertionError("a photograph was looked at")
 
     monkeypatch.setattr(Photographs, "read", read)
     monkeypatch.setattr(Photographs, "batches", read)
-    with pytest.raises(ValueError, match=f"k={k}: layer layer3.0 has 96 channels, so k is 1 to 96"):
-        discover_facets(network, photographs, "layer3.0", facets=2, k=k)
+    with pytest.raises(ValueError, match=r"k must be 1 to 96 \(the channels of layer3.0\), not 97"):
+        discover_facets(network, photographs, "layer3.0", Facets(C=2, k=97))
 
 
 def test_a_size_that_the_network_does_not_take(coloured):
     picky = Network(NeedsItsSize(), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "picky", 16)
-    with pytest.raises(ValueError, match=r"cannot look at 8×8 images.*images.size"):
-        discover_facets(picky, coloured, "same", facets=3, k=1)
+    with pytest.raises(ValueError, match=r"cannot look at 8×8 images.*another size"):
+        discover_facets(picky, coloured, "same", Facets(C=3, k=1))
     body = nn.Sequential(nn.Conv2d(3, 4, 11))
     large = Network(body, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "large kernels", 16)
-    with pytest.raises(ValueError, match=r"cannot look at 8×8 images.*images.size"):
-        discover_facets(large, coloured, "0", facets=3, k=1)
+    with pytest.raises(ValueError, match=r"cannot look at 8×8 images.*another size"):
+        discover_facets(large, coloured, "0", Facets(C=3, k=1))
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"facets": 19}, "C=19 facets need at least as many photographs"),
-        ({"facets": 0}, "at least 1"),
-        ({"k": 4}, "k is 1 to 3"),
-        ({"k": 0}, "k is 1 to 3"),
+        ({"C": 19}, "C=19 facets need at least as many photographs"),
+        ({"C": 0}, "C must be a whole number of 1 or more or auto, not 0"),
+        ({"k": 4}, r"k must be 1 to 3 \(the channels of same\), not 4"),
+        ({"k": 0}, "k must be a whole number of 1 or more, not 0"),
         ({"layer": "flat.0"}, "flat"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(coloured, asked, message):
-    arguments = {"layer": "same", "facets": 3, "k": 1, **asked}
-    layer = arguments.pop("layer")
+    settings = {"layer": "same", "C": 3, "k": 1, **asked}
+    layer = settings.pop("layer")
     with pytest.raises(ValueError, match=message) as caught:
-        discover_facets(colours(), coloured, layer, **arguments)
+        discover_facets(colours(), coloured, layer, Facets(**settings))
     assert "\n" not in str(caught.value)
 
 
 def test_unreadable_files_are_left_out_and_named(coloured, caplog):
     (coloured.root / "broken.png").write_bytes(b"no picture")
     with caplog.at_level(logging.INFO):
-        found = discover_facets(colours(), load_photographs(coloured.root, 8), "same", facets=3, k=1, N=3)
+        found = discover_facets(colours(), load_photographs(coloured.root, 8), "same", Facets(C=3, k=1, N=3))
     assert [file.path for file in found.skipped] == ["broken.png"]
     assert "broken.png" not in found.paths
     assert "broken.png" in caplog.text
     for path in coloured.root.iterdir():
         path.write_bytes(b"no picture")
     with pytest.raises(ValueError, match="none of the 19"):
-        discover_facets(colours(), load_photographs(coloured.root, 8), "same", facets=3, k=1, N=3)
+        discover_facets(colours(), load_photographs(coloured.root, 8), "same", Facets(C=3, k=1, N=3))
 
 
 def test_counts_that_use_few_levels_are_told_of_black_and_white(tmp_path, caplog):
@@ -284,11 +284,11 @@ def test_counts_that_use_few_levels_are_told_of_black_and_white(tmp_path, caplog
     network = Network(nn.Sequential(nn.Conv2d(1, 4, 3)), [0.0], [1.0], "counts", 8)
     # N is all of them, so that what is said does not stand on which are chosen, and every channel counts: an untrained
     # one may answer nothing.
-    discover_facets(network, load_photographs(tmp_path, 8, 1), "0", facets=2, k=4, N=8)
+    discover_facets(network, load_photographs(tmp_path, 8, 1), "0", Facets(C=2, k=4, N=8))
     assert "use 16 of 256 levels" in caplog.text
-    assert "images.black" in caplog.text
+    assert "raw counts need black and white" in caplog.text
     caplog.clear()
-    discover_facets(network, load_photographs(tmp_path, 8, 1, black=0, white=4095), "0", facets=2, k=4, N=8)
+    discover_facets(network, load_photographs(tmp_path, 8, 1, black=0, white=4095), "0", Facets(C=2, k=4, N=8))
     assert "levels" not in caplog.text
 
 
@@ -296,7 +296,7 @@ def test_activations_that_are_no_numbers(coloured):
     network = colours()
     network.body.same.weight.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="NaN"):
-        discover_facets(network, coloured, "same", facets=3, k=1)
+        discover_facets(network, coloured, "same", Facets(C=3, k=1))
 
 
 def test_a_facet_that_the_layer_is_silent_about_is_refused(coloured):
@@ -306,7 +306,7 @@ def test_a_facet_that_the_layer_is_silent_about_is_refused(coloured):
     network.body.same.register_forward_hook(lambda layer, images, maps: maps.relu())
     for facets in (2, 3):
         with pytest.raises(ValueError, match=r"layer same answers none of the photographs of facet \d.*another layer"):
-            discover_facets(network, coloured, "same", facets=facets, k=1, N=3)
+            discover_facets(network, coloured, "same", Facets(C=facets, k=1, N=3))
 
 
 class ChannelsLast(nn.Module):
@@ -319,7 +319,7 @@ class ChannelsLast(nn.Module):
 def test_a_layer_that_gives_its_channels_last(coloured):
     body = nn.Sequential(Colours().same, ChannelsLast())
     network = Network(body, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "channels last", 8)
-    first, last = (discover_facets(network, coloured, layer, facets=3, k=1, N=3) for layer in ("0", "1"))
+    first, last = (discover_facets(network, coloured, layer, Facets(C=3, k=1, N=3)) for layer in ("0", "1"))
     assert last.maps.shape == (3, 3, 8, 8)
     assert torch.equal(last.maps, first.maps)
 

@@ -134,9 +134,9 @@ def test_what_is_picked(monkeypatch):
 
 def test_wrong_values_say_what_is_right():
     means, _ = blobs(10)
-    with pytest.raises(ValueError, match="auto, barnes_hut, fft, subsample are right"):
+    with pytest.raises(ValueError, match="tsne must be auto, barnes_hut, fft or subsample, not exact"):
         embed(means, tsne="exact")
-    with pytest.raises(ValueError, match="at least 6"):
+    with pytest.raises(ValueError, match=r"^subsample must be a whole number of 6 or more, not "):
         embed(means, subsample=5)
 
 

@@ -18,6 +18,7 @@ from mindseye.facets.embedding import embed, to_components
 from mindseye.facets.firmness import FIRM, measure_firmness
 from mindseye.facets.number import choose_number
 from mindseye.networks import Network
+from mindseye.settings import Facets
 
 
 def kinds(sizes, D=30, apart=3.0, seed=0):
@@ -181,7 +182,7 @@ def test_blends_of_no_more_photographs_than_there_are():
     assert torch.allclose(facet_weights(d, effective=3.0), torch.full((2, 3), 1 / 3), atol=1e-3)
     ties = facet_weights(torch.tensor([[1.0, 1.0, 5.0]]), effective=1.0)  # two are the nearest: no fewer can have all
     assert torch.allclose(ties, torch.tensor([[0.5, 0.5, 0.0]]), atol=1e-6)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="effective must be a number of 1 or more"):
         facet_weights(d, effective=0.5)
 
 
@@ -250,7 +251,7 @@ def first_two(folder, count=60):
 
 def test_held_out_photographs_take_part_in_nothing(tmp_path):
     photographs, network = first_two(tmp_path)
-    found = discover_facets(network, photographs, "0", facets=2, k=1, N=3, held_out=0.25)
+    found = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, held_out=0.25))
     assert len(found.held_out) == 15
     assert sorted([*found.paths, *found.held_out]) == sorted(photographs.paths)
     assert len(found.labels) == len(found.stays) == 45
@@ -259,7 +260,7 @@ def test_held_out_photographs_take_part_in_nothing(tmp_path):
     # Without them in the folder the facets are the same.
     for path in found.held_out:
         (tmp_path / path).unlink()
-    alone = discover_facets(network, load_photographs(tmp_path, 8), "0", facets=2, k=1, N=3, held_out=0.0)
+    alone = discover_facets(network, load_photographs(tmp_path, 8), "0", Facets(C=2, k=1, N=3, held_out=0.0))
     assert alone.paths == found.paths
     assert torch.equal(alone.labels, found.labels)
     assert torch.allclose(alone.maps, found.maps)
@@ -269,7 +270,7 @@ def test_held_out_photographs_take_part_in_nothing(tmp_path):
 
 def test_few_photographs_are_all_used(tmp_path):
     photographs, network = first_two(tmp_path, 29)
-    assert discover_facets(network, photographs, "0", facets=2, k=1, N=3).held_out == ()
+    assert discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3)).held_out == ()
 
 
 @pytest.mark.parametrize("clusters", ["components", "embedding"])
@@ -279,11 +280,13 @@ def test_what_was_held_out_and_how_firm_facets_are_is_read_back(tmp_path, cluste
         network,
         photographs,
         "0",
-        facets="auto" if clusters == "components" else 2,
-        k=1,
-        N=2,
-        held_out=0.2 if clusters == "embedding" else 0.0,
-        clusters=clusters,
+        Facets(
+            C="auto" if clusters == "components" else 2,
+            k=1,
+            N=2,
+            held_out=0.2 if clusters == "embedding" else 0.0,
+            clusters=clusters,
+        ),
     )
     assert found.C == 2
     found.save(tmp_path / "kept")
@@ -299,11 +302,11 @@ def test_facets_that_are_one_photograph_are_marked(tmp_path, caplog):
     photographs, network = first_two(tmp_path, 40)
     paper = {"clusters": "embedding", "weighting": "published", "effective": None, "selection": "nearest"}
     with caplog.at_level(logging.WARNING):
-        found = discover_facets(network, photographs, "0", facets=2, k=1, N=3, gamma=1e-9, **paper)
+        found = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, gamma=1e-9, **paper))
     single = [c for c in range(2) if found.weights[c].max() > 0.5]
     assert [c for c, marks in enumerate(found.marks()) if "one photograph" in marks] == single
     assert ("one photograph" in caplog.text) == bool(single)
-    blended = discover_facets(network, photographs, "0", facets=2, k=1, N=10)
+    blended = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=10))
     assert blended.weights.max() < 0.5
     assert torch.allclose(blended.effective, torch.full((2,), 6.0), rtol=1e-3)
 
@@ -311,12 +314,12 @@ def test_facets_that_are_one_photograph_are_marked(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"clusters": "tsne"}, "facets.clusters=tsne: components, embedding, consensus are right"),
-        ({"effective": 0.9}, "at least 1"),
-        ({"held_out": 0.6}, "a share of 0 to 0.5"),
+        ({"clusters": "tsne"}, "clusters must be components, embedding or consensus, not tsne"),
+        ({"effective": 0.9}, "effective must be a number of 1 or more"),
+        ({"held_out": 0.6}, "held_out must be a number of 0 to 0.5, not 0.6"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path, asked, message):
     photographs, network = first_two(tmp_path, 6)
     with pytest.raises(ValueError, match=message):
-        discover_facets(network, photographs, "0", facets=2, k=1, N=2, **asked)
+        discover_facets(network, photographs, "0", Facets(C=2, k=1, N=2, **asked))

@@ -19,6 +19,7 @@ from mindseye.facets import survey as survey_module
 from mindseye.facets.cache import Cache
 from mindseye.facets.survey import survey, survey_together
 from mindseye.networks import Network, demo_network
+from mindseye.settings import Facets
 
 LAYERS = ("layer1.0", "layer2.0", "layer3.0.conv1", "layer4.0")
 
@@ -93,12 +94,12 @@ def test_photographs_enter_the_network_once_for_all_layers(photographs, cache):
         survey_together(network, photographs, LAYERS, cache=cache)
         assert sum(batches) == len(photographs)
         survey_together(network, photographs, LAYERS, cache=cache)  # it is all there
-        discover_facets(network, photographs, LAYERS[2], facets=3, k=8, N=4, way=(), cache=cache)
+        discover_facets(network, photographs, LAYERS[2], Facets(C=3, k=8, N=4, way=()), cache=cache)
         assert sum(batches) == len(photographs)
         survey_together(network, photographs, (*LAYERS, "layer3.0", "layer3.0"), cache=cache)  # one is not
         assert sum(batches) == 2 * len(photographs)
         for k in (8, 4):  # those that stand for facets once more, for what the layers on the way answer to them
-            discover_facets(network, photographs, LAYERS[2], facets=3, k=k, N=4, cache=cache)
+            discover_facets(network, photographs, LAYERS[2], Facets(C=3, k=k, N=4), cache=cache)
             assert sum(batches) == 2 * len(photographs) + 3 * 4
 
 

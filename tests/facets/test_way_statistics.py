@@ -8,6 +8,7 @@ from mindseye.facets.way_statistics import IMAGE, QUANTILES, joined, moments, of
 from mindseye.networks.preparing import prepare
 from mindseye.visualizer.fitting import prepare_for
 from mindseye.visualizer.matching import Matching
+from mindseye.visualizer.method import Method
 from mindseye.visualizer.objective import Objective
 
 
@@ -102,10 +103,10 @@ def test_the_image_s_statistics_are_those_of_the_photographs_pixels(targets):
 
 def test_what_is_to_be_matched_and_is_not_known_is_said(network, targets):
     without = replace(targets, way=targets.way[:2])
-    asked = Objective(matching=Matching(layers=[targets.way[2].layer]))
+    asked = Method(objective=Objective(matching=Matching(layers=[targets.way[2].layer])))
     with pytest.raises(ValueError, match="do not say how the photographs are answered at"):
         prepare_for(network, without, asked)
     with pytest.raises(ValueError, match="prepare"):
         prepare_for(prepare(network, targets.layer), targets, asked)
-    assert prepare_for(network, targets, Objective(matching=Matching(weight=0))).way == ()
-    assert prepare_for(network, targets, Objective()).way == tuple(one.layer for one in targets.way[1:])
+    assert prepare_for(network, targets, Method(objective=Objective(matching=Matching(weight=0)))).way == ()
+    assert prepare_for(network, targets).way == tuple(one.layer for one in targets.way[1:])

@@ -24,7 +24,9 @@ from mindseye.networks import Network, checkpoint_network, layer_table, load_net
 from mindseye.networks.maps import as_maps
 from mindseye.networks.modules import every_module, saved_tensors, tensors
 from mindseye.networks.preparing import PreparedNetwork, prepare
+from mindseye.settings import Facets, Running
 from mindseye.visualizer.fitting import fit
+from mindseye.visualizer.method import Method
 
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
 
@@ -145,8 +147,8 @@ def test_evaluation_mode_does_not_go_through_the_owners_methods(kind: type[Owned
 @pytest.mark.parametrize("kind", [TrainsWithALoader, HoldsHyperparameters, SavesItself])
 def test_a_network_with_methods_of_its_own_is_drawn(kind, photographs) -> None:
     network = load_network(nn.Sequential(kind(), nn.Conv2d(4, 5, 1)), size=48, **HALF)
-    targets = discover_facets(network, photographs, "1", facets=2, k=2, N=2)
-    assert fit(network, targets, steps=2, accelerator="cpu").images.isfinite().all()
+    targets = discover_facets(network, photographs, "1", Facets(C=2, k=2, N=2))
+    assert fit(network, targets, Method(steps=2), Running(accelerator="cpu")).images.isfinite().all()
 
 
 def test_another_precision_does_not_go_through_the_owners_methods() -> None:
@@ -477,7 +479,7 @@ def test_a_head_that_the_way_to_the_layer_does_not_need_may_be_missing(saved, tm
     assert "lacks head.weight, head.bias of Sequential" in caplog.text
     assert caplog.text.count("lacks") == 1
     assert network.unloaded == {"head.weight", "head.bias"}
-    assert discover_facets(network, photographs, "stage", facets=2, k=2, N=2).maps.isfinite().all()
+    assert discover_facets(network, photographs, "stage", Facets(C=2, k=2, N=2)).maps.isfinite().all()
     with pytest.raises(ValueError, match=r"layer head depends on head.bias, head.weight, which the file") as error:
         prepare(network, "head")
     one_line(error)
@@ -555,7 +557,7 @@ def test_lazy_modules_get_their_shapes(file: bool, tmp_path: Path, photographs) 
     assert [type(part) for part in network.body] == [nn.Conv2d, nn.BatchNorm2d, nn.Flatten, nn.Linear]
     assert not file or holds(network, full.state_dict())
     assert not any(parameter.requires_grad for parameter in network.parameters())
-    assert discover_facets(network, photographs, "1", facets=2, k=2, N=2).maps.isfinite().all()
+    assert discover_facets(network, photographs, "1", Facets(C=2, k=2, N=2)).maps.isfinite().all()
     with pytest.raises(ValueError, match=r"has lazy modules \(LazyLinear\), .* run it once") as error:
         load_network(nn.Sequential(nn.Conv2d(3, 8, 30), nn.LazyLinear(4)), size=24, **HALF)
     one_line(error)
@@ -779,10 +781,11 @@ def test_looking_and_drawing_leave_the_module_as_it_was(kind: type[Keeping], pho
     before = everything(body)
     network = load_network(body, size=40, **HALF)  # the photographs are of 48: nothing may be built for 40
     layer_table(network)
-    targets = discover_facets(network, photographs, "1", facets=2, k=2, N=2)
-    one = fit(network, targets, steps=2, accelerator="cpu").images
+    targets = discover_facets(network, photographs, "1", Facets(C=2, k=2, N=2))
+    one = fit(network, targets, Method(steps=2), Running(accelerator="cpu")).images
     assert everything(body) == before
-    assert torch.equal(fit(network, targets, steps=2, accelerator="cpu").images, one)  # nothing is remembered
+    again = fit(network, targets, Method(steps=2), Running(accelerator="cpu")).images
+    assert torch.equal(again, one)  # nothing is remembered
     copy.deepcopy(body)
     if kind is not KeepsByAHook:  # whose function cannot be pickled
         torch.save(body, tmp_path / "body.pt")
@@ -893,9 +896,9 @@ def test_no_gradient_is_said_at_the_first_step(function, place, photographs) -> 
     parts = [nn.Conv2d(6, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, padding=1)]
     parts.insert(place, Of(function))
     network = load_network(nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), *parts), size=48, **HALF)
-    targets = discover_facets(network, photographs, "3", facets=2, k=2, N=2)
+    targets = discover_facets(network, photographs, "3", Facets(C=2, k=2, N=2))
     with pytest.raises(ValueError, match=r"^no gradient (of 3 )?reaches the image") as error:
-        fit(network, targets, steps=3, accelerator="cpu", facets_per_batch=1)
+        fit(network, targets, Method(steps=3), Running(accelerator="cpu", facets_per_batch=1))
     one_line(error)
 
 
@@ -903,18 +906,19 @@ def test_no_gradient_is_said_at_the_first_step(function, place, photographs) -> 
 def test_no_gradient_is_said_before_a_network_is_compiled(function, photographs, monkeypatch, caplog) -> None:
     monkeypatch.setattr(PreparedNetwork, "compile", lambda self: self)
     network = load_network(nn.Sequential(nn.Conv2d(3, 6, 3, 2), Of(lambda x: function(9 * x))), size=48, **HALF)
-    targets = discover_facets(network, photographs, "1", facets=2, k=2, N=2)
+    targets = discover_facets(network, photographs, "1", Facets(C=2, k=2, N=2))
     with pytest.raises(ValueError, match="no gradient") if function is torch.round else nullcontext():
-        fit(network, targets, steps=1, accelerator="cpu", compile=True)
+        fit(network, targets, Method(steps=1), Running(accelerator="cpu", compile=True))
     assert ("no gradient of 1 reaches the image" in caplog.text) == (function is torch.round)
 
 
 def test_a_gradient_that_one_facet_has_is_enough(photographs) -> None:
     network = load_network(nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.Conv2d(6, 6, 3)), size=48, **HALF)
-    targets = discover_facets(network, photographs, "2", facets=2, k=2, N=2)
+    targets = discover_facets(network, photographs, "2", Facets(C=2, k=2, N=2))
     with torch.no_grad():
         network.body[2].weight[targets.channels[0]] = 0  # a facet whose channels are dead
-    assert fit(network, targets, steps=2, accelerator="cpu", facets_per_batch=1).images.isfinite().all()
+    made = fit(network, targets, Method(steps=2), Running(accelerator="cpu", facets_per_batch=1))
+    assert made.images.isfinite().all()
 
 
 class StraightThrough(torch.autograd.Function):
@@ -1084,7 +1088,7 @@ WITHOUT_LAYOUT = {
 def test_what_cannot_be_told_is_refused_with_its_shape(part, tmp_path, photographs) -> None:
     network = looked_into(part, 48)
     with pytest.raises(ValueError, match=r"layer 1 gives .*a tensor of shape \[\d+.*") as error:
-        discover_facets(network, photographs, "1", facets=2, k=1, N=2)
+        discover_facets(network, photographs, "1", Facets(C=2, k=1, N=2))
     one_line(error)
     row = {row.name: row for row in layer_table(network)}["1"]
     assert (row.channels, row.map_size) == (None, None)
@@ -1094,9 +1098,9 @@ def test_unequal_strides_are_drawn_as_they_are(photographs) -> None:
     """64 channels on a map of 64×32 look like a map of 64×64 of 32 channels."""
     torch.manual_seed(0)
     network = load_network(nn.Sequential(nn.Conv2d(3, 64, 3, (1, 2), 1), nn.ReLU()), size=64, **HALF)
-    targets = discover_facets(network, replace(photographs, size=64), "1", facets=2, k=40, N=2)
+    targets = discover_facets(network, replace(photographs, size=64), "1", Facets(C=2, k=40, N=2))
     assert targets.maps.shape == (2, 64, 64, 32)
-    assert fit(network, targets, steps=1, accelerator="cpu").images.isfinite().all()
+    assert fit(network, targets, Method(steps=1), Running(accelerator="cpu")).images.isfinite().all()
 
 
 class OneSize(nn.Module):
@@ -1182,8 +1186,8 @@ def test_chance_in_a_forward_follows_the_seed_and_is_told(part: nn.Module, photo
         before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
         network = by_chance(part)
         torch.set_rng_state(before[0])
-        targets = discover_facets(network, photographs, "2", facets=2, k=2, N=2)
-        pictures.append(fit(network, targets, steps=2, seed=seed, accelerator="cpu").images)
+        targets = discover_facets(network, photographs, "2", Facets(C=2, k=2, N=2))
+        pictures.append(fit(network, targets, Method(steps=2, seed=seed), Running(accelerator="cpu")).images)
         after = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
         states.append(torch.equal(before[0], after[0]) and before[1:] == after[1:])
     assert torch.equal(pictures[0], pictures[1])
@@ -1273,9 +1277,9 @@ OF_NO_SIZE |= {
 def test_an_error_of_no_size_is_not_blamed_on_it(end, size, photographs) -> None:
     network = load_network(Ends(end), size=size, **HALF)
     with pytest.raises(ValueError, match="cannot look at 48×48 images up to conv") as error:
-        discover_facets(network, photographs, "conv", facets=2, k=2, N=2)
+        discover_facets(network, photographs, "conv", Facets(C=2, k=2, N=2))
     assert "size=" not in one_line(error)
-    assert "images.size" not in str(error.value)
+    assert "another size" not in str(error.value)
 
 
 OF_A_SIZE = {
@@ -1289,8 +1293,8 @@ OF_A_SIZE = {
 @pytest.mark.parametrize("end", OF_A_SIZE.values(), ids=OF_A_SIZE)
 def test_an_error_of_a_size_says_which_is_right(end, photographs) -> None:
     network = load_network(Ends(end), size=40, **HALF)
-    with pytest.raises(ValueError, match=r"cannot look at 48×48 images .*another images.size, its own is 40") as error:
-        discover_facets(network, photographs, "conv", facets=2, k=2, N=2)
+    with pytest.raises(ValueError, match=r"look at 48×48 images .*another size of the images, its own is 40") as error:
+        discover_facets(network, photographs, "conv", Facets(C=2, k=2, N=2))
     assert "Proxy" not in one_line(error)
 
 

@@ -13,7 +13,9 @@ from mindseye.facets.discovery import discover_facets
 from mindseye.networks import Network, layer_table, load_network, record, timm_network, torchvision_network
 from mindseye.networks.maps import Layout, as_maps, prefix_tokens
 from mindseye.networks.preparing import prepare
+from mindseye.settings import Facets, Running
 from mindseye.visualizer.fitting import fit
+from mindseye.visualizer.method import Method
 
 
 def tiny_transformer(image_size: int, num_classes: int = 5, weights: None = None) -> VisionTransformer:
@@ -28,8 +30,8 @@ def tiny_vit(size: int = 48) -> Network:
 
 
 def drawn(network: Network, photographs, layer: str, k: int = 4):
-    targets = discover_facets(network, photographs, layer, facets=2, k=k, N=3)
-    done = fit(network, targets, steps=3, accelerator="cpu")
+    targets = discover_facets(network, photographs, layer, Facets(C=2, k=k, N=3))
+    done = fit(network, targets, Method(steps=3), Running(accelerator="cpu"))
     # it starts from the facet's blend, and must have gone somewhere
     assert done.images.isfinite().all()
     assert (done.images - targets.initial).abs().max() > 0.01
@@ -276,7 +278,7 @@ def test_a_network_that_reads_0_to_255():
 
 def test_another_size_than_its_own_is_said_with_what_is_right(photographs):
     with pytest.raises(ValueError, match=r"vit cannot look at 48×48 images up to encoder.ln .*its own is 32"):
-        discover_facets(tiny_vit(32), photographs, "encoder.ln", facets=2, k=2, N=2)
+        discover_facets(tiny_vit(32), photographs, "encoder.ln", Facets(C=2, k=2, N=2))
 
 
 def test_a_buffer_of_five_dimensions_stops_nothing():
@@ -327,7 +329,7 @@ class TakesAnObject(TakesMore):
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
 def test_a_forward_of_something_else_than_images_is_one_line(photographs, kind):
     network = load_network(kind(), mean=[0.5] * 3, std=[0.5] * 3, size=48)
-    for look in (lambda: discover_facets(network, photographs, "conv", facets=2, k=2), lambda: network(IMAGES)):
+    for look in (lambda: discover_facets(network, photographs, "conv", Facets(C=2, k=2)), lambda: network(IMAGES)):
         with pytest.raises(ValueError, match="wrap one that takes something else in a module") as caught:
             look()
         assert "\n" not in str(caught.value)
@@ -345,7 +347,7 @@ def test_a_network_in_another_precision_is_copied_into_float32(photographs, dtyp
     network = load_network(body.to(dtype), mean=[0.5] * 3, std=[0.5] * 3, size=48)
     assert {weight.dtype for weight in body.parameters()} == {dtype}
     assert torch.allclose(network(IMAGES), right, atol=0.02)
-    found = discover_facets(network, photographs, "2", facets=2, k=2, N=2)
+    found = discover_facets(network, photographs, "2", Facets(C=2, k=2, N=2))
     assert found.maps.isfinite().all()
     plain = nn.Sequential(nn.Conv2d(3, 6, 3))
     assert load_network(plain, mean=[0.5] * 3, std=[0.5] * 3).body is plain  # no copy where none is needed

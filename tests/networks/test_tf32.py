@@ -10,7 +10,9 @@ from mindseye.networks.merging import merge
 from mindseye.networks.preparing import TOLERANCE, prepare
 from mindseye.networks.tf32 import tf32
 from mindseye.results.judges import transfer, transfer_reference
+from mindseye.settings import Facets, Running
 from mindseye.visualizer.fitting import fit
+from mindseye.visualizer.method import Method
 from mindseye.visualizer.objective import Objective
 
 CONVOLUTIONS = getattr(torch.backends.cudnn, "conv", torch.backends.cudnn)
@@ -122,7 +124,7 @@ def targets(tmp_path_factory):
     write_photographs(folder, "padlock", 8, seed=3)
     network = demo_network()
     photographs = load_photographs(folder, size=32)
-    return network, photographs, discover_facets(network, photographs, "layer2.0", facets=2, k=4, N=2)
+    return network, photographs, discover_facets(network, photographs, "layer2.0", Facets(C=2, k=4, N=2))
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
@@ -136,7 +138,7 @@ def test_a_fit_goes_forward_and_back_in_its_precision(targets, precision):
             seen.activation.register_hook(lambda _: back.append(is_allowed()))
             return super().__call__(seen)
 
-    fit(network, found, steps=2, precision=precision, accelerator="cpu", objective=Watched())
+    fit(network, found, Method(steps=2, precision=precision, objective=Watched()), Running(accelerator="cpu"))
     assert len(forth) == 2
     assert len(back) >= 2  # the first step looks back once more
     assert {*forth, *back} == {precision == "tf32"}
@@ -145,7 +147,7 @@ def test_a_fit_goes_forward_and_back_in_its_precision(targets, precision):
 def test_discovery_and_judges_look_in_full_float32(targets, ampere):
     network, photographs, found = targets
     ampere.asked.clear()
-    discover_facets(network, photographs, "layer2.0", facets=2, k=4, N=2)
+    discover_facets(network, photographs, "layer2.0", Facets(C=2, k=4, N=2))
     reference = transfer_reference(network, "layer3.0", found, photographs)
     transfer(found.initial, reference)
     assert ampere.asked

@@ -39,6 +39,7 @@ from mindseye.reports.figures import (
     visualizations,
 )
 from mindseye.results.run_folder import snapshot_files
+from mindseye.settings import Facets
 from mindseye.sweeps.manifest import add_cells
 
 OF_FACETS = ("initial", "maps", "channels", "weights", "chosen", "distances", "photographs", "centres")
@@ -54,7 +55,7 @@ def run(targets, tmp_path_factory):
     named = replace(targets, paths=tuple(path.encode("utf-8", "replace").decode() for path in paths))
     network = demo_network()
     network.name = "$x_{$ <i>"
-    result = me.visualize(network, named, steps=5, snapshots_every=2, accelerator="cpu")
+    result = me.visualize(network, named, me.Method(steps=5), me.Running(snapshots=2, accelerator="cpu"))
     named.save(folder / "targets")
     return result.save(folder)
 
@@ -180,9 +181,20 @@ def test_a_column_of_figure_1_is_one_facet(targets):
 def test_figure_2_gives_the_weights_largest_first_and_marks_what_they_belong_to(network, photographs):
     """Of the paper's facets, whose weights come of distances in the plane that is drawn."""
     targets = discover_facets(
-        network, photographs, network.resolve(depth="middle"), facets=3, k=8, N=4, clusters="embedding",
-        weighting="published", effective=None, selection="nearest", components=50,
-    )  # fmt: skip
+        network,
+        photographs,
+        network.resolve(depth="middle"),
+        Facets(
+            C=3,
+            k=8,
+            N=4,
+            clusters="embedding",
+            weighting="published",
+            effective=None,
+            selection="nearest",
+            components=50,
+        ),
+    )
     figure = feature_space(targets)
     numbers = [float(text) for text in said(figure) if re.fullmatch(r"\d\.\d\d", text)]
     expected = targets.weights.sort(dim=1, descending=True).values.flatten().tolist()
@@ -310,8 +322,8 @@ def test_a_sweep_over_layers_gives_figure_4(network, photographs, tmp_path, caps
     cells = add_cells(sweep, [*words, ["layer=layer4.0", "k=4"]], ["-m"], "")
     results = {}
     for layer in ("layer2.0", "layer3.0"):
-        found = me.discover_facets(network, photographs, layer, facets=2, k=4, N=3)
-        results[layer] = me.visualize(network, found, steps=1, accelerator="cpu")
+        found = me.discover_facets(network, photographs, layer, me.Facets(C=2, k=4, N=3))
+        results[layer] = me.visualize(network, found, me.Method(steps=1), me.Running(accelerator="cpu"))
     for cell in cells[:4]:
         layer, k = (word.partition("=")[2] for word in cell.overrides)
         results[layer].targets.with_k(int(k)).save(sweep / cell.folder / "targets")

@@ -205,7 +205,7 @@ def test_held_out_photographs_enter_nothing_else(network, targets, with_held_out
     for one in (targets, with_held_out):
         judge = transfer_reference(of_two_colours(), "features", one, photographs)
         before = len(read)
-        drawn.append(me.visualize(network, one, steps=2, references=[judge], accelerator="cpu"))
+        drawn.append(me.visualize(network, one, me.Method(steps=2), me.Running(accelerator="cpu"), transfer=[judge]))
         assert len(read) == before
     assert len(read) == 2 * len(photographs) + len(with_held_out.held_out)
     without, beside = drawn
@@ -235,7 +235,7 @@ def test_transfer_stands_in_every_row_and_baseline(network, targets, reference):
 
 
 def test_a_run_has_every_figure_beside_its_baselines(network, targets, reference):
-    result = me.visualize(network, targets, steps=1, references=[reference], accelerator="cpu")
+    result = me.visualize(network, targets, me.Method(steps=1), me.Running(accelerator="cpu"), transfer=[reference])
     kinds = result.metrics["baselines"]
     for row in result.metrics["facets"]:
         for figures in (row, *row["baselines"].values()):

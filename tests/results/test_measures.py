@@ -13,7 +13,9 @@ DOCS = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
 @pytest.fixture(scope="module")
 def figures(network, targets, photographs):
     judge = me.transfer_reference(network, "layer4.0", targets, photographs)
-    result = me.visualize(network, targets, steps=1, references=[judge, judge], accelerator="cpu")
+    result = me.visualize(
+        network, targets, me.Method(steps=1), me.Running(accelerator="cpu"), transfer=[judge, judge]
+    )
     return {name: value for row in result.metrics["facets"] for name, value in row.items() if name != "baselines"}
 
 

@@ -49,7 +49,7 @@ def picture(image):
 @pytest.fixture(scope="module")
 def result(network, targets):
     mark = {"brightness": lambda images, a, targets: images.mean(dim=(1, 2, 3))}
-    return me.visualize(network, targets, steps=1, measures=mark)
+    return me.visualize(network, targets, me.Method(steps=1), metrics=mark)
 
 
 def test_a_visualization_shows_its_sheet_and_its_measures(result):
@@ -76,9 +76,9 @@ def test_other_numbers_of_channels_are_shown_as_they_are(tmp_path, channels, see
     body = nn.Sequential(nn.Conv2d(channels, 8, 3), nn.ReLU())
     network = me.load_network(body, mean=[0.5] * channels, std=[0.2] * channels, size=16)
     photographs = me.load_photographs(tmp_path, size=16, channels=channels)
-    targets = me.discover_facets(network, photographs, "1", facets=2, k=3, N=2)
+    targets = me.discover_facets(network, photographs, "1", me.Facets(C=2, k=3, N=2))
     judge = me.transfer_reference(network, "0", targets, photographs)
-    result = me.visualize(network, targets, steps=1, references=[judge])
+    result = me.visualize(network, targets, me.Method(steps=1), transfer=[judge])
     blend = picture(Page(targets._repr_html_()).images[1]).convert("RGB")
     assert blend.getpixel((90, 90)) == pytest.approx(seen, abs=2)
     page = Page(result._repr_html_())

@@ -19,7 +19,7 @@ from mindseye.results.run_folder import read_run, write_atomically
 
 @pytest.fixture(scope="module")
 def result(network, targets):
-    return me.visualize(network, targets, steps=4, snapshots_every=2, accelerator="cpu")
+    return me.visualize(network, targets, me.Method(steps=4), me.Running(snapshots=2, accelerator="cpu"))
 
 
 def test_a_run_folder_is_read_back_as_it_was(result, tmp_path):
@@ -67,9 +67,11 @@ def test_metrics_have_the_names_that_other_tools_rely_on(result):
 
 def test_the_previous_layer_may_be_named_as_in_the_paper(photographs):
     resnet = me.load_network("resnet18", weights=None, size=48)
-    found = me.discover_facets(resnet, photographs, "layer2.0", facets=2, k=5, N=3)
+    found = me.discover_facets(resnet, photographs, "layer2.0", me.Facets(C=2, k=5, N=3))
     penalties = [
-        me.visualize(resnet, found, steps=1, previous=previous, accelerator="cpu").fit.history["penalty"]
+        me.visualize(resnet, found, me.Method(steps=1, previous=previous), me.Running(accelerator="cpu")).fit.history[
+            "penalty"
+        ]
         for previous in ("4.0", "layer1.0", None)
     ]
     assert penalties[0] == penalties[1] != penalties[2]

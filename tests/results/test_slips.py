@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from given import given
 from torch import nn
 
 import mindseye as me
+from mindseye.settings import Running
 from mindseye.visualizer.callbacks import Blur, FunctionFilter
 from mindseye.visualizer.canvas import PixelCanvas
 from mindseye.visualizer.fitting import fit
+from mindseye.visualizer.method import Method
 
 BODY = nn.Sequential(nn.Conv2d(3, 4, 3))
 HALF = {"mean": [0.5] * 3, "std": [0.25] * 3}
@@ -38,25 +41,28 @@ class Mine(me.Objective):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("asked", "message"),
     [
-        ({"objective": Mine}, r"the objective is the class Mine: one of it is right, Mine\(\)"),
+        ({"objective": Mine}, r"the objective must be one of its class, Mine\(\), not the class Mine"),
         ({"objective": lambda images: images}, "the objective, the function <lambda>, has no gain, adaptive, adapt"),
-        ({"filters": [Blur]}, r"a filter is the class Blur: one of it is right, Blur\(\)"),
-        ({"filters": Blur()}, "filters is a Blur: a list of them is right"),
-        ({"filters": [3]}, "a filter is a int: one of a subclass of PeriodicFilter, or a function"),
-        ({"canvas": PixelCanvas(torch.zeros(1, 3, 4, 4), None)}, "the canvas is one PixelCanvas: the class is right"),
-        ({"measures": [len]}, "measures is a list: functions by their names"),
-        ({"references": 3}, "a list of what transfer_reference gives"),
+        ({"filters": [Blur]}, r"a filter must be one of its class, Blur\(\), not the class Blur"),
+        ({"filters": Blur()}, "filters must be a list, not a Blur"),
+        ({"filters": [3]}, "a filter must be one of a subclass of PeriodicFilter, or a function of images, not a int"),
+        (
+            {"canvas": PixelCanvas(torch.zeros(1, 3, 4, 4), None)},
+            "the canvas must be the class PixelCanvas, called with the photographs later, not one",
+        ),
+        ({"metrics": [len]}, "metrics is a list: it must be functions by their names"),
+        ({"transfer": 3}, "a list of what transfer_reference gives"),
     ],
 )
-def test_parts_that_are_none(network, targets, given, message):
-    refused(lambda: me.visualize(network, targets, steps=1, **given), message)
+def test_parts_that_are_none(network, targets, asked, message):
+    refused(lambda: me.visualize(network, targets, **given(steps=1, **asked)), message)
 
 
 def test_sizes(photograph_folder):
     for size in ((64, 48), "64", 0, 2.5):
-        refused(lambda size=size: me.load_photographs(photograph_folder, size=size), "one whole number of at least 1")
+        refused(lambda size=size: me.load_photographs(photograph_folder, size=size), "one whole number of 1 or more")
         refused(lambda size=size: me.load_network(BODY, size=size, **HALF), "one whole number of at least 1")
 
 
@@ -84,14 +90,15 @@ def flat(images):
 
 def test_a_function_is_a_filter_every_ten_steps(network, targets):
     """After step 10 each picture is its mean colour; step 11 goes on from there."""
-    fitted = fit(network, targets, steps=10, filters=[flat], snapshots_every=9, accelerator="cpu")
+    fitted = fit(network, targets, Method(steps=10, filters=[flat]), Running(snapshots=9, accelerator="cpu"))
     assert fitted.snapshots[9].float().flatten(2).std(dim=2).min() > 1
     assert fitted.images.flatten(2).std(dim=2).max() < 1e-3
-    often = fit(network, targets, steps=2, filters=[FunctionFilter(flat, every=2)], accelerator="cpu")
+    often = fit(network, targets, Method(steps=2, filters=[FunctionFilter(flat, every=2)]), Running(accelerator="cpu"))
     assert often.images.flatten(2).std(dim=2).max() < 1e-3
 
 
 def test_a_filter_that_gives_another_shape(network, targets):
     small = FunctionFilter(lambda images: images[:, :1], every=1)
     one = {"steps": 1, "filters": [small], "accelerator": "cpu"}
-    refused(lambda: fit(network, targets, **one), r"a filter gives \[3, 1, 48, 48\]")
+    message = r"a filter must give pictures \[3, 3, 48, 48\] as it takes them, not \[3, 1, 48, 48\]"
+    refused(lambda: fit(network, targets, **given(**one)), message)

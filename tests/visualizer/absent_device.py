@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from given import given
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import backend_registration
@@ -34,6 +35,7 @@ from mindseye.networks.merging import merge
 from mindseye.networks.preparing import prepare
 from mindseye.results.judges import transfer, transfer_reference
 from mindseye.results.metrics import measure
+from mindseye.settings import Facets
 from mindseye.visualizer import distance
 from mindseye.visualizer.callbacks import (
     Blur,
@@ -49,11 +51,11 @@ from mindseye.visualizer.callbacks import (
 )  # fmt: skip
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
 from mindseye.visualizer.data import FacetTargetsDataModule
-from mindseye.visualizer.fitting import calibrated_adam, prepare_for
+from mindseye.visualizer.fitting import prepare_for
 from mindseye.visualizer.matching import Matching
+from mindseye.visualizer.method import Method
 from mindseye.visualizer.module import FacetVisualizer
 from mindseye.visualizer.objective import Objective
-from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
 
 DEVICE = torch.device("privateuseone", 0)  # "absent", once it is registered
@@ -170,9 +172,7 @@ PHOTOGRAPHS = load_photographs(folder.name, size=32)
 NETWORK = demo_network()
 READ = AlreadyRead(**vars(PHOTOGRAPHS))
 LAYER = "layer2.0"
-TARGETS = discover_facets(
-    NETWORK, PHOTOGRAPHS, LAYER, facets=3, k=8, N=4, way=("relu", "layer1.0")
-)
+TARGETS = discover_facets(NETWORK, PHOTOGRAPHS, LAYER, Facets(C=3, k=8, N=4, way=("relu", "layer1.0")))
 
 
 class Plain:
@@ -190,18 +190,17 @@ class Plain:
 
 @functools.cache
 def program(matching, precision):
-    return prepare_for(NETWORK, TARGETS, Objective(matching=matching)).in_precision(precision)
+    return prepare_for(NETWORK, TARGETS, Method(objective=Objective(matching=matching))).in_precision(precision)
 
 
-def visualizer(canvas=FourierCanvas, objective=None, precision="float32", transformations=None, **settings):
+def visualizer(**settings):
     """(module on the device, its optimisers, batch of a step), within `Absent`."""
-    objective = objective or Objective()
-    prepared = copy.deepcopy(program(objective.matching, precision))
-    module = FacetVisualizer(
-        prepared, canvas(TARGETS.initial, TARGETS.photographs.float() / 255), objective, Schedules(),
-        transformations or Transformations(), calibrated_adam, facets=TARGETS.C, steps=4, **settings,
-    )  # fmt: skip
-    matched = (IMAGE, *prepared.way) if objective.matching.weight else ()
+    values = given(**{"steps": 4, "gradients": None, **settings})
+    method = values["method"]
+    prepared = copy.deepcopy(program(method.objective.matching, method.precision))
+    canvas = method.canvas(TARGETS.initial, TARGETS.photographs.float() / 255)
+    module = FacetVisualizer(prepared, canvas, method, values["running"], TARGETS.C)
+    matched = (IMAGE, *prepared.way) if method.objective.matching.weight else ()
     return module, FacetTargetsDataModule(TARGETS, 4, matched)
 
 
@@ -282,8 +281,8 @@ def resumed():
     assert kept["views"].device.type == "cpu"
     other, _ = visualizer()
     other.on_load_checkpoint(kept)
-    views, _ = other._draw(2)
-    assert views.device.type == "cpu"
+    through = other.views.drawn_for(2, 1.0, torch.device("cpu"))
+    assert through.matrices.device.type == "cpu"
 
 
 def halved():
@@ -295,7 +294,7 @@ def halved():
             raise torch.OutOfMemoryError("out of memory")
 
     module = draw(hook=refuse)
-    assert [chunk.stop - chunk.start for chunk in module.chunks] == [1, 1, 1]
+    assert [chunk.stop - chunk.start for chunk in module.chunks.slices] == [1, 1, 1]
     assert CACHE == [[False], [False, False]], CACHE
 
 
@@ -337,9 +336,9 @@ CASES = {
     },
     **{f"precision {name}": lambda name=name: draw(precision=name) for name in ("tf32", "bfloat16", "float16")},
     "one facet at a time": lambda: draw(facets_per_batch=1),
-    "two at a time, gradients of every term": lambda: draw(facets_per_batch=2, gradients_every=1),
+    "two at a time, gradients of every term": lambda: draw(facets_per_batch=2, gradients=1),
     "a share": lambda: draw([GradientMask()], share=slice(1, 3)),
-    "no views, noise": lambda: draw(transformations=Transformations(0, 0, 0, noise=0.1)),
+    "no views, noise": lambda: draw(transformations=Transformations(jitter=0, scale=0, rotation=0, noise=0.1)),
     "views kept for three steps": lambda: draw(transformations=Transformations(every=3)),
     "prepared and merged": compared,
     "survey": lambda: looked_at(LAYER),

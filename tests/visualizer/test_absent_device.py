@@ -21,7 +21,8 @@ def found(tmp_path_factory):
     """By case: what is wrong with it, or None."""
     script = Path(__file__).with_name("absent_device.py")
     project = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(project), os.environ.get("PYTHONPATH", "")])}
+    paths = (str(project), str(project / "tests"), os.environ.get("PYTHONPATH", ""))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", str(script)], capture_output=True, text=True, timeout=240, env=environment,
         cwd=tmp_path_factory.mktemp("absent"),

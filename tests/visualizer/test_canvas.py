@@ -165,5 +165,5 @@ def test_pixels_start_from_noise_as_strong_as_asked_for():
     for noise in (0.01, 0.226):
         pixels = PixelCanvas(grey, grey[:, None], init="noise", noise=noise).pixels
         assert float(pixels.detach().std()) == pytest.approx(noise, rel=0.05)
-    with pytest.raises(ValueError, match="noise=-1"):
+    with pytest.raises(ValueError, match=r"^noise must be a number of 0 to 1, not -1"):
         PixelCanvas(grey, grey[:, None], noise=-1)

@@ -1,26 +1,33 @@
 """An interrupted fit goes on to the same bytes; what cannot be gone on from is let go."""
 
+import copy
+import itertools
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from given import given
 from pytorch_lightning.trainer.connectors import callback_connector
+from safetensors import safe_open
 from torch.optim import SGD
 
 from mindseye.signals import SIGNALS, Interrupted, SignalWatch
 from mindseye.visualizer import checkpoints
-from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise
+from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise, checkpointing
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
 from mindseye.visualizer.checkpoints import Checkpoint, SafetensorsIO, read_state, write_state
-from mindseye.visualizer.fitting import fit
+from mindseye.visualizer.fitting import fit, fit_key, prepare_for
+from mindseye.visualizer.method import Method
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.transformations import Transformations
 
@@ -32,11 +39,13 @@ RELEASED = Objective(
 WAYS = {
     "default": {},
     "published": {
-        "canvas": PixelCanvas, "objective": PUBLISHED, "transformations": Transformations(0, 0, 0, 0),
+        "canvas": PixelCanvas, "objective": PUBLISHED,
+        "transformations": Transformations(jitter=0, scale=0, rotation=0),
         "filters": [GradientMask(), Blur(2), TVDenoise(3)],
     },
     "released": {
-        "canvas": PixelCanvas, "objective": RELEASED, "transformations": Transformations(0.1, 0, 0, 0, every=400),
+        "canvas": PixelCanvas, "objective": RELEASED,
+        "transformations": Transformations(jitter=0.1, scale=0, rotation=0, every=400),
         "optimizer": partial(SGD, lr=1.0, momentum=0.9, nesterov=True),
         "filters": [GradientMask(), RoundToLevels(), Brighten(every=4)],
     },
@@ -49,8 +58,8 @@ STEPS = 7
 
 
 def drawn(network, targets, **arguments):
-    settings = {"steps": STEPS, "accelerator": "cpu", "log_every": 3, "snapshots_every": 2}
-    return fit(network, targets, **{**settings, **arguments})
+    settings = {"steps": STEPS, "accelerator": "cpu", "every": 3, "snapshots": 2, "filters": [SignalAt()]}
+    return fit(network, targets, **given(**{**settings, **arguments}))
 
 
 class SignalAt(pl.Callback):
@@ -58,6 +67,10 @@ class SignalAt(pl.Callback):
 
     def __init__(self, signum=signal.SIGTERM):
         self.step, self.signum = None, signum
+
+    def fingerprint(self):
+        """It has no part in the pictures, whenever it is."""
+        return type(self).__name__
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx + 1 == self.step:
@@ -103,7 +116,14 @@ def uninterrupted(network, targets):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    return Checkpoint(tmp_path / "fit", "this fit")
+    """Where a fit is kept: of its key the fit alone knows."""
+    return Checkpoint(tmp_path / "fit")
+
+
+def state_of(path):
+    """What a checkpoint's file holds, whatever its key."""
+    with safe_open(path, "pt") as file:
+        return read_state(path, file.metadata()["key"])
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -116,14 +136,47 @@ def test_interrupted_at_several_steps_it_gives_the_same_bytes(network, targets, 
         arguments["filters"][-2] = Counting()
         stop.step = step
         with pytest.raises(Interrupted) as interrupted:
-            drawn(network, targets, checkpoint=checkpoint, **arguments)
+            drawn(network, targets, folder=checkpoint.folder, **arguments)
         assert (interrupted.value.signum, interrupted.value.step) == (signal.SIGTERM, step)
         assert str(interrupted.value) == f"SIGTERM after step {step}"
         assert handlers() == before
     stop.step = None
     arguments["filters"][-2] = Counting()
-    assert same(drawn(network, targets, checkpoint=checkpoint, **arguments), whole)
-    assert same(drawn(network, targets, checkpoint=checkpoint, **arguments), whole)  # finished: read back
+    assert same(drawn(network, targets, folder=checkpoint.folder, **arguments), whole)
+    arguments["filters"][-2] = Counting()
+    assert same(drawn(network, targets, folder=checkpoint.folder, **arguments), whole)  # finished: read back
+
+
+OTHERWISE = {  # what has no part in the pictures, and what has
+    "other watchers": ({"facets_per_batch": 1, "gradients": None, "snapshots": 3, "checkpoint": 9.0, "every": 1}, True),
+    "another accelerator": ({"accelerator": "auto"}, True),
+    "another seed": ({"seed": 1}, False),
+    "more steps": ({"steps": STEPS + 1}, False),
+    "another objective": ({"objective": Objective(tv=4)}, False),
+    "another filter": ({"filters": [SignalAt(), Blur(2)]}, False),
+}
+
+
+@pytest.mark.parametrize("otherwise", OTHERWISE)
+def test_a_fit_goes_on_wherever_nothing_that_decides_its_pictures_is_another(network, targets, checkpoint, otherwise):
+    settings, goes_on = OTHERWISE[otherwise]
+    damaged_files(network, targets, checkpoint)
+    steps = []
+    told = {"report": lambda step, terms: steps.append(step), **settings}
+    made = drawn(network, targets, folder=checkpoint.folder, **told)
+    assert (min(steps) > 5) == goes_on
+    assert torch.equal(made.images, drawn(network, targets, **settings).images)
+
+
+def test_a_fit_of_another_network_or_other_targets_starts_anew(network, targets, checkpoint):
+    damaged_files(network, targets, checkpoint)
+    [key] = {fit_key(prepare_for(network, replace(targets, root=root)), targets, Method()) for root in ("a", "b")}
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        next(other.body.parameters()).mul_(1.5)
+    for one in (other, network):
+        found = targets if one is other else targets.with_k(3)
+        assert fit_key(prepare_for(one, found), found, Method()) != key
 
 
 @pytest.mark.parametrize("others", [1, 2, 3])
@@ -136,7 +189,7 @@ def test_signals_wait_for_the_checkpoint_whatever_callbacks_stand_behind_it(
     stop = SignalAt()
     stop.step = 3
     with pytest.raises(Interrupted, match="SIGTERM after step 3"):
-        drawn(network, targets, checkpoint=checkpoint, filters=[stop])
+        drawn(network, targets, folder=checkpoint.folder, filters=[stop])
     assert checkpoint.file().exists()
 
 
@@ -147,27 +200,27 @@ def test_a_checkpoint_callback_is_no_filter(network, targets):
 
 def test_a_finished_fit_takes_no_step_and_seconds_add_up(network, targets, checkpoint):
     steps = []
-    first = drawn(network, targets, checkpoint=checkpoint, report=lambda step, terms: steps.append(step))
+    first = drawn(network, targets, folder=checkpoint.folder, report=lambda step, terms: steps.append(step))
     assert steps == [3, 6, 7]
-    again = drawn(network, targets, checkpoint=checkpoint, report=lambda step, terms: steps.append(step))
+    again = drawn(network, targets, folder=checkpoint.folder, report=lambda step, terms: steps.append(step))
     assert steps == [3, 6, 7]
     assert same(again, first)
     assert again.step_ms == first.step_ms
-    state = read_state(checkpoint.file(), checkpoint.key)
+    state = state_of(checkpoint.file())
     assert again.seconds > state["callbacks"]["Checkpointing"]["seconds"] > 0
     checkpoint.discard()
     assert not Path(checkpoint.folder).exists()
 
 
 def test_discard_leaves_what_is_not_its_own(network, targets, checkpoint):
-    drawn(network, targets, checkpoint=checkpoint)
+    drawn(network, targets, folder=checkpoint.folder)
     other = Path(checkpoint.folder) / "notes.txt"
     other.write_text("mine")
     checkpoint.discard()
     assert list(Path(checkpoint.folder).iterdir()) == [other]
 
 
-def test_it_is_written_by_the_clock_and_each_snapshot_once(network, targets, checkpoint):
+def test_it_is_written_by_the_clock_and_each_snapshot_once(network, targets, checkpoint, monkeypatch):
     written = []
 
     class Watch(pl.Callback):
@@ -175,14 +228,16 @@ def test_it_is_written_by_the_clock_and_each_snapshot_once(network, targets, che
             files = sorted(Path(checkpoint.folder).glob("*")) if Path(checkpoint.folder).exists() else []
             written.append({path.name: path.stat().st_mtime_ns for path in files})
 
-    often = Checkpoint(checkpoint.folder, checkpoint.key, every_s=0)
-    drawn(network, targets, checkpoint=often, filters=[Watch()])
+    with monkeypatch.context() as patch:
+        ticks = itertools.count()
+        patch.setattr(checkpointing, "time", SimpleNamespace(monotonic=lambda: 100.0 * next(ticks)))
+        drawn(network, targets, folder=checkpoint.folder, filters=[Watch()])
     assert [len(files) for files in written] == [0, 0, 0, 2, 2, 2, 4]  # looked at every third step, as the history
     assert written[6]["fit-0-of-1-step-2.safetensors"] == written[3]["fit-0-of-1-step-2.safetensors"]
     assert written[6]["fit-0-of-1.safetensors"] > written[3]["fit-0-of-1.safetensors"]
     checkpoint.discard()
     written.clear()
-    drawn(network, targets, checkpoint=checkpoint, filters=[Watch()])
+    drawn(network, targets, folder=checkpoint.folder, filters=[Watch()])
     assert not any(written)  # a minute has not passed
     assert checkpoint.file().exists()  # after the last step
 
@@ -192,7 +247,7 @@ def damaged_files(network, targets, checkpoint):
     stop = SignalAt()
     stop.step = 5
     with pytest.raises(Interrupted):
-        drawn(network, targets, checkpoint=checkpoint, filters=[stop])
+        drawn(network, targets, folder=checkpoint.folder, filters=[stop])
 
 
 @pytest.mark.parametrize("where", ["parameters", "head", "snapshot", "short", "snapshot missing", "another key"])
@@ -201,7 +256,7 @@ def test_a_damaged_or_foreign_checkpoint_is_let_go(network, targets, checkpoint,
     path = checkpoint.file("step-4" if "snapshot" in where else "")
     content = bytearray(path.read_bytes())
     if where == "another key":
-        checkpoint = Checkpoint(checkpoint.folder, "another fit")
+        targets, uninterrupted = replace(targets, initial=targets.initial.flip(0)), None
     elif where == "snapshot missing":
         path.unlink()
     elif where == "short":
@@ -210,8 +265,8 @@ def test_a_damaged_or_foreign_checkpoint_is_let_go(network, targets, checkpoint,
         at = content.index(b"fit-0") if where == "head" else len(content) - 1000
         content[at] ^= 4
         path.write_bytes(content)
-    made = drawn(network, targets, checkpoint=checkpoint)
-    assert same(made, uninterrupted)
+    made = drawn(network, targets, folder=checkpoint.folder)
+    assert same(made, uninterrupted or drawn(network, targets))
     assert caplog.text.count("the fit starts anew") == 1
     assert "\n" not in caplog.text.strip()
 
@@ -232,7 +287,7 @@ def test_a_pickle_in_its_place_is_not_run(network, targets, checkpoint, uninterr
     for content in (pickle.dumps(Trap(mark)), (tmp_path / "saved").read_bytes(), b""):
         Path(checkpoint.folder).mkdir()
         checkpoint.file().write_bytes(content)
-        assert same(drawn(network, targets, checkpoint=checkpoint), uninterrupted)
+        assert same(drawn(network, targets, folder=checkpoint.folder), uninterrupted)
         checkpoint.discard()
     assert not mark.exists()
 
@@ -273,11 +328,24 @@ import os, sys
 import torch
 from mindseye.facets import FacetTargets
 from mindseye.networks import demo_network
-from mindseye.visualizer.checkpoints import Checkpoint
+from mindseye.settings import Running
+from mindseye.visualizer.callbacks import checkpointing
 from mindseye.visualizer.fitting import fit
+from mindseye.visualizer.method import Method
+from mindseye.visualizer.watching import Watchers
+import itertools
 import pytorch_lightning as pl
 
+class checkpointing_time:
+    ticks = itertools.count()
+    monotonic = staticmethod(lambda: 100.0 * next(checkpointing_time.ticks))
+
+checkpointing.time = checkpointing_time
+
 class Kill(pl.Callback):
+    def fingerprint(self):
+        return "SignalAt"
+
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx == 4:
             os.kill(os.getpid(), 9)
@@ -285,8 +353,8 @@ class Kill(pl.Callback):
 folder, targets = sys.argv[1:]
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 fit(
-    demo_network(), FacetTargets.load(targets), steps=7, accelerator="cpu", log_every=3, snapshots_every=2,
-    checkpoint=Checkpoint(folder, "this fit", 0), filters=[Kill()],
+    demo_network(), FacetTargets.load(targets), Method(steps=7, filters=[Kill()]),
+    Running(accelerator="cpu", snapshots=2, folder=folder), Watchers(every=3),
 )
 """
 
@@ -298,10 +366,10 @@ def test_what_a_killed_process_left_is_gone_on_from(network, targets, checkpoint
     command = [sys.executable, "-c", KILLED, str(checkpoint.folder), str(tmp_path / "targets")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    state = read_state(checkpoint.file(), checkpoint.key)
+    state = state_of(checkpoint.file())
     assert state["global_step"] == 3
     said = []
-    made = drawn(network, targets, checkpoint=checkpoint, report=lambda step, terms: said.append(step))
+    made = drawn(network, targets, folder=checkpoint.folder, report=lambda step, terms: said.append(step))
     assert said == [6, 7]
     assert same(made, uninterrupted)
 
@@ -311,11 +379,11 @@ def test_ctrl_c_is_a_keyboard_interrupt_after_the_step(network, targets, checkpo
     stop.step = 4
     before = handlers()
     with pytest.raises(KeyboardInterrupt):
-        drawn(network, targets, checkpoint=checkpoint, filters=[stop])
+        drawn(network, targets, folder=checkpoint.folder, filters=[stop])
     assert handlers() == before
-    assert read_state(checkpoint.file(), checkpoint.key)["global_step"] == 4
+    assert state_of(checkpoint.file())["global_step"] == 4
     stop.step = None
-    assert same(drawn(network, targets, checkpoint=checkpoint, filters=[stop]), uninterrupted)
+    assert same(drawn(network, targets, folder=checkpoint.folder, filters=[stop]), uninterrupted)
 
 
 def test_a_second_ctrl_c_ends_at_once(network, targets, checkpoint):
@@ -328,7 +396,7 @@ def test_a_second_ctrl_c_ends_at_once(network, targets, checkpoint):
 
     before = handlers()
     with pytest.raises(KeyboardInterrupt):
-        drawn(network, targets, checkpoint=checkpoint, filters=[Twice()])
+        drawn(network, targets, folder=checkpoint.folder, filters=[Twice()])
     assert handlers() == before
     assert not checkpoint.file().exists()
 
@@ -359,14 +427,14 @@ def test_the_handler_that_stood_before_is_called_when_the_checkpoint_is_there(
     """As submitit's, which puts the job back into the queue and exits."""
 
     def leave():
-        assert read_state(checkpoint.file(), checkpoint.key)["global_step"] == 4
+        assert state_of(checkpoint.file())["global_step"] == 4
         sys.exit(7)
 
     heard = own_handler(signum, leave)
     stop = SignalAt(signum)
     stop.step = 4
     with pytest.raises(SystemExit) as left:
-        drawn(network, targets, checkpoint=checkpoint, filters=[stop])
+        drawn(network, targets, folder=checkpoint.folder, filters=[stop])
     assert left.value.code == 7
     assert heard == [(signum, True, True)]
 
@@ -380,7 +448,7 @@ def test_where_that_handler_returns_the_fit_goes_on(network, targets, checkpoint
             if batch_idx in (1, 3):
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    made = drawn(network, targets, checkpoint=checkpoint, filters=[Often()])
+    made = drawn(network, targets, folder=checkpoint.folder, filters=[Often()])
     assert [signum for signum, _, _ in heard] == [signal.SIGTERM] * 2
     assert same(made, uninterrupted)
 
@@ -390,7 +458,7 @@ def test_what_is_ignored_stays_ignored_and_errors_put_handlers_back(network, tar
     stop = SignalAt(signal.SIGUSR1)
     stop.step = 3
     before = handlers()
-    drawn(network, targets, checkpoint=checkpoint, filters=[stop])
+    drawn(network, targets, folder=checkpoint.folder, filters=[stop])
     assert handlers() == before
 
     class Fail(pl.Callback):
@@ -400,7 +468,7 @@ def test_what_is_ignored_stays_ignored_and_errors_put_handlers_back(network, tar
 
     checkpoint.discard()
     with pytest.raises(ValueError, match="no"):
-        drawn(network, targets, checkpoint=checkpoint, filters=[Fail()])
+        drawn(network, targets, folder=checkpoint.folder, filters=[Fail()])
     assert handlers() == before
 
 
@@ -417,7 +485,7 @@ def test_no_handler_is_touched_without_a_checkpoint_or_outside_the_main_thread(
     drawn(network, targets, filters=[Look()])
     assert all(now[1:] == before[1:] for now in seen)  # Lightning's own for SIGTERM
     made = []
-    thread = threading.Thread(target=lambda: made.append(drawn(network, targets, checkpoint=checkpoint)))
+    thread = threading.Thread(target=lambda: made.append(drawn(network, targets, folder=checkpoint.folder)))
     thread.start()
     thread.join()
     assert same(made[0], uninterrupted)

@@ -320,7 +320,7 @@ WRONG = [
 @pytest.mark.parametrize(("wrong", "said"), WRONG)
 def test_a_wrong_denoising_is_refused_in_one_line(wrong, said):
     for place, call in (
-        ("filters.tv.", TVDenoise),
+        ("", TVDenoise),
         ("tv_denoise: ", lambda **wrong: tv_denoise(noisy(), 5.0, **wrong)),
     ):
         with pytest.raises(ValueError, match=re.escape(place + said)) as error:

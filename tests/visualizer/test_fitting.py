@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
+from given import given
 from torch.optim import SGD
 
 from mindseye.results.metrics import measure, summarise
@@ -17,12 +18,12 @@ from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.schedules import Linear, Schedules
 from mindseye.visualizer.transformations import Transformations
 
-STILL = Transformations(0, 0, 0, 0)
+STILL = Transformations(jitter=0, scale=0, rotation=0)
 EVERYTHING = [GradientMask(), Blur(2), TVDenoise(3)]
 
 
 def drawn(network, targets, **arguments):
-    return fit(network, targets, **{"steps": 4, "accelerator": "cpu", **arguments})
+    return fit(network, targets, **given(**{"steps": 4, "accelerator": "cpu", **arguments}))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_a_checkpoint_holds_what_a_run_goes_on_from_and_not_the_network(network,
 
     made = drawn(network, targets, filters=[Keep()])
     state = kept["checkpoint"]["state_dict"]
-    assert {name.split(".")[0] for name in state} == {"canvas", "adaptive", "stopped_at", "stopped_by"}
+    assert {name.split(".")[0] for name in state} == {"canvas", "adaptive", "stops"}
     assert "generator" in kept["checkpoint"]
     canvas = FourierCanvas(targets.initial, targets.photographs.float() / 255)
     canvas.load_state_dict({name.removeprefix("canvas."): value for name, value in state.items() if "canvas" in name})
@@ -103,7 +104,7 @@ def test_the_network_is_left_as_it_was(network, targets):
 )
 def test_optimising_raises_fidelity_over_the_initial_image(network, targets, canvas, lr):
     made = drawn(
-        network, targets, steps=40, canvas=canvas, schedules=Schedules(lr=Linear(lr, lr / 5)), transformations=STILL,
+        network, targets, steps=40, canvas=canvas, schedule=Schedules(lr=Linear(lr, lr / 5)), transformations=STILL,
         filters=[], objective=Objective(tv=0),
     )  # fmt: skip
     start = canvas(targets.initial, targets.photographs.float() / 255)().detach()
@@ -131,7 +132,7 @@ def test_optimising_a_term_improves_that_term(network, targets, objective, falls
     objective = Objective(**{**nothing, **objective})
     made = drawn(
         network, targets, steps=20, objective=objective, transformations=STILL, filters=[],
-        schedules=Schedules(lr=Linear(0.02, 0.02)),
+        schedule=Schedules(lr=Linear(0.02, 0.02)),
     )  # fmt: skip
     values = torch.tensor(made.history[falls]).reshape(20, 3)
     improved = values[-1] - values[0] if falls == "dm" else values[0] - values[-1]
@@ -143,8 +144,8 @@ def test_optimising_a_term_improves_that_term(network, targets, objective, falls
 def test_the_mask_holds_the_corners_under_adam_too(network, targets, canvas, optimizer):
     """Adam divides a constant factor of the gradient out again: a masked gradient would change the corners too."""
     sgd = partial(SGD, momentum=0.9, nesterov=True)
-    extra = {"optimizer": sgd, "schedules": Schedules(lr=Linear(0.3, 0.3), mask_sigma=Linear(0.2, 0.2))}
-    adam = {"schedules": Schedules(lr=Linear(0.02, 0.02), mask_sigma=Linear(0.2, 0.2))}
+    extra = {"optimizer": sgd, "schedule": Schedules(lr=Linear(0.3, 0.3), mask_sigma=Linear(0.2, 0.2))}
+    adam = {"schedule": Schedules(lr=Linear(0.02, 0.02), mask_sigma=Linear(0.2, 0.2))}
     made = drawn(
         network, targets, steps=6, canvas=canvas, filters=[GradientMask()], transformations=STILL,
         **(adam if optimizer == "adam" else extra),
@@ -165,7 +166,7 @@ def test_released_habits(network, targets):
     )  # fmt: skip
     assert torch.allclose(made.images * 255, (made.images * 255).round(), atol=1e-3)
     assert len(set(made.history["r"])) == 1
-    still = {"canvas": PixelCanvas, "schedules": Schedules(lr=Linear(0.0, 0.0))}
+    still = {"canvas": PixelCanvas, "schedule": Schedules(lr=Linear(0.0, 0.0))}
     dark = drawn(network, targets, filters=[], **still).images
     bright = drawn(network, targets, filters=[Brighten(0.1, every=4)], **still).images
     assert torch.allclose(bright, (dark + 0.1).clamp(max=1), atol=1e-5)
@@ -174,7 +175,7 @@ def test_released_habits(network, targets):
 def test_snapshots_and_reports(network, targets):
     said = []
     report = lambda step, terms: said.append((step, terms))  # noqa: E731
-    made = drawn(network, targets, snapshots_every=2, report=report, log_every=3)
+    made = drawn(network, targets, snapshots=2, report=report, every=3)
     assert sorted(made.snapshots) == [2, 4]
     assert made.snapshots[4].dtype == torch.uint8
     assert torch.equal(made.snapshots[4], (made.images * 255).round().to(torch.uint8))
@@ -184,7 +185,11 @@ def test_snapshots_and_reports(network, targets):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"steps": 0}, "steps=0"), ({"facets_per_batch": 0}, "facets_per_batch=0"), ({"devices": 0}, "trainer.devices=0")],
+    [
+        ({"steps": 0}, "steps must be a whole number of 1 to 10,000,000, not 0"),
+        ({"facets_per_batch": 0}, "facets_per_batch must be a whole number of 1 or more or null, not 0"),
+        ({"devices": 0}, "devices must be a whole number of 1 or more, not 0"),
+    ],
 )
 def test_impossible_settings_are_one_line(network, targets, arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -200,9 +205,9 @@ def test_a_named_previous_layer_is_the_one_penalised(network, targets):
 @pytest.mark.long
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_compiled_fit_draws_the_same_and_leaves_the_caller_s_network_as_it_is(network, targets, precision):
-    prepared = prepare_for(network, targets, Objective())
+    prepared = prepare_for(network, targets)
     said = []
-    settings = {"precision": precision, "facets_per_batch": 2, "gradients_every": 1}
+    settings = {"precision": precision, "facets_per_batch": 2, "gradients": 1}
     compiled = drawn(prepared, targets, compile=True, announce=said.append, **settings)
     eager = drawn(prepared, targets, **settings)
     assert len(said) == 1

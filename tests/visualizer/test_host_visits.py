@@ -8,9 +8,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mindseye.networks import demo_network
+from mindseye.settings import Running
 from mindseye.visualizer.callbacks import Blur, GradientMask, TVDenoise
-from mindseye.visualizer.checkpoints import Checkpoint
 from mindseye.visualizer.fitting import fit
+from mindseye.visualizer.method import Method
+from mindseye.visualizer.watching import Watchers
 
 aten = torch.ops.aten
 # What makes the host wait for a device: numbers read back, sizes that depend on values, numbers copied there.
@@ -25,7 +27,7 @@ WAITS = {
 # device; views are drawn on the host, and sent without waiting; whether facets are stopped is looked at only where the
 # device is the host; the history is read every so many steps, and after the last one the checkpoint is written.
 HOST_ONLY = (
-    "torch/optim/", "in _draw", "(host_sigma > 0)", "host_sigma = torch.tensor([host_sigma]", "in all_is_well",
+    "torch/optim/", "in drawn_for", "(host_sigma > 0)", "host_sigma = torch.tensor([host_sigma]", "in all_is_well",
     "in _flush", "in save_checkpoint",
 )  # fmt: skip
 
@@ -102,9 +104,12 @@ def test_no_step_reads_from_the_device(network, targets, facets_per_batch, tmp_p
 
     try:
         fit(
-            network, targets, steps=8, filters=[Begin(), GradientMask(), Blur(2)], accelerator="cpu", log_every=3,
-            gradients_every=4, facets_per_batch=facets_per_batch, checkpoint=Checkpoint(tmp_path / "fit", "this fit"),
-        )  # fmt: skip
+            network,
+            targets,
+            Method(steps=8, filters=[Begin(), GradientMask(), Blur(2)]),
+            Running(accelerator="cpu", gradients=4, facets_per_batch=facets_per_batch, folder=tmp_path / "fit"),
+            Watchers(every=3),
+        )
     finally:
         watch.stop()
     assert watch.begun
@@ -145,8 +150,10 @@ def test_no_step_waits_for_the_gpu(targets):
 
     try:
         fit(
-            demo_network().to("cuda"), targets, steps=30, accelerator="cuda", snapshots_every=1000,
-            filters=[Guard(), GradientMask(), Blur(3), TVDenoise(3), Relax()],
-        )  # fmt: skip
+            demo_network().to("cuda"),
+            targets,
+            Method(steps=30, filters=[Guard(), GradientMask(), Blur(3), TVDenoise(3), Relax()]),
+            Running(accelerator="cuda", snapshots=1000),
+        )
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -174,11 +174,14 @@ def test_fixed_scale_and_shape_get_no_gradient():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dm": -1.0}, "objective.dm"),
-        ({"gain": 0.0}, "objective.gain"),
+        ({"dm": -1.0}, "^dm must be a number of 0 or more, not -1.0$"),
+        ({"gain": 0.0}, "^gain must be a number above 0, not 0.0$"),
         ({"dm": 0.0, "ad": 0.0, "matching": Matching(weight=0)}, "nothing would be drawn"),
-        ({"matching": 16.0}, "a Matching"),
-        ({"distance": "elementwise"}, "objective.pooled"),
+        ({"matching": 16.0}, "^matching must be a Matching, not 16.0"),
+        ({"distance": "elementwise"}, "pooled=true"),
+        ({"r": 0.01}, "^r must be a number above 0.05 and 500.0 or less"),
+        ({"b": 2}, "^b must be a number above 0.001 and below 1.999"),
+        ({"gian": 2.0}, r"^Objective has no gian; did you mean gain"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, message):

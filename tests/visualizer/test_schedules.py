@@ -30,8 +30,15 @@ def test_a_single_step_has_the_first_value():
 
 @pytest.mark.parametrize("name", ["lr", "mask_sigma", "blur_sigma", "denoise_weight", "penalty"])
 def test_negative_values_are_refused(name):
-    with pytest.raises(ValueError, match=name):
-        Schedules(**{name: Linear(1.0, -1.0)})
+    for given in ([1.0, -1.0], [True, 1.0], ["a", 1.0], [1.0], [1.0, 1.0, 1.0, 1.0], 3, {"start": 1.0, "end": 0.0}):
+        with pytest.raises(ValueError, match=f"^{name}(:| must)") as caught:
+            Schedules(**{name: given})
+        assert "\n" not in str(caught.value)
+
+
+def test_a_pair_is_a_line():
+    lines = Schedules(lr=Linear(0.3, 0.1), views=Linear(1.0, 0.0, 0.5))
+    assert Schedules(lr=[0.3, 0.1], views=(1.0, 0.0, 0.5)) == lines
 
 
 def test_views_are_a_share():
@@ -62,7 +69,7 @@ def test_until_is_a_share_of_the_steps(until):
 @pytest.mark.parametrize("value", [1e39, 1e300, float("inf")])
 def test_what_no_float32_holds_is_refused_by_name(name, value):
     """torch would say that a value cannot be converted, and not which."""
-    with pytest.raises(ValueError, match=rf"schedule\.{name}: start and end are at most 3\.4e\+38"):
-        Schedules(**{name: Linear(1.0, value)})
+    with pytest.raises(ValueError, match=rf"^{name}: start and end must be numbers of 0 to 3\.4e\+38, not "):
+        Schedules(**{name: [1.0, value]})
     largest = torch.finfo(torch.float32).max
     assert Schedules(**{name: Linear(largest, 1.0)}).at(1, 5)[name] == largest

@@ -16,6 +16,7 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
+from given import given
 from rich.console import Console
 from torch import nn
 from torch.optim import SGD, Adam
@@ -34,7 +35,6 @@ from mindseye.signals import Interrupted
 from mindseye.sweeps.summary import ranked
 from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
-from mindseye.visualizer.checkpoints import Checkpoint
 from mindseye.visualizer.distance import negative_log_likelihood
 from mindseye.visualizer.fitting import fit
 from mindseye.visualizer.module import FacetVisualizer
@@ -46,7 +46,7 @@ from mindseye.visualizer.transformations import Transformations
 STEPS, LOST, STEP = 7, 1, 4  # facet 1 breaks in step 4
 GOES_ON = "it stays as it was, the others go on"
 PUBLISHED = {
-    "canvas": PixelCanvas, "transformations": Transformations(0, 0, 0, 0),
+    "canvas": PixelCanvas, "transformations": Transformations(jitter=0, scale=0, rotation=0),
     "objective": Objective(dm=1, tv=0, match="dot_product", distance="summed", gain=1, reduction="sum"),
     "filters": [GradientMask(), Blur(2), TVDenoise(3)],
 }  # fmt: skip
@@ -112,8 +112,8 @@ class Remember(pl.Callback):
 
 
 def drawn(network, targets, **arguments):
-    settings = {"steps": STEPS, "accelerator": "cpu", "log_every": 3, "snapshots_every": 2}
-    return fit(network, targets, **{**settings, **arguments})
+    settings = {"steps": STEPS, "accelerator": "cpu", "every": 3, "snapshots": 2}
+    return fit(network, targets, **given(**{**settings, **arguments}))
 
 
 def breaking(network, memory):
@@ -271,8 +271,12 @@ def bits(x):
 class SignalAt(pl.Callback):
     """A real signal in the middle of a step."""
 
-    def __init__(self, step):
+    def __init__(self, step=None):
         self.step = step
+
+    def fingerprint(self):
+        """It has no part in the pictures, whenever it is."""
+        return type(self).__name__
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx + 1 == self.step:
@@ -282,12 +286,12 @@ class SignalAt(pl.Callback):
 @pytest.mark.parametrize("step", [2, STEP, STEP + 1])
 def test_a_fit_that_goes_on_keeps_a_facet_stopped(named, healthy, step, tmp_path, caplog):
     whole, memory, (place, limit) = healthy("default")
-    checkpoint = Checkpoint(tmp_path / "fit", "this fit")
-    for filters in ([SignalAt(step)], []):
-        with pytest.raises(Interrupted) if filters else nullcontext():
-            made = drawn(fragile("the loss", place, limit), named, checkpoint=checkpoint, filters=filters)
+    for stop in (SignalAt(step), SignalAt()):
+        with pytest.raises(Interrupted) if stop.step else nullcontext():
+            made = drawn(fragile("the loss", place, limit), named, folder=tmp_path / "fit", filters=[stop])
     assert stopped_alone(made, whole, memory.images[STEP - 2])
-    again = drawn(fragile("the loss", place, limit), named, checkpoint=checkpoint)  # finished: read back
+    # Finished: read back.
+    again = drawn(fragile("the loss", place, limit), named, folder=tmp_path / "fit", filters=[SignalAt()])
     assert stopped_alone(again, whole, memory.images[STEP - 2])
     assert len(warnings_in(caplog)) == 1
 
@@ -308,7 +312,7 @@ def test_a_stopped_facet_in_one_of_several_processes(named, healthy, devices, ca
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ({"optimizer": partial(SGD, lr=1.0), "schedules": Schedules(lr=Linear(1e38, 1e38))}, "the picture of facet 0"),
+        ({"optimizer": partial(SGD, lr=1.0), "schedule": Schedules(lr=Linear(1e38, 1e38))}, "the picture of facet 0"),
         ({"precision": "float16"}, "the loss of facet 0"),
         pytest.param({"devices": 3}, "the loss of facet 0", marks=pytest.mark.long),
     ],
@@ -332,8 +336,8 @@ def brighter(times):
 
 
 def test_what_a_run_says_of_a_stopped_facet(network, targets, endless, tmp_path):
-    whole = me.visualize(network, targets, steps=4, accelerator="cpu")
-    made = me.visualize(network, endless, steps=4, accelerator="cpu")
+    whole = me.visualize(network, targets, me.Method(steps=4), me.Running(accelerator="cpu"))
+    made = me.visualize(network, endless, me.Method(steps=4), me.Running(accelerator="cpu"))
     rows, healthy_rows = made.metrics["facets"], whole.metrics["facets"]
     assert rows[LOST]["stopped"] == {"step": 1, "why": "the loss is no longer finite"}
     assert all("stopped" not in row for row in (*healthy_rows, rows[0], rows[2]))
@@ -439,14 +443,14 @@ def hungry(most, from_call=1):
 
 @pytest.fixture(scope="module")
 def five(network, photographs):
-    found = me.discover_facets(network, photographs, network.resolve(depth="middle"), facets=5, k=8, N=4)
+    found = me.discover_facets(network, photographs, network.resolve(depth="middle"), me.Facets(C=5, k=8, N=4))
     return behind(found)
 
 
 @pytest.mark.parametrize(("most", "from_call", "taken"), [(4, 1, [3]), (2, 1, [3, 2]), (4, 4, [3])])
 def test_too_little_memory_halves_the_batch_and_keeps_the_bits(five, most, from_call, taken, caplog):
     """The step is taken again from its beginning, with the same views and noise: the first, or the fourth."""
-    settings = {"filters": [Blur(2)], "gradients_every": 2, "steps": 5}
+    settings = {"filters": [Blur(2)], "gradients": 2, "steps": 5}
     whole = drawn(hungry(99), five, facets_per_batch=taken[-1], **settings)
     assert same(drawn(hungry(most, from_call), five, **settings), whole)
     said = warnings_in(caplog)
@@ -471,16 +475,15 @@ def test_no_memory_for_a_single_facet_is_said_as_torch_says_it(named, caplog):
 
 
 def test_a_network_is_warmed_up_with_as_many_as_there_is_memory_for(five):
-    settings = {"optimizer": Adam, "facets": five.C, "steps": 2}
-    prepared = prepare(hungry(2), five.layer)
     canvas = FourierCanvas(five.initial, five.photographs.float() / 255)
-    module = FacetVisualizer(prepared, canvas, Objective(), Schedules(), Transformations(), **settings)
+    module, none = (
+        FacetVisualizer(prepare(hungry(most), five.layer), canvas, me.Method(steps=2), me.Running(), five.C)
+        for most in (2, 0)
+    )
     module.warm_up()
-    assert [chunk.stop - chunk.start for chunk in module.chunks] == [2, 2, 1]
+    assert [chunk.stop - chunk.start for chunk in module.chunks.slices] == [2, 2, 1]
     with pytest.raises(RuntimeError, match="can't allocate memory"):
-        FacetVisualizer(
-            prepare(hungry(0), five.layer), canvas, Objective(), Schedules(), Transformations(), **settings
-        ).warm_up()
+        none.warm_up()
 
 
 class Forgetful(Adam):
@@ -515,7 +518,9 @@ from torch import nn
 from mindseye.facets import FacetTargets
 from mindseye.networks import Network, demo_network
 from mindseye.networks.preparing import prepare
+from mindseye.settings import Running
 from mindseye.visualizer.fitting import fit
+from mindseye.visualizer.method import Method
 
 logging.basicConfig(format="%(message)s")
 torch.set_num_threads(1)
@@ -534,12 +539,11 @@ body = nn.Sequential(Broad())
 body.add_module("net", net.body)
 network = Network(body, net.mean.flatten().tolist(), net.std.flatten().tolist(), "broad", net.size)
 targets = FacetTargets.load(sys.argv[1])
-settings = {"steps": 3, "accelerator": "cpu"}
-whole = fit(network, targets, facets_per_batch=3, **settings)
+whole = fit(network, targets, Method(steps=3), Running(accelerator="cpu", facets_per_batch=3))
 with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 500 * 2**20,) * 2)
-made = fit(network, targets, **settings)
+made = fit(network, targets, Method(steps=3), Running(accelerator="cpu"))
 print(torch.equal(made.images, whole.images), made.history == whole.history)
 """
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from given import given
 
 import mindseye as me
 
@@ -17,8 +18,8 @@ def threads():
 
 
 def drawn(network, photographs, steps, **settings):
-    targets = me.discover_facets(network, photographs, network.resolve(depth="late"), facets=3, k=20, N=5)
-    return targets, me.visualize(network, targets, steps=steps, accelerator="cpu", **settings).images
+    targets = me.discover_facets(network, photographs, network.resolve(depth="late"), me.Facets(C=3, k=20, N=5))
+    return targets, me.visualize(network, targets, **given(steps=steps, accelerator="cpu", **settings)).images
 
 
 def test_one_thread_or_two_draw_the_same_pictures(network, photographs, threads):

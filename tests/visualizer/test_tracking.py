@@ -10,16 +10,19 @@ import threading
 import pytest
 import pytorch_lightning as pl
 import torch
+from given import given
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from mindseye.settings import Running
 from mindseye.signals import Interrupted
 from mindseye.visualizer import tracking
-from mindseye.visualizer.checkpoints import Checkpoint
 from mindseye.visualizer.fitting import fit
 from mindseye.visualizer.matching import Matching
+from mindseye.visualizer.method import Method
 from mindseye.visualizer.objective import GRADIENTS, LossTerms, Objective, gradient_norms
 from mindseye.visualizer.tracking import Tracker, as_trackers
+from mindseye.visualizer.watching import Watchers
 
 
 class Told(Logger):
@@ -44,7 +47,13 @@ class Told(Logger):
 @pytest.fixture(scope="module")
 def told_fit(network, targets):
     told = Told()
-    made = fit(network, targets, steps=5, accelerator="cpu", logger=told, log_every=2, gradients_every=3)
+    made = fit(
+        network,
+        targets,
+        Method(steps=5),
+        Running(accelerator="cpu", gradients=3),
+        watchers=Watchers(logger=told, every=2),
+    )
     return told, made
 
 
@@ -72,7 +81,7 @@ def test_history_has_the_norms_where_they_were_taken(told_fit):
 
 
 def test_looking_at_gradients_and_tracking_change_nothing(told_fit, network, targets):
-    plain = fit(network, targets, steps=5, accelerator="cpu")
+    plain = fit(network, targets, Method(steps=5), Running(accelerator="cpu", gradients=None))
     assert torch.equal(plain.images, told_fit[1].images)
     assert not [name for name in plain.history if name.startswith("gradient")]
 
@@ -94,7 +103,7 @@ def test_norms_of_terms_whose_gradients_are_known():
 
 @pytest.mark.parametrize("objective", [Objective(), Objective(channels="every_facet", penalty=2.0)])
 def test_weights_make_the_total(network, targets, objective):
-    made = fit(network, targets, steps=2, accelerator="cpu", objective=objective)
+    made = fit(network, targets, Method(steps=2, objective=objective), Running(accelerator="cpu"))
     for row in range(len(made.history["step"])):
         weights = objective.weights(
             {name: made.history[f"schedule_{name}"][row] for name in ("penalty", "matching", "strength")}, targets.C
@@ -105,13 +114,13 @@ def test_weights_make_the_total(network, targets, objective):
 
 def test_one_term_alone_is_the_total(network, targets):
     alone = Objective(ad=0, strength=0, penalty=0, tv=0, matching=Matching(weight=0))
-    made = fit(network, targets, steps=1, accelerator="cpu", objective=alone, gradients_every=1)
+    made = fit(network, targets, Method(steps=1, objective=alone), Running(accelerator="cpu", gradients=1))
     assert made.history["gradient_dm"] == pytest.approx(made.history["gradient_total"], rel=1e-5)
     assert made.history["gradient_ad"] == [0.0] * targets.C
 
 
 def test_in_chunks_the_norms_are_the_same(network, targets, told_fit):
-    made = fit(network, targets, steps=5, accelerator="cpu", gradients_every=3, facets_per_batch=1)
+    made = fit(network, targets, Method(steps=5), Running(accelerator="cpu", gradients=3, facets_per_batch=1))
     for name in GRADIENTS:
         first = [value for value in made.history[f"gradient_{name}"] if value is not None]
         whole = [value for value in told_fit[1].history[f"gradient_{name}"] if value is not None]
@@ -119,14 +128,20 @@ def test_in_chunks_the_norms_are_the_same(network, targets, told_fit):
 
 
 def test_wrong_gradients_every(network, targets):
-    with pytest.raises(ValueError, match="gradients_every=0: 1 or more"):
-        fit(network, targets, steps=1, accelerator="cpu", gradients_every=0)
+    with pytest.raises(ValueError, match="gradients must be a whole number of 1 or more or null, not 0"):
+        fit(network, targets, Method(steps=1), Running(accelerator="cpu", gradients=0))
 
 
 def test_a_tracker_that_fails_is_said_once_and_left_alone(network, targets, caplog, told_fit):
     bad, good = Told(fails=2), Told()
     with caplog.at_level(logging.WARNING, "mindseye"):
-        made = fit(network, targets, steps=5, accelerator="cpu", logger=[bad, good], log_every=2, gradients_every=3)
+        made = fit(
+            network,
+            targets,
+            Method(steps=5),
+            Running(accelerator="cpu", gradients=3),
+            watchers=Watchers(logger=[bad, good], every=2),
+        )
     assert torch.equal(made.images, told_fit[1].images)
     assert len(bad.calls) == 2
     assert good.calls == told_fit[0].calls
@@ -147,7 +162,13 @@ def test_a_tracker_that_is_stuck_is_left_alone(network, targets, caplog, told_fi
     monkeypatch.setattr(tracking, "STEP_S", 0.3)
     stuck = Stuck()
     with caplog.at_level(logging.WARNING, "mindseye"):
-        made = fit(network, targets, steps=5, accelerator="cpu", logger=stuck, log_every=2, gradients_every=3)
+        made = fit(
+            network,
+            targets,
+            Method(steps=5),
+            Running(accelerator="cpu", gradients=3),
+            watchers=Watchers(logger=stuck, every=2),
+        )
     assert torch.equal(made.images, told_fit[1].images)
     assert len(stuck.calls) == 2
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
@@ -224,7 +245,13 @@ def test_one_several_or_none():
 
 def test_several_processes_tell_of_all_facets(network, targets, told_fit):
     told = Told()
-    fit(network, targets, steps=5, accelerator="cpu", devices=2, logger=told, log_every=2, gradients_every=3)
+    fit(
+        network,
+        targets,
+        Method(steps=5),
+        Running(accelerator="cpu", devices=2, gradients=3),
+        watchers=Watchers(logger=told, every=2),
+    )
     whole = told_fit[0].calls
     assert [step for step, _ in told.calls] == [step for step, _ in whole]
     for (_, mine), (_, theirs) in zip(told.calls, whole, strict=True):
@@ -243,11 +270,11 @@ def stop_at(last):
 
 def test_csv_that_goes_on_has_every_step(network, targets, tmp_path):
     """A fit that is stopped and goes on writes its metrics.csv anew, with the steps before."""
-    settings = {"steps": 5, "accelerator": "cpu", "log_every": 2, "checkpoint": Checkpoint(tmp_path / "fit", "key")}
+    settings = {"steps": 5, "accelerator": "cpu", "every": 2, "folder": tmp_path / "fit"}
     for report in (stop_at(2), None):
         logger = CSVLogger(tmp_path, "csv", version="")
         try:
-            fit(network, targets, logger=logger, report=report, **settings)
+            fit(network, targets, **given(logger=logger, report=report, **settings))
         except Interrupted:
             assert report is not None
     with open(tmp_path / "csv" / "metrics.csv", newline="") as file:
@@ -260,6 +287,10 @@ class StopsAt(pl.Callback):
     def __init__(self, step):
         self.step = step
 
+    def fingerprint(self):
+        """It has no part in the pictures, whenever it is."""
+        return "StopsAt"
+
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx + 1 == self.step:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -269,13 +300,10 @@ class StopsAt(pl.Callback):
 def test_nothing_is_lost_to_trackers_between_two_reports(network, targets, told_fit, tmp_path, steps):
     """However often a fit is stopped, they are told in all what one is told that went through, and nothing twice."""
     told = Told()
-    settings = {"steps": 5, "accelerator": "cpu", "log_every": 2, "gradients_every": 3}
+    settings = {"steps": 5, "accelerator": "cpu", "every": 2, "gradients": 3}
     for step in (*steps, None):
         try:
-            fit(
-                network, targets, logger=told, filters=[StopsAt(step)], checkpoint=Checkpoint(tmp_path, "key"),
-                **settings,
-            )  # fmt: skip
+            fit(network, targets, **given(logger=told, filters=[StopsAt(step)], folder=tmp_path, **settings))
         except Interrupted:
             assert step is not None
     assert told.calls == told_fit[0].calls
@@ -287,7 +315,7 @@ def test_a_rank_in_the_environment_silences_nobody(network, targets, tmp_path, m
     pytest.importorskip("tensorboardX")
     monkeypatch.setattr(rank_zero_only, "rank", rank)
     loggers = [CSVLogger(tmp_path, "csv", version=""), TensorBoardLogger(tmp_path, "events", version="")]
-    fit(network, targets, steps=2, accelerator="cpu", logger=loggers, log_every=2)
+    fit(network, targets, Method(steps=2), Running(accelerator="cpu"), watchers=Watchers(logger=loggers, every=2))
     assert rank_zero_only.rank == rank
     assert "loss/total" in (tmp_path / "csv" / "metrics.csv").read_text()
     [events] = (tmp_path / "events").glob("events.*")

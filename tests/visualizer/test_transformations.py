@@ -14,7 +14,7 @@ def picture(side=33):
 
 
 def test_nothing_asked_nothing_changed():
-    none = Transformations(0, 0, 0, 0)
+    none = Transformations(jitter=0, scale=0, rotation=0)
     assert not none.moves
     matrices = none.draw(1, generator())
     assert torch.allclose(view(picture(), matrices), picture(), atol=1e-6)
@@ -26,7 +26,7 @@ def test_a_view_of_half_a_turn_is_the_picture_turned():
 
 
 def test_a_shift_is_in_fractions_of_the_side():
-    drawn = Transformations(0.1, 0, 0, 0).draw(1000, generator())
+    drawn = Transformations(jitter=0.1, scale=0, rotation=0).draw(1000, generator())
     shift = drawn[:, :, 2] / 2  # affine_grid's coordinates run from −1 to 1
     assert shift.abs().max() <= 0.1
     assert shift.abs().max() > 0.095
@@ -34,7 +34,7 @@ def test_a_shift_is_in_fractions_of_the_side():
 
 
 def test_scale_and_rotation_keep_to_their_ranges():
-    drawn = Transformations(0, 0.2, 10, 0).draw(2000, generator())[:, :, :2]
+    drawn = Transformations(jitter=0).draw(2000, generator())[:, :, :2]
     zoom = 1 / torch.linalg.det(drawn).sqrt()
     angle = torch.atan2(drawn[:, 1, 0], drawn[:, 0, 0]).rad2deg()
     assert 0.8 - 1e-4 <= zoom.min() < 0.81
@@ -59,12 +59,12 @@ def test_gradients_pass_through():
     ("name", "value"), [("jitter", -0.1), ("jitter", 0.6), ("scale", 1.0), ("noise", 2), ("every", 0)]
 )
 def test_ranges_are_checked(name, value):
-    with pytest.raises(ValueError, match=f"transformations.{name}"):
+    with pytest.raises(ValueError, match=f"^{name} must be .*, not {value}$"):
         Transformations(**{name: value})
 
 
 def test_strength_shrinks_every_range_and_keeps_the_draw():
-    asked = Transformations(0.1, 0.0, 20, 0)
+    asked = Transformations(jitter=0.1, scale=0.0, rotation=20)
     whole, half = (asked.draw(50, generator(), strength) for strength in (1.0, 0.5))
     assert torch.allclose(half[:, :, 2], whole[:, :, 2] / 2)
     angles = [torch.atan2(drawn[:, 1, 0], drawn[:, 0, 0]) for drawn in (whole, half)]

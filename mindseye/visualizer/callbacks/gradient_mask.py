@@ -11,7 +11,7 @@ from mindseye.visualizer.module import FacetVisualizer
 
 
 class GradientMask(pl.Callback):
-    """Lets the middle of the image change in full and the corners not at all: σ = `schedules.mask_sigma`.
+    """Lets the middle of the image change in full and the corners not at all: σ = `schedule.mask_sigma`.
 
     What is masked is the *update* of the picture, not the gradient of the parameters: Adam divides a constant factor
     of the gradient out again, and a spectral canvas has no gradient per pixel. For plain SGD the two are the same.

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from mindseye.fields import Count, check
 from mindseye.visualizer.filters import blend, centre_mask
 from mindseye.visualizer.module import FacetVisualizer
 
@@ -21,11 +22,9 @@ class PeriodicFilter(pl.Callback):
     (noise may then pile up outside); `everywhere` takes it whole.
     """
 
-    def __init__(self, every: int = 10, where: Where = "centre") -> None:
-        if every < 1:
-            raise ValueError(f"filters: every={every}: 1 or more steps is right")
-        if where not in ("centre", "everywhere"):
-            raise ValueError(f"filters: where={where}: centre or everywhere is right")
+    def __init__(self, every: Count = 10, where: Where = "centre") -> None:
+        check("every", every, Count)
+        check("where", where, Where)
         self.every = every
         self.where = where
 
@@ -44,7 +43,7 @@ class PeriodicFilter(pl.Callback):
         filtered = self.filtered(images, now)
         if not isinstance(filtered, Tensor) or filtered.shape != images.shape:
             given = list(filtered.shape) if isinstance(filtered, Tensor) else type(filtered).__name__
-            raise ValueError(f"a filter gives {given} for pictures {list(images.shape)}: the same shape is right")
+            raise ValueError(f"a filter must give pictures {list(images.shape)} as it takes them, not {given}")
         mask = None
         if self.where == "centre":
             mask = centre_mask(pl_module.canvas.side, now["mask_sigma"], pl_module.device)
@@ -57,7 +56,7 @@ class FunctionFilter(PeriodicFilter):
     What it gives is taken whole, everywhere in the picture. every: steps from one time to the next, 1 or more.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], every: int = 10) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor], every: Count = 10) -> None:
         super().__init__(every, where="everywhere")
         self.function = function
 

@@ -1,10 +1,15 @@
 """Two habits of the released program that the paper does not name, so that each can be ablated."""
 
-from typing import Literal
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor
 
-from mindseye.visualizer.callbacks.periodic import PeriodicFilter
+from mindseye.fields import Count, check
+from mindseye.visualizer.callbacks.periodic import PeriodicFilter, Where
+
+Amount = Annotated[float, Field(ge=0, le=1)]
+Levels = Annotated[int, Field(ge=2)]
 
 
 class Brighten(PeriodicFilter):
@@ -13,10 +18,9 @@ class Brighten(PeriodicFilter):
     amount: of the range 0..1, 5 of 255 grey levels in the released program.
     """
 
-    def __init__(self, amount: float = 5 / 255, every: int = 50, where: Literal["centre", "everywhere"] = "everywhere"):
+    def __init__(self, amount: Amount = 5 / 255, every: Count = 50, where: Where = "everywhere"):
         super().__init__(every, where)
-        if not 0 <= amount <= 1:
-            raise ValueError(f"filters.brighten.amount={amount}: 0 to 1 is right, of the range of brightness")
+        check("amount", amount, Amount)
         self.amount = amount
 
     def filtered(self, images: Tensor, now: dict[str, float]) -> Tensor:
@@ -30,10 +34,9 @@ class RoundToLevels(PeriodicFilter):
     levels: how many values of 0..1 a channel can have, evenly spaced.
     """
 
-    def __init__(self, levels: int = 256, every: int = 1, where: Literal["centre", "everywhere"] = "everywhere"):
+    def __init__(self, levels: Levels = 256, every: Count = 1, where: Where = "everywhere"):
         super().__init__(every, where)
-        if levels < 2:
-            raise ValueError(f"filters.round.levels={levels}: 2 or more grey levels are right")
+        check("levels", levels, Levels)
         self.levels = levels
 
     def filtered(self, images: Tensor, now: dict[str, float]) -> Tensor:

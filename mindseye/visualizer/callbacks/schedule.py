@@ -14,6 +14,6 @@ class Schedule(pl.Callback):
         self, trainer: pl.Trainer, pl_module: FacetVisualizer, batch: Any, batch_idx: int
     ) -> None:
         """Step t = batch_idx + 1 of T."""
-        pl_module.now = pl_module.schedules.at(batch_idx + 1, pl_module.steps)
+        pl_module.now = pl_module.method.schedule.at(batch_idx + 1, pl_module.steps)
         for group in pl_module.optimizers()[0].param_groups:
             group["lr"] = pl_module.now["lr"]

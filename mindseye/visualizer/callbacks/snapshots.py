@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
+from mindseye.fields import Count, check
 from mindseye.visualizer.module import FacetVisualizer
 from mindseye.visualizer.stopping import nothing_left
 from mindseye.visualizer.tracking import COLUMNS, track_pictures, track_steps
@@ -20,9 +21,8 @@ log = logging.getLogger(__name__)
 class Snapshots(pl.Callback):
     """Keeps the pictures after every `every`-th step, as uint8 [C, ch, S, S] on the host: `images[step]`."""
 
-    def __init__(self, every: int = 50) -> None:
-        if every < 1:
-            raise ValueError(f"snapshots.every={every}: 1 or more steps is right")
+    def __init__(self, every: Count = 20) -> None:
+        check("every", every, Count)
         self.every = every
         self.images: dict[int, Tensor] = {}
 

@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 import torch
 
 from mindseye.visualizer.module import FacetVisualizer
+from mindseye.visualizer.objective import LossTerms
 from mindseye.visualizer.stopping import Held
 
 
@@ -30,5 +31,6 @@ class Stopping(pl.Callback):
         self, trainer: pl.Trainer, pl_module: FacetVisualizer, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """After step t = batch_idx + 1."""
-        if pl_module.stop_what_is_lost(batch_idx + 1):
-            self._held.put_back(pl_module.canvas.of_facets(), pl_module.stopped_at > 0)
+        total = pl_module.terms[LossTerms.names().index("total")]
+        if pl_module.stops.mark(total, pl_module.canvas.of_facets(), batch_idx + 1):
+            self._held.put_back(pl_module.canvas.of_facets(), pl_module.stops.at > 0)

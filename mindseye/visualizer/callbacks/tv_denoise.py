@@ -1,13 +1,17 @@
 """Total-variation denoising of the pictures."""
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor
 
+from mindseye.fields import Count
 from mindseye.visualizer.callbacks.periodic import PeriodicFilter, Where
 from mindseye.visualizer.filters import TVBackend, check_tv_options, tv_denoise
 
 
 class TVDenoise(PeriodicFilter):
-    """Every so many steps: Rudin-Osher-Fatemi denoising with weight `schedules.denoise_weight` / side.
+    """Every so many steps: Rudin-Osher-Fatemi denoising with weight `schedule.denoise_weight` / side.
 
     A weight is one over a length: of two sizes of the same picture the larger needs the smaller weight per pixel for
     the same effect.
@@ -19,14 +23,14 @@ class TVDenoise(PeriodicFilter):
 
     def __init__(
         self,
-        every: int = 10,
+        every: Count = 10,
         where: Where = "centre",
-        iterations: int | None = None,
-        tolerance: float | None = None,
+        iterations: Count | None = None,
+        tolerance: Annotated[float, Field(ge=0)] | None = None,
         backend: TVBackend = "primal_dual",
     ) -> None:
         super().__init__(every, where)
-        check_tv_options(iterations, tolerance, backend, place="filters.tv.")
+        check_tv_options(iterations, tolerance, backend, place="")
         self.iterations = iterations
         self.tolerance = tolerance
         self.backend = backend

@@ -1,0 +1,457 @@
+"""What is wrong in a configuration, said in one line before any work starts."""
+
+import importlib.util
+import inspect
+import os
+import pkgutil
+import re
+import sys
+import typing
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.types import IntervalSweep, Override
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+from mindseye.commands.composing import (
+    SPECIAL_KEYS,
+    ConfigurationError,
+    compose,
+    config_folder,
+    groups,
+    options,
+    plain,
+)
+from mindseye.commands.grammar import MOST_CELLS, choices, parsed
+from mindseye.fields import MOST, annotation_of, described, did_you_mean, fields_of, fits, is_value
+from mindseye.fields import check as check_value
+from mindseye.results.measures import RANKED
+from mindseye.settings import GROUPS, MADE, MISSING, NAMED, Run, plain_settings
+
+CONSTRUCTORS_OF = ("mindseye", "torch", "pytorch_lightning", "wandb", "hydra_plugins")  # the packages that conf/ names
+HYDRAS_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+MOST_SIDE = 8192  # pixels
+
+
+def check(config: DictConfig) -> Run:
+    """The values of a configuration. Refuses missing, unknown or out-of-range plain settings; imports no torch.
+
+    What only Hydra can answer, in a job, is left at its default here.
+    """
+    settings = plain(config)
+    for group in (*MADE, *NAMED):
+        _check_nodes(group, settings.get(group))
+    try:
+        run = Run.of(_answered(settings))
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    known = (*RANKED, *(settings["metrics"] or {}))
+    if run.measure is not None and run.measure not in known:
+        raise ConfigurationError(
+            f"measure must be {', '.join(known)} or null, not {run.measure}{did_you_mean(run.measure, known)}"
+        )
+    _check_parts(run.parts)
+    return run
+
+
+def _answered(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the plain settings that refer to what Hydra knows in a job alone, where they are looked at again."""
+    left = {key: one for key, one in settings.items() if not (isinstance(one, str) and "${hydra:" in one)}
+    for group in GROUPS:
+        if isinstance(left.get(group), dict):
+            left[group] = _answered(left[group])
+    return left
+
+
+def _check_nodes(group: str, settings: Any) -> None:
+    """A group with a constructor is a mapping with its _target_, one of several a mapping of such by their names."""
+    if group == "metrics" and settings is None:
+        return
+    if not isinstance(settings, dict):
+        raise ConfigurationError(f"{group}={settings}: {_options(group)}")
+    for name, node in (settings if group in NAMED else {"": settings}).items():
+        place = f"{group}.{name}" if name else group
+        if node is None and name:
+            continue
+        if group == "metrics" and not (isinstance(node, dict) and "_target_" in node):
+            raise ConfigurationError(f"{place}={node}: {place}._target_=my.module.function is right")
+        if not isinstance(node, dict):
+            raise ConfigurationError(f"{place}={node}: {place}.KEY=… sets one of its settings; null switches it off")
+        if not isinstance(node.get("_target_"), str):
+            raise ConfigurationError(f"{place}._target_={node.get('_target_')}: the path of a class is right")
+        for key in _missing(node, place):
+            raise ConfigurationError(f"{key} must be given: {key}=…")
+
+
+def _missing(node: Mapping[str, Any], place: str) -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, str) and value == MISSING:
+            yield f"{place}.{key}"
+        elif isinstance(value, Mapping):
+            yield from _missing(value, f"{place}.{key}")
+
+
+def _options(group: str) -> str:
+    if group not in groups():
+        return f"{group}.NAME=… sets one of them"
+    return f"{group}=NAME takes one of {', '.join(options(group))}"
+
+
+def _check_parts(parts: Mapping[str, Any]) -> None:
+    """What stands between settings of constructors, and what a network would refuse only once its weights are there."""
+    for place, node in networks(parts):
+        _check_network(node, place)
+    for place, node in _named(parts, "logger"):
+        for name, value in (node.get("settings") or {}).items():
+            if name.endswith("_timeout") and fits(value, float) and value <= 0:
+                raise ConfigurationError(f"{place}.settings.{name} must be above 0, in seconds, not {value}")
+    if "lr" in parts.get("optimizer", {}):
+        raise ConfigurationError("optimizer.lr: the learning rate is schedule.lr, a list [start, end]")
+
+
+def _named(parts: Mapping[str, Any], group: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    yield from ((f"{group}.{key}", node) for key, node in (parts.get(group) or {}).items() if node is not None)
+
+
+def networks(parts: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(place, node) of the network that draws and of those that judge."""
+    yield "network", parts["network"]
+    yield from _named(parts, "transfer")
+
+
+def _check_network(node: Mapping[str, Any], place: str) -> None:
+    for name, most in (("size", MOST_SIDE), ("num_classes", MOST)):
+        value: Any = node.get(name)
+        if fits(value, int) and not 1 <= value <= most:
+            raise ConfigurationError(f"{place}.{name} must be a whole number of 1 to {most:,}, not {value}")
+    mean, std = node.get("mean"), node.get("std")
+    for name, values in (("mean", mean), ("std", std)):
+        if not fits(values, list[float] | str | None):  # a text is told elsewhere
+            shown = f"[{values}]" if fits(values, float) else "[0.5]"
+            raise ConfigurationError(
+                f"{place}.{name} must be a list of one number per channel, {shown} for one channel, not {values}"
+            )
+    if isinstance(std, list) and not all(value > 0 for value in std):
+        raise ConfigurationError(f"{place}.std={std}: every number must be above 0")
+    if isinstance(mean, list) and isinstance(std, list) and (len(mean) != len(std) or not mean):
+        raise ConfigurationError(f"{place}.mean has {len(mean)} numbers and {place}.std {len(std)}: one per channel")
+
+
+def check_own_files(folder: Path) -> None:
+    """Refuse files of one's own (--config-dir) that are no settings, which Hydra would pass over in silence."""
+    if not folder.is_dir():
+        raise ConfigurationError(f"--config-dir={folder}: there is no such folder")
+    for file in sorted(path for group in groups() for path in (folder / group).glob("*.yaml")):
+        try:
+            said = yaml.safe_load(file.read_bytes())
+        except Exception as error:  # what damaged YAML makes its parser raise
+            raise ConfigurationError(f"{file}: no readable YAML ({error})") from error
+        if not isinstance(said, dict | None):
+            raise ConfigurationError(f"{file}: holds a {type(said).__name__}; settings, key: value, are right")
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Refuse wrong command-line overrides, every swept value among them, before Hydra starts any job.
+
+    What an experiment sweeps over (`hydra.sweeper.params`) is looked at too.
+    """
+    given = parsed([word for word in arguments if not word.startswith("-")])
+    hydras = [one for one in given if one.key_or_group.startswith("hydra")]
+    overrides = [one for one in given if one not in hydras]
+    for one in overrides:
+        if one.is_delete():
+            raise ConfigurationError(
+                f"{one.input_line}: settings stay in the configuration; give {one.key_or_group} another value "
+                "(0 or null switches most things off)"
+            )
+        value = one.value()
+        if one.key_or_group in groups() and (isinstance(value, int | float | dict) or value == ""):
+            raise ConfigurationError(f"{one.input_line}: {_options(one.key_or_group)}")
+    first = {one.key_or_group: choices(one)[0] for one in overrides}
+    composed = compose([*(one.input_line for one in hydras), *first.values()], with_hydra=True)
+    params = _sweeper_params(composed)
+    swept = parsed([f"{key}={values}" for key, values in params.items()])
+    own_sweeper = str(composed.hydra.sweeper.get("_target_")).endswith(".ResumingSweeper")
+    if not own_sweeper:
+        swept = [one for one in swept if not one.is_sweep_override() or one.is_discrete_sweep()]
+    added = [one for one in swept if one.key_or_group not in first]
+    overrides = [*added, *overrides]
+    if own_sweeper:
+        _check_grid(overrides)
+    first = {one.key_or_group: choices(one)[0] for one in overrides}
+    where = [one.input_line for one in hydras if one.key_or_group == "hydra.searchpath"]
+    if added:
+        task = compose([*where, *first.values()])
+    else:
+        task = composed.copy()
+        with open_dict(task):
+            del task["hydra"]
+    runs = [check(task)]
+    _check_hydras_folders(composed)
+    here = _runs_here(composed)
+    _check_outside(runs[0], here)
+    for one in overrides:
+        alone = one.key_or_group in plain_settings() and one.key_or_group != "measure"
+        if one.is_discrete_sweep() and alone:  # nothing else depends on their values
+            for value in islice(one.sweep_iterator(), MOST_CELLS):
+                _check_alone(one.key_or_group, getattr(value, "text", value), here)
+            continue
+        for other in choices(one)[1:]:
+            task = compose([*where, *(other if key == one.key_or_group else value for key, value in first.items())])
+            runs.append(check(task))
+            _check_outside(runs[-1], here)
+    # The rest needs the constructors themselves, and they torch.
+    _check_replaced(runs[0].parts, {one.key_or_group for one in overrides}, composed.hydra.runtime.choices)
+    for run in runs:
+        check_constructors(run.parts)
+
+
+def _check_alone(key: str, value: Any, here: bool) -> None:
+    """One of many values of a plain setting, on which nothing else depends."""
+    if isinstance(value, str) and "${hydra:" in value:  # looked at again in the job
+        return
+    try:
+        check_value(key, value, annotation_of(plain_settings()[key]))
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    if here and key == "images.root":
+        _check_photographs(value)
+
+
+def _check_outside(run: Run, here: bool) -> None:
+    """Files that are there where this process runs, and layers that networks name."""
+    if here:
+        _check_photographs(run.images.root)
+        check_files(run.parts)
+    check_layers(run)
+
+
+def _check_replaced(parts: Mapping[str, Any], given: Collection[str], chosen: Mapping[str, Any]) -> None:
+    """Say it where a constructor of one's own is given the settings that the group's file has for another."""
+    for key in given:
+        place, dot, last = key.rpartition(".")
+        node: Any = parts
+        for name in place.split("."):
+            node = node.get(name) if isinstance(node, Mapping) else None
+        if not (dot and last == "_target_" and isinstance(node, Mapping)):
+            continue
+        group, target = place.partition(".")[0], node["_target_"]
+        own_packages({"_target_": target})
+        takes = arguments_of(target, place)
+        extra = {*SPECIAL_KEYS, *takes.hints, *_beside(place)}
+        left = [str(name) for name in node if name not in extra and f"{place}.{name}" not in given]
+        if left and not takes.open_ended:
+            raise ConfigurationError(
+                f"{target} takes no {left[0]}, which {group}={chosen.get(group)} gives to {place}: write "
+                f"my_conf/{group}/NAME.yaml with `_target_: {target}`, and give --config-dir my_conf {group}=NAME"
+            )
+
+
+def _runs_here(composed: DictConfig) -> bool:
+    """Whether jobs find files where this process does: on this machine, in this directory."""
+    launcher = str(composed.hydra.launcher.get("_target_"))
+    return launcher.endswith((".BasicLauncher", ".JoblibLauncher")) and composed.hydra.job.get("chdir") is not True
+
+
+def check_files(parts: Mapping[str, Any]) -> None:
+    """Refuse a file of a network's function that is not there. Imports nothing of it."""
+    for place, node in networks(parts):
+        target = node.get("target")
+        if not isinstance(target, str) or "${" in target or not _is_ours(node):
+            continue
+        file, _, function = target.rpartition(":")
+        if target.endswith(".py"):
+            raise ConfigurationError(
+                f"{place}.target={target} is a file: {target}:FUNCTION is right, the function that builds the network"
+            )
+        if function and file.endswith(".py") and not os.path.isfile(os.path.expanduser(file)):
+            raise ConfigurationError(f"{place}.target={target}: there is no file {file} (looked in {os.getcwd()})")
+
+
+def _check_photographs(root: Any) -> None:
+    if root is None or "${" in str(root):
+        return
+    folder = os.path.expanduser(str(root))
+    if not os.path.isdir(folder):
+        what = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
+        raise ConfigurationError(f"images.root={root} {what}; name a folder of images or of class folders")
+
+
+def check_layers(run: Run) -> None:
+    """Refuse networks none of whose layers is chosen: neither by its name nor by a depth that the network names."""
+    for place, node in networks(run.parts):
+        layer, depth = (run.layer, run.depth) if place == "network" else (node.get("layer"), "late")
+        if layer is not None or not isinstance(depth, str) or "${" in depth or not _is_ours(node):
+            continue
+        named = node.get("layers")
+        if named is None:
+            target = str(node.get("target", ""))
+            # A checkpoint of an architecture by its name has the layers of that, whatever it is called.
+            name = target if re.fullmatch(r"\w+", target) else str(node.get("name") or re.split(r"[.:]", target)[-1])
+            # The networks that have files in conf/ name their layers themselves, see KNOWN_LAYERS.
+            known = (config_folder() / "network" / f"{name}.yaml").is_file()
+        else:
+            known = not isinstance(named, dict) or named.get(depth) is not None
+        if not known:
+            key = "layer" if place == "network" else f"{place}.layer"
+            raise ConfigurationError(
+                f"{key} must be given: {place} names none for depth={depth}; {key}=NAME (`mindseye layers` lists them) "
+                f"or {place}.layers={{early: …, middle: …, late: …}} is right"
+            )
+
+
+def _is_ours(node: Mapping[str, Any]) -> bool:
+    """Whether its settings mean what those in conf/network mean."""
+    return str(node["_target_"]).startswith("mindseye.networks.")
+
+
+def _check_hydras_folders(composed: DictConfig) -> None:
+    for key in HYDRAS_FOLDERS:
+        try:
+            folder = OmegaConf.select(composed, key, throw_on_missing=True)
+        except InterpolationToMissingValueError:  # the number of a job, say
+            continue
+        except OmegaConfBaseException as error:
+            raise ConfigurationError(f"{key}: {str(error).splitlines()[0]}") from error
+        if not isinstance(folder, str) or not folder.strip():
+            raise ConfigurationError(f"{key}={'' if folder is None else folder}: the path of a folder is right")
+
+
+def _sweeper_params(composed: DictConfig) -> Mapping[str, Any]:
+    """What Hydra's own part says to sweep over; refuses a sweeper or launcher that is none."""
+    sweeper, launcher = composed.hydra.get("sweeper"), composed.hydra.get("launcher")
+    for name, node in (("sweeper", sweeper), ("launcher", launcher)):
+        if not isinstance(node, DictConfig) or not isinstance(node.get("_target_"), str):
+            options = "mindseye, basic" if name == "sweeper" else "basic, joblib, slurm, ray"
+            raise ConfigurationError(f"hydra.{name}={node}: hydra/{name}=NAME takes one; there are {options}")
+    _check_arguments(plain(sweeper), "hydra.sweeper")
+    params = sweeper.get("params")
+    if params is not None and not isinstance(params, DictConfig):
+        raise ConfigurationError(f"hydra.sweeper.params={params}: a mapping {{override: values}} is right")
+    return params or {}
+
+
+def _check_grid(overrides: Sequence[Override]) -> None:
+    cells = 1
+    for one in overrides:
+        value = one.value()
+        if isinstance(value, IntervalSweep):
+            raise ConfigurationError(
+                f"{one.input_line}: a grid needs single values, as in {one.key_or_group}=1,2 or range(1,5)"
+            )
+        if one.is_sweep_override():
+            cells *= sum(1 for _ in one.sweep_iterator())
+        if cells > MOST_CELLS:
+            raise ConfigurationError(f"{one.input_line}: makes a sweep of {cells:,} cells; at most {MOST_CELLS:,}")
+
+
+# ---- behind torch's import -------------------------------------------------------------------------------------------
+
+
+class Arguments(typing.NamedTuple):
+    """The parameters of a callable by name, `self` left out, with their annotations; Any where one says nothing."""
+
+    hints: Mapping[str, Any]
+    open_ended: bool  # takes any further ones
+
+
+def check_constructors(parts: Mapping[str, Any]) -> None:
+    """Every constructor in the configuration holds only what it takes, of the types that it takes. It is imported."""
+    own_packages(parts)
+    for place, node in parts.items():
+        if isinstance(node, Mapping):
+            _check_arguments(node, place)
+
+
+def _check_arguments(node: Mapping[str, Any], place: str) -> None:
+    target = node.get("_target_")
+    if isinstance(target, str):
+        takes = arguments_of(target, place)
+        for key, value in node.items():
+            if key not in SPECIAL_KEYS and key not in _beside(place):
+                _check_argument(takes, key, value, f"{place}.{key}")
+    for key, child in node.items():
+        if isinstance(child, Mapping):
+            _check_arguments(child, f"{place}.{key}")
+
+
+def _check_argument(takes: Arguments, name: str, value: Any, key: str) -> None:
+    if name not in takes.hints and not takes.open_ended:
+        raise ConfigurationError(f"{key}: there is no such setting{did_you_mean(key, _beside_it(key, takes))}")
+    hint = takes.hints.get(name, Any)
+    told_elsewhere = (isinstance(value, Mapping) and "_target_" in value) or (isinstance(value, str) and "${" in value)
+    if told_elsewhere or not described(hint):
+        return
+    try:
+        check_value(key, value, hint)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _beside_it(key: str, takes: Arguments) -> list[str]:
+    return [f"{key.rpartition('.')[0]}.{name}" for name in takes.hints]
+
+
+@lru_cache
+def arguments_of(target: str, place: str) -> Arguments:
+    """What a constructor takes. Raises ConfigurationError where it cannot be imported, or is none."""
+    try:
+        constructor = pkgutil.resolve_name(target)
+    except Exception as error:
+        raise ConfigurationError(f"{place}._target_={target}: cannot be imported ({error})") from error
+    if is_value(constructor):
+        return Arguments({name: annotation_of(field) for name, field in fields_of(constructor).items()}, False)
+    try:
+        parameters = inspect.signature(constructor).parameters
+    except TypeError:
+        raise ConfigurationError(f"{place}._target_={target}: is no function or class") from None
+    except ValueError:  # written in C, without a signature
+        return Arguments({}, True)
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    try:
+        hints = typing.get_type_hints(
+            constructor.__init__ if inspect.isclass(constructor) else constructor, include_extras=True
+        )
+    except Exception:  # annotations of other people's constructors need not resolve
+        hints = {}
+    return Arguments({name: hints.get(name, Any) for name in parameters}, open_ended)
+
+
+def _beside(place: str) -> Collection[str]:
+    """Keys of a node that are not its constructor's: the layer of a network that judges is the command's own."""
+    return ("layer",) if place.startswith("transfer.") else ()
+
+
+def own_packages(settings: Any) -> None:
+    """Let dotted paths name what lies in the current directory, after all that is installed.
+
+    Only where one does that is not installed: in a folder of somebody else's a file that is called as a package that is
+    not there, timm.py say, must not be taken for it.
+    """
+    if os.getcwd() not in sys.path and any(map(_is_elsewhere, _constructors(settings))):
+        sys.path.append(os.getcwd())
+
+
+def _constructors(node: Any) -> Iterator[str]:
+    """Every _target_ in it."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if key == "_target_" and isinstance(value, str):
+            yield value
+        else:
+            yield from _constructors(value)
+
+
+def _is_elsewhere(target: str) -> bool:
+    """Whether it is of a package that conf/ does not name and that is not installed."""
+    package = target.partition(".")[0]
+    if package in CONSTRUCTORS_OF or package in sys.modules:
+        return False
+    try:
+        return importlib.util.find_spec(package) is None
+    except ValueError:  # of a name that is none
+        return False

@@ -1,0 +1,218 @@
+"""Composing the configuration by Hydra, and its errors in our words."""
+
+import inspect
+import pkgutil
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mindseye.fields import WrongField, did_you_mean
+from mindseye.settings import defaults
+from mindseye.sweeps.manifest import cell_folder
+
+CONFIG_NAME = "visualize"
+SPECIAL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+
+# conf/hydra/launcher/ has files of the names that the launchers' packages give to their own: those are replaced, and
+# stay what ours are validated against, which Hydra warns of.
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/(ray|joblib)' is validated against ConfigStore")
+# Where each cell of a sweep goes. Hydra's workers import this file with the task, before they need it.
+OmegaConf.register_new_resolver("cell_folder", lambda overrides: cell_folder(list(overrides)), replace=True)
+
+
+class ConfigurationError(ValueError):
+    """What is wrong with the configuration and what would be right, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+def config_folder() -> Path:
+    """conf/ as it travels: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / f"{CONFIG_NAME}.yaml").is_file():
+            return folder
+    raise ConfigurationError(f"{package} was installed without its configuration (conf/{CONFIG_NAME}.yaml)")
+
+
+def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+    """The whole configuration for these overrides, Hydra's own part with it if asked. Raises ConfigurationError."""
+    try:
+        return _compose(overrides, with_hydra)
+    except Exception as error:  # of files that are no mappings Hydra's and YAML's own readers raise anything at all
+        raise ConfigurationError(composition_error(error)) from error
+
+
+def _compose(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return hydra_compose(CONFIG_NAME, list(overrides), return_hydra_config=with_hydra)
+
+
+def composition_error(error: Exception) -> str:
+    """What Hydra or OmegaConf say of a configuration that cannot be composed, and what would be right."""
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        if isinstance(error.__cause__, ValueError | OSError):
+            return str(error.__cause__)  # the constructor's own one-line complaint in place of Hydra's wrapping of it
+        return _failure(error)
+    if isinstance(error, RecursionError):
+        return "the configuration refers to itself without end"
+    text = str(error)
+    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
+    if unknown:
+        return _unknown_key(unknown.group(1))
+    missing = re.search(r"Could not find '([^']+)/([^'/]+)'.*?Available options in '[^']+':\n(.*?)\nConfig", text, re.S)
+    if missing:
+        group, name, listed = missing.groups()
+        names = [option.strip() for option in listed.split("\n") if option.strip()]
+        if group == "network" and (":" in name or name.endswith(".py")):
+            function = name if ":" in name else f"{name}:FUNCTION"
+            return f"network={name}: for a network of your own network=callable network.target={function} is right"
+        return f"{group}={name}: there is no such {group}{did_you_mean(name, names)}; there are {', '.join(names)}"
+    # One of several, logger=[csv,foo], which Hydra says in other words.
+    among = re.search(r"Could not load '([^'/]+)/([^'/]+)'", text)
+    if among and among[1] in groups():
+        group, name = among.groups()
+        files = (file for folder in re.findall(r"path=file://([^\n]+)", text) for file in Path(folder, group).glob("*"))
+        names = sorted({*options(group), *(file.stem for file in files if file.suffix == ".yaml")})
+        return f"{group}: there is no {name}{did_you_mean(name, names)}; there are {', '.join(names)}"
+    if "Could not load 'hydra/launcher/submitit_slurm'" in text:
+        return "hydra/launcher=slurm needs a package that is not installed: pip install 'mindseye[slurm]'"
+    if within := re.search(r"invalid literal for int\(\) with base 10: '([^']*)'", text):
+        return f"a list has no setting {within[1]}: give the whole list, schedule.lr=[0.06,0.005] say"
+    if twice := re.match(r"Multiple values for ([^ ]+)\. To", text):
+        return f"{twice[1]} is given twice, by {twice[1]}=… or +{twice[1]}=…: give {twice[1]}=… once"
+    if isinstance(error.__cause__, OmegaConfBaseException):  # "Error merging override k=x", and why
+        text = f"{text}: {str(error.__cause__).split(chr(10))[0]}"
+    return text.split("\nSee https")[0] or type(error).__name__
+
+
+def _failure(error: InstantiationException) -> str:
+    """What went wrong in somebody's constructor, and in which line of its file, in place of Hydra's wrapping of it."""
+    cause = error.__cause__
+    assert cause is not None
+    target = re.search(r"'([^']+)'", str(error))
+    lines = re.sub(r"\x1b\[[\d;]*m", "", f"{type(cause).__name__}: {cause}").split("\n")
+    said = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])  # what is missing of a state dict, say
+    frames = [one for one in traceback.extract_tb(cause.__traceback__) if _is_ones_own(one.filename)]
+    own = [one for one in frames if one.filename == frames[0].filename]  # not what it calls
+    line = f" in line {own[-1].lineno} of {own[-1].filename}" if own else ""
+    return f"{target[1] if target else 'it'} failed{line}: {said}"
+
+
+def _is_ones_own(file: str) -> bool:
+    """Whether code lies outside this package and all that is installed."""
+    package = str(Path(__file__).resolve().parent.parent)
+    return not file.startswith(("<", package, sys.prefix, sys.base_prefix)) and "site-packages" not in file
+
+
+def _unknown_key(key: str) -> str:
+    meant = did_you_mean(key, _settings_by_default()) or "; mindseye --cfg job shows all"
+    return f"{key}: there is no such setting{meant}"
+
+
+@lru_cache
+def _settings_by_default() -> Sequence[str]:
+    composed: Any = OmegaConf.to_container(_compose([]), resolve=False)
+    return (*_keys(composed), *groups())
+
+
+def make(node: Mapping[str, Any], place: str = "", *, partial: bool = False) -> Any:
+    """What a constructor of the configuration gives, by Hydra; `place` is where it stands. Raises ConfigurationError.
+
+    partial: the function itself, with the node's keys as its first arguments, and not what it gives.
+    """
+    try:
+        if partial:
+            return instantiate(node, _partial_=True, _convert_="all")
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        within = re.search(r"full_key: (\S+)", str(error))
+        where = ".".join(filter(None, (place, within and within[1])))
+        said = composition_error(error)
+        if where and isinstance(error.__cause__, WrongField) and error.__cause__.name:
+            said = f"{where}.{said}"  # which begins with the field's name
+        elif where and not said.startswith(where):
+            said = f"{where}: {said}"
+        raise ConfigurationError(said) from error
+
+
+def make_metric(node: Mapping[str, Any], place: str) -> Any:
+    """A metric of the user's own: an object of a class, or a function as it is, with further keys as arguments."""
+    return make(node, place, partial=not inspect.isclass(pkgutil.resolve_name(node["_target_"])))
+
+
+def _keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")
+        elif key not in SPECIAL_KEYS:
+            yield f"{prefix}{key}"
+
+
+def _store() -> None:
+    """What is not written in conf/, since something else says it.
+
+    `settings`, with which conf/visualize.yaml begins: every plain setting as its field has it. And transfer=NAME:
+    another network that judges the pictures, what network=NAME is, at a layer of its own.
+    """
+    store = ConfigStore.instance()
+    plain = defaults()
+    del plain["images"]["root"]  # conf/images/ has it: what must be given is not laid over what is there
+    store.store(name="settings", node=plain)
+    for name in options("network"):
+        store.store(group="transfer", name=name, node={"defaults": [{f"/network@{name}": name}], name: {"layer": None}})
+
+
+@lru_cache
+def groups() -> Sequence[str]:
+    """The folders of conf/ but Hydra's own."""
+    return tuple(sorted(path.name for path in config_folder().iterdir() if path.is_dir() and path.name != "hydra"))
+
+
+def options(group: str) -> list[str]:
+    """The names that a group can be given."""
+    names = {file.stem for file in (config_folder() / group).glob("*.yaml")}
+    return sorted(names | set(options("network")) if group == "transfer" else names)
+
+
+def plain(config: DictConfig | ListConfig, place: str = "") -> Any:
+    """The configuration as plain values, interpolations resolved; what only Hydra can answer, in a job, stays text."""
+    raw: Any = OmegaConf.to_container(config, resolve=False)
+    within: Any = config
+    if isinstance(raw, str) or raw is None:  # an interpolation to nothing
+        return raw
+    listed = isinstance(raw, list)
+    values: dict[Any, Any] = {}
+    for key, value in enumerate(raw) if listed else raw.items():
+        where = f"{place}.{key}" if place else str(key)
+        if isinstance(value, str) and "${" in value:
+            try:
+                answer = within[key]
+                values[key] = plain(answer, where) if isinstance(answer, DictConfig | ListConfig) else answer
+            except Exception as error:  # whatever a resolver raises
+                if "${hydra:" not in value:
+                    reason = "it refers to itself" if isinstance(error, RecursionError) else str(error).split("\n")[0]
+                    raise ConfigurationError(f"{where}={value}: {reason}") from error
+                values[key] = value
+        else:
+            values[key] = plain(within[key], where) if isinstance(value, dict | list) else value
+    return list(values.values()) if listed else values
+
+
+_store()

@@ -1,0 +1,318 @@
+"""The stages of a run, each made out of its own settings: network, photographs, facets, judges, method."""
+
+import inspect
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import get_object
+from omegaconf import ListConfig
+
+from mindseye.commands.checking import CONSTRUCTORS_OF
+from mindseye.commands.composing import ConfigurationError, config_folder, make, make_metric
+from mindseye.commands.progress import JobProgress
+from mindseye.settings import CacheSettings, Images, Run
+from mindseye.sweeps.manifest import Manifest, layers_beside
+
+if TYPE_CHECKING:
+    from mindseye.facets.cache import Cache
+    from mindseye.facets.photographs import Photographs
+    from mindseye.facets.targets import FacetTargets
+    from mindseye.networks import Network
+    from mindseye.networks.preparing import PreparedNetwork
+    from mindseye.results.judges import TransferReference
+    from mindseye.visualizer.method import Method
+
+log = logging.getLogger(__name__)
+
+
+def make_method(run: Run) -> "Method":
+    """The method out of its groups. Raises ConfigurationError for what a part of it refuses."""
+    from mindseye.visualizer.method import Method
+
+    parts = run.parts
+    canvas = make(parts["canvas"], "canvas")
+    if "seed" in inspect.signature(get_object(parts["canvas"]["_target_"])).parameters:
+        canvas = partial(canvas, seed=run.drawing.seed)
+    optimizer = make(parts["optimizer"], "optimizer")
+    _try_out(canvas, optimizer)
+    return Method(
+        objective=make(parts["objective"], "objective"),
+        canvas=canvas,
+        schedule=make(parts["schedule"], "schedule"),
+        transformations=make(parts["transformations"], "transformations"),
+        optimizer=optimizer,
+        filters=[make(node, f"filters.{name}") for name, node in parts["filters"].items() if node is not None],
+        **vars(run.drawing),
+    )
+
+
+def _try_out(canvas: Any, optimizer: Any) -> None:
+    """Both are made from the facets, much later: one small picture shows what their constructors refuse."""
+    import torch
+
+    name = "canvas"
+    picture = torch.full((1, 3, 8, 8), 0.5)
+    try:
+        pixels = canvas(picture, picture[:, None])
+        name = "optimizer"
+        optimizer(pixels.parameters())
+    except Exception as error:  # whatever a constructor of anybody's raises
+        raise ConfigurationError(f"{name}: {error}" if name not in str(error) else str(error)) from error
+
+
+def make_metrics(run: Run) -> dict[str, Any]:
+    """The user's own metrics by their names."""
+    from mindseye.results.metrics import check_names
+
+    nodes = (run.parts["metrics"] or {}).items()
+    metrics = {str(name): make_metric(node, f"metrics.{name}") for name, node in nodes if node is not None}
+    check_names(metrics)
+    return metrics
+
+
+def check_early(run: Run) -> None:
+    """What this machine does not have is said before any network is read."""
+    from mindseye.facets.embedding import pick_method
+    from mindseye.facets.number import MOST_KINDS
+    from mindseye.visualizer.fitting import count_processes
+
+    most = MOST_KINDS if run.facets.C == "auto" else run.facets.C
+    pick_device(run.running.accelerator)
+    count_processes(run.running.devices, most, run.running.accelerator)
+    # How many photographs can be read is not known yet; what is installed, and the settings, are refused all the same.
+    pick_method(run.facets.subsample, run.facets.tsne, run.facets.subsample)
+    check_photographs(run.images)
+
+
+def pick_device(accelerator: str) -> str:
+    """Where the photographs are looked at: what Lightning will choose for the fit."""
+    import torch
+
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    if accelerator in ("auto", "cpu"):
+        return "cpu"
+    raise ConfigurationError(f"trainer.accelerator={accelerator}: this machine has none; take cpu or auto")
+
+
+class Looking(NamedTuple):
+    """What a run looks with."""
+
+    network: "Network"
+    layer: str
+    prepared: "PreparedNetwork"  # up to the layer, with the layers on the way that the objective matches
+
+
+def load(run: Run, method: "Method") -> Looking:
+    """The network, its layer, and the way to it, on the device."""
+    from mindseye.networks import warn_of_no_training
+    from mindseye.networks.chance import seeded
+    from mindseye.networks.preparing import prepare
+    from mindseye.networks.way import resolve_way
+    from mindseye.visualizer.objective import matching_of
+
+    with seeded(run.drawing.seed):
+        network: Network = make(run.parts["network"], "network")
+    if "target" in run.parts["network"]:  # weights=null of a network by its name is meant
+        warn_of_no_training(network)
+    layer = network.resolve(run.layer, run.depth)
+    network.to(pick_device(run.running.accelerator))
+    # From here on only the way to the layer is kept. Discovery knows no previous layer, so that all cells share it.
+    matching = matching_of(method.objective)
+    way = () if matching is None else resolve_way(network, layer, matching.layers)
+    if way:
+        log.info("on the way to %s: %s", layer, ", ".join(way))
+    return Looking(network, layer, prepare(network, layer, way=way))
+
+
+def with_previous(looking: Looking, method: "Method") -> "PreparedNetwork":
+    """What the pictures are drawn with: it records the layer that the penalty is on too, where one is named."""
+    from mindseye.networks.preparing import prepare
+
+    if method.previous is None:
+        return looking.prepared
+    return prepare(looking.network, looking.layer, method.previous, looking.prepared.way)
+
+
+def check_photographs(images: Images) -> None:
+    """Refuse a folder that is none and a kind of object that cannot be drawn."""
+    from mindseye.facets.photographs import photograph_folder
+
+    if images.root is not None:
+        photograph_folder(images.root)
+        return
+    from mindseye.demo.photographs import KINDS
+
+    if images.kind not in KINDS:
+        raise ConfigurationError(f"images.kind must be one of {', '.join(KINDS)}, not {images.kind}")
+
+
+def find_photographs(
+    run: Run, network: "Network | PreparedNetwork", folder: Path
+) -> tuple["Photographs", dict[str, str] | None]:
+    """The user's photographs, or freshly drawn ones with the facet of each (its file name -> facet)."""
+    from mindseye.facets.photographs import load_photographs
+
+    images = run.images
+    size, window = images.size or network.size, (images.black, images.white)
+    if images.root is not None:
+        return load_photographs(images.root, size, network.channels, *window), None
+    from mindseye.demo.photographs import write_photographs
+
+    root = folder / "photographs"
+    write_photographs(root, images.kind, images.count, seed=run.drawing.seed)
+    factors = json.loads((root / "factors.json").read_text())
+    photographs = load_photographs(root, size, network.channels, *window)
+    return photographs, {name: factor["facet"] for name, factor in factors.items()}
+
+
+def open_cache(settings: CacheSettings) -> "Cache | None":
+    """What runs share; None where its limit is 0."""
+    from mindseye.facets.cache import Cache, default_folder
+
+    if settings.limit_gb == 0:
+        return None
+    folder = default_folder() if settings.folder is None else Path(settings.folder)
+    return Cache(folder, round(settings.limit_gb * 1e9))
+
+
+def layers_of_the_sweep(run: Run, looking: Looking) -> list[str]:
+    """Further layers at which cells of the same sweep look at the same photographs through the same network."""
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN:
+        return []
+    try:
+        manifest = Manifest.read(Path(hydra_config.sweep.dir))
+    except ValueError:  # damaged: then this layer alone
+        return []
+    # What a cell does not say stands in the configuration, in an experiment's file perhaps. It is seen here where this
+    # cell does not say it either; where it does, the other cell looks for itself.
+    given = {word.lstrip("+").partition("=")[0] for word in hydra_config.overrides.task}
+    found: dict[str, None] = {}
+    for name, depth in layers_beside(manifest, list(hydra_config.overrides.task)):
+        if name is None:
+            if "layer" in given:
+                continue
+            name = run.layer
+        if name is None and depth is None:
+            if "depth" in given:
+                continue
+            depth = run.depth
+        with suppress(ValueError):  # that cell will say itself that there is no such layer
+            found[looking.network.resolve(name, depth)] = None
+    return [other for other in found if other != looking.layer]
+
+
+def discover(
+    run: Run, looking: Looking, photographs: "Photographs", cache: "Cache | None", progress: JobProgress
+) -> "FacetTargets":
+    """Facets; layers of the same sweep's other cells look at the photographs in one pass with this one."""
+    from mindseye.facets.discovery import discover_facets
+    from mindseye.facets.survey import survey_together
+
+    others = layers_of_the_sweep(run, looking) if cache is not None else []
+    if others:
+        survey_together(
+            looking.network,
+            photographs,
+            [looking.layer, *others],
+            batch_size=run.facets.batch_size,
+            workers=run.facets.workers,
+            cache=cache,
+            progress=progress.reading,
+        )
+    return discover_facets(
+        looking.prepared,
+        photographs,
+        looking.layer,
+        run.facets,
+        cache=cache,
+        progress=progress.reading,
+        stage=progress.stage,
+    )
+
+
+def judges(run: Run, targets: "FacetTargets", cache: "Cache | None") -> list["TransferReference"]:
+    """The networks of the group `transfer`, the first of which gives the plain figures, and what each of them sees."""
+    nodes = {name: node for name, node in run.parts["transfer"].items() if node is not None}
+    if not nodes:
+        return []
+    from mindseye.facets.photographs import Photographs
+    from mindseye.networks.chance import seeded
+    from mindseye.results.judges import transfer_reference
+
+    channels, size = targets.initial.shape[1], targets.initial.shape[-1]
+    window = (run.images.black, run.images.white)
+    photographs = Photographs(Path(targets.root), targets.paths, size, channels, (), *window)
+    references = []
+    for name, node in nodes.items():
+        settings = {key: one for key, one in node.items() if key != "layer"}
+        with seeded(run.drawing.seed):
+            other: Network = make(settings, f"transfer.{name}")
+        if other.channels != channels:
+            raise ConfigurationError(
+                f"transfer.{name} takes {other.channels} channels and the network {channels}: they must agree"
+            )
+        other.to(pick_device(run.running.accelerator))
+        layer = None if node.get("layer") is None else str(node["layer"])  # one may be called 2
+        seen = transfer_reference(other, other.resolve(layer, "late"), targets, photographs, cache=cache)
+        references.append(replace(seen, name=str(name)))
+    return references
+
+
+def input_files(run: Run, hydra_config: Any) -> list[str]:
+    """Every file that the settings name: weights, checkpoints, code of one's own, and one's own files of settings.
+
+    Of a dotted path it is the module in the current directory, if there is one. Modules that code imports in turn are
+    not seen, nor what is installed, whose versions are kept beside.
+    """
+    files: dict[str, None] = {}
+    for group, node in run.parts.items():
+        if group != "logger":
+            files |= dict.fromkeys(file for text in _texts(node) for file in _files_of(text))
+    for source in hydra_config.runtime.config_sources:
+        if source.schema == "file" and Path(source.path) != config_folder():
+            named = ((group, one) for group, chosen in hydra_config.runtime.choices.items() for one in _listed(chosen))
+            own = (os.path.join(source.path, group, f"{one}.yaml") for group, one in named)
+            files |= dict.fromkeys(file for file in own if os.path.isfile(file))
+    return list(files)
+
+
+def _texts(node: Any) -> Iterator[str]:
+    if isinstance(node, dict | list):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from _texts(value)
+    elif isinstance(node, str):
+        yield node
+
+
+def _listed(chosen: Any) -> list[Any]:
+    return list(chosen) if isinstance(chosen, list | ListConfig) else [chosen]
+
+
+def _files_of(text: str) -> Iterator[str]:
+    """The file that a setting's text is the path of, or whose function or class it names."""
+    yield from (path for path in (text, text.rpartition(":")[0]) if path and os.path.isfile(os.path.expanduser(path)))
+    if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", text, re.ASCII) and text.partition(".")[0] not in CONSTRUCTORS_OF:
+        parts = text.split(".")
+        modules = (os.path.join(*parts[:count]) for count in range(1, len(parts)))
+        yield from (file for one in modules for file in (f"{one}.py", f"{one}/__init__.py") if os.path.isfile(file))
+
+
+def network_is_unsaid(hydra_config: Any) -> bool:
+    """Whether the network is the demo's for want of any other; of a sweep's cells the first alone is asked."""
+    first = hydra_config.mode != RunMode.MULTIRUN or hydra_config.job.num == 0
+    said = any(word.lstrip("+").startswith("network") for word in hydra_config.overrides.task)
+    return first and not said and hydra_config.runtime.choices.get("network") == "demo"

@@ -1,0 +1,244 @@
+"""Values that say themselves what they may be: frozen, closed to unknown names, a wrong one refused in one line.
+
+`@value` makes a dataclass whose fields are checked when it is made: type and range stand in the annotation, what the
+field means in the docstring under it. From there the messages and the reference of settings are made. No torch here.
+"""
+
+import difflib
+import json
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import is_dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
+
+T = TypeVar("T")
+CONFIG = ConfigDict(
+    strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True, use_attribute_docstrings=True
+)
+LIMITS = ("Ge", "Gt", "Le", "Lt")  # as pydantic keeps them in an annotation
+MOST = 1_000_000_000  # of any number of which nothing else is known: more is a slip
+
+AT_ROOT = "at the root"  # marks a field that stands at the root of the configuration, not in its value's group
+NOT_CONFIGURED = "not in the configuration"  # marks one that is given from Python alone
+
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what numpy's and scikit-learn's generators take
+
+
+def _as_text(name: Any) -> Any:
+    """A folder may be called 2012 and a layer 2, which YAML reads as numbers."""
+    return str(name) if type(name) in (int, float) else str(name) if isinstance(name, Path) else name
+
+
+Text = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda names: tuple(names) if isinstance(names, list) else names)]
+
+
+class Words:
+    """In an annotation: what it takes, in words, where its type says too little."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+
+class WrongField(ValueError):
+    """A value cannot be made: which field is wrong, None where several are together, and why."""
+
+    def __init__(self, reason: str, name: str | None = None, given: Any = None) -> None:
+        super().__init__(" ".join(reason.split()))
+        self.name = name
+        self.given = given
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def value(cls: type[T]) -> type[T]:
+    """The class as a frozen dataclass that checks its fields; raises WrongField, a ValueError of one line."""
+    made: Any = dataclass(cls, frozen=True, kw_only=True, config=CONFIG)
+    made.__init__ = _in_one_line(made)(made.__init__)
+    return made
+
+
+@contextmanager
+def _in_one_line(cls: type) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        raise wrong_field(cls, error) from None
+
+
+def wrong_field(cls: type, error: ValidationError) -> WrongField:
+    """The first of the mistakes that pydantic has found, in our words."""
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else None
+    if first["type"] == "value_error":
+        own = first["ctx"]["error"]
+        return WrongField(f"{name}: {own}" if name else str(own), name)
+    assert name is not None
+    fields = fields_of(cls)
+    if name not in fields:
+        return WrongField(f"{cls.__name__} has no {name}{did_you_mean(name, list(fields))}", name)
+    given = None if first["type"] == "missing" else _given(error, name)
+    shown = "null" if given is None else given
+    annotation = annotation_of(fields[name])
+    words = described(annotation, given) or f"a {getattr(annotation, '__name__', annotation)}"
+    return WrongField(f"{name} must be {words}, not {shown}", name, given)
+
+
+def _given(error: ValidationError, name: str) -> Any:
+    """The field's whole value, where pydantic names what is inside it too."""
+    inputs = [one["input"] for one in error.errors() if one["loc"] == (name,)]
+    return inputs[0] if inputs else error.errors()[0]["input"]
+
+
+def is_value(thing: object) -> bool:
+    """Whether it is a class made by `@value`, or derived from one."""
+    return isinstance(thing, type) and is_dataclass(thing) and hasattr(thing, "__pydantic_fields__")
+
+
+def fields_of(cls: type) -> Mapping[str, FieldInfo]:
+    """The fields of a `@value` class by name, in order: annotation, default, description."""
+    return cls.__pydantic_fields__  # type: ignore[attr-defined]
+
+
+def default_of(field: FieldInfo) -> Any:
+    """What a field is where nothing is said; PydanticUndefined where it must be given."""
+    return field.get_default(call_default_factory=True, validated_data={})
+
+
+def check(name: str, given: Any, annotation: Any) -> None:
+    """Raises WrongField, in one line, where a value alone is none that the annotation allows."""
+    error = _mistake(given, annotation)
+    if error is None:
+        return
+    first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
+    if first is not None and first["type"] == "value_error":
+        raise WrongField(f"{name}: {first['ctx']['error']}", name, given)
+    shown = "null" if given is None else given
+    raise WrongField(f"{name} must be {described(annotation, given)}, not {shown}", name, given)
+
+
+def fits(given: Any, annotation: Any) -> bool:
+    """Whether a value, as YAML gives it, can stand for an annotated argument; annotations not understood take anything.
+
+    >>> fits([0.9, 0.99], tuple[float, float]), fits("1", float), fits(1, float), fits(True, int)
+    (True, False, True, False)
+    """
+    return _mistake(given, annotation) is None
+
+
+def _mistake(given: Any, annotation: Any) -> Exception | None:
+    try:
+        # As JSON, in which a list stands for a tuple and a text for a path.
+        _adapter(annotation).validate_json(json.dumps(given), strict=True)
+    except (ValidationError, TypeError, ValueError) as error:
+        return error
+    return None
+
+
+@lru_cache
+def _adapter(annotation: Any) -> "TypeAdapter[Any]":
+    return TypeAdapter(_understood(annotation), config=ConfigDict(allow_inf_nan=False))
+
+
+def _understood(annotation: Any) -> Any:
+    """The same with Any in place of types that YAML cannot write."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return Annotated[_understood(arguments[0]), *arguments[1:]]
+    if origin in (Union, types.UnionType):
+        return Union[tuple(map(_understood, arguments))]  # noqa: UP007 - of a computed list
+    if origin is tuple:
+        return tuple[tuple(one if one is Ellipsis else _understood(one) for one in arguments)]  # type: ignore[misc]
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return dict[str, Any]
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return list[_understood(arguments[0])]  # type: ignore[misc]
+    plain = (int, float, str, bool, type(None), Path, Any)
+    return annotation if origin is Literal or annotation in plain else Any
+
+
+def is_marked(field: FieldInfo, mark: str) -> bool:
+    """Whether the annotation carries AT_ROOT or NOT_CONFIGURED."""
+    return mark in field.metadata
+
+
+def annotation_of(field: FieldInfo) -> Any:
+    """A field's annotation as it was written."""
+    return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+
+
+def described(annotation: Any, given: Any = None) -> str:
+    """What an annotated argument takes, as YAML has it: a whole number of 1 or more or null.
+
+    What YAML cannot write is left out; the largest number too, unless `given` is above it.
+    """
+    return _listed(dict.fromkeys(one for one in _kinds(annotation, (), given) if one))
+
+
+def _kinds(annotation: Any, limits: Sequence[Any], given: Any) -> Iterator[str]:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    told = [one.words for one in arguments[1:] if isinstance(one, Words)] if origin is Annotated else []
+    if told:
+        yield from told
+    elif origin is Annotated:
+        inner = [*limits, *(limit for one in arguments[1:] for limit in getattr(one, "metadata", [one]))]
+        yield from _kinds(arguments[0], [one for one in inner if type(one).__name__ in LIMITS], given)
+    elif origin in (Union, types.UnionType):
+        for one in sorted(arguments, key=lambda kind: kind is type(None)):
+            yield from _kinds(one, limits, given)
+    elif origin is Literal:
+        yield from map(str, arguments)
+    elif annotation in (int, float):
+        yield {int: "a whole number", float: "a number"}[annotation] + _range(limits, given)
+    elif isinstance(origin, type) and issubclass(origin, Mapping):
+        yield "a mapping {name: value}"
+    elif isinstance(origin, type) and issubclass(origin, Sequence):
+        each = _listed(dict.fromkeys(one for one in _kinds(arguments[0], (), given) if one))
+        yield f"a list, each {each}" if each else "a list"
+    else:
+        names: dict[Any, str] = {str: "a text", bool: "true or false", type(None): "null", Path: "a path"}
+        yield names.get(annotation, "")
+
+
+def _range(limits: Sequence[Any], given: Any) -> str:
+    bounds: dict[str, Any] = {type(limit).__name__: getattr(limit, type(limit).__name__.lower()) for limit in limits}
+    least, above, most, below = (bounds.get(name) for name in LIMITS)
+    too_much = isinstance(given, int | float) and most is not None and given > most
+    if most == MOST and not too_much:
+        most = None
+    parts = [
+        f"of {least:,} to {most:,}" if least is not None and most is not None else "",
+        f"of {least:,} or more" if least is not None and most is None else "",
+        f"of {most:,} or less" if least is None and above is None and most is not None else "",
+        f"above {above:,}" if above is not None else "",
+        f"and {most:,} or less" if above is not None and most is not None else "",
+        f"{'and ' if above is not None else ''}below {below:,}" if below is not None else "",
+    ]
+    return "".join(f" {part}" for part in parts if part)
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    if not names:
+        return ""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """`; did you mean …?` with the nearest of the known names, dotted ones by their last part too; "" if none is near.
+
+    >>> did_you_mean("objective.gian", ["objective.gain", "k"]), did_you_mean("zz", ["k"])
+    ('; did you mean objective.gain?', '')
+    """
+    spelled = {other.lower(): other for other in known}  # K may be meant for k
+    near = [spelled[other] for other in difflib.get_close_matches(name.lower(), spelled, n=2, cutoff=0.5)]
+    # A key given without its group, or under the wrong one: gain, loss.gain -> objective.gain.
+    near += [other for other in known if other.split(".")[-1] == name.split(".")[-1] and other not in near]
+    return f"; did you mean {' or '.join(near[:3])}?" if near else ""

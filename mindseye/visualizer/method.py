@@ -1,0 +1,85 @@
+"""How facets are drawn: all that decides a bit of a picture, one value."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any
+
+from pydantic import SkipValidation
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from mindseye.fields import value
+from mindseye.settings import Drawing
+from mindseye.visualizer.canvas import Canvas, FourierCanvas
+from mindseye.visualizer.objective import LossFunction, Objective
+from mindseye.visualizer.schedules import Schedules
+from mindseye.visualizer.transformations import Transformations
+
+MakeCanvas = Callable[[Tensor, Tensor], Canvas]
+MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
+
+
+def calibrated_adam(parameters: Iterator[nn.Parameter]) -> Optimizer:
+    """The default optimiser of the image, Adam without momentum; its learning rate comes from the schedule.
+
+    RMSprop (Tieleman & Hinton 2012) with Adam's correction of the first steps; docs/performance.md has it beside Adam.
+    """
+    return Adam(parameters, lr=1.0, betas=(0.0, 0.9))
+
+
+@value
+class Method(Drawing):
+    """All that decides a picture, given the network and the targets. The defaults are the calibrated method."""
+
+    objective: Annotated[LossFunction, SkipValidation] = Objective()
+    """What is minimised, a `LossFunction`."""
+    canvas: Annotated[MakeCanvas, SkipValidation] = FourierCanvas
+    """What is trained in place of the pixels: a class or function of the initial images [C, ch, S, S] and the
+    photographs [C, N, ch, S, S], both in 0..1, that gives a `Canvas`."""
+    schedule: Schedules = Schedules()
+    """How rates and strengths change from the first step to the last."""
+    transformations: Transformations = Transformations()
+    """The ranges of the random views and their noise."""
+    optimizer: Annotated[MakeOptimizer, SkipValidation] = calibrated_adam
+    """A function of the canvas's parameters that gives a torch.optim.Optimizer, whose learning rate `schedule` sets at
+    every step."""
+    filters: Annotated[Sequence[Any], SkipValidation] = ()
+    """What is done to the pictures after each step, in this order: each a `PeriodicFilter`, another Lightning callback,
+    or a function of the images [C, ch, S, S] in 0..1, which runs every 10 steps."""
+
+    def __post_init__(self) -> None:
+        _check_objective(self.objective)
+        if isinstance(self.canvas, nn.Module):
+            kind = type(self.canvas).__name__
+            raise ValueError(f"the canvas must be the class {kind}, called with the photographs later, not one {kind}")
+        if not callable(self.canvas):
+            raise ValueError(f"the canvas must be a class or function of images and photographs, not {self.canvas}")
+        if not callable(self.optimizer):
+            raise ValueError(f"the optimizer must be a function of parameters, not {self.optimizer}")
+        if not isinstance(self.filters, list | tuple):
+            raise ValueError(f"filters must be a list, not {called(self.filters)}")
+        for one in self.filters:
+            if isinstance(one, type):
+                raise ValueError(f"a filter must be one of its class, {one.__name__}(), not the class {one.__name__}")
+            if not (callable(one) or hasattr(one, "on_train_batch_end")):
+                raise ValueError(
+                    f"a filter must be one of a subclass of PeriodicFilter, or a function of images, not {called(one)}"
+                )
+
+
+def _check_objective(objective: object) -> None:
+    if isinstance(objective, type):
+        name = objective.__name__
+        raise ValueError(f"the objective must be one of its class, {name}(), not the class {name}")
+    wanted = ("gain", "adaptive", "adaptive_distance", "weights", "__call__")
+    lacking = [name for name in wanted if not hasattr(objective, name)]
+    if lacking:
+        raise ValueError(
+            f"the objective, {called(objective)}, has no {', '.join(lacking)}: it must be one of a class with what "
+            "LossFunction lists, or of a subclass of Objective"
+        )
+
+
+def called(thing: object) -> str:
+    """A thing in a message: `the function f`, `a Blur`."""
+    return f"the function {thing.__name__}" if inspect.isfunction(thing) else f"a {type(thing).__name__}"
