@@ -5,12 +5,15 @@ field means in the docstring under it. From there the messages and the reference
 """
 
 import difflib
+import inspect
 import json
+import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from functools import lru_cache
+from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
 
@@ -59,10 +62,62 @@ class WrongField(ValueError):
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def value(cls: type[T]) -> type[T]:
-    """The class as a frozen dataclass that checks its fields; raises WrongField, a ValueError of one line."""
-    made: Any = dataclass(cls, frozen=True, kw_only=True, config=CONFIG)
+    """The class as a frozen dataclass that checks its fields; raises WrongField, a ValueError of one line.
+
+    Its docstring goes on with the fields, and its repr names those that are not as by default.
+    """
+    made: Any = dataclass(cls, frozen=True, kw_only=True, repr=False, config=CONFIG)
     made.__init__ = _in_one_line(made)(made.__init__)
+    for base in made.__mro__[1:]:  # which pydantic takes no docstrings from
+        for name, field in getattr(base, "__pydantic_fields__", {}).items():
+            fields_of(made)[name].description = fields_of(made)[name].description or field.description
+    plain = {name: _plain(field.annotation) for name, field in fields_of(made).items()}
+    made.__init__.__annotations__ = {**plain, "return": None}
+    signature = _signature(made, plain)
+    made.__signature__ = signature
+    made.__init__.__signature__ = signature.replace(
+        parameters=[Parameter("self", Parameter.POSITIONAL_OR_KEYWORD), *signature.parameters.values()]
+    )
+    made.__doc__ = "\n\n".join([inspect.cleandoc(cls.__doc__ or ""), *_told(made)])
+    made.__repr__ = _repr
     return made
+
+
+def _signature(made: type, plain: Mapping[str, Any]) -> Signature:
+    parameters = [
+        Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            annotation=plain[name],
+            default=Parameter.empty if field.is_required() else default_of(field),
+        )
+        for name, field in fields_of(made).items()
+    ]
+    return Signature(parameters, return_annotation=None)
+
+
+def _plain(annotation: Any) -> Any:
+    """A type without what it is annotated with: ranges and marks."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _plain(arguments[0])
+    if origin in (Union, types.UnionType):
+        return Union[tuple(map(_plain, arguments))]  # noqa: UP007 - of a computed list
+    return annotation
+
+
+def _told(made: type) -> Iterator[str]:
+    """A paragraph a field: its name, what it takes, what it means."""
+    for name, field in fields_of(made).items():
+        takes = described(annotation_of(field))
+        meaning = " ".join((field.description or "").split())
+        yield "\n".join(textwrap.wrap(f"{name}{f' ({takes})' if takes else ''}: {meaning}", 100, subsequent_indent="    "))
+
+
+def _repr(self: Any) -> str:
+    given = ((name, getattr(self, name), field) for name, field in fields_of(type(self)).items())
+    shown = [f"{name}={one!r}" for name, one, field in given if field.is_required() or one != default_of(field)]
+    return f"{type(self).__name__}({', '.join(shown)})"
 
 
 @contextmanager
@@ -214,14 +269,18 @@ def _range(limits: Sequence[Any], given: Any) -> str:
     if most == MOST and not too_much:
         most = None
     parts = [
-        f"of {least:,} to {most:,}" if least is not None and most is not None else "",
-        f"of {least:,} or more" if least is not None and most is None else "",
-        f"of {most:,} or less" if least is None and above is None and most is not None else "",
-        f"above {above:,}" if above is not None else "",
-        f"and {most:,} or less" if above is not None and most is not None else "",
-        f"{'and ' if above is not None else ''}below {below:,}" if below is not None else "",
+        f"of {_number(least)} to {_number(most)}" if least is not None and most is not None else "",
+        f"of {_number(least)} or more" if least is not None and most is None else "",
+        f"of {_number(most)} or less" if least is None and above is None and most is not None else "",
+        f"above {_number(above)}" if above is not None else "",
+        f"and {_number(most)} or less" if above is not None and most is not None else "",
+        f"{'and ' if above is not None else ''}below {_number(below)}" if below is not None else "",
     ]
     return "".join(f" {part}" for part in parts if part)
+
+
+def _number(limit: float) -> str:
+    return f"{int(limit):,}" if limit == int(limit) and abs(limit) <= MOST else f"{limit:g}"
 
 
 def _listed(names: Mapping[str, Any]) -> str:

@@ -53,9 +53,9 @@ from mindseye.settings import Facets, Running
 from mindseye.visualizer.callbacks import Blur, GradientMask, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, PixelCanvas
 from mindseye.visualizer.filters import rof_energy, tv_denoise
-from mindseye.visualizer.fitting import calibrated_adam, fit
+from mindseye.visualizer.fitting import fit
 from mindseye.visualizer.matching import Matching
-from mindseye.visualizer.method import Method
+from mindseye.visualizer.method import Method, calibrated_adam
 from mindseye.visualizer.objective import Objective, Seen
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations, view

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import mindseye as me
-from mindseye.commands.checking import check
+from mindseye.commands.checking import check, check_constructors
 from mindseye.commands.composing import ConfigurationError, compose
 from mindseye.commands.figures import figures
 from mindseye.commands.gallery import make_gallery
@@ -437,10 +437,10 @@ def test_a_package_that_is_not_installed_is_not_taken_from_somebody_s_folder(tmp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     for words in (["network=timm", "network.name=resnet18"], ["logger=[wandb,tensorboard]"], ["facets.tsne=fft"]):
-        check(compose(words))
+        check_constructors(check(compose(words)).parts)
         assert str(tmp_path) not in sys.path
     (tmp_path / "mine_alone.py").write_text("def contrast(images, activations, targets): ...")
-    check(compose(["+metrics.own._target_=mine_alone.contrast"]))
+    check_constructors(check(compose(["+metrics.own._target_=mine_alone.contrast"])).parts)
     assert str(tmp_path) in sys.path  # code of one's own that the configuration names is looked for there
 
 

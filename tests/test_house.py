@@ -47,7 +47,7 @@ def test_a_room_imports_only_from_those_before_it(path):
         if module.split(".")[0] in ("hydra", "omegaconf"):
             assert here == "commands", where
         if module.split(".")[0] == "pytorch_lightning" and here == "visualizer":
-            lightning = ("module", "data", "fitting", "checkpoints", "facet_sharding", "tracking")
+            lightning = ("module", "data", "fitting", "checkpoints", "facet_sharding", "tracking", "watching")
             assert path.stem in lightning or path.parent.name == "callbacks", where
         if module.split(".")[0] == "wandb":
             assert str(path.relative_to(PACKAGE)) == "reports/tracking.py", where

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import mindseye as me
+from mindseye.fields import fields_of, is_value
 
 PROJECT = Path(__file__).parent.parent
 
@@ -65,8 +66,12 @@ REFERENCE = {
 
 @pytest.mark.parametrize("path", REFERENCE)
 def test_every_argument_is_told(path):
-    """In the docstring, in backticks or as `name: …`, or by the comment behind a field."""
+    """In the docstring, in backticks or as `name: …`, by the comment behind a field, or by the docstring under it."""
     thing = REFERENCE[path]
+    if is_value(thing):
+        assert all(field.description for field in fields_of(thing).values())
+        assert all(f"\n{name}" in thing.__doc__ for name in fields_of(thing))
+        return
     made = thing.__init__ if inspect.isclass(thing) else thing
     fields = re.findall(r"^    (\w+): .*  # \S", inspect.getsource(thing), re.M) if is_dataclass(thing) else []
     for name in set(inspect.signature(made).parameters) - {"self", "args", "kwargs", *fields}:

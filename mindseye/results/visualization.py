@@ -127,8 +127,9 @@ def visualize(
 ) -> Visualization:
     """Draw one image per facet of `targets` and measure it beside its baselines.
 
-    network: of `load_network`. targets: of `discover_facets`; the layer and the top-k channels stand in them. method:
-    how they are drawn, the calibrated method if nothing is said. running: where, and what is kept on the way.
+    network: of `load_network`. targets: of `discover_facets`; the layer and the top-k channels stand in them.
+    `method` is how they are drawn, the calibrated method if nothing is said; `running` where, and what is kept on the
+    way.
 
     transfer: further networks to judge the pictures by, each of `transfer_reference`. metrics: further figures by
     their names, each a function of (pictures [C, ch, S, S] in 0..1, their activations [C, D, H', W'], targets) that

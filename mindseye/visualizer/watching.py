@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger
 
 Report = Callable[[int, dict[str, float]], None]
 Announce = Callable[[str], None]
@@ -23,7 +21,7 @@ class Watchers:
 
     report: Report | None = None
     announce: Announce | None = None
-    logger: "Logger | Sequence[Logger] | None" = None
+    logger: Logger | Sequence[Logger] | None = None
     every: int = 10
 
     def __post_init__(self) -> None:

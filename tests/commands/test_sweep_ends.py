@@ -1,29 +1,32 @@
 """What a sweep looks at together, and what it compares its cells by: as the cells are set, whatever file sets it."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from mindseye.commands import visualize
+from mindseye.commands import stages
+from mindseye.commands.checking import check
+from mindseye.commands.composing import compose
+from mindseye.commands.stages import layers_of_the_sweep
 from mindseye.commands.sweeping import SweepEnd
-from mindseye.commands.visualize import layers_of_the_sweep
 from mindseye.provenance import file_sha256
 from mindseye.sweeps.inputs import INPUTS
 from mindseye.sweeps.manifest import add_cells
 
 
-def beside(cells, mine, config, folder, network, monkeypatch):
-    """The layers that a cell of overrides `mine` looks at beside its own, which `config` resolves to."""
+def beside(cells, mine, settings, folder, network, monkeypatch):
+    """The layers that a cell of overrides `mine` looks at beside its own, which `settings` resolve to."""
     add_cells(folder, cells, [], "")
     hydra = SimpleNamespace(
         mode=RunMode.MULTIRUN, sweep=SimpleNamespace(dir=str(folder)), overrides=SimpleNamespace(task=list(mine))
     )
-    monkeypatch.setattr(visualize.HydraConfig, "get", lambda: hydra)
-    config = SimpleNamespace(**{"layer": None, "depth": "late", **config})
-    return layers_of_the_sweep(config, network, network.resolve(config.layer, config.depth))
+    monkeypatch.setattr(stages.HydraConfig, "get", lambda: hydra)
+    run = replace(check(compose([])), **settings)
+    return layers_of_the_sweep(run, SimpleNamespace(network=network, layer=network.resolve(run.layer, run.depth)))
 
 
 CASES = {
@@ -40,8 +43,8 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_only_layers_that_cells_ask_for_are_looked_at_together(case, network, tmp_path, monkeypatch):
-    cells, config, others = CASES[case]
-    assert beside(cells, cells[0], config, tmp_path, network, monkeypatch) == others
+    cells, settings, others = CASES[case]
+    assert beside(cells, cells[0], settings, tmp_path, network, monkeypatch) == others
 
 
 MEASURED = {

@@ -569,16 +569,16 @@ def test_with_a_cache_and_without_the_same_bytes(kept, cache, network, photograp
 
 def test_the_chosen_ones_go_through_it_once_more_for_targets_and_the_way(kept, cache, network, photographs):
     """One pass for both, with the bytes of a look without a cache."""
-    without = discover_facets(network, photographs, "layer3.0", **SETTINGS)
+    without = discover_facets(network, photographs, "layer3.0", SETTINGS)
     assert without.way
     way = tuple(one.layer for one in without.way[1:])
     network = prepare(network, "layer3.0", way=way)
     with counting(network) as entered:
-        found = discover_facets(network, photographs, "layer3.0", **SETTINGS, cache=cache)
+        found = discover_facets(network, photographs, "layer3.0", SETTINGS, cache=cache)
         assert entered() == len(photographs) + 3 * 4
         assert found.content_hash() == without.content_hash()
         assert network.program() is network.program()
-        again = discover_facets(network, photographs, "layer3.0", **SETTINGS, cache=cache)
+        again = discover_facets(network, photographs, "layer3.0", SETTINGS, cache=cache)
         assert again.content_hash() == found.content_hash()
         assert entered() == len(photographs) + 3 * 4
 

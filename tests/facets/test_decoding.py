@@ -189,7 +189,7 @@ def test_no_scale_depends_on_an_image(name, black, white, tmp_path):
 @pytest.mark.parametrize("content", [lambda few: tiff(few, 32), lambda few: tiff(few, 32, sample=2)])
 def test_numbers_of_a_type_without_a_range_need_black_and_white(most, content, tmp_path):
     numbers = np.full((4, 4), most)
-    with pytest.raises(UnreadablePhotograph, match=r"nothing of their range; .* images\.black and images\.white"):
+    with pytest.raises(UnreadablePhotograph, match=r"nothing of their range; .* black and white"):
         read(tmp_path, "a.tif", content(numbers))
     assert read(tmp_path, "a.tif", content(numbers), 4, black=0, white=2 * most).mean() == pytest.approx(127.5, abs=0.6)
 
@@ -208,7 +208,7 @@ def test_bytes_in_a_folder_of_counts_are_named_and_not_drawn_black(tmp_path, cap
     assert [file.path for file in skipped] == ["a.png", "b.jpg", "c.npy", "d.npy"]
     assert all("white=4095 lies beyond" in file.reason for file in skipped)
     negative = load_photographs(tmp_path, 8, 1, black=4095, white=0)
-    with pytest.raises(UnreadablePhotograph, match=r"images\.black=4095 lies beyond"):
+    with pytest.raises(UnreadablePhotograph, match=r"black=4095 lies beyond"):
         negative.read(0)
 
 
@@ -237,7 +237,7 @@ def test_what_is_transparent_is_white_between_any_black_and_white(tmp_path):
 def test_what_has_no_counts_that_are_known_is_refused_where_black_and_white_are_given(mode, suffix, tmp_path):
     Image.new(mode, (8, 8)).save(tmp_path / f"a.{suffix}")
     assert read_photograph(tmp_path / f"a.{suffix}", 8, 3).shape == (3, 8, 8)
-    with pytest.raises(UnreadablePhotograph, match=r"images\.black"):
+    with pytest.raises(UnreadablePhotograph, match="black and white"):
         read_photograph(tmp_path / f"a.{suffix}", 8, 3, 0, 100)
 
 

@@ -8,6 +8,8 @@ import pytest
 import mindseye
 from mindseye.networks.preparing import prepare
 from mindseye.results.visualization import provenance
+from mindseye.settings import Running
+from mindseye.visualizer.method import Method
 
 
 def not_there(*arguments, **settings):
@@ -38,7 +40,7 @@ MISSING = {
 def test_what_is_missing_is_none_and_the_version_is_that_of_the_code_that_ran(what, network, targets, monkeypatch):
     module, name, instead, key = MISSING[what]
     monkeypatch.setattr(module, name, instead)
-    said = provenance(prepare(network, targets.layer), targets, 0, "float32", False)
+    said = provenance(prepare(network, targets.layer), targets, Method(), Running())
     assert said["versions"]["mindseye"] == mindseye.__version__
     if key == "versions":
         assert said["versions"]["torch"] is None
