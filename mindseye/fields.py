@@ -110,8 +110,8 @@ def _told(made: type) -> Iterator[str]:
     """A paragraph a field: its name, what it takes, what it means."""
     for name, field in fields_of(made).items():
         takes = described(annotation_of(field))
-        meaning = " ".join((field.description or "").split())
-        yield "\n".join(textwrap.wrap(f"{name}{f' ({takes})' if takes else ''}: {meaning}", 100, subsequent_indent="    "))
+        text = f"{name}{f' ({takes})' if takes else ''}: {field.description}"
+        yield textwrap.fill(text, 100, subsequent_indent="    ")
 
 
 def _repr(self: Any) -> str:

@@ -119,7 +119,7 @@ class Viewer:
         others = tuple(word for word in words if not word.startswith(("layer=", "network=")))
         wrong = [word for word in others if not word.startswith("network.")]
         if not equals or len(groups) != 1 or wrong:
-            raise ValueError(f"{text}: NAME=network=GROUP,network.KEY=VALUE,layer=LAYER is right")
+            raise ValueError(f"a viewer must be NAME=network=GROUP,network.KEY=VALUE,layer=LAYER, not {text}")
         return cls(name, groups[0], others, layers)
 
     def drawing(self, layer: str | None) -> list[str]:
@@ -184,7 +184,7 @@ def subjects(
         if not groups:
             raise ValueError(f"nobody judges what {viewer.name} draws: give another --network, or a --judge")
         if twice:
-            raise ValueError(f"two judges are network={twice[0]}: one of each group is right")
+            raise ValueError(f"two judges are network={twice[0]}: give one of each group")
         for layer in viewer.layers or (None,):
             for name, words in photographs.items():
                 every = (

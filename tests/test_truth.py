@@ -114,7 +114,7 @@ def test_every_network_is_judged_by_the_others(tmp_path):
         subjects([demo], [], {"drawn": []}, [], tmp_path)
     with pytest.raises(ValueError, match="two judges are network=demo"):
         subjects([own, demo, replace(demo, name="other")], [], {"drawn": []}, [], tmp_path)
-    with pytest.raises(ValueError, match="is right"):
+    with pytest.raises(ValueError, match="must be NAME=network=GROUP"):
         Viewer.read("demo=layer=x")
 
 

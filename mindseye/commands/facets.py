@@ -60,7 +60,7 @@ def wanted(text: str) -> list[int]:
     else:
         numbers = []
     if not numbers or numbers[0] < 2 or numbers[-1] > MOST:
-        raise ConfigurationError(f"C={text}: a range of 2..{MOST}, C=2..12 say, is right")
+        raise ConfigurationError(f"C must be a range of 2..{MOST}, C=2..12 say, not {text}")
     return numbers
 
 

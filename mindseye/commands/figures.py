@@ -73,7 +73,7 @@ def of_run(folder: Path, facets: Sequence[int] | None, photographs: int, width: 
     if wrong := [c for c in listed if not 0 <= c < C]:
         raise ValueError(f"--facets {wrong[0]}: the run has facets 0 to {C - 1}")
     if photographs < 0:
-        raise ValueError(f"--photographs {photographs}: 0 or more is right")
+        raise ValueError(f"--photographs must be 0 or more, not {photographs}")
     # A run that was saved from Python has no targets.
     targets = _targets(folder) if (folder / "targets").is_dir() else None
     if targets is not None and targets.C != C:

@@ -288,7 +288,7 @@ def _read_array(path: str | os.PathLike[str], channels: int, window: Window | No
     if array.ndim == 3 and array.shape[0] != channels and array.shape[-1] == channels:
         array = np.moveaxis(array, -1, 0)
     if array.ndim != 3 or array.shape[0] != channels:
-        raise UnreadablePhotograph(f"holds an array of shape {list(array.shape)}; [{channels}, H, W] is right")
+        raise UnreadablePhotograph(f"holds an array of shape {list(array.shape)}, which must be [{channels}, H, W]")
     side = min(array.shape[1:])
     if side == 0:
         raise UnreadablePhotograph(f"holds an array of shape {list(array.shape)}: no pixels")
@@ -307,7 +307,7 @@ def _read_array(path: str | os.PathLike[str], channels: int, window: Window | No
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
             raise UnreadablePhotograph(f"floating-point values must be finite and in 0..1{_ELSE}")
         return np.rint(values * 255.0).astype(np.uint8)
-    raise UnreadablePhotograph(f"holds {values.dtype} values; uint8, uint16 or floats in 0..1 are right{_ELSE}")
+    raise UnreadablePhotograph(f"holds {values.dtype} values, which must be uint8, uint16 or floats in 0..1{_ELSE}")
 
 
 def _resize_array(array: np.ndarray, size: int) -> Tensor:

@@ -152,11 +152,11 @@ def discover_facets(
     check_network(network)
     if not isinstance(photographs, Photographs):
         raise ValueError(
-            f"the photographs are a {type(photographs).__name__}: load_photographs(FOLDER, size=…) gives what is right"
+            f"the photographs must be what load_photographs(FOLDER, size=…) gives, not a {type(photographs).__name__}"
         )
     layer = network.resolve(layer)
     if not isinstance(facets, Facets):
-        raise ValueError(f"the facets are a {type(facets).__name__}: Facets(C=…, k=…) gives what is right")
+        raise ValueError(f"the facets must be Facets(C=…, k=…), not a {type(facets).__name__}")
     if facets.C != "auto" and len(photographs) < facets.C:
         raise ValueError(
             f"C={facets.C} facets need at least as many photographs; {photographs.root} holds {len(photographs)}"

@@ -67,7 +67,7 @@ def choose_number(
     distinct = len(torch.unique(kept, dim=0))
     tried = [C for C in numbers if 2 <= C < min(distinct, len(kept))]
     if not tried:
-        raise ValueError(f"C=auto needs more than 2 different photographs, not {distinct}; C=1 is right")
+        raise ValueError(f"C=auto needs more than 2 different photographs, not {distinct}: give C=1")
     deviations = kept.double().std(dim=0).numpy()
     rows: list[tuple[float, float, float]] = []
     for place, C in enumerate(tried):

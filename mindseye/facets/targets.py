@@ -239,7 +239,7 @@ def top_channels(maps: Tensor, k: int) -> Tensor:
     """Per facet the k channels of the largest spatial mean, strongest first: maps [C, D, H', W'] -> int64 [C, k]."""
     D = maps.shape[1]
     if not 1 <= k <= D:
-        raise ValueError(f"k={k}: the layer has {D} channels, so k is 1 to {D}")
+        raise ValueError(f"k must be 1 to {D} (the layer's channels), not {k}")
     means = maps.flatten(2).mean(dim=2)
     # Stable: of equal channels the first is taken, so that two runs never differ.
     return means.sort(dim=1, descending=True, stable=True).indices[:, :k].contiguous()

@@ -26,7 +26,7 @@ def resolve_layer(body: nn.Module, name: str) -> tuple[str, int | None]:
     Raises ValueError for an unknown name, with the nearest names that exist.
     """
     if not isinstance(name, str):
-        raise ValueError(f"layer={name}: the name of a module is right, as layer_table lists them")
+        raise ValueError(f"layer must be the name of a module, as layer_table lists them, not {name}")
     path, at, call = name.partition("@")
     if at and not call.isdecimal():
         raise ValueError(f"layer {name!r}: after @ stands the number of the call, from 0, as in {path + '@0'!r}")

@@ -410,7 +410,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 
 def _refuse_file(name: object) -> None:
-    """Raises ValueError where a network is named by a file that holds none, with what is right instead."""
+    """Raises ValueError where a network is named by a file that holds none, with what to give instead."""
     if not isinstance(name, str | Path):
         return
     path = Path(name)
@@ -426,7 +426,7 @@ def _refuse_file(name: object) -> None:
         )
     if isinstance(name, Path):
         raise ValueError(
-            f"the network is a path: the text {str(name) + ':FUNCTION'!r} is right, the function that builds it, or "
+            f"the network is a path: give the text {str(name) + ':FUNCTION'!r}, with the function that builds it, or "
             "what that returns"
         )
 
@@ -448,7 +448,7 @@ def _looked_into(given: object, what: str, mean: Sequence[float], std: Sequence[
             "torch.jit.load(file).state_dict() as its weights, or export it with torch.export"
         )
     if not isinstance(given, nn.Module):
-        raise ValueError(f"{what} is a {type(given).__name__}: a torch.nn.Module is right")
+        raise ValueError(f"{what} must be a torch.nn.Module, not a {type(given).__name__}")
     if isinstance(given, torch.fx.GraphModule) and "train" in vars(given):  # whose train() is one that refuses
         raise ValueError(
             f"{what} is the flat module of a program of torch.export, whose layers are none any more: give the "
@@ -655,7 +655,7 @@ def _find_callable(target: str) -> Callable[..., Any]:
     """The function or class that "package.module.function" or "path/to/file.py:function" names."""
     place, colon, attribute = target.rpartition(":")
     if not colon and target.endswith(".py"):
-        raise ValueError(f"{target!r} is a file: which function of it builds the network? {target}:FUNCTION is right")
+        raise ValueError(f"{target!r} is a file: give {target}:FUNCTION, the function of it that builds the network")
     if not colon:
         place, _, attribute = target.rpartition(".")
     if not place or not attribute:

@@ -207,20 +207,22 @@ def check_network(network: object) -> None:
     kind = type(network).__name__
     if isinstance(network, nn.Module):
         raise ValueError(f"the network is a bare {kind}: load_network(module, mean=…, std=…, size=…) makes one of it")
-    raise ValueError(f"the network is a {kind}: load_network gives what is right")
+    raise ValueError(f"the network must be what load_network gives, not a {kind}")
 
 
 def check_side(size: object) -> int:
     """The side of square images in pixels. Raises ValueError for what is no whole number of at least 1."""
     if not isinstance(size, numbers.Integral) or int(size) < 1:
-        raise ValueError(f"size={size}: one whole number of at least 1 is right, the side of square images in pixels")
+        raise ValueError(f"size must be a whole number of 1 or more, the side of square images in pixels, not {size}")
     return int(size)
 
 
 def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
-    """Raises ValueError for what is not one number a channel each, of images in 0..1, with what is right."""
+    """Raises ValueError for what is not one number a channel each, of images in 0..1, with what to give."""
     if not (hasattr(mean, "__len__") and hasattr(std, "__len__")):
-        raise ValueError(f"mean={mean} and std={std}: lists of one number per channel are right, [0.5] for one channel")
+        raise ValueError(
+            f"mean and std must be lists of one number per channel, [0.5] for one channel, not {mean} and {std}"
+        )
     if len(mean) != len(std) or len(mean) == 0:
         raise ValueError(f"mean has {len(mean)} numbers and std {len(std)}: give one of each per channel")
     means, stds = [float(value) for value in mean], [float(value) for value in std]

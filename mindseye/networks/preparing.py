@@ -210,7 +210,7 @@ class PreparedNetwork(nn.Module):
         scaled inside, so that callers need no gradient scaler.
         """
         if precision not in DTYPES:
-            raise ValueError(f"precision={precision}: {', '.join(DTYPES)} are right")
+            raise ValueError(f"precision must be one of {', '.join(DTYPES)}, not {precision}")
         if precision == self.precision:
             return self
         if self.precision != "float32":
@@ -229,7 +229,7 @@ class PreparedNetwork(nn.Module):
         Raises ValueError where the network could not be traced.
         """
         if not self.traced:
-            raise ValueError(f"compile=true: {self.name} cannot be traced up to {self.layer}; compile=false is right")
+            raise ValueError(f"{self.name} cannot be traced up to {self.layer}, nor compiled: give compile=false")
         if not self.compiled:
             mode = "reduce-overhead" if self.mean.device.type == "cuda" else "default"
             self._run = torch.compile(self.body, mode=mode, dynamic=False)

@@ -325,8 +325,8 @@ class Reading(TorchDispatchMode):
         """Raises ValueError where any was read, or where the pass did not come so far that one could know."""
         if read := self._lacking if not whole else sorted(self._read):
             raise ValueError(
-                f"layer {layer} depends on {some(read)}, which the file of {name}'s weights lacks: a layer before that "
-                "is right, or a file that has them"
+                f"layer {layer} depends on {some(read)}, which the file of {name}'s weights lacks: take a layer "
+                "before that, or a file that has them"
             )
 
 

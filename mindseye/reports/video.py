@@ -39,9 +39,9 @@ def write_video(
 def check_film(form: str, fps: float) -> None:
     """Raises ValueError for a form or a number of frames per second that there is no film of."""
     if form not in get_args(Form):
-        raise ValueError(f"{form}: {', '.join(get_args(Form))} are right")
+        raise ValueError(f"the form must be {' or '.join(get_args(Form))}, not {form}")
     if not 0.1 <= fps <= 120:
-        raise ValueError(f"{fps:g} frames per second: 0.1 to 120 are right")
+        raise ValueError(f"there must be 0.1 to 120 frames per second, not {fps:g}")
 
 
 def frames(snapshots: Mapping[int, Sequence[Path]], steps: int) -> Iterator[Image.Image]:

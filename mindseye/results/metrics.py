@@ -233,8 +233,8 @@ def own_measure(name: str, metric: Metric, images: Tensor, v: Tensor, targets: F
         raise ValueError(f"the measure {name} failed: {type(error).__name__}: {error}") from error
     if said.shape != (targets.C,) or said.is_complex():
         raise ValueError(
-            f"the measure {name} gives a tensor of shape {list(said.shape)} for {targets.C} facets: "
-            f"[{targets.C}], one real number each, is right"
+            f"the measure {name} must give one real number for each of {targets.C} facets, [{targets.C}], "
+            f"not a tensor of shape {list(said.shape)}"
         )
     return said.float()
 
@@ -248,13 +248,13 @@ def check_names(measures: Mapping[str, Metric]) -> None:
     for name, metric in measures.items():
         if not name.isidentifier() or name in TAKEN:
             raise ValueError(
-                f"a measure cannot be called {name!r}: a word of letters, digits and _ is right, but none of "
-                f"{', '.join(TAKEN)}"
+                f"the name of a measure must be a word of letters, digits and _, and none of {', '.join(TAKEN)}, "
+                f"not {name!r}"
             )
         if not callable(metric):
             raise ValueError(
-                f"the measure {name} is a {type(metric).__name__}: a function (images, activations, targets) -> [C] "
-                "is right"
+                f"the measure {name} must be a function (images, activations, targets) -> [C], "
+                f"not a {type(metric).__name__}"
             )
 
 

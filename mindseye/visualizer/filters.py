@@ -2,11 +2,14 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
+
+from mindseye.fields import check
 
 TVBackend = Literal["primal_dual", "skimage"]
 
@@ -54,11 +57,10 @@ def tv_denoise(
     length s to s · 2·weight·s/(2·weight·s + 1) where the energy asks for max(s − 1/(2·weight), 0), so that it stays
     above the minimum however long it runs, and its start for a channel is what it left of the one before.
 
-    Wrong values raise a ValueError.
+    Raises ValueError, in one line, for a value that is none of these.
     """
-    check_tv_options(iterations, tolerance, backend, place="tv_denoise: ")
-    if not (math.isfinite(weight) and weight > 0):
-        raise ValueError(f"tv_denoise: weight={weight}: a number above 0 is right")
+    check_tv_options(iterations, tolerance, backend)
+    check("weight", weight, Annotated[float, Field(gt=0)])
     images = images.detach()
     if not images.numel():
         return images.clone()
@@ -74,14 +76,11 @@ def tv_denoise(
     return denoised.view(images.shape).to(images)
 
 
-def check_tv_options(iterations: int | None, tolerance: float | None, backend: str, *, place: str) -> None:
-    """Raises a ValueError of one line, beginning with `place`, about the first option of `tv_denoise` that is wrong."""
-    if iterations is not None and iterations < 1:
-        raise ValueError(f"{place}iterations={iterations}: 1 or more is right, or null for the backend's own")
-    if tolerance is not None and not (math.isfinite(tolerance) and tolerance >= 0):
-        raise ValueError(f"{place}tolerance={tolerance}: 0 or more is right, or null for the backend's own")
-    if backend not in get_args(TVBackend):
-        raise ValueError(f"{place}backend={backend}: {' or '.join(get_args(TVBackend))} is right")
+def check_tv_options(iterations: int | None, tolerance: float | None, backend: str) -> None:
+    """Raises WrongField, a ValueError of one line, about the first option of `tv_denoise` that is wrong."""
+    check("iterations", iterations, Annotated[int, Field(ge=1)] | None)
+    check("tolerance", tolerance, Annotated[float, Field(ge=0)] | None)
+    check("backend", backend, TVBackend)
 
 
 def rof_energy(images: Tensor, noisy: Tensor, weight: float) -> Tensor:

@@ -131,7 +131,7 @@ def fit(
             log.info("compile=true: the terms' own gradients are not noted, since a compiled program goes back once")
     if method.precision == "float16" and device.type == "cpu":
         log.warning(
-            "precision=float16 on a CPU takes many times as long as float32; bfloat16 is right where it computes in it"
+            "precision=float16 on a CPU takes many times as long as float32; take bfloat16 where it computes in it"
         )
     if method.precision == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
         log.info("precision=tf32: %s has no TF32; the network computes in float32", device)
@@ -225,7 +225,7 @@ def prepare_for(
 def check_targets(targets: object) -> None:
     """Raises ValueError, in one line, for what is given in place of targets."""
     if not isinstance(targets, FacetTargets):
-        raise ValueError(f"the targets are a {type(targets).__name__}: discover_facets gives what is right")
+        raise ValueError(f"the targets must be what discover_facets gives, not a {type(targets).__name__}")
 
 
 def count_processes(devices: int, facets: int, accelerator: str) -> int:

@@ -170,7 +170,7 @@ def test_one_more_term_and_a_function_as_a_filter_on_the_command(place, monkeypa
     ("measures", "message"),
     [
         ({"one": lambda images, a, targets: images.mean()}, r"the measure one gives a tensor of shape \[\] for 3"),
-        ({"two": lambda images, a, targets: images}, r"\[3\], one real number each, is right"),
+        ({"two": lambda images, a, targets: images}, r"must give one real number for each of 3 facets"),
         ({"three": 3}, "the measure three is a int"),
         ({"a.b": len}, "a word of letters"),
         ({"transfer": len}, "cannot be called 'transfer'"),

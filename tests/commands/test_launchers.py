@@ -41,7 +41,7 @@ def test_joblib_divides_the_threads_and_a_failing_cell_stops_no_other(tmp_path):
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "layer 2 has 16 channels" in done.stderr
+    assert "k must be 1 to 16 (the channels of 2), not 20" in done.stderr
     runs = [read_run(file.parent) for file in tmp_path.glob("sweep/**/metrics.json")]
     assert sorted(yaml.safe_load((run.folder / "config.yaml").read_text())["k"] for run in runs) == [4, 6]
     threads = [json.loads(file.read_text()) for file in (tmp_path / "seen").iterdir()]

@@ -217,18 +217,18 @@ def test_a_tracker_that_cannot_be_made_costs_no_network_and_leaves_no_trace(tmp_
     """Another logger, already made, has told nobody by then; the next cell finds the environment as it was."""
     program = """
 import os, sys
-from mindseye.commands import visualize
+from mindseye.commands import composing, stages, tracking
 from mindseye.commands.main import main
 sys.modules["tensorboard"] = sys.modules["tensorboardX"] = None
 import pytorch_lightning.loggers.tensorboard as tensorboard
 import lightning_fabric.loggers.tensorboard as fabric
 fabric._TENSORBOARD_AVAILABLE = fabric._TENSORBOARDX_AVAILABLE = False
 tensorboard._TENSORBOARD_AVAILABLE = tensorboard._TENSORBOARDX_AVAILABLE = False
-make, before = visualize.make, os.environ.copy()
-def made(node, **named):
-    assert "weights" not in node and "checkpoint" not in str(node), "the network was asked for"
-    return make(node, **named)
-visualize.make = made
+make, before = composing.make, os.environ.copy()
+def made(node, place):
+    assert place != "network", "the network was asked for"
+    return make(node, place)
+stages.make = tracking.make = made
 try:
     main(sys.argv[1:])
 finally:

@@ -210,7 +210,7 @@ def test_a_cloud_is_one_continuum():
 
 
 def test_too_few_for_any_number():
-    with pytest.raises(ValueError, match="C=1 is right"):
+    with pytest.raises(ValueError, match="give C=1"):
         number(torch.ones(5, 3))
 
 

@@ -122,7 +122,7 @@ def test_images_of_another_shape_are_refused() -> None:
         ([0.5] * 4, [0.25] * 4, "takes 3 channels: give as many numbers for each"),
         ([0.5] * 3, [0.25] * 2, "mean has 3 numbers and std 2"),
         ([], [], "mean has 0 numbers"),
-        (0.5, 0.25, r"mean=0.5 and std=0.25: lists of one number per channel are right, \[0.5\]"),
+        (0.5, 0.25, r"mean and std must be lists of one number per channel, \[0.5\] for one channel, not 0.5 and 0.25"),
         ([0.5] * 3, [0.25, 0.0, 0.25], "above 0"),
     ],
 )
@@ -321,9 +321,9 @@ def test_wrong_callables(own_file: Path) -> None:
         ("own_networks_here.buidl", "no function 'buidl'; the nearest names are build"),
         ("own_networks_her.build", "cannot import 'own_networks_her'"),
         ("build", "names no function"),
-        ("net.py", "'net.py' is a file: which function of it builds the network\\? net.py:FUNCTION is right"),
+        ("net.py", "'net.py' is a file: give net.py:FUNCTION"),
         ("gone.py:build", "there is no file 'gone.py'"),
-        ("own_networks_here.number", "returned is a int: a torch.nn.Module is right"),
+        ("own_networks_here.number", "returned must be a torch.nn.Module, not a int"),
     ):
         refused(message, lambda target=target: callable_network(target, **HALF))
     refused(

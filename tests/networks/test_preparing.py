@@ -226,7 +226,7 @@ def test_a_network_that_cannot_be_traced_runs_by_hooks():
     assert not prepared.traced
     for images in (torch.rand(1, 3, 16, 16) * 0.2, 0.8 + torch.rand(1, 3, 16, 16) * 0.2):
         assert torch.equal(prepared(images)[0], answers(network, "end", None, images)[0])
-    with pytest.raises(ValueError, match="compile=false is right"):
+    with pytest.raises(ValueError, match="give compile=false"):
         prepared.compile()
 
 
@@ -277,7 +277,7 @@ def test_prepared_is_prepared():
         prepare(prepared, "layer3.0", "layer1.0")
     with pytest.raises(ValueError, match=r"takes images \[B,3,H,W\]"):
         prepared(torch.rand(1, 4, 96, 96))
-    with pytest.raises(ValueError, match="precision=double: float32, tf32, bfloat16, float16 are right"):
+    with pytest.raises(ValueError, match="precision must be one of float32, tf32, bfloat16, float16, not double"):
         prepared.in_precision("double")
     assert not any(parameter.requires_grad for parameter in prepared.parameters())
     assert not prepared.train().training

@@ -72,13 +72,13 @@ def test_files_that_are_no_networks(tmp_path, monkeypatch):
     for name in ("best.pth", "lm.ckpt", Path("best.pth"), tmp_path / "best.pth"):
         refused(lambda name=name: me.load_network(name, **HALF), r"file of weights.*load_network\(build\(\), weights=")
     refused(lambda: me.load_network("e.pt2", **HALF), r"load_network\(torch.export.load\('e.pt2'\)")
-    refused(lambda: me.load_network(Path("my_net.py"), **HALF), "'my_net.py:FUNCTION' is right")
+    refused(lambda: me.load_network(Path("my_net.py"), **HALF), "give the text 'my_net.py:FUNCTION'")
     assert me.load_network(BODY, weights="best.pth", **HALF).channels == 3  # what is said to be right is
 
 
 def test_a_depth_in_place_of_a_layer(network, photographs):
     refused(lambda: me.discover_facets(network, photographs, "late"), "'late': it is a depth .*layer=layer4.0 is")
-    refused(lambda: me.discover_facets(network, photographs, 3), "layer=3: the name of a module is right")
+    refused(lambda: me.discover_facets(network, photographs, 3), "layer must be the name of a module")
 
 
 # ---- a function as a filter ---------------------------------------------------------------------------------------

@@ -310,28 +310,23 @@ def test_a_picture_turned_or_mirrored_is_denoised_as_it_was(backend):
 
 
 WRONG = [
-    ({"iterations": 0}, "iterations=0: 1 or more is right"),
-    ({"tolerance": -0.1}, "tolerance=-0.1: 0 or more is right"),
-    ({"tolerance": math.nan}, "tolerance=nan: 0 or more is right"),
-    ({"backend": "bregman"}, "backend=bregman: primal_dual or skimage is right"),
+    ({"iterations": 0}, "iterations must be a whole number of 1 or more or null, not 0"),
+    ({"tolerance": -0.1}, "tolerance must be a number of 0 or more or null, not -0.1"),
+    ({"tolerance": math.nan}, "tolerance must be a number of 0 or more or null, not nan"),
+    ({"backend": "bregman"}, "backend must be primal_dual or skimage, not bregman"),
 ]
 
 
 @pytest.mark.parametrize(("wrong", "said"), WRONG)
 def test_a_wrong_denoising_is_refused_in_one_line(wrong, said):
-    for place, call in (
-        ("", TVDenoise),
-        ("tv_denoise: ", lambda **wrong: tv_denoise(noisy(), 5.0, **wrong)),
-    ):
-        with pytest.raises(ValueError, match=re.escape(place + said)) as error:
+    for call in (TVDenoise, lambda **wrong: tv_denoise(noisy(), 5.0, **wrong)):
+        with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
             call(**wrong)
-        assert str(error.value).startswith(place)
-        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf])
 def test_a_wrong_weight_is_refused_in_one_line(weight):
-    with pytest.raises(ValueError, match=f"^tv_denoise: weight={weight}: a number above 0 is right$"):
+    with pytest.raises(ValueError, match=f"^weight must be a number above 0, not {weight}$"):
         tv_denoise(noisy(), weight)
 
 

@@ -155,14 +155,13 @@ def test_three_processes_report_log_stop_and_go_on_as_one(network, facets, tmp_p
     settings["report"] = lambda step, terms: said.append((step, terms))
     assert same(drawn(network, facets[5], filters=[Slow()], **settings), whole)
     assert [step for step, _ in said] == [4, 5]
-    again = drawn(
-        network, facets[5], filters=[Slow()], **{**settings, "logger": None}
-    )  # finished: read back, no process started
+    settings["logger"] = None
+    again = drawn(network, facets[5], filters=[Slow()], **settings)  # finished: read back, no process started
     assert same(again, whole)
     assert again.step_ms > 0
     with open(tmp_path / "log" / "one" / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["step"] for row in rows if row["loss/total"]] == ["2", "4", "5"]
+        rows = [row for row in csv.DictReader(file) if row["loss/total"]]
+    assert [row["step"] for row in rows] == ["2", "4", "5"]
     assert float(rows[0]["loss/total"]) == pytest.approx(sum(whole.history["total"][5:10]) / 5)  # of all five facets
     assert not compiled
 
@@ -254,7 +253,7 @@ def test_what_a_gpu_cannot_compute_deterministically_is_one_line():
     try:
         with pytest.raises(ValueError, match=r"^torch\.use_deterministic_algorithms\(True\): the gradient"):
             check_deterministic(torch.device("cuda"), Transformations())
-        check_deterministic(torch.device("cuda"), Transformations(0, 0, 0))
+        check_deterministic(torch.device("cuda"), Transformations(jitter=0, scale=0, rotation=0))
         check_deterministic(torch.device("cpu"), Transformations())
         torch.use_deterministic_algorithms(True, warn_only=True)
         check_deterministic(torch.device("cuda"), Transformations())

@@ -30,7 +30,7 @@ class TVDenoise(PeriodicFilter):
         backend: TVBackend = "primal_dual",
     ) -> None:
         super().__init__(every, where)
-        check_tv_options(iterations, tolerance, backend, place="")
+        check_tv_options(iterations, tolerance, backend)
         self.iterations = iterations
         self.tolerance = tolerance
         self.backend = backend
