@@ -1,8 +1,7 @@
 """One fit in several processes, a device each: every process draws its own share of the facets.
 
-Facets never mix, so there is no gradient to exchange and nobody to wait for. Lightning's DDP strategy brings the
-processes, their devices and ranks, and is left without its process group: with one, Lightning would broadcast at every
-step whether a SIGTERM has come, which makes each device wait for all the others.
+Facets never mix, so there is no gradient to exchange and nobody to wait for: a share is a fit of its own, by a Trainer
+of one device, in a process that is spawned.
 """
 
 import logging
@@ -14,30 +13,27 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import connection, get_context, parent_process
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.strategies.launchers.launcher import _Launcher
 
 from mindseye.signals import SIGNALS, Interrupted, SignalWatch
-from mindseye.visualizer.callbacks import Checkpointing
 from mindseye.visualizer.checkpoints import Checkpoint, write_state
-from mindseye.visualizer.quiet import quiet_lightning
+from mindseye.visualizer.watching import Watchers
 
 RESULT = "result"  # the part of a process's files that holds what it has drawn
 log = logging.getLogger(__name__)
 
 
-def share(facets: int, process: int, of: int) -> slice:
+def share_of(facets: int, process: int, of: int) -> slice:
     """The facets of one of so many processes: as even as can be, in order.
 
-    >>> [share(5, process, 3) for process in range(3)]
+    >>> [share_of(5, process, 3) for process in range(3)]
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
     size, more = divmod(facets, of)
@@ -45,21 +41,17 @@ def share(facets: int, process: int, of: int) -> slice:
     return slice(first, first + size + (process < more))
 
 
-class Voice:
-    """Carries what the first process has to say to the callables of the parent, which cannot be sent to it."""
+Part = dict[str, Any]  # what a process has drawn, as `write_state` takes it
 
-    def __init__(self) -> None:
-        self.send: Callable[[tuple], None] | None = None  # set in the first process
 
-    def report(self, step: int, terms: dict[str, float]) -> None:
-        """As `fit`'s report."""
-        if self.send is not None:
-            self.send(("report", step, terms))
+@dataclass(frozen=True)
+class Share:
+    """Which process of how many, who listens to it, and the signals that it watches, if it does."""
 
-    def announce(self, what: str) -> None:
-        """As `fit`'s announce."""
-        if self.send is not None:
-            self.send(("announce", what))
+    process: int
+    of: int
+    watchers: Watchers
+    signals: SignalWatch | None
 
 
 class _ToParent(logging.Handler):
@@ -74,70 +66,33 @@ class _ToParent(logging.Handler):
         self.send(("log", record.name, record.levelno, record.getMessage()))
 
 
-class FacetSharding(DDPStrategy):
-    """Lightning's strategy for `launcher`: no process group, no wrapping, every process its own checkpoint."""
-
-    def __init__(self, launcher: "SharedOut") -> None:
-        super().__init__(start_method="spawn")
-        self._shared_out = launcher
-
-    def _configure_launcher(self) -> None:
-        self._launcher = self._shared_out
-
-    def setup_distributed(self) -> None:
-        """Ranks alone."""
-        self.set_world_ranks()
-
-    def configure_ddp(self) -> None:
-        """Nothing: gradients stay where they are."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """By every process, not the first alone."""
-        self.checkpoint_io.save_checkpoint(checkpoint, filepath, storage_options=storage_options)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The launcher is the parent's.
-        return {**self.__dict__, "_launcher": None, "_shared_out": None}
-
-
-class SharedOut(_Launcher):
+class SharedOut:
     """Starts the processes, hears them, hands signals on to them, and brings their errors out as its own.
 
-    voice: what the parts of the trainer that are sent to the processes speak through. result(trainer): what a process
-    gives in the end, written into `files`. checkpoint: the fit's, if it has one; `signals` is then watched.
+    draw: what each process does with its share; it must be possible to pickle it. files: where each writes what it has
+    drawn, as the part RESULT. watchers: who is told of the first process's share. watched: signals wait for the end of
+    a step, see `fit`.
     """
 
-    is_interactive_compatible = True  # notebooks too, as long as nothing that is sent was defined in one
-
     def __init__(
-        self,
-        processes: int,
-        voice: Voice,
-        result: Callable[[pl.Trainer], dict[str, Any]],
-        files: Checkpoint,
-        checkpoint: Checkpoint | None,
-        report: Callable[[int, dict[str, float]], None] | None,
-        announce: Callable[[str], None] | None,
+        self, processes: int, draw: Callable[[Share], Part], files: Checkpoint, watchers: Watchers, watched: bool
     ) -> None:
         self.processes = processes
-        self.voice = voice
-        self.result = result
+        self.draw = draw
         self.files = files
-        self.checkpoint = checkpoint
-        self.report = report
-        self.announce = announce
-        self.signals = None if checkpoint is None else SignalWatch(again=self._at_once, tell=self.kill)
+        self.watchers = watchers
+        self.signals = SignalWatch(again=self._at_once, tell=self.kill) if watched else None
         self._running: list[Any] = []
 
-    def launch(self, function: Callable, *args: Any, trainer: pl.Trainer) -> None:
-        """Run Lightning's `function` in every process until all are done, again and again where a handler returns."""
+    def run(self, scratch: Path, steps: int) -> None:
+        """Have every process draw its `steps` until all are done, again and again where a signal's handler returns."""
         try:
             # By value: torch would else put every weight into shared memory, a file descriptor each.
-            sent = pickle.dumps((trainer, self.voice, self.result, function, args))
+            sent = pickle.dumps(self.draw)
         except Exception as error:
             raise ValueError(_cannot_be_sent(self.processes, error)) from error
         # Through a file: a pipe would hold the parent up until each process has imported torch, one after the other.
-        letter = Path(trainer.default_root_dir) / "letter"
+        letter = scratch / "letter"
         letter.write_bytes(sent)
         try:
             if self.signals is not None:
@@ -147,6 +102,8 @@ class SharedOut(_Launcher):
                 if self.signals is None or not self.signals.noted:  # it came to a child alone
                     raise Interrupted(signum, step)
                 self.signals.deliver(step)
+            if self.signals is not None:
+                self.signals.deliver(steps)  # what came after the last step
         finally:
             if self.signals is not None:
                 self.signals.put_back()
@@ -183,10 +140,8 @@ class SharedOut(_Launcher):
                         process.join()
                         message = ("gone", process.exitcode)
                     kind, *said = message
-                    if kind == "report":
-                        self.report(*said)
-                    elif kind == "announce":
-                        self.announce(*said)
+                    if kind in ("report", "announce"):
+                        getattr(self.watchers, kind)(*said)
                     elif kind == "log":
                         name, level, line = said
                         logging.getLogger(name).log(level, "%s", line)
@@ -217,13 +172,17 @@ class SharedOut(_Launcher):
         """Every process, by the end of its pipe."""
         context = get_context("spawn")
         setting = _Setting.of_this_process(self.processes)
+        heard = [name for name in ("report", "announce") if getattr(self.watchers, name) is not None]
+        silent = replace(self.watchers, report=None, announce=None, logger=None)
         self._running, voices = [], {}
         with _signals_held_back(), _spawning():
             for rank in range(self.processes):
                 hear, speak = context.Pipe(duplex=False)
+                telling = {name: partial(_tell, speak, name) for name in heard if rank == 0}
+                share = Share(rank, self.processes, replace(silent, **telling), None)
                 process = context.Process(
                     target=_draw_share,
-                    args=(rank, self.processes, letter, speak, setting, self.files, self.signals is not None),
+                    args=(share, letter, speak, setting, self.files, self.signals is not None),
                     daemon=True,
                 )
                 process.start()
@@ -301,9 +260,11 @@ def _switches() -> list[tuple[str, str]]:
     return [*switches, *((place, "fp32_precision") for place in places)]
 
 
-def _draw_share(
-    rank: int, processes: int, letter: Path, speak: Any, setting: _Setting, files: Checkpoint, watched: bool
-) -> None:
+def _tell(speak: Any, kind: str, *said: Any) -> None:
+    speak.send((kind, *said))
+
+
+def _draw_share(share: Share, letter: Path, speak: Any, setting: _Setting, files: Checkpoint, watched: bool) -> None:
     """All that a process does."""
     signals = None
     if watched:
@@ -319,27 +280,11 @@ def _draw_share(
     try:
         setting.take()
         try:
-            trainer, voice, result, function, args = pickle.loads(letter.read_bytes())
+            draw: Callable[[Share], Part] = pickle.loads(letter.read_bytes())
         except (ImportError, AttributeError, pickle.UnpicklingError) as error:
-            raise ValueError(_cannot_be_sent(processes, error)) from error
-        if rank == 0:
-            voice.send = speak.send
-        else:
-            trainer.loggers = []
-        os.environ["LOCAL_RANK"] = str(rank)  # how Lightning's environment knows
-        for name in ("NODE_RANK", "GROUP_RANK"):  # of whatever started the parent: Lightning would count on from there
-            os.environ.pop(name, None)
-        module = args[0]
-        module.keep(share(module.facets, rank, processes))
-        for callback in trainer.callbacks:
-            if isinstance(callback, Checkpointing):
-                callback.signals = signals
-        mine = files.file(process=rank, of=processes)
-        if mine.exists():
-            trainer.ckpt_path = str(mine)
-        with quiet_lightning():
-            function(*args)
-        write_state(files.file(RESULT, rank, processes), files.key, result(trainer))
+            raise ValueError(_cannot_be_sent(share.of, error)) from error
+        part = draw(replace(share, signals=signals))
+        write_state(files.file(RESULT, share.process, share.of), files.key, part)
         speak.send(("drawn",))
     except Interrupted as interrupted:
         speak.send(("interrupted", interrupted.signum, interrupted.step))

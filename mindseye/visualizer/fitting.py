@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from mindseye.signals import SignalWatch
 from mindseye.visualizer.callbacks import Checkpointing, FunctionFilter, History, Schedule, Snapshots, Stopping
 from mindseye.visualizer.checkpoints import Checkpoint, SafetensorsIO, read_state
 from mindseye.visualizer.data import FacetTargetsDataModule
-from mindseye.visualizer.facet_sharding import RESULT, FacetSharding, SharedOut, Voice
+from mindseye.visualizer.facet_sharding import RESULT, Part, Share, SharedOut, share_of
 from mindseye.visualizer.identity import ADDRESS, identity
 from mindseye.visualizer.method import Method, called
 from mindseye.visualizer.module import FacetVisualizer
@@ -136,52 +137,37 @@ def fit(
     if method.precision == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0)):
         log.info("precision=tf32: %s has no TF32; the network computes in float32", device)
     check_deterministic(device, method.transformations)
+    check_filters(method.filters)
     # As it was given: what is drawn with changes the filters' own attributes.
     key = "" if running.folder is None else fit_key(prepared, targets, method)
-    first = method.canvas(targets.initial, targets.photographs.float() / 255)
-    module = FacetVisualizer(prepared, first, method, running, targets.C)
-    voice = Voice()
-    heard = watchers
-    if processes > 1:
-        prepared.to("cpu")
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # the first process draws on the same one
-        report, announce = watchers.report and voice.report, watchers.announce and voice.announce
-        heard = replace(watchers, report=report, announce=announce)
-    checkpoint = None if running.folder is None else Checkpoint(Path(running.folder), key, running.checkpoint)
-    callbacks = _callbacks(method.filters, running, heard, checkpoint)
+    canvas = method.canvas(targets.initial, targets.photographs.float() / 255)
     matched = (IMAGE, *prepared.way) if matching_of(method.objective) and targets.way else ()
-    data = FacetTargetsDataModule(targets, method.steps, matched)
-    trackers = as_trackers(watchers.logger)
+    work = _Work(
+        FacetVisualizer(prepared, canvas, method, running, targets.C),
+        FacetTargetsDataModule(targets, method.steps, matched),
+        None if running.folder is None else Checkpoint(Path(running.folder), key, running.checkpoint),
+    )
     started = time.perf_counter()
     try:
-        with tempfile.TemporaryDirectory(prefix="mindseye-") as scratch, quiet_lightning():
-            if checkpoint is not None:
-                checkpoint.check(processes)
-            files = checkpoint or Checkpoint(Path(scratch), "")
-            settings = {
-                "accelerator": running.accelerator,
-                "devices": processes,
-                "logger": trackers if processes == 1 and trackers else False,
-                "callbacks": callbacks,
-                "plugins": [LightningEnvironment(), SafetensorsIO(files.key)],
-                "default_root_dir": scratch,
-            }
-            if processes == 1:
-                parts = [_draw(settings, module, data, checkpoint)]
-            else:
-                launcher = SharedOut(processes, voice, _part, files, checkpoint, watchers.report, watchers.announce)
-                parts = _draw_shares(settings, module, data, launcher)
+        if work.checkpoint is not None:
+            work.checkpoint.check(processes)
+        if processes == 1:
+            parts = [_draw_here(work, watchers)]
+        else:
+            prepared.to("cpu")
+            if device.type == "cuda":
+                torch.cuda.empty_cache()  # the first process draws on the same one
+            parts = _draw_shares(work, processes, watchers)
     finally:
         network.to(device)  # Lightning leaves everything on the CPU
     fitted, history = _whole(parts, started)
     if processes > 1:
-        with as_rank_zero():  # Lightning counted from the NODE_RANK of whatever started this
-            history.retell(trackers, watchers.every)
-            for step, images in fitted.snapshots.items():
-                track_pictures(trackers, images, step)
-            for tracker in trackers:
-                tracker.save()
+        trackers = as_trackers(watchers.logger)
+        history.retell(trackers, watchers.every)
+        for step, images in fitted.snapshots.items():
+            track_pictures(trackers, images, step)
+        for tracker in trackers:
+            tracker.save()
     return fitted
 
 
@@ -255,64 +241,90 @@ def check_deterministic(device: torch.device, transformations: Transformations) 
         )
 
 
-def _callbacks(
-    filters: Sequence[Filter], running: Running, watchers: Watchers, checkpoint: Checkpoint | None
-) -> list[pl.Callback]:
-    """All callbacks in the order in which they must run."""
+def check_filters(filters: Sequence[Filter]) -> None:
+    """Raises ValueError where one of Lightning's callbacks keeps checkpoints of its own."""
     for one in filters:
         if isinstance(one, pl.callbacks.Checkpoint):
             raise ValueError(f"a filter is {called(one)}: a fit keeps its own state, see Running.folder")
-    snapshots = Snapshots(running.snapshots)
-    own = [one if isinstance(one, pl.Callback) else FunctionFilter(one) for one in filters]
-    every = watchers.every
-    callbacks = [Schedule(), *own, Stopping(), History(every, watchers.report), snapshots, _StepClock(every)]
-    if running.compile:
-        callbacks.insert(0, _WarmUp(watchers.announce))
-    if checkpoint is not None:
-        callbacks.append(Checkpointing(checkpoint, snapshots, every))
-    return callbacks
 
 
-def _trainer(settings: dict[str, Any], strategy: FacetSharding | str) -> pl.Trainer:
-    return pl.Trainer(
-        **settings,
-        strategy=strategy,
-        max_epochs=1,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+@dataclass(frozen=True)
+class _Work:
+    """A fit, whoever draws it."""
+
+    module: FacetVisualizer
+    data: FacetTargetsDataModule
+    checkpoint: Checkpoint | None
 
 
-def _draw(
-    settings: dict[str, Any], module: FacetVisualizer, data: FacetTargetsDataModule, checkpoint: Checkpoint | None
-) -> dict[str, Any]:
-    """In this process, on one device."""
-    trainer = _trainer(settings, "auto")
-    if checkpoint is None:
-        _fit(trainer, module, data)
-        return _part(trainer)
-    if checkpoint.file().exists():
-        trainer.ckpt_path = str(checkpoint.file())
+def _draw_here(work: _Work, watchers: Watchers) -> Part:
+    """In this process."""
+    if work.checkpoint is None:
+        return _draw(work, Share(0, 1, watchers, None))
     signals = SignalWatch()
-    # Not the last of them: Lightning puts those behind it that installed packages bring.
-    next(one for one in trainer.callbacks if type(one) is Checkpointing).signals = signals
     try:
-        _fit(trainer, module, data)
-        signals.deliver(module.steps)  # what came after the last step
+        part = _draw(work, Share(0, 1, watchers, signals))
+        signals.deliver(work.module.steps)  # what came after the last step
     finally:
         signals.put_back()
-    return _part(trainer)
+    return part
 
 
-def _draw_shares(
-    settings: dict[str, Any], module: FacetVisualizer, data: FacetTargetsDataModule, launcher: SharedOut
-) -> list[dict[str, Any]]:
+def _draw_shares(work: _Work, processes: int, watchers: Watchers) -> list[Part]:
     """In processes of their own, a device each."""
-    files = [launcher.files.file(RESULT, rank, launcher.processes) for rank in range(launcher.processes)]
-    if not all(path.exists() for path in files):
-        _fit(_trainer(settings, FacetSharding(launcher)), module, data)
-    return [read_state(path, launcher.files.key) for path in files]
+    with tempfile.TemporaryDirectory(prefix="mindseye-") as scratch:
+        files = work.checkpoint or Checkpoint(Path(scratch))
+        parts = [files.file(RESULT, process, processes) for process in range(processes)]
+        if not all(path.exists() for path in parts):
+            watched = work.checkpoint is not None
+            SharedOut(processes, partial(_draw, work), files, watchers, watched).run(Path(scratch), work.module.steps)
+        return [read_state(path, files.key) for path in parts]
+
+
+@as_rank_zero()
+def _draw(work: _Work, share: Share) -> Part:
+    """One share, all facets perhaps, on one device."""
+    module, running = work.module, work.module.running
+    if share.of > 1:
+        module.keep(share_of(module.facets, share.process, share.of))
+    with tempfile.TemporaryDirectory(prefix="mindseye-") as scratch, quiet_lightning():
+        trainer = pl.Trainer(
+            **_device(running, share),
+            logger=as_trackers(share.watchers.logger) or False,
+            callbacks=_callbacks(work, share),
+            plugins=[LightningEnvironment(), SafetensorsIO("" if work.checkpoint is None else work.checkpoint.key)],
+            default_root_dir=scratch,
+            max_epochs=1,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        if work.checkpoint is not None and (mine := work.checkpoint.file("", share.process, share.of)).exists():
+            trainer.ckpt_path = str(mine)
+        _fit(trainer, module, work.data)
+        return _part(trainer)
+
+
+def _device(running: Running, share: Share) -> dict[str, Any]:
+    """Lightning's accelerator and device: of several processes, the one of this."""
+    if share.of == 1:
+        return {"accelerator": running.accelerator, "devices": 1}
+    if running.accelerator != "cpu" and torch.cuda.is_available():
+        return {"accelerator": "cuda", "devices": [share.process]}
+    return {"accelerator": "cpu", "devices": 1}
+
+
+def _callbacks(work: _Work, share: Share) -> list[pl.Callback]:
+    """All callbacks in the order in which they must run."""
+    running, every = work.module.running, share.watchers.every
+    snapshots = Snapshots(running.snapshots)
+    own = [one if isinstance(one, pl.Callback) else FunctionFilter(one) for one in work.module.method.filters]
+    callbacks = [Schedule(), *own, Stopping(), History(every, share.watchers.report), snapshots, _StepClock(every)]
+    if running.compile:
+        callbacks.insert(0, _WarmUp(share.watchers.announce))
+    if work.checkpoint is not None:
+        callbacks.append(Checkpointing(work.checkpoint, snapshots, share))
+    return callbacks
 
 
 def _fit(trainer: pl.Trainer, module: FacetVisualizer, data: FacetTargetsDataModule) -> None:
@@ -324,7 +336,7 @@ def _fit(trainer: pl.Trainer, module: FacetVisualizer, data: FacetTargetsDataMod
         raise
 
 
-def _part(trainer: pl.Trainer) -> dict[str, Any]:
+def _part(trainer: pl.Trainer) -> Part:
     """What one process has drawn."""
     by_kind = {type(callback): callback for callback in trainer.callbacks}
     kept = by_kind.get(Checkpointing)
@@ -338,7 +350,7 @@ def _part(trainer: pl.Trainer) -> dict[str, Any]:
     }
 
 
-def _whole(parts: list[dict[str, Any]], started: float) -> tuple[Fit, History]:
+def _whole(parts: list[Part], started: float) -> tuple[Fit, History]:
     """The parts of all processes, in the order of their facets."""
     images = torch.cat([part["images"] for part in parts])
     stopped = {c: Stopped(step, why) for part in parts for c, step, why in part["stopped"]}

@@ -22,7 +22,7 @@ from mindseye.signals import SIGNALS, Interrupted
 from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
 from mindseye.visualizer.checkpoints import Checkpoint, read_state
-from mindseye.visualizer.facet_sharding import _Setting, share
+from mindseye.visualizer.facet_sharding import _Setting, share_of
 from mindseye.visualizer.fitting import check_deterministic, count_processes, fit
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.transformations import Transformations
@@ -75,7 +75,7 @@ def same(one, other):
 def test_shares_are_even_in_order_and_complete():
     for C in range(1, 9):
         for N in range(1, C + 1):
-            shares = [share(C, process, N) for process in range(N)]
+            shares = [share_of(C, process, N) for process in range(N)]
             assert [c for one in shares for c in range(C)[one]] == list(range(C))
             sizes = {one.stop - one.start for one in shares}
             assert max(sizes) - min(sizes) <= 1
@@ -195,7 +195,7 @@ class FailIn(pl.Callback):
         self.process, self.error = process, error
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_rank == self.process and batch_idx == 1:
+        if (pl_module.own.start > 0) == (self.process > 0) and batch_idx == 1:
             if self.error is None:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise self.error

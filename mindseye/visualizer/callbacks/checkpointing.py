@@ -7,9 +7,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from mindseye.signals import SignalWatch
 from mindseye.visualizer.callbacks.snapshots import Snapshots
 from mindseye.visualizer.checkpoints import Checkpoint, read_state, write_state
+from mindseye.visualizer.facet_sharding import Share
 from mindseye.visualizer.module import FacetVisualizer
 
 log = logging.getLogger(__name__)
@@ -18,18 +18,18 @@ log = logging.getLogger(__name__)
 class Checkpointing(pl.Callback):
     """Writes `checkpoint` every so many seconds, after the last step, and after the step in which a signal came.
 
-    It must be the last callback: what it writes is the state after everything else that a step brings. `look_every`:
-    steps between two looks at the clock, those at which the history has just waited for the device. Each snapshot is a
-    file of its own, written once. `signals` is watched from the first step on.
+    It must be the last callback: what it writes is the state after everything else that a step brings. It looks at the
+    clock where the history has just waited for the device, every `share.watchers.every` steps. Each snapshot is a file
+    of its own, written once. `share.signals`, if there are any, are watched from the first step on.
 
     Lightning goes on in the middle of an epoch from a checkpoint that was written in on_train_batch_end.
     """
 
-    def __init__(self, checkpoint: Checkpoint, snapshots: Snapshots, look_every: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, snapshots: Snapshots, share: Share) -> None:
         self.checkpoint = checkpoint
         self.snapshots = snapshots
-        self.look_every = look_every
-        self.signals: SignalWatch | None = None
+        self.share = share
+        self.signals = share.signals
         self.seconds_before = 0.0  # what was spent before this fit went on from a checkpoint
         self._begun = self._saved = 0.0
         self._written: dict[int, str] = {}  # step -> the file of its snapshot
@@ -51,9 +51,9 @@ class Checkpointing(pl.Callback):
         """After step t = batch_idx + 1."""
         step = batch_idx + 1
         asked = self.signals is not None and bool(self.signals.noted)
-        due = step % self.look_every == 0 and time.monotonic() - self._saved >= self.checkpoint.every_s
+        due = step % self.share.watchers.every == 0 and time.monotonic() - self._saved >= self.checkpoint.every_s
         if asked or due or step == pl_module.steps:
-            trainer.save_checkpoint(self._file(trainer), weights_only=False)
+            trainer.save_checkpoint(self._file(), weights_only=False)
             self._saved = time.monotonic()
         if asked:
             self.signals.deliver(step)
@@ -62,7 +62,7 @@ class Checkpointing(pl.Callback):
         """Snapshots first: a checkpoint names only those that are there."""
         for step, images in self.snapshots.images.items():
             if step not in self._written:
-                path = self._file(trainer, f"step-{step}")
+                path = self._file(f"step-{step}")
                 write_state(path, self.checkpoint.key, {"images": images})
                 self._written[step] = path.name
         checkpoint["snapshot_files"] = self._written
@@ -83,5 +83,5 @@ class Checkpointing(pl.Callback):
         """As it was."""
         self.seconds_before = state_dict["seconds"]
 
-    def _file(self, trainer: pl.Trainer, part: str = "") -> Path:
-        return self.checkpoint.file(part, trainer.global_rank, trainer.world_size)
+    def _file(self, part: str = "") -> Path:
+        return self.checkpoint.file(part, self.share.process, self.share.of)
