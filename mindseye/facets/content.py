@@ -37,14 +37,22 @@ class Content:
         return Content(tuple(self.hashes[i] for i in indices), tuple(self.states[i] for i in indices))
 
 
+_hashed_last: dict[tuple[Path, tuple[str, ...]], Content] = {}  # one at most
+
+
 def content_of(photographs: Photographs) -> Content:
-    """Read and hash every file."""
-    hashes: list[str] = []
-    states: list[_State] = []
-    for said, state in _of_each(_hashed, photographs, range(len(photographs))):
-        hashes.append(said)
-        states.append(state)
-    return Content(tuple(hashes), tuple(states))
+    """The hash of every file. Those that this process hashed last, and whose states are as they were, it does not read
+    again: a run's judges, and the next cells of a sweep, look at the same photographs."""
+    of = (photographs.root, tuple(photographs.paths))
+    known, every = _hashed_last.get(of), range(len(photographs))
+    states = [] if known is None else list(_of_each(_state, photographs, every))
+    fresh = [i for i in every if known is None or states[i] is None or states[i] != known.states[i]]
+    read = dict(zip(fresh, _of_each(_hashed, photographs, fresh), strict=True))
+    said = [read[i] if known is None or i in read else (known.hashes[i], known.states[i]) for i in every]
+    content = Content(tuple(sha256 for sha256, _ in said), tuple(state for _, state in said))
+    _hashed_last.clear()
+    _hashed_last[of] = content
+    return content
 
 
 def changed_since(content: Content, photographs: Photographs, indices: Sequence[int] | None = None) -> list[str]:

@@ -859,6 +859,7 @@ def test_files_that_only_look_as_if_they_had_changed_are_kept(cache, pictures, m
     original = content_module._hashed
     monkeypatch.setattr(content_module, "_hashed", lambda path: (hashed.append(path.name), original(path))[1])
     assert content_module.changed_since(content, listed) == []
+    assert content_module.content_of(load_photographs(folder, 32)) == content  # as for a judge of another size
     assert hashed == []
     os.utime(folder / "03.png")
     same = (folder / "05.png").read_bytes()
@@ -866,6 +867,8 @@ def test_files_that_only_look_as_if_they_had_changed_are_kept(cache, pictures, m
     (folder / "05.png").write_bytes(same)
     assert content_module.changed_since(content, listed) == []
     assert sorted(hashed) == ["03.png", "05.png"]
+    assert content_module.content_of(listed).hashes == content.hashes
+    assert sorted(hashed[2:]) == ["03.png", "05.png"]
     (folder / "07.png").unlink()
     assert content_module.changed_since(content, listed) == ["07.png"]
     assert content_module.changed_since(content, listed, [3, 5]) == []
