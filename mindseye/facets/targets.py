@@ -18,7 +18,7 @@ from mindseye.files import MOST_TENSOR_BYTES, read_plain, write_atomically
 from mindseye.tensors import packed, tensors_sha256, unpacked
 from mindseye.words import with_class
 
-FORMAT = 2
+FORMAT = 3
 MOST_BYTES = 1 << 30  # of targets.json, which names every photograph
 ONE_PHOTOGRAPH = 0.5  # a weight above which a facet is hardly a blend any more
 SHOWN = 5  # photographs and channels of a facet in a notebook

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-QUANTILES = 64  # of a channel's values
-# Of a map that quantiles are taken of; larger maps are read at every second, third, … row and column.
-MOST_POSITIONS = 4096
+QUANTILES = 64  # equal shares of a channel's values
+# Of colours, which every objective that matches asks for at every step, whatever it costs: larger pictures are read at
+# every second, third, … row and column. The views move these over the picture.
+MOST_PIXELS = 4096
 SMALLEST_VARIANCE = 1e-12
 IMAGE = "image"  # the layer before all layers: the picture itself
 
@@ -24,7 +25,7 @@ class WayStatistics:
     layer: str  # its exact name; IMAGE is the picture itself, whose channels are its colours
     mean: Tensor  # [C, D]: μ = Σ_n w_n · mean_p a_{n,d,p}
     std: Tensor  # [C, D]: σ, σ² = Σ_n w_n · (var_p + mean_p²)_{n,d} − μ², so the spread between photographs counts
-    quantiles: Tensor  # [C, D, Q]: Σ_n w_n · sort_p(a_{n,d}), at Q even shares
+    quantiles: Tensor  # [C, D, Q]: Σ_n w_n · sort_p(a_{n,d}), Q equal shares, see `quantiles_of`
 
     def tensors(self) -> dict[str, Tensor]:
         """All its tensors by name."""
@@ -73,19 +74,71 @@ def moments(maps: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (square - mean.square()).clamp(min=SMALLEST_VARIANCE).sqrt()
 
 
-def quantiles(maps: Tensor, count: int = QUANTILES) -> Tensor:
-    """Each channel's values in order, read at `count` even shares (q + ½)/count: [B, D, H', W'] -> [B, D, count].
+class _SortedMeans(torch.autograd.Function):
+    """The means of `quantiles`: maps [B, D, H', W'] -> [B, D, count], with a gradient for every position.
 
-    Values between two of the sorted ones are interpolated, so that maps of any number of positions compare.
+    What is kept for the way back is the order of the values, and not the values.
     """
-    step = max(1, -(-maps.shape[-1] // int(MOST_POSITIONS**0.5)))
-    values = maps[:, :, ::step, ::step].flatten(2).float().sort(dim=2).values
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, count: int) -> Tensor:
+        ctx.shape, ctx.dtype = maps.shape, maps.dtype
+        values, order = maps.flatten(2).to(torch.promote_types(maps.dtype, torch.float32)).sort(dim=2)
+        ctx.save_for_backward(order)
+        return _means_of_shares(values, count)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        [order] = ctx.saved_tensors
+        # A mean's gradient is spread over its own values: the same map from steps to steps, the other way round.
+        positions = order.shape[2]
+        by_rank = _means_of_shares(gradient, positions) * (gradient.shape[2] / positions)
+        return torch.empty_like(by_rank).scatter_(2, order, by_rank).to(ctx.dtype).reshape(ctx.shape), None
+
+
+def quantiles(maps: Tensor, count: int = QUANTILES) -> Tensor:
+    """Each channel's values in order, as the means of `count` equal shares: [B, D, H', W'] -> [B, D, count].
+
+    The mean of the quantile function over (q, q + 1)/count. A value on the border of two shares counts in both by its
+    parts, so that maps of any number of positions compare, and every position has a gradient.
+    """
+    means: Tensor = _SortedMeans.apply(maps, count)
+    return means
+
+
+def colour_quantiles(images: Tensor, count: int = QUANTILES) -> Tensor:
+    """Each colour's values in order, read in the middle of `count` equal shares: [B, ch, S, S] -> [B, ch, count].
+
+    Values between two of the sorted ones are interpolated. Of at most MOST_PIXELS pixels, of which the read ones alone
+    have a gradient: sorting all would make a step of a small network a quarter longer.
+    """
+    step = max(1, -(-images.shape[-1] // int(MOST_PIXELS**0.5)))
+    values = images[:, :, ::step, ::step].flatten(2).float().sort(dim=2).values
     last = values.shape[2] - 1
-    place = (torch.arange(count, device=maps.device, dtype=torch.float32) + 0.5) / count * (last + 1) - 0.5
+    place = (torch.arange(count, device=images.device, dtype=torch.float32) + 0.5) / count * (last + 1) - 0.5
     place = place.clamp(0, last)
     lower = place.floor().long()
     upper = (lower + 1).clamp(max=last)
     return torch.lerp(values[:, :, lower], values[:, :, upper], place - lower)
+
+
+def quantiles_of(layer: str, maps: Tensor, count: int = QUANTILES) -> Tensor:
+    """`quantiles` of a layer's maps, `colour_quantiles` of the picture's own."""
+    return (colour_quantiles if layer == IMAGE else quantiles)(maps, count)
+
+
+def _means_of_shares(steps: Tensor, count: int) -> Tensor:
+    """A function on 0..1 of n equal steps, [..., n], as the means of `count` equal shares of 0..1: [..., count]."""
+    n = steps.shape[-1]
+    if n == count:
+        return steps
+    border = torch.arange(count + 1, device=steps.device) * n
+    whole, part = border // count, (border % count) / count
+    # In float64, since it is differences of long sums that count.
+    below = torch.nn.functional.pad(steps.cumsum(dim=-1, dtype=torch.float64), (1, 0))
+    reached = below[..., whole] + part * steps[..., whole.clamp(max=n - 1)]
+    return (reached.diff(dim=-1) * (count / n)).to(steps.dtype)
 
 
 def of_photographs(layer: str, maps: Tensor, weights: Tensor) -> WayStatistics:
@@ -94,7 +147,7 @@ def of_photographs(layer: str, maps: Tensor, weights: Tensor) -> WayStatistics:
     w = weights.double()[:, None]
     mu = (w * mean).sum(dim=0)
     variance = (w * (std.square() + mean.square())).sum(dim=0) - mu.square()
-    q = torch.einsum("n,ndq->dq", weights, quantiles(maps))
+    q = torch.einsum("n,ndq->dq", weights, quantiles_of(layer, maps))
     return WayStatistics(
         layer, mu[None].float(), variance.clamp(min=SMALLEST_VARIANCE).sqrt()[None].float(), q[None].float()
     )

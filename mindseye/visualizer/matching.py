@@ -15,7 +15,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from mindseye.facets.way_statistics import IMAGE, WayStatistics, moments, quantiles
+from mindseye.facets.way_statistics import IMAGE, WayStatistics, moments, quantiles_of
 from mindseye.networks.way import Way
 
 Form = Literal["moments", "sorted"]
@@ -31,7 +31,7 @@ def moments_distance(maps: Tensor, reference: WayStatistics) -> Tensor:
 
 def sorted_distance(maps: Tensor, reference: WayStatistics) -> Tensor:
     """‖sort(â) − q‖ / ‖q‖ over channels and quantiles: maps [c, D, H', W'] -> [c]."""
-    off = (quantiles(maps, reference.quantiles.shape[2]) - reference.quantiles).flatten(1)
+    off = (quantiles_of(reference.layer, maps, reference.quantiles.shape[2]) - reference.quantiles).flatten(1)
     return _norm(off) / (reference.quantiles.flatten(1).norm(dim=1) + SMALL)
 
 

@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from mindseye.facets import FacetTargets
-from mindseye.facets.way_statistics import IMAGE, QUANTILES, joined, moments, of_photographs, quantiles
+from mindseye.facets.way_statistics import (
+    IMAGE,
+    QUANTILES,
+    colour_quantiles,
+    joined,
+    moments,
+    of_photographs,
+    quantiles,
+    quantiles_of,
+)
 from mindseye.networks.preparing import prepare
 from mindseye.visualizer.fitting import prepare_for
 from mindseye.visualizer.matching import Matching
@@ -43,11 +52,64 @@ def test_half_precision_is_summed_in_float32():
     assert torch.allclose(mean, x.float().mean(dim=(2, 3)), rtol=1e-6)
 
 
-def test_quantiles_of_a_ramp_are_the_ramp():
-    """The values 0…63 at 64 even shares are themselves, at 4 shares the means of their sixteens, in any order."""
+@pytest.mark.parametrize("of", [quantiles, colour_quantiles])
+def test_quantiles_of_a_ramp_are_the_ramp(of):
+    """The values 0…63 of 64 equal shares are themselves, of 4 shares the means of their sixteens, in any order."""
     ramp = torch.arange(64.0)[torch.randperm(64, generator=torch.Generator().manual_seed(1))].reshape(1, 1, 8, 8)
-    assert quantiles(ramp, 64).flatten().tolist() == list(range(64))
-    assert quantiles(ramp, 4).flatten().tolist() == pytest.approx([7.5, 23.5, 39.5, 55.5])
+    assert of(ramp, 64).flatten().tolist() == list(range(64))
+    assert of(ramp, 4).flatten().tolist() == pytest.approx([7.5, 23.5, 39.5, 55.5])
+
+
+@pytest.mark.parametrize(
+    ("values", "count", "means"),
+    [
+        ([1.0, 6.0, 2.0], 2, [4 / 3, 14 / 3]),  # (1 + ½·2)/1½, (½·2 + 6)/1½
+        ([3.0, 0.0, 2.0, 1.0], 3, [0.25, 1.5, 2.75]),  # a third of 1 counts below, two thirds in the middle
+        ([5.0, 1.0], 3, [1.0, 3.0, 5.0]),  # fewer values than shares: half of the second is 1, half is 5
+        ([1.0, 1.0, 1.0, 9.0], 2, [1.0, 5.0]),
+    ],
+)
+def test_a_value_on_a_border_counts_in_both_shares_by_its_parts(values, count, means):
+    assert quantiles(torch.tensor(values).reshape(1, 1, 1, -1), count).flatten().tolist() == pytest.approx(means)
+
+
+@pytest.mark.parametrize("side", [5, 8, 65, 80])
+def test_every_position_has_a_gradient(side):
+    """That of the mean of all means is 1/positions for each, however many there are."""
+    x = maps(1, 2, side, side).requires_grad_()
+    quantiles(x).mean(dim=2).sum().backward()
+    assert torch.allclose(x.grad, torch.full_like(x, 1 / side**2), rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [4, 7, 25, 64])
+def test_quantiles_have_the_right_gradient(count):
+    x = maps(2, 3, 5, 5).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda y: quantiles(y, count), (x,))
+
+
+def test_samples_of_different_sizes_agree():
+    """The same values thrice are the same distribution; two samples of one distribution are nearly."""
+    x = maps(1, 2, 7, 9)
+    assert torch.allclose(quantiles(torch.cat([x, x, x], dim=3)), quantiles(x), atol=1e-6)
+    small, large = (torch.rand(1, 1, n, n, generator=torch.Generator().manual_seed(n)) for n in (40, 111))
+    even = (torch.arange(QUANTILES) + 0.5) / QUANTILES
+    # The standard error of a median of 40² uniform values is ½/40.
+    assert (quantiles(small) - even).abs().max() < 0.05
+    assert (quantiles(large) - even).abs().max() < 0.02
+
+
+def test_quantiles_of_half_precision_are_of_its_values_in_float32():
+    x = maps(1, 2, 9, 9).bfloat16().requires_grad_()
+    found = quantiles(x)
+    assert torch.equal(found, quantiles(x.detach().float()))
+    found.sum().backward()
+    assert x.grad.dtype == torch.bfloat16
+
+
+def test_colours_are_read_on_a_lattice_and_layers_everywhere():
+    x = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(quantiles_of(IMAGE, x), colour_quantiles(x[:, :, ::2, ::2]))
+    assert torch.equal(quantiles_of("layer", x), quantiles(x))
 
 
 def test_quantiles_of_one_position_are_its_value():
