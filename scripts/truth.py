@@ -42,7 +42,7 @@ from mindseye.files import write_atomically
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.way import layers_on_the_way
 from mindseye.reports.ablation import mean_and_interval, signed
-from mindseye.results.measures import numbers
+from mindseye.results.measures import numbers, weight_in
 from mindseye.results.metrics import measure, on_the_way
 from mindseye.results.pictures import BACKGROUND, FAINT, INK, font
 from mindseye.results.run_folder import read_run
@@ -345,15 +345,26 @@ class _Path:
 
 
 def figures_of(said: Mapping[str, Any], path: float) -> dict[str, float]:
-    """A facet's figures by their dotted names, those of `transfer` as means over the judges that have them."""
+    """A facet's figures by their dotted names, those of `transfer` as means over the judges that have them.
+
+    As over facets, shares of a way are weighted by it, and the way is that of the judges that have a share: facets of
+    two judges count as twice as many facets of one.
+    """
     transfer = said.get("transfer", {})
     judges = list(transfer.get("networks", {"": transfer}).values())
     others = ("facet", "baselines", "transfer")
     figures = dict(numbers({key: value for key, value in said.items() if key not in others}))
     for name in dict.fromkeys(name for judge in judges for name in judge):
-        values = [judge[name] for judge in judges if isinstance(judge.get(name), int | float)]
-        if values:
-            figures[f"transfer.{name}"] = sum(values) / len(values)
+        given = [judge for judge in judges if isinstance(judge.get(name), int | float)]
+        if not given:
+            continue
+        figures[f"transfer.{name}"] = sum(judge[name] for judge in given) / len(given)
+    for name, way in (("gain", "way"), ("agreement_gain", "agreement_way")):
+        given = [(judge[name], judge[way]) for judge in judges if isinstance(judge.get(name), int | float)]
+        if given:
+            whole = sum(weight for _, weight in given)
+            figures[f"transfer.{name}"] = sum(value * weight for value, weight in given) / whole
+            figures[f"transfer.{way}"] = whole / len(judges)
     figures |= {
         f"transfer.networks.{judge}.{name}": value
         for judge, about in transfer.get("networks", {}).items()
@@ -377,11 +388,11 @@ class Estimate:
     facets: int
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[object, float]]) -> "Estimate":
-        """pairs: (facet, value)."""
-        grouped: dict[object, list[float]] = {}
-        for facet, value in pairs:
-            grouped.setdefault(facet, []).append(value)
+    def of(cls, found: Iterable[tuple[object, float, float]]) -> "Estimate":
+        """found: (facet, value, weight)."""
+        grouped: dict[object, list[tuple[float, float]]] = {}
+        for facet, value, weight in found:
+            grouped.setdefault(facet, []).append((value, weight))
         mean, low, high = mean_and_interval(grouped)
         return cls(mean, low, high, sum(map(len, grouped.values())), len(grouped))
 
@@ -415,7 +426,10 @@ def table(rows: Sequence[Row], steps: Mapping[str, int]) -> list[Line]:
             continue
         names = [name for name in COLUMNS if any(name in row.figures for row in own)]
         means = {
-            name: Estimate.of((row.cluster, row.figures[name]) for row in own if name in row.figures) for name in names
+            name: Estimate.of(
+                (row.cluster, row.figures[name], weight_in(row.figures, name)) for row in own if name in row.figures
+            )
+            for name in names
         }
         differences = {}
         for name in names if method in METHODS and method != REFERENCE else ():
@@ -423,7 +437,8 @@ def table(rows: Sequence[Row], steps: Mapping[str, int]) -> list[Line]:
             both = [pair for pair in pairs if all(name in one.figures for one in pair)]
             if both:
                 differences[name] = Estimate.of(
-                    (mine.cluster, mine.figures[name] - other.figures[name]) for mine, other in both
+                    (mine.cluster, mine.figures[name] - other.figures[name], weight_in(mine.figures, name))
+                    for mine, other in both
                 )
         passes = METHODS[method].passes * own[0].steps if method in METHODS else 0
         lines.append(Line(method, start, own[0].steps, passes, means, differences))

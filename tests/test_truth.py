@@ -79,12 +79,12 @@ def test_the_interval_is_the_bootstrap_s_over_facets():
     values = torch.randn(400, generator=torch.Generator().manual_seed(0)).double()
     half = 1.96 * float(values.std()) / 20
     for times in (1, 10):
-        found = Estimate.of((facet, float(value)) for facet, value in enumerate(values) for _ in range(times))
+        found = Estimate.of((facet, float(value), 1.0) for facet, value in enumerate(values) for _ in range(times))
         assert found.mean == pytest.approx(float(values.mean()))
         assert found.low == pytest.approx(found.mean - half, abs=0.1 * half)
         assert found.high == pytest.approx(found.mean + half, abs=0.1 * half)
         assert (found.pictures, found.facets) == (400 * times, 400)
-    assert math.isnan(Estimate.of([("one", 1.0), ("one", 2.0)]).low)
+    assert math.isnan(Estimate.of([("one", 1.0, 1.0), ("one", 2.0, 1.0)]).low)
 
 
 def test_figures_are_means_over_the_judges_that_have_them():
@@ -97,6 +97,21 @@ def test_figures_are_means_over_the_judges_that_have_them():
     assert (figures["path.mean"], figures["path.target"], figures["fidelity.cosine"]) == (0.7, 0.3, 0.9)
     assert "copy" not in figures
     assert figures_of({"transfer": {"cosine": 0.2}}, math.nan) == {"transfer.cosine": 0.2}
+
+
+def test_shares_of_a_way_are_means_by_the_way_over_judges_and_facets():
+    """Of two judges 0.5 of 0.4 and −2 of 0.06; a facet that one judge has no share of counts by the other's way."""
+
+    def figures(*judges):
+        networks = {str(n): {"cosine": 0.0, "gain": gain, "way": way} for n, (gain, way) in enumerate(judges)}
+        return figures_of({"transfer": {"networks": networks}}, math.nan)
+
+    both, one = figures((0.5, 0.4), (-2.0, 0.06)), figures((1.0, 0.2), (None, 0.01))
+    assert both["transfer.gain"] == pytest.approx(0.08 / 0.46)
+    assert (one["transfer.gain"], one["transfer.way"]) == (1.0, pytest.approx(0.1))
+    drawn = [replace(row, figures=figures) for row, figures in zip(rows(), (both, one), strict=False)]
+    [line] = table(drawn, dict.fromkeys(METHODS, 80))
+    assert line.means["transfer.gain"].mean == pytest.approx((0.08 + 0.2) / (0.46 + 0.2))
 
 
 def test_every_network_is_judged_by_the_others(tmp_path):

@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 
 from mindseye.reports.response import Response, in_words
-from mindseye.results.measures import MEASURES
+from mindseye.results.measures import MEASURES, weight_in
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -70,8 +70,9 @@ def compare(
     A pair agrees in all other overrides, in the facet and in the photographs that it is made of. The interval is a
     percentile bootstrap (Efron 1979) of RESAMPLES draws over *facets*, each with all its pairs: the same photographs
     under several seeds make one facet, whose pairs say nothing new of others (a cluster bootstrap, Davison & Hinkley
-    1997, section 3.8). Of few facets it is too narrow. Facets that were stopped are left out, as are measures that no
-    row has. Raises ValueError, in one line, for names that are not there and where nothing can be paired.
+    1997, section 3.8). Of few facets it is too narrow. Shares of a way count by the way. Facets that were stopped are
+    left out, as are measures that no row has. Raises ValueError, in one line, for names that
+    are not there and where nothing can be paired.
     """
     key = f"override.{by}"
     found = [row for row in rows if row.get("facet") is not None]
@@ -99,7 +100,7 @@ def compare(
             continue
         for measure in given:
             pairs = [
-                (ours, theirs, base[place].get("photographs", place))
+                (ours, theirs, weight_in(base[place], measure), base[place].get("photographs", place))
                 for place in places
                 if (ours := _number(table[place].get(measure))) is not None
                 and (theirs := _number(base[place].get(measure))) is not None
@@ -111,7 +112,7 @@ def compare(
             f"--by {by}: no two cells have the same facets; they are found anew for every network, layer and C, so "
             "that facet 0 of one is not facet 0 of the other"
         )
-    means = {measure: _mean([row.get(measure) for row in base.values()]) for measure in given}
+    means = {measure: _mean(list(base.values()), measure) for measure in given}
     marked = sum(bool(row.get("marks")) for row in whole)
     return Comparison(by, reference, means, tuple(differences), unpaired, len(found) - len(whole), marked)
 
@@ -139,35 +140,39 @@ def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _mean(values: Sequence[object]) -> float:
-    numbers = [number for value in values if (number := _number(value)) is not None]
-    return float(np.mean(numbers)) if numbers else float("nan")
+def _mean(rows: Sequence[Mapping[str, object]], measure: str) -> float:
+    given = [(value, weight_in(row, measure)) for row in rows if (value := _number(row.get(measure))) is not None]
+    return float(np.average([x for x, _ in given], weights=[w for _, w in given])) if given else math.nan
 
 
-def _difference(measure: str, variant: str, pairs: Sequence[tuple[float, float, object]], seed: int) -> Difference:
-    paired: dict[object, list[float]] = {}
-    for ours, theirs, facet in pairs:
-        paired.setdefault(facet, []).append(ours - theirs)
+def _difference(
+    measure: str, variant: str, pairs: Sequence[tuple[float, float, float, object]], seed: int
+) -> Difference:
+    paired: dict[object, list[tuple[float, float]]] = {}
+    for ours, theirs, weight, facet in pairs:
+        paired.setdefault(facet, []).append((ours - theirs, weight))
     difference, low, high = mean_and_interval(paired, seed)
-    mean = float(np.mean([ours for ours, _, _ in pairs]))
+    mean = float(np.average([ours for ours, _, _, _ in pairs], weights=[weight for _, _, weight, _ in pairs]))
     return Difference(measure, variant, mean, difference, low, high, len(pairs), len(paired))
 
 
-def mean_and_interval(grouped: Mapping[object, Sequence[float]], seed: int = 0) -> tuple[float, float, float]:
+def mean_and_interval(
+    grouped: Mapping[object, Sequence[tuple[float, float]]], seed: int = 0
+) -> tuple[float, float, float]:
     """The mean of all values and a percentile bootstrap interval of it, drawn over groups, each with all its values.
 
-    NaN for the interval of a single group, and for all three of none. See `compare`.
+    grouped: (value, weight) by group. NaN for the interval of a single group, and for all three of none. See `compare`.
     """
     if not grouped:
         return math.nan, math.nan, math.nan
-    sums = np.array([sum(each) for each in grouped.values()])
-    counts = np.array([len(each) for each in grouped.values()])
+    sums = np.array([sum(value * weight for value, weight in each) for each in grouped.values()])
+    weights = np.array([sum(weight for _, weight in each) for each in grouped.values()])
     low = high = math.nan
     if len(sums) > 1:
         drawn = _draws(len(sums), seed)
         tail = (1 - LEVEL) / 2
-        low, high = np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [tail, 1 - tail])
-    return float(sums.sum() / counts.sum()), float(low), float(high)
+        low, high = np.quantile(sums[drawn].sum(axis=1) / weights[drawn].sum(axis=1), [tail, 1 - tail])
+    return float(sums.sum() / weights.sum()), float(low), float(high)
 
 
 @lru_cache(maxsize=1)  # every measure of a variant is drawn for alike

@@ -25,6 +25,7 @@ class Measure:
     sheet: str = ""  # its name on the contact sheet; "": it does not stand there
     notebook: bool = False  # whether a notebook shows it
     report: bool = False  # whether `mindseye report` compares by it where nobody says
+    weight: str = ""  # beside it, by what facets count in a mean, see `weight_of`; "": all alike
     falls_with: str = ""  # a setting that moves it whatever is drawn: cells of unlike values cannot be ranked by it
 
 
@@ -33,7 +34,7 @@ _ALL = (
         "transfer.gain", "larger",
         "How far another network finds the picture on the way from the blend of the photographs (0) to the nearest "
         "photograph (1). Look at this first.",
-        column="gain", notebook=True, report=True,
+        column="gain", notebook=True, report=True, weight="way",
     ),
     Measure(
         "transfer.cosine", "larger",
@@ -52,7 +53,14 @@ _ALL = (
     Measure(
         "transfer.agreement_gain", "larger",
         "How far that probability is on the way from the blend of the photographs (0) to the nearest photograph (1).",
+        weight="agreement_way",
     ),
+    Measure(
+        "transfer.way", "",
+        "How much nearer another network finds the nearest photograph than the blend: what the gain is a share of, and "
+        "by which facets count in its mean.",
+    ),
+    Measure("transfer.agreement_way", "", "The same of the probability."),
     Measure(
         "transfer.accuracy", "larger",
         "1 where the class that another network sees most in the photographs is the one it sees most in the picture.",
@@ -192,6 +200,25 @@ def known(name: str) -> Measure | None:
     """
     plain = re.sub(r"^(transfer|facets)\.networks\..+\.", r"\1.", name)
     return MEASURES.get("path.mean" if plain.startswith("path.layers.") else plain)
+
+
+def weight_of(name: str) -> str | None:
+    """By which other figure facets count in a mean of this one; None where all count alike.
+
+    Of a share of a way that is the way itself: the mean of shares is then the ratio of mean differences, which a facet
+    of hardly any way cannot upset.
+
+    >>> weight_of("transfer.networks.resnet18.gain"), weight_of("copy")
+    ('transfer.networks.resnet18.way', None)
+    """
+    measure = known(name)
+    return f"{name.rpartition('.')[0]}.{measure.weight}" if measure is not None and measure.weight else None
+
+
+def weight_in(row: Mapping[str, Any], name: str) -> float:
+    """How much a row of figures by their dotted names counts in a mean of this one: 1 where nothing is said of it."""
+    weight = row.get(weight_of(name) or "")
+    return float(weight) if isinstance(weight, int | float) else 1.0
 
 
 def column_order(name: str) -> tuple[int, str]:

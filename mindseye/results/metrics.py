@@ -19,7 +19,7 @@ from mindseye.networks.network import Network
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.results.judges import TransferReference, transfer, unit
 from mindseye.results.likeness import broad_structure, centred_cosine, copy, path, retrieval, share_of_the_way
-from mindseye.results.measures import TAKEN
+from mindseye.results.measures import TAKEN, flat, weight_in
 from mindseye.visualizer.filters import total_variation
 from mindseye.visualizer.objective import as_strong, cosine, relative_distance, take_channels
 
@@ -269,15 +269,23 @@ def rounded(value: float) -> float | None:
 
 
 def summarise(rows: Sequence[Figures]) -> Figures:
-    """The mean of every figure over the facets that have it, in the same shape; None where none has."""
-    summary: Figures = {}
-    for name, value in rows[0].items():
-        if isinstance(value, dict):
-            summary[name] = summarise([row[name] for row in rows])
-        else:
-            given = [row[name] for row in rows if row[name] is not None]
-            summary[name] = round(sum(given) / len(given), 6) if given else None
-    return summary
+    """The mean of every figure over the facets that have it, in the same shape; None where none has.
+
+    A share of a way is weighted by the way, see `measures.weight_of`.
+    """
+    named = [flat(row) for row in rows]
+
+    def mean(name: str) -> float | None:
+        given = [(row[name], weight_in(row, name)) for row in named if row[name] is not None]
+        return round(sum(x * w for x, w in given) / sum(w for _, w in given), 6) if given else None
+
+    def of(part: Figures, prefix: str) -> Figures:
+        return {
+            name: of(value, f"{prefix}{name}.") if isinstance(value, dict) else mean(f"{prefix}{name}")
+            for name, value in part.items()
+        }
+
+    return of(rows[0], "")
 
 
 def baselines(
@@ -322,16 +330,18 @@ def with_gains(rows: Sequence[Figures], compared: Mapping[str, Sequence[Figures]
     """The same rows, in `transfer` the share of the way from the initial blend to the nearest photograph.
 
     gain: of its cosine, agreement_gain: of its agreement, where there is one; see `likeness.share_of_the_way`, None
-    where the nearest is not clearly above the blend. compared: of `baselines`, whose own rows may be among `rows`:
-    initial has 0 and nearest 1. Where several networks judge, each one's under `networks`.
+    where the nearest is not clearly above the blend. way, agreement_way: nearest − initial, by which facets count in a
+    mean of shares. compared: of `baselines`, whose own rows may be among `rows`: initial has 0 and nearest 1. Where
+    several networks judge, each one's under `networks`.
     """
 
     def gained(row: Figures, start: Figures, goal: Figures) -> Figures:
         added: Figures = {}
-        for name, figure in (("gain", "cosine"), ("agreement_gain", "agreement")):
+        for prefix, figure in (("", "cosine"), ("agreement_", "agreement")):
             if figure in row:
                 values = [math.nan if x[figure] is None else x[figure] for x in (row, start, goal)]
-                added[name] = rounded(float(share_of_the_way(*torch.tensor(values))))
+                added[f"{prefix}gain"] = rounded(float(share_of_the_way(*torch.tensor(values))))
+                added[f"{prefix}way"] = rounded(values[2] - values[1])
         networks = {
             name: gained(said, start["networks"][name], goal["networks"][name])
             for name, said in row.get("networks", {}).items()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mindseye.files import read_plain, write_atomically
-from mindseye.results.measures import column_order, flat, worse
+from mindseye.results.measures import column_order, flat, weight_in, worse
 from mindseye.sweeps.manifest import as_written
 from mindseye.sweeps.status import SweepStatus
 
@@ -116,12 +116,12 @@ def _of_one_kind(values: list[Any]) -> list[Any]:
 def ranked(rows: Sequence[Row], measure: str) -> list[tuple[str, float]]:
     """Completed cells by the mean of a measure over their facets, the best first: (cell, mean).
 
-    As in a run's own summary, facets that were stopped have no part in it.
+    As in a run's own summary, facets that were stopped have no part in it, and shares of a way are weighted by it.
     """
-    values: dict[str, list[float]] = {}
+    values: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         value = row.get(measure)
         if isinstance(value, int | float) and row.get("stopped.step") is None:
-            values.setdefault(str(row["cell"]), []).append(float(value))
-    means = [(cell, sum(found) / len(found)) for cell, found in values.items()]
+            values.setdefault(str(row["cell"]), []).append((float(value), weight_in(row, measure)))
+    means = [(cell, sum(x * w for x, w in found) / sum(w for _, w in found)) for cell, found in values.items()]
     return sorted(means, key=lambda pair: worse(measure, pair[1]))

@@ -637,6 +637,18 @@ def test_where_facets_are_not_the_same_photographs_it_says_so(visit, tmp_path, m
     assert page.locator(".note").count() == 0
 
 
+def test_shares_of_a_way_are_sorted_by_the_ratio_of_mean_differences(visit, tmp_path, make_run):
+    """k = 1 goes 0.5 of 0.4 and −2 of 0.06, 0.17 of all there is; k = 2 a tenth of both."""
+    for k, gains in ((1, (0.5, -2.0)), (2, (0.1, 0.1))):
+        run = make_run(tmp_path / str(k), overrides=[f"k={k}"])
+        said = json.loads((run / "metrics.json").read_text())
+        for facet, gain, way in zip(said["facets"], gains, (0.4, 0.06), strict=True):
+            facet["transfer"] = {"gain": gain, "way": way}
+        (run / "metrics.json").write_text(json.dumps(said))
+    page = visit(f"file://{make_gallery(tmp_path)}#rows=facet&columns=k&sort=best&measure=transfer.gain")
+    assert heads(page) == ["k 1", "k 2"]
+
+
 def test_total_variation_is_best_near_that_of_photographs(visit, tmp_path, make_run):
     """Neither the smallest nor the largest: 0.2 is haze, 3 is grain, 0.9 is nearly as photographs are."""
     for k, tv in ((1, 0.2), (2, 3.0), (3, 0.9)):

@@ -48,6 +48,21 @@ def test_the_interval_is_the_bootstrap_s_of_the_paired_mean():
     assert RESAMPLES >= 1000
 
 
+def test_shares_of_a_way_count_by_the_way():
+    """Gains of 0.5 and −2 of ways 0.4 and 0.06 beside 0: the difference is that of what was gone over all there is."""
+    given = [
+        {
+            "cell": variant, "override.ablation": variant, "facet": c, "photographs": str(c),
+            "transfer.gain": gain, "transfer.way": way,
+        }
+        for variant, gains in {"none": (0.0, 0.0), "other": (0.5, -2.0)}.items()
+        for c, (gain, way) in enumerate(zip(gains, (0.4, 0.06), strict=True))
+    ]  # fmt: skip
+    [one] = compare(given, "ablation", "none", measures=["transfer.gain"]).differences
+    assert one.difference == one.mean == pytest.approx(0.08 / 0.46)
+    assert (one.low, one.high) == (pytest.approx(-2), pytest.approx(0.5))  # one facet drawn twice, the other never
+
+
 def test_facets_without_a_partner_are_left_out_and_counted():
     given = rows({"none": 0, "worse": -0.25})
     missing = [row for row in given if not (row["cell"] == "none-1" and row["facet"] > 1)]

@@ -201,6 +201,7 @@ def test_the_gain_is_the_share_of_the_way_from_blend_to_photograph():
     rows = with_gains([row(0.5, agreement=0.3), row(0.9), row(0.2), row(0.9)], compared)
     assert rows[0]["transfer"] == {
         "cosine": 0.5, "agreement": 0.3, "gain": pytest.approx(0.75), "agreement_gain": pytest.approx(0.25),
+        "way": pytest.approx(0.4), "agreement_way": pytest.approx(0.8),
     }  # fmt: skip
     assert [one["transfer"]["gain"] for one in rows[1:]] == [None, None, None]  # no way, the wrong way, no start
     assert with_gains(compared["nearest"], compared)[0]["transfer"]["gain"] == 1
@@ -220,6 +221,25 @@ def test_each_of_several_networks_has_its_gain():
 def test_a_summary_is_the_mean_in_the_same_shape():
     rows = [{"a": 1.0, "b": {"c": 2.0}}, {"a": 3.0, "b": {"c": 6.0}}]
     assert summarise(rows) == {"a": 2.0, "b": {"c": 4.0}}
+
+
+def test_the_gain_of_a_run_is_the_ratio_of_mean_differences():
+    """Where blend and photograph are near, 0.06 apart, a picture that fell by 0.12 has −2: it must not undo the other.
+
+    (0.20 − 0.12) / (0.40 + 0.06), and of the second judge's, whose second facet has no way, the first facet's alone.
+    """
+
+    def row(cosine, other):
+        return {"transfer": {"cosine": cosine, "networks": {"a": {"cosine": cosine}, "b": {"cosine": other}}}}
+
+    compared = {"initial": [row(0.2, 0.0), row(0.5, 0.5)], "nearest": [row(0.6, 1.0), row(0.56, 0.51)]}
+    rows = with_gains([row(0.4, 0.7), row(0.38, 0.1)], compared)
+    assert [one["transfer"]["gain"] for one in rows] == [pytest.approx(0.5), pytest.approx(-2)]
+    found = summarise(rows)["transfer"]
+    assert found["gain"] == found["networks"]["a"]["gain"] == pytest.approx(0.08 / 0.46, abs=1e-6)
+    assert found["networks"]["b"]["gain"] == pytest.approx(0.7)
+    assert found["way"] == pytest.approx(0.23)
+    assert summarise(with_gains(compared["nearest"], compared))["transfer"]["gain"] == 1
 
 
 def test_adjusted_rand_index():

@@ -72,3 +72,14 @@ def test_cells_are_ranked_by_the_mean_over_their_facets(sweep):
         row["naturalness.spectrum"], row["naturalness.tv"] = figure, None if figure is None else 1.8 - figure
     assert [round(mean, 6) for _, mean in ranked(rows, "naturalness.spectrum")] == [0.6, 0.9]  # the smaller is better
     assert [round(mean, 6) for _, mean in ranked(rows, "naturalness.tv")] == [0.9, 1.2]  # the nearer to 1 is better
+
+
+def test_shares_of_a_way_are_ranked_by_the_ratio_of_mean_differences():
+    """Of the mean of the ratios the first cell would be the worse one; those of an earlier run count alike."""
+    shares = {"a": [(0.5, 0.4), (-2.0, 0.06)], "b": [(0.1, 0.4), (0.1, 0.06)], "c": [(0.1, None), (-0.3, None)]}
+    rows = [
+        {"cell": cell, "transfer.gain": gain, "transfer.way": way} for cell, own in shares.items() for gain, way in own
+    ]
+    assert ranked(rows, "transfer.gain") == [
+        ("a", pytest.approx(0.08 / 0.46)), ("b", pytest.approx(0.1)), ("c", pytest.approx(-0.1)),
+    ]  # fmt: skip

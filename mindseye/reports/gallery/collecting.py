@@ -17,7 +17,7 @@ import yaml
 
 from mindseye.files import check_hash, read_plain
 from mindseye.reports.response import Response, in_words
-from mindseye.results.measures import column_order, flat, known, usual
+from mindseye.results.measures import column_order, flat, known, usual, weight_of
 from mindseye.results.run_status import FILES, RunStatus
 from mindseye.words import one_line
 
@@ -69,10 +69,10 @@ def collect(
 
     overview: title, notes, `axes` (each key with the values that it takes in these runs, in order), `measures` (name;
     which is better, larger, smaller or near 1, and what it says, both None where mindseye.results.measures does not
-    have it), `usual` (the one to compare by at first), `steps` (lists of file names), `report` (the table of `mindseye
-    report`, see `_report`) and `runs`: path, href (its folder as a URL relative to the page), status, reason, `at`
-    (index of its value on each axis) and `facets`: measures in the order of `measures`, the `pictures` there are, which
-    list of `steps`, which list of photographs.
+    have it; the `weight` by which facets count in a mean), `usual` (the one to compare by at first), `steps` (lists of
+    file names), `report` (the table of `mindseye report`, see `_report`) and `runs`: path, href (its folder as a URL
+    relative to the page), status, reason, `at` (index of its value on each axis) and `facets`: measures in the order of
+    `measures`, the `pictures` there are, which list of `steps`, which list of photographs.
     details: what only the large view needs, see `_details`. Nothing is raised for a run that cannot be read.
     """
     folder = Path(folder)
@@ -372,7 +372,7 @@ def _unlike(read: Sequence[_Run], name: str) -> bool:
 def _measure(name: str) -> Json:
     measure = known(name)
     better, about = (None, None) if measure is None else (measure.better or None, measure.about)
-    return {"name": name, "better": better, "about": about}
+    return {"name": name, "better": better, "about": about, "weight": weight_of(name)}
 
 
 def _report(path: Path) -> Json | None:

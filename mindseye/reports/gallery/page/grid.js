@@ -27,9 +27,18 @@ function boundValue() {
   return scale.low + share * (scale.high - scale.low);
 }
 
-function mean(values) {
-  const known = values.filter((value) => value !== null);
-  return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
+// Of a measure over cells; shares of a way count by the way.
+function mean(cells, index) {
+  const weight = measureIndex(MEASURES[index].weight);
+  let sum = 0, weights = 0;
+  for (const cell of cells) {
+    const value = measureOf(cell, index);
+    if (value === null) continue;
+    const counts = weight < 0 ? 1 : (measureOf(cell, weight) ?? 1);
+    sum += value * counts;
+    weights += counts;
+  }
+  return weights ? sum / weights : null;
 }
 
 // Sorts so that the best comes first and what has no value last.
@@ -76,10 +85,10 @@ function layOutGrid(filter, measure) {
     rows = keptRows;
   }
   if (state.sort === "best" && measure >= 0) {
-    const value = (r, c) => measureOf(cellAt(place(r, c)), measure);
+    const at = (r, c) => cellAt(place(r, c));
     // The order of the steps of a picture is its meaning.
-    if (row && row.key !== "picture") rows = best(rows, (r) => mean(columns.map((c) => value(r, c))));
-    if (column && column.key !== "picture") columns = best(columns, (c) => mean(rows.map((r) => value(r, c))));
+    if (row && row.key !== "picture") rows = best(rows, (r) => mean(columns.map((c) => at(r, c)), measure));
+    if (column && column.key !== "picture") columns = best(columns, (c) => mean(rows.map((r) => at(r, c)), measure));
   }
   return {
     kind: "grid", filter, total, found: passing.size,
