@@ -43,7 +43,7 @@ from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.way import layers_on_the_way
 from mindseye.reports.ablation import mean_and_interval, signed
 from mindseye.results.measures import numbers, weight_in
-from mindseye.results.metrics import measure, on_the_way
+from mindseye.results.metrics import measure_path, on_the_way
 from mindseye.results.pictures import BACKGROUND, FAINT, INK, font
 from mindseye.results.run_folder import read_run
 from mindseye.signals import CTRL_C, TO_BE_CONTINUED
@@ -340,8 +340,8 @@ class _Path:
         self.baselines = {name: self(images) for name, images in pictures.items()}
 
     def __call__(self, images: Tensor) -> list[float]:
-        rows = measure(self.network, self.targets, images, way=self.way)
-        return [math.nan if (mean := row["path"]["mean"]) is None else mean for row in rows]
+        rows = measure_path(self.network, self.targets, images, self.way)
+        return [math.nan if row["mean"] is None else row["mean"] for row in rows]
 
 
 def figures_of(said: Mapping[str, Any], path: float) -> dict[str, float]:

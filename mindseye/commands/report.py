@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mindseye.commands.gallery import try_gallery
 from mindseye.files import write_atomically
-from mindseye.reports.ablation import USUAL, Comparison, as_csv, as_json, as_latex, as_markdown, compare
+from mindseye.reports.ablation import Comparison, as_csv, as_json, as_latex, as_markdown, compare
 from mindseye.reports.response import in_words, responses
 from mindseye.sweeps.status import read_sweep
 from mindseye.sweeps.summary import read_rows
@@ -30,7 +30,7 @@ def report(arguments: list[str]) -> None:
     parser.add_argument("folder", type=Path, help="a sweep's (hydra.sweep.dir)")
     parser.add_argument("--by", default="ablation", help="the swept setting; default: ablation")
     parser.add_argument("--reference", default=None, help="the value to hold the others against; default: the first")
-    parser.add_argument("--measures", nargs="+", default=list(USUAL), help="columns, by their names in summary.csv")
+    parser.add_argument("--measures", nargs="+", default=None, help="columns, by their names in summary.csv")
     asked = parser.parse_args(arguments)
     sweep = read_sweep(asked.folder)
     rows = read_rows(sweep)

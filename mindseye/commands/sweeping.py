@@ -28,7 +28,7 @@ from mindseye.commands.gallery import try_gallery
 from mindseye.commands.grammar import escaped
 from mindseye.files import read_plain, write_atomically
 from mindseye.reports.tables import ranking_table
-from mindseye.results.measures import MEASURES, numbers, usual
+from mindseye.results.measures import MEASURES, numbers, path_layers, usual
 from mindseye.results.run_status import SILENT, RunStatus, read_status, write_status
 from mindseye.settings import defaults
 from mindseye.signals import TO_BE_CONTINUED, Interrupted, Interruptible
@@ -363,6 +363,8 @@ def remarks(sweep: SweepStatus, rows: Sequence[dict], measure: str) -> list[str]
             advice = "" if MEASURES[other].falls_with else f", or by measure={other}"
             setting = known.falls_with
             said.append(f"{measure} depends on {setting} whatever is drawn: compare cells of one {setting}{advice}")
+    if measure == "path.mean" and len({frozenset(path_layers(row)) for row in rows if measure in row}) > 1:
+        said.append("path.mean is of other layers in some cells: compare cells of the same, or by measure=path.target")
     found = responses(rows, sweep.folder)
     return said + [in_words(found, setting) for setting in dict.fromkeys(one.setting for one in found)]
 

@@ -1,5 +1,6 @@
 """Which layers lie on the way to a target layer, so that a picture can be held to what photographs do there."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,9 @@ from mindseye.networks.chance import seeded
 from mindseye.networks.maps import as_maps
 from mindseye.networks.network import Network
 from mindseye.networks.recording import record
+from mindseye.words import with_class
 
+log = logging.getLogger(__name__)
 Way = Sequence[str] | Literal["auto"]
 OF_EACH_RESOLUTION = 2  # blocks that are taken of each resolution
 OF_ONE_RESOLUTION = 4  # where there is but one: a transformer's blocks all have maps of one size
@@ -36,7 +39,8 @@ def layers_on_the_way(network: Network, layer: str) -> tuple[str, ...]:
     the target, or is nearest to it, is always taken. Where all maps are of one size (a transformer) OF_ONE_RESOLUTION
     blocks at even depths are. None, (), where nothing with a map comes before the target.
 
-    It takes one pass of one image of the network's own size. Raises ValueError for an unknown layer.
+    It takes one pass of one image of the network's own size; where that fails there are none, and a warning says so.
+    Raises ValueError for an unknown layer.
     """
     steps = _steps(network, network.resolve(layer))
     of_side: dict[int, list[int]] = {}
@@ -84,8 +88,14 @@ def _steps(network: Network, layer: str) -> list[_Step]:
     try:
         with torch.no_grad(), seeded(0), record(network, layer) as tape:
             tape(probe)
-    except (RuntimeError, AssertionError, TypeError):
-        return []  # it cannot look at images of its own size: whoever runs it says what is wrong
+    except (RuntimeError, AssertionError, TypeError) as error:
+        # It may take images of another size all the same.
+        log.warning(
+            "%s cannot look at an image of its own size, %d×%d (%s): the layers on the way to %s are not known, and "
+            "none of them is matched; give it its size, or name them (objective.matching.layers)",
+            network.name, network.size, network.size, with_class(error), layer,
+        )  # fmt: skip
+        return []
     finally:
         for handle in handles:
             handle.remove()

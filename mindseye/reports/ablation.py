@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 
 from mindseye.reports.response import Response, in_words
-from mindseye.results.measures import MEASURES, weight_in
+from mindseye.results.measures import MEASURES, path_layers, weight_in
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -62,7 +62,7 @@ def compare(
     by: str,
     reference: str,
     *,
-    measures: Sequence[str] = USUAL,
+    measures: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Hold every value of the override `by` against `reference`, pair by pair.
@@ -72,7 +72,8 @@ def compare(
     under several seeds make one facet, whose pairs say nothing new of others (a cluster bootstrap, Davison & Hinkley
     1997, section 3.8). Of few facets it is too narrow. Shares of a way count by the way. Facets that were stopped are
     left out, as are measures that no row has. Raises ValueError, in one line, for names that
-    are not there and where nothing can be paired.
+    are not there and where nothing can be paired. measures: `usual_measures` if nothing is said. Means over the layers
+    on the way are compared where both are of the same layers.
     """
     key = f"override.{by}"
     found = [row for row in rows if row.get("facet") is not None]
@@ -82,6 +83,7 @@ def compare(
         raise ValueError(f"--by {by}: no completed cell sets it; {_several(found)} can be compared by")
     if reference not in values:
         raise ValueError(f"--reference {reference}: {by} has {', '.join(values)}")
+    measures = usual_measures(whole) if measures is None else measures
     given = [measure for measure in measures if any(_number(row.get(measure)) is not None for row in whole)]
     if not given:
         raise ValueError(f"--measures {' '.join(measures)}: no facet has them; {', '.join(_measured(whole))} are there")
@@ -102,7 +104,8 @@ def compare(
             pairs = [
                 (ours, theirs, weight_in(base[place], measure), base[place].get("photographs", place))
                 for place in places
-                if (ours := _number(table[place].get(measure))) is not None
+                if (measure != "path.mean" or path_layers(table[place]) == path_layers(base[place]))
+                and (ours := _number(table[place].get(measure))) is not None
                 and (theirs := _number(base[place].get(measure))) is not None
             ]
             if pairs:
@@ -115,6 +118,17 @@ def compare(
     means = {measure: _mean(list(base.values()), measure) for measure in given}
     marked = sum(bool(row.get("marks")) for row in whole)
     return Comparison(by, reference, means, tuple(differences), unpaired, len(found) - len(whole), marked)
+
+
+def usual_measures(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """What is compared where nobody says; of several networks that judge each one's figures, not the first's alone."""
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith("transfer.networks."))
+    found = []
+    for name in USUAL:
+        group, _, figure = name.partition(".")
+        own = [one for one in names if group == "transfer" and one.rpartition(".")[2] == figure]
+        found += own or [name]
+    return found
 
 
 def _several(rows: Sequence[Mapping[str, object]]) -> str:

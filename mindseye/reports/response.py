@@ -52,7 +52,7 @@ def responses(rows: Sequence[Row], folder: Path) -> list[Response]:
                 1 - float(seen[one][judge][c] @ seen[other][judge][c])
                 for one, other in known
                 for c, photographs in cells[one].items()
-                if cells[other].get(c, photographs is None) == photographs
+                if c in cells[other] and cells[other][c] == photographs
             ]
             taking_part = {cell for pair in known for cell in pair}
             unlike = [d for cell in taking_part for d in _between(seen[cell][judge][sorted(cells[cell])])]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def closing_table(result: "Visualization") -> Group:
     """A row per facet, then their mean and the three baselines' means, without those facets that were stopped.
 
-    What another network sees, and what is known of the facets themselves, stand in tables of their own.
+    What each other network sees, and what is known of the facets themselves, stand in tables of their own.
     """
     metrics = result.metrics
     summary = dict(numbers(metrics["summary"]))
@@ -26,11 +26,27 @@ def closing_table(result: "Visualization") -> Group:
     found = [name for name in names if name.startswith("facets.")]
     title = f"{result.title}\n{result.subtitle}"
     tables = [_table(metrics, [name for name in names if name not in (*judged, *found)], title)]
-    if judged:
+    judges = metrics["summary"].get("transfer", {}).get("networks", {})
+    for judge in judges:
+        tables.append(_table(_as_seen_by(judge, metrics), judged, f"as {judge} sees them"))
+    if judged and not judges:
         tables.append(_table(metrics, judged, "as another network sees them"))
     if found:
         tables.append(_table({**metrics, "baselines": {}}, found, "the facets themselves"))
     return Group(*tables)
+
+
+def _as_seen_by(judge: str, metrics: dict) -> dict:
+    """The same with the figures of one of several networks that judge in place of the first one's."""
+
+    def of(row: dict) -> dict:
+        return {**row, "transfer": row["transfer"]["networks"][judge]}
+
+    return {
+        "facets": [of(row) for row in metrics["facets"]],
+        "summary": of(metrics["summary"]),
+        "baselines": {name: of(row) for name, row in metrics["baselines"].items()},
+    }
 
 
 def _table(metrics: dict, names: list[str], title: str) -> Table:

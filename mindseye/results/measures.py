@@ -221,6 +221,11 @@ def weight_in(row: Mapping[str, Any], name: str) -> float:
     return float(weight) if isinstance(weight, int | float) else 1.0
 
 
+def path_layers(row: Iterable[str]) -> set[str]:
+    """The layers that `path.mean` is a mean over, of the names of a row's figures."""
+    return {name for name in row if name.startswith("path.layers.")}
+
+
 def column_order(name: str) -> tuple[int, str]:
     """By which columns are sorted: in the table's order, then those of one's own, then several networks' and layers'.
 

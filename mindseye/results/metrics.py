@@ -159,6 +159,29 @@ def _answered(network: PreparedNetwork, images: Tensor, batch_size: int, *, maps
 
 
 @torch.no_grad()
+def measure_path(
+    network: Network | PreparedNetwork,
+    targets: FacetTargets,
+    images: Tensor,
+    way: Sequence[OnTheWay],
+    *,
+    batch_size: int = 16,
+) -> list[Figures]:
+    """`path` of `measure` alone, for each facet: one pass of its picture, pictures [C, ch, S, S] in 0..1."""
+    answered = _answered(_up_to_the_target(network, targets), images.cpu(), batch_size)
+    return [row_of(_path(answered.means, way), c) for c in range(targets.C)]
+
+
+def _path(means: Mapping[str, Tensor], way: Sequence[OnTheWay]) -> Figures:
+    """Of pictures' channel means by layer. Where nothing but the target was looked at there is no way to take a mean
+    over: `mean` is NaN.
+    """
+    layers, mean = path([means[layer] for layer, _ in way], [photographs for _, photographs in way])
+    at = dict(zip([layer for layer, _ in way], layers, strict=True))
+    return {"target": layers[-1], "mean": mean if len(way) > 1 else torch.full_like(mean, torch.nan), "layers": at}
+
+
+@torch.no_grad()
 def measure(
     network: Network | PreparedNetwork,
     targets: FacetTargets,
@@ -175,10 +198,11 @@ def measure(
     fidelity (with `pooled`, the same on the means over the map), selectivity, retrieval, diversity (None for a single
     facet), naturalness.tv (total variation over the mean of the facet's photographs': 1 is as smooth as they are; None
     where they are flat), naturalness.spectrum (see `spectral_distance`), copy (see `likeness.copy`, of
-    `broad_structure`), path (see `likeness.path`; at the `target`'s layer, over all layers on the way as `mean`, each
-    of the `layers`), and transfer where other networks are given (the first one's figures by their plain names; of
-    several each one's under `networks`). `measures` are the user's own, under their names; ValueError where one does
-    not give C numbers. `way`: of `on_the_way` of the same network, found here for None; empty, there is no path.
+    `broad_structure`), path (see `likeness.path`; at the `target`'s layer, over all layers on the way as `mean`, None
+    where the network records none, each of the `layers`), and transfer where other networks are given (the first one's
+    figures by their plain names; of several each one's under `networks`). `measures` are the user's own, under their
+    names; ValueError where one does not give C numbers. `way`: of `on_the_way` of the same network, found here for
+    None; empty, there is no path.
     """
     prepared, images = _up_to_the_target(network, targets), images.cpu()
     v, drawn = _answered(prepared, images, batch_size, maps=True)
@@ -203,9 +227,7 @@ def measure(
         "copy": copy(broad_structure(images), _photographs_from_afar(targets)),
     }
     if way:
-        layers, mean = path([drawn[layer] for layer, _ in way], [photographs for _, photographs in way])
-        at = dict(zip([layer for layer, _ in way], layers, strict=True))
-        figures["path"] = {"target": at[targets.layer], "mean": mean, "layers": at}
+        figures["path"] = _path(drawn, way)
     for name, metric in (measures or {}).items():
         figures[name] = own_measure(name, metric, images, v, targets)
     if references:

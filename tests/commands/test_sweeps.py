@@ -325,6 +325,22 @@ def test_cells_of_unlike_k_are_ranked_by_what_k_does_not_decide(tmp_path):
     assert remarks(none, rows("retrieval", C=[2, 4]), "retrieval")[0].startswith("retrieval depends on C")
 
 
+def test_a_ranking_by_means_over_other_layers_is_told(tmp_path):
+    from mindseye.commands.sweeping import remarks
+    from mindseye.sweeps.status import SweepStatus
+
+    rows = [
+        {"cell": str(n), "facet": 0, "path.mean": 0.5, **{f"path.layers.{layer}": 0.5 for layer in layers}}
+        for n, layers in enumerate(("ab", "ab", "abc"))
+    ]
+    none = SweepStatus(tmp_path, ())
+    assert remarks(none, rows[:2], "path.mean") == []
+    assert remarks(none, rows, "path.target") == []
+    assert remarks(none, rows, "path.mean") == [
+        "path.mean is of other layers in some cells: compare cells of the same, or by measure=path.target"
+    ]
+
+
 def write_cells(folder, count):
     """A sweep of so many completed cells, their computation alone left out."""
     from mindseye.results.run_status import RunStatus, write_status

@@ -121,6 +121,15 @@ def test_names_are_looked_up_and_refused():
         prepare(made, "target", way=["down"])
 
 
+def test_a_network_that_does_not_take_its_own_size_is_told(caplog):
+    """Not known is not none: what was to be matched would be left out in silence."""
+    picky = network(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 11)), 8)
+    assert layers_on_the_way(picky, "2") == ()
+    [line] = caplog.messages
+    assert "cannot look at an image of its own size, 8×8 (RuntimeError" in line
+    assert "the layers on the way to 2 are not known" in line
+
+
 def test_nothing_before_the_first_layer():
     assert layers_on_the_way(network(Stages()), "stem") == ()
 

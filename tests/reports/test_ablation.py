@@ -48,6 +48,28 @@ def test_the_interval_is_the_bootstrap_s_of_the_paired_mean():
     assert RESAMPLES >= 1000
 
 
+def test_of_several_judges_each_one_s_figures_are_compared():
+    """Where nobody says; the first one's alone would say nothing of the second, which sees it otherwise."""
+    given = rows({"none": 0, "other": 0.5})
+    for row in given:
+        seen = row["fidelity.cosine"]
+        row |= {"transfer.cosine": seen, "transfer.networks.a.cosine": seen, "transfer.networks.b.v2.cosine": -seen}
+    found = compare(given, "ablation", "none")
+    assert list(found.means) == [
+        "transfer.networks.a.cosine", "transfer.networks.b.v2.cosine", "fidelity.cosine",
+    ]  # fmt: skip
+    assert [one.difference for one in found.differences] == [pytest.approx(x) for x in (0.5, -0.5, 0.5)]
+
+
+def test_means_over_other_layers_are_no_pair():
+    given = rows({"none": 0, "fewer": 0.1, "same": 0.2})
+    for row in given:
+        layers = "a" if row["override.ablation"] == "fewer" else "ab"
+        row |= {"path.mean": row["fidelity.cosine"], **{f"path.layers.{layer}": 0.5 for layer in layers}}
+    found = compare(given, "ablation", "none", measures=["path.mean"])
+    assert [(one.variant, one.difference) for one in found.differences] == [("same", pytest.approx(0.2))]
+
+
 def test_shares_of_a_way_count_by_the_way():
     """Gains of 0.5 and −2 of ways 0.4 and 0.06 beside 0: the difference is that of what was gone over all there is."""
     given = [

@@ -40,3 +40,14 @@ def test_it_fits_a_screen_of_80_columns(figures):
     words = ["fide-", "tivity", "photos", "path", "-1.67", "1.25", *facets, *judged]
     assert max(map(len, said.splitlines())) <= 80
     assert not [word for word in words if word not in said]
+
+
+def test_each_of_several_judges_has_its_table():
+    first, second = JUDGE["transfer"] | {"cosine": 0.11}, JUDGE["transfer"] | {"cosine": 0.22}
+    figures = FIGURES | {"transfer": {**first, "networks": {"resnet18": first, "b": second}}}
+    metrics = {"facets": [{"facet": 0, **figures}], "summary": figures, "baselines": {"nearest": figures}}
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(closing_table(SimpleNamespace(metrics=metrics, title="net", subtitle="top")))
+    first, second = screen.getvalue().split("as resnet18 sees them")[1].split("as b sees them")
+    assert first.count("0.11") == second.count("0.22") == 3
+    assert "as another network" not in screen.getvalue()

@@ -14,6 +14,7 @@ from mindseye.results.metrics import (
     fidelity,
     log_spectrum,
     measure,
+    measure_path,
     on_the_way,
     selectivity,
     spectral_distance,
@@ -173,7 +174,17 @@ def test_the_way_is_what_the_network_records_and_ends_at_the_target(network, tar
         assert row["path"]["target"] == row["path"]["layers"][targets.layer] > 1  # among the facet's photographs
     known = [layer for layer, _ in on_the_way(network, targets)]  # of a whole network those that the targets know
     assert known == [one.layer for one in targets.way[1:]] + [targets.layer]
-    assert [layer for layer, _ in on_the_way(prepare(network, targets.layer), targets)] == [targets.layer]
+    paths = measure_path(prepared, targets, targets.nearest(), way)
+    assert paths == [row["path"] for row in measure(prepared, targets, targets.nearest(), way=way)]
+
+
+def test_without_a_layer_on_the_way_there_is_no_mean_over_it(network, targets):
+    """The target's alone is no mean that another run's could be held against."""
+    alone = prepare(network, targets.layer)
+    assert [layer for layer, _ in on_the_way(alone, targets)] == [targets.layer]
+    for row in measure(alone, targets, targets.nearest()):
+        assert row["path"]["target"] > 1
+        assert row["path"]["mean"] is None
 
 
 def test_a_facet_s_photographs_lie_farther_on_its_way_than_another_s(network, targets):
