@@ -49,6 +49,12 @@ def test_each_that_takes_terms_away_is_there():
     assert set(TERMS) | set(STARTS) <= set(ABLATIONS)
 
 
+def test_what_vital_matches_counts_alike_to_the_end():
+    """Its weights do not fall: the calibrated schedule is this method's own."""
+    matching = make_method(check(compose(["ablation=vital"]))).schedule.matching
+    assert [matching(t, 80) for t in (1, 40, 80)] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_an_ablation_draws(ablation, looked):
     config = compose([f"ablation={ablation}"])
