@@ -1,6 +1,7 @@
 """How errors, names and sizes are said to people, in one line."""
 
 import difflib
+import inspect
 import re
 import traceback
 from collections.abc import Iterable
@@ -46,6 +47,11 @@ def with_class(error: BaseException, *, place: bool = False) -> str:
     own = [one for one in frames if not (_INSTALLED.search(one.filename) or one.filename.startswith(_PACKAGE))]
     where = f" in line {own[-1].lineno} of {Path(own[-1].filename).name}" if own else ""
     return f"{type(error).__name__}{where}: {said if len(said) <= LONGEST else said[:LONGEST] + ' …'}"
+
+
+def called(thing: object) -> str:
+    """A thing in a message: `the function f`, `a Blur`."""
+    return f"the function {thing.__name__}" if inspect.isfunction(thing) else f"a {type(thing).__name__}"
 
 
 def nearest(name: str, known: Iterable[str], most: int = 4) -> list[str]:

@@ -404,10 +404,20 @@ def arguments_of(target: str, place: str) -> Arguments:
         constructor = pkgutil.resolve_name(target)
     except Exception as error:
         raise ConfigurationError(f"{place}._target_={target}: cannot be imported ({error})") from error
+    fields = {}
     if is_value(constructor):
-        return Arguments({name: annotation_of(field) for name, field in fields_of(constructor).items()}, False)
+        fields = {name: annotation_of(field) for name, field in fields_of(constructor).items()}
+        if not _has_an_init_of_its_own(constructor):
+            for name in inspect.get_annotations(constructor):
+                if name not in fields and "ClassVar" not in str(inspect.get_annotations(constructor)[name]):
+                    raise ConfigurationError(
+                        f"{target}.{name} is no setting yet: write @value above the class (from mindseye.fields import "
+                        "value), which makes its annotated names settings"
+                    )
+            return Arguments(fields, False)
     try:
-        parameters = inspect.signature(constructor).parameters
+        # Of a value's subclass inspect would tell the value's own.
+        parameters = inspect.signature(constructor.__init__ if fields else constructor).parameters
     except TypeError:
         raise ConfigurationError(f"{place}._target_={target}: is no function or class") from None
     except ValueError:  # written in C, without a signature
@@ -419,7 +429,17 @@ def arguments_of(target: str, place: str) -> Arguments:
         )
     except Exception:  # annotations of other people's constructors need not resolve
         hints = {}
-    return Arguments({name: hints.get(name, Any) for name in parameters}, open_ended)
+    named = {name: hints.get(name, Any) for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
+    if fields:
+        named.pop("self", None)
+    # What a subclass of a value takes further it hands on.
+    return Arguments({**(fields if open_ended else {}), **named}, open_ended and not fields)
+
+
+def _has_an_init_of_its_own(constructor: type) -> bool:
+    """Whether a class derived from a value writes its own __init__, without being made a value itself."""
+    first = next(one for one in constructor.__mro__ if "__init__" in vars(one))
+    return "__pydantic_fields__" not in vars(first)
 
 
 def _beside(place: str) -> Collection[str]:

@@ -226,6 +226,7 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
     """The stages of a run, one after the other; `config` is what is written beside the result."""
     from mindseye.results.visualization import visualize as draw
     from mindseye.visualizer.checkpoints import Checkpoint
+    from mindseye.visualizer.trying import try_out
 
     started = time.perf_counter()
     # Everything cheap is made first: a wrong value in any of it costs no reading of networks or photographs.
@@ -239,6 +240,7 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
     looking = load(run, method)
     drawing = with_previous(looking, method)
     method = replace(method, previous=drawing.previous)  # its exact name
+    try_out(drawing, method, run.facets.k, run.images.size or looking.network.size)
     photographs, factors = find_photographs(run, looking.prepared, folder)
     inputs = note_inputs(files, run.images.root, photographs)
     cache = open_cache(run.cache)

@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 
 from mindseye.reports.response import Response, in_words
-from mindseye.results.measures import MEASURES, path_layers, weight_in
+from mindseye.results.measures import MEASURES, is_own, path_layers, weight_in
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -71,9 +71,9 @@ def compare(
     percentile bootstrap (Efron 1979) of RESAMPLES draws over *facets*, each with all its pairs: the same photographs
     under several seeds make one facet, whose pairs say nothing new of others (a cluster bootstrap, Davison & Hinkley
     1997, section 3.8). Of few facets it is too narrow. Shares of a way count by the way. Facets that were stopped are
-    left out, as are measures that no row has. Raises ValueError, in one line, for names that
-    are not there and where nothing can be paired. measures: `usual_measures` if nothing is said. Means over the layers
-    on the way are compared where both are of the same layers.
+    left out, as are measures that no row has; None: `usual_measures`. Means over the layers on the way are compared
+    where both are of the same layers. Raises ValueError, in one line, for names that are not there and where nothing
+    can be paired.
     """
     key = f"override.{by}"
     found = [row for row in rows if row.get("facet") is not None]
@@ -121,14 +121,14 @@ def compare(
 
 
 def usual_measures(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """What is compared where nobody says; of several networks that judge each one's figures, not the first's alone."""
+    """What is compared where nobody says: of several networks that judge each one's figures, and the user's own."""
     names = dict.fromkeys(name for row in rows for name in row if name.startswith("transfer.networks."))
     found = []
     for name in USUAL:
         group, _, figure = name.partition(".")
         own = [one for one in names if group == "transfer" and one.rpartition(".")[2] == figure]
         found += own or [name]
-    return found
+    return [*found, *(name for name in _measured(rows) if is_own(name) and name != "photographs")]
 
 
 def _several(rows: Sequence[Mapping[str, object]]) -> str:

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from mindseye.results.measures import MEASURES, numbers
+from mindseye.results.measures import MEASURES, OWN_TERMS, is_own, numbers
 
 if TYPE_CHECKING:
     from mindseye.results.visualization import Visualization
@@ -31,6 +31,9 @@ def closing_table(result: "Visualization") -> Group:
         tables.append(_table(_as_seen_by(judge, metrics), judged, f"as {judge} sees them"))
     if judged and not judges:
         tables.append(_table(metrics, judged, "as another network sees them"))
+    own = [name for name in summary if is_own(name)]
+    if own:
+        tables.append(_table(metrics, own, "measures and terms of your own"))
     if found:
         tables.append(_table({**metrics, "baselines": {}}, found, "the facets themselves"))
     return Group(*tables)
@@ -53,7 +56,8 @@ def _table(metrics: dict, names: list[str], title: str) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), expand=False)
     table.add_column("facet", no_wrap=True)
     for name in names:
-        table.add_column(MEASURES[name].column, justify="right", no_wrap=True)
+        column = MEASURES[name].column if name in MEASURES else name.removeprefix(OWN_TERMS)
+        table.add_column(column, justify="right", no_wrap=name in MEASURES)
     for row in metrics["facets"]:
         marks = "".join(f"\n{mark}" for mark in str(row.get("marks", "")).split(", ") if mark)
         stopped = f" (stopped\nat step {row['stopped']['step']})" if "stopped" in row else ""

@@ -186,9 +186,10 @@ MEASURES: Mapping[str, Measure] = {measure.name: measure for measure in _ALL}
 RANKED = tuple(measure.name for measure in _ALL if measure.better)
 # What a sweep compares by where nobody says: the first of these that every cell has. The first two need a network that
 # judges; the third needs none, and no k. The last is there whatever is drawn, and falls with k.
+OWN_TERMS = "loss."  # with what the names of an objective's own terms begin
 USUAL = ("transfer.gain", "transfer.cosine", "path.target", "fidelity.cosine")
 # What metrics.json says of a facet besides measures of one's own, which cannot have these names.
-TAKEN = ("facet", "marks", "stopped", "baselines", *dict.fromkeys(name.partition(".")[0] for name in MEASURES))
+TAKEN = ("facet", "marks", "stopped", "baselines", "loss", *dict.fromkeys(name.partition(".")[0] for name in MEASURES))
 
 
 def known(name: str) -> Measure | None:
@@ -224,6 +225,15 @@ def weight_in(row: Mapping[str, Any], name: str) -> float:
 def path_layers(row: Iterable[str]) -> set[str]:
     """The layers that `path.mean` is a mean over, of the names of a row's figures."""
     return {name for name in row if name.startswith("path.layers.")}
+
+
+def is_own(name: str) -> bool:
+    """Whether a figure is the user's: a measure of their own, or a term of their own objective (`loss.NAME`).
+
+    >>> is_own("contrast"), is_own("loss.darker"), is_own("diversity"), is_own("facets.effective")
+    (True, True, False, False)
+    """
+    return name.startswith(OWN_TERMS) or ("." not in name and name not in TAKEN)
 
 
 def column_order(name: str) -> tuple[int, str]:

@@ -20,7 +20,7 @@ from mindseye.networks.preparing import PreparedNetwork
 from mindseye.provenance import git_commit, versions
 from mindseye.results.judges import TransferReference, judge_features
 from mindseye.results.likeness import broad_structure
-from mindseye.results.measures import MEASURES, TAKEN, numbers
+from mindseye.results.measures import MEASURES, is_own, numbers
 from mindseye.results.metrics import (
     Metric,
     baselines,
@@ -103,7 +103,7 @@ class Visualization:
         named = [(str(row["facet"]), row) for row in said[0]]
         named += [("mean", said[1]), *said[2].items()]
         figures = [(name, dict(numbers(row))) for name, row in named]
-        own = [name for name in said[1] if name not in TAKEN]
+        own = [name for name in dict(numbers(said[1])) if is_own(name)]
         shown = [name for name, known in MEASURES.items() if known.notebook]
         columns = [name for name in (*shown, *own) if any(name in row for _, row in figures)]
         rows = [
@@ -173,6 +173,8 @@ def visualize(
     features = {"pixels": broad_structure(fitted.images)}
     features |= {f"transfer.{one.name}": judge_features(fitted.images, one) for one in transfer}
     rows = [{**row, "facets": about} for row, about in zip(rows, facet_figures(targets, transfer), strict=True)]
+    own = own_terms(fitted, targets.C)
+    rows = [{**row, **({"loss": said} if said else {})} for row, said in zip(rows, own, strict=True)]
     marks = {c: {"marks": ", ".join(own)} for c, own in enumerate(targets.marks()) if own}
     stopped = {c: {"stopped": {"step": said.step, "why": said.reason}} for c, said in fitted.stopped.items()}
     apart = [{"facet": c, **marks.get(c, {}), **stopped.get(c, {})} for c in range(targets.C)]
@@ -196,6 +198,16 @@ def visualize(
         "status": "completed",
     }
     return Visualization(fitted.images, figures, targets, fitted, f"{network.name} · {targets.layer}", features)
+
+
+def own_terms(fitted: Fit, facets: int) -> list[dict[str, float | None]]:
+    """What the objective's own terms were at the last step that each facet took, before their weights."""
+    found: list[dict[str, float | None]] = [dict.fromkeys(fitted.extra) for _ in range(facets)]
+    for name in fitted.extra:
+        for facet, term in zip(fitted.history["facet"], fitted.history[name], strict=True):
+            if term is not None:
+                found[int(facet or 0)][name] = rounded(term)
+    return found
 
 
 def facet_figures(targets: FacetTargets, references: Sequence[TransferReference]) -> list[dict[str, Any]]:

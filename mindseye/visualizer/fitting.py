@@ -27,7 +27,7 @@ from mindseye.visualizer.checkpoints import Checkpoint, SafetensorsIO, read_stat
 from mindseye.visualizer.data import FacetTargetsDataModule
 from mindseye.visualizer.facet_sharding import RESULT, Part, Share, SharedOut, share_of
 from mindseye.visualizer.identity import ADDRESS, identity
-from mindseye.visualizer.method import Method, called
+from mindseye.visualizer.method import Method
 from mindseye.visualizer.module import FacetVisualizer
 from mindseye.visualizer.objective import matching_of
 from mindseye.visualizer.quiet import quiet_lightning
@@ -35,6 +35,7 @@ from mindseye.visualizer.stopping import Stopped, nothing_left
 from mindseye.visualizer.tracking import as_rank_zero, as_trackers, track_pictures
 from mindseye.visualizer.transformations import Transformations
 from mindseye.visualizer.watching import Announce, Watchers
+from mindseye.words import called
 
 Filter = pl.Callback | Callable[[Tensor], Tensor]  # a function runs every 10 steps, see FunctionFilter
 log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Fit:
     seconds: float  # all of it, those before an interruption too
     step_ms: float  # the median after the first few steps
     stopped: dict[int, Stopped]  # facet -> since when and why it is as it is; empty where all went well
+    extra: tuple[str, ...] = ()  # the objective's own terms, columns of the history
 
     def __repr__(self) -> str:
         """One line for a prompt, which would otherwise print every pixel."""
@@ -370,5 +372,6 @@ def _whole(parts: list[Part], started: float) -> tuple[Fit, History]:
         seconds=max(part["seconds_before"] for part in parts) + time.perf_counter() - started,
         step_ms=statistics.median(gaps[1:] or gaps),  # the first steps choose kernels and fill caches
         stopped=stopped,
+        extra=history.extra,
     )
     return fitted, history

@@ -14,6 +14,7 @@ from mindseye.visualizer.canvas import Canvas, FourierCanvas
 from mindseye.visualizer.objective import LossFunction, Objective
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
+from mindseye.words import called
 
 MakeCanvas = Callable[[Tensor, Tensor], Canvas]
 MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
@@ -71,6 +72,17 @@ def _check_objective(objective: object) -> None:
     if isinstance(objective, type):
         name = objective.__name__
         raise ValueError(f"the objective must be one of its class, {name}(), not the class {name}")
+    call = getattr(objective, "__call__", None)  # noqa: B004 - its parameters are looked at
+    try:
+        inspect.signature(call).bind(None)  # type: ignore[arg-type]
+    except TypeError:
+        if call is not None:
+            raise ValueError(
+                f"the objective, {called(objective)}, must take one value, Seen, and give LossTerms: "
+                "__call__(self, seen)"
+            ) from None
+    except ValueError:
+        pass  # without a signature
     wanted = ("gain", "adaptive", "adaptive_distance", "weights", "__call__")
     lacking = [name for name in wanted if not hasattr(objective, name)]
     if lacking:
@@ -78,8 +90,3 @@ def _check_objective(objective: object) -> None:
             f"the objective, {called(objective)}, has no {', '.join(lacking)}: it must be one of a class with what "
             "LossFunction lists, or of a subclass of Objective"
         )
-
-
-def called(thing: object) -> str:
-    """A thing in a message: `the function f`, `a Blur`."""
-    return f"the function {thing.__name__}" if inspect.isfunction(thing) else f"a {type(thing).__name__}"

@@ -17,7 +17,14 @@ from mindseye.visualizer.canvas import Canvas
 from mindseye.visualizer.chunks import Chunks, room_for
 from mindseye.visualizer.data import TargetBatch
 from mindseye.visualizer.method import Method
-from mindseye.visualizer.objective import GRADIENTS, LossTerms, Seen, gradient_norms
+from mindseye.visualizer.objective import (
+    LossTerms,
+    Seen,
+    check_names,
+    check_terms,
+    gradient_names,
+    gradient_norms,
+)
 from mindseye.visualizer.stopping import Stopped, Stops
 from mindseye.visualizer.views import Through, Views
 
@@ -28,8 +35,8 @@ log = logging.getLogger(__name__)
 class Noted(NamedTuple):
     """What is kept of one chunk's loss, without its graph."""
 
-    terms: Tensor  # [len(LossTerms.names()), c]
-    gradients: Tensor  # [len(GRADIENTS), c]; NaN where they were not looked at
+    terms: Tensor  # [terms, c], see LossTerms.stacked
+    gradients: Tensor  # [terms with a gradient, c], see gradient_names; NaN where they were not looked at
     reached: Tensor | None  # whether the layer's gradient reaches the images, where that was looked at
 
 
@@ -64,8 +71,9 @@ class FacetVisualizer(pl.LightningModule):
         self.facets = facets
         self.steps = method.steps
         self.now = method.schedule.at(1, method.steps)  # the step's scheduled values, set by callbacks.Schedule
-        self.terms: Tensor | None = None  # the last step's, [len(LossTerms.names()), c], on the device
-        self.gradients: Tensor | None = None  # the last step's, [len(GRADIENTS), c]
+        self.terms: Tensor | None = None  # the last step's, [terms, c], on the device
+        self.gradients: Tensor | None = None  # the last step's, [terms with a gradient, c]
+        self.extra: tuple[str, ...] | None = None  # the objective's own terms, known from the first step on
         self.own = slice(0, facets)  # of the C facets, those that this process draws
         self.chunks = Chunks(facets, running.facets_per_batch)  # counted from the first of its own
         self.views = Views(method.transformations, (facets, network.channels, canvas.side, canvas.side), method.seed)
@@ -133,9 +141,22 @@ class FacetVisualizer(pl.LightningModule):
                 now=self.now,
             )
         )
+        self._check(loss, images)
         first = step == 0 and not self.network.compiled  # whose program goes back once only
         reached = _comes_through(loss.total, answers.target, shown) if first else None
         return Noted(loss.stacked(), self._gradients(loss, images, step), reached)
+
+    def _check(self, loss: LossTerms, images: Tensor) -> None:
+        """Raises ValueError, in one line, for terms that are none, and where they are others than at first."""
+        check_terms(self.objective, loss, len(images))
+        if self.extra is None:
+            check_names(self.objective, loss.extra, self.objective.weights(self.now, self.facets))
+            self.extra = tuple(loss.extra)
+        if self.extra != tuple(loss.extra):
+            raise ValueError(
+                f"the objective has the terms {', '.join(loss.extra) or 'none'} of its own, and had "
+                f"{', '.join(self.extra) or 'none'} at first: they must be the same at every step"
+            )
 
     def _as_maps(self, a: Tensor, previous: Tensor | None, way: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, list]:
         """What the network answers as maps; only the network runs in another precision, sums stay in float32."""
@@ -151,11 +172,11 @@ class FacetVisualizer(pl.LightningModule):
         return maps.float(), previous.float(), between
 
     def _gradients(self, loss: LossTerms, images: Tensor, step: int) -> Tensor:
-        """Goes back; the norm of each term's own gradient where it is noted: [len(GRADIENTS), c], else NaN."""
+        """Goes back; the norm of each term's own gradient where it is noted, [terms with a gradient, c], else NaN."""
         every = None if self.network.compiled else self.running.gradients
         if every is None or (step > 0 and (step + 1) % every):
             self.manual_backward(loss.total.sum())
-            return loss.total.new_full((len(GRADIENTS), len(images)), torch.nan)
+            return loss.total.new_full((len(gradient_names(loss.extra)), len(images)), torch.nan)
         alone = gradient_norms(loss, self.objective.weights(self.now, self.facets), images)
         images.retain_grad()
         self.manual_backward(loss.total.sum())

@@ -7,8 +7,8 @@ a_{i−1} = activation of the previous layer.
 import functools
 import math
 import operator
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal, Protocol
 
 import torch
@@ -16,10 +16,11 @@ from pydantic import Field
 from torch import Tensor
 
 from mindseye.facets.way_statistics import WayStatistics
-from mindseye.fields import value
+from mindseye.fields import did_you_mean, value
 from mindseye.visualizer.distance import LARGEST_SCALE, SHAPE_RANGE, SMALLEST_SCALE, AdaptiveDistance
 from mindseye.visualizer.filters import total_variation
 from mindseye.visualizer.matching import Matching
+from mindseye.words import called, with_class
 
 Match = Literal["cosine", "dot_product", "dot_product_cosine"]
 Distance = Literal["relative", "summed", "elementwise"]
@@ -74,15 +75,20 @@ class LossTerms:
     penalty: Tensor | None = None  # P, without λ
     tv: Tensor | None = None  # total variation of the image, 0..1 per pixel
     total: Tensor
+    extra: Mapping[str, Tensor] = field(default_factory=dict)  # terms of one's own by their names
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """The names in order."""
-        return tuple(term.name for term in fields(cls))
+        """The names in order, but for those of one's own."""
+        return tuple(term.name for term in fields(cls) if term.name != "extra")
+
+    def by_name(self) -> dict[str, Tensor | None]:
+        """Every term, those of one's own last."""
+        return {name: getattr(self, name) for name in self.names()} | dict(self.extra)
 
     def stacked(self) -> Tensor:
         """All terms without their graph, 0 where there is none: [terms, c]."""
-        terms = (getattr(self, name) for name in self.names())
+        terms = self.by_name().values()
         return torch.stack([torch.zeros_like(self.total) if term is None else term.detach() for term in terms])
 
 
@@ -232,6 +238,10 @@ class Objective:
             "tv": self.tv,
         }
 
+    def extra(self, seen: Seen) -> Mapping[str, Tensor]:
+        """Terms of a subclass's own by their names, each [c]; its `weights` says by what each is multiplied."""
+        return {}
+
     def __call__(self, seen: Seen) -> LossTerms:
         """All terms for the facets at hand."""
         a, previous, images, t, own = seen.activation, seen.previous, seen.images, seen.target, seen.top_k
@@ -258,11 +268,18 @@ class Objective:
             "tv": total_variation(images),
         }  # fmt: skip
         weights = self.weights(seen.now, len(seen.targets))
+        # As they are seen, not twice: a term of one's own may look at anything.
+        extra = dict(self.extra(seen))
+        check_names(self, extra, weights)
+        for name, term in extra.items():
+            _check_term(self, name, term, len(seen.target))
+        terms |= {name: torch.cat([term, term]) if alone else term for name, term in extra.items()}
         # One after the other: torch's sum takes another order for another number of facets at hand.
         terms["total"] = functools.reduce(
             operator.add, (weight * terms[name] for name, weight in weights.items() if weight)
         )
-        return LossTerms(**{name: term[:1] if alone else term for name, term in terms.items()})
+        ours = {name: term[:1] if alone else term for name, term in terms.items() if name not in extra}
+        return LossTerms(**ours, extra=extra)
 
     def _match_every(self, a: Tensor, t: Tensor, channels: Tensor) -> Tensor:
         """DM summed over the channels of every facet: the released program's."""
@@ -294,14 +311,14 @@ class Objective:
 
 
 def gradient_norms(terms: LossTerms, weights: Mapping[str, float], images: Tensor) -> Tensor:
-    """How strongly each term alone pulls at the pictures: ‖∂(w·term)/∂image‖, for all of GRADIENTS but the total's.
+    """How strongly each term alone pulls at the pictures: ‖∂(w·term)/∂image‖, of `gradient_names` but the total's.
 
     terms: of `images` [c, ch, S, S] in 0..1, whose graph is kept; weights: of `Objective.weights`. A term without
     weight, or that the image has no part in, has 0. One pass back through the network for each of the others.
     """
-    norms = []
-    for name in GRADIENTS[:-1]:
-        weight, term, gradient = weights.get(name, 0), getattr(terms, name), None
+    norms, known = [], terms.by_name()
+    for name in gradient_names(terms.extra)[:-1]:
+        weight, term, gradient = weights.get(name, 0), known[name], None
         if weight and term is not None and term.requires_grad:
             [gradient] = torch.autograd.grad((weight * term).sum(), images, retain_graph=True, allow_unused=True)
         norms.append(images.new_zeros(len(images)) if gradient is None else gradient.flatten(1).norm(dim=1))
@@ -309,6 +326,68 @@ def gradient_norms(terms: LossTerms, weights: Mapping[str, float], images: Tenso
 
 
 GRADIENTS = ("dm", "ad", "strength", "matching", "penalty", "tv", "total")
+TAKEN = (*LossTerms.names(), "step", "facet", "r", "b")  # columns of the history that no own term can be called
+
+
+def gradient_names(extra: Iterable[str]) -> tuple[str, ...]:
+    """The terms whose own gradients are noted, with those of one's own; the total's is the last."""
+    return (*GRADIENTS[:-1], *extra, GRADIENTS[-1])
+
+
+def check_names(objective: object, extra: Iterable[str], weights: Mapping[str, float]) -> None:
+    """Raises ValueError, in one line, for an own term without name or weight, and for a weight without a term."""
+    extra, what = tuple(extra), called(objective)
+    for name in extra:
+        if not str(name).isidentifier() or name in TAKEN or name.startswith(("gradient_", "schedule_")):
+            raise ValueError(
+                f"a term of the objective, {what}, is called {name!r}: a word of letters, digits and _ is right, but "
+                f"none of {', '.join(TAKEN)}"
+            )
+        if name not in weights:
+            raise ValueError(f"the objective, {what}, has a term {name} without a weight: its weights() must name it")
+    known = (*LossTerms.names(), *extra)
+    for name in weights:
+        if name not in known:
+            raise ValueError(
+                f"the objective, {what}, has a weight for {name} and no such term{did_you_mean(name, known)}"
+            )
+
+
+def _check_term(objective: object, name: str, term: object, facets: int) -> None:
+    what = called(objective)
+    if not isinstance(term, Tensor):
+        raise ValueError(f"the objective, {what}, gives {called(term)} as {name}: a tensor [{facets}] is right")
+    if term.shape != (facets,) or not term.is_floating_point():
+        kind = "" if term.is_floating_point() else f" of {str(term.dtype).removeprefix('torch.')}"
+        raise ValueError(
+            f"the objective, {what}, gives {name} as {list(term.shape)}{kind}: [{facets}] is right, one real number a "
+            "facet"
+        )
+
+
+def check_terms(objective: object, terms: object, facets: int) -> None:
+    """Raises ValueError, in one line, where an objective gives anything but one number a facet in each term."""
+    if not isinstance(terms, LossTerms):
+        raise ValueError(
+            f"the objective, {called(objective)}, gives {called(terms)}: LossTerms(total=…, …) is right"
+        )
+    for name, term in terms.by_name().items():
+        if term is not None:
+            _check_term(objective, name, term, facets)
+
+
+def check_objective(objective: LossFunction, seen: Seen) -> LossTerms:
+    """Its terms of what it may see, once, before anything is drawn. Raises ValueError in one line where it fails."""
+    try:
+        terms = objective(seen)
+        weights = objective.weights(seen.now, len(seen.targets))
+    except Exception as error:  # code of the user's own may do anything
+        if isinstance(error, ValueError):
+            raise
+        raise ValueError(f"the objective, {called(objective)}, failed: {with_class(error, place=True)}") from error
+    check_terms(objective, terms, len(seen.target))
+    check_names(objective, terms.extra, weights)
+    return terms
 
 
 def take_channels(maps: Tensor, channels: Tensor) -> Tensor:

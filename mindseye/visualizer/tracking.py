@@ -13,17 +13,22 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from mindseye.visualizer.objective import GRADIENTS, LossTerms
+from mindseye.visualizer.objective import LossTerms, gradient_names
 from mindseye.words import on_one_line
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-COLUMNS = (*LossTerms.names(), "r", "b", *(f"gradient_{name}" for name in GRADIENTS))  # of a step's history
 DISTANCE = ("mdist", "r", "b")
 STEP_S, LIMIT_S = 60.0, 600.0  # that a call within the fit may take, and any other: wandb itself waits for 300 at most
 LOOK_S = 0.1  # so often it is looked meanwhile whether TensorBoard's own thread lives
 AXIS = "trainer/global_step"  # Lightning's name of the one axis that all wandb panels share
+
+
+def columns_of(extra: Iterable[str] = ()) -> tuple[str, ...]:
+    """The columns of a step's history, in order; `extra` are the objective's own terms."""
+    extra = tuple(extra)
+    return (*LossTerms.names(), *extra, "r", "b", *(f"gradient_{name}" for name in gradient_names(extra)))
 
 
 @contextmanager
@@ -209,8 +214,11 @@ def track_steps(
     *,
     every: int,
     last: int,
+    extra: Sequence[str] = (),
 ) -> None:
-    """Tell of the steps from `first` on: rows [steps, len(COLUMNS), C] on the host and their scheduled values.
+    """Tell of the steps from `first` on: rows [steps, columns, C] on the host and their scheduled values.
+
+    extra: the objective's own terms, see `columns_of`.
 
     Means over the facets that were not stopped, of each `every`-th step and of step `last`, in panels loss, distance,
     schedule; gradient norms in gradient, wherever they were taken.
@@ -219,13 +227,13 @@ def track_steps(
     if not trackers:
         return
     for step, row, now in zip(range(first, first + len(rows)), rows.nanmean(dim=2).tolist(), scheduled, strict=True):
-        means = dict(zip(COLUMNS, row, strict=True))
-        gradients = {f"gradient/{name}": means[f"gradient_{name}"] for name in GRADIENTS}
+        means = dict(zip(columns_of(extra), row, strict=True))
+        gradients = {f"gradient/{name}": means[f"gradient_{name}"] for name in gradient_names(extra)}
         told = {name: value for name, value in gradients.items() if math.isfinite(value)}
         if step % every == 0 or step == last:
             told |= {
                 f"{'distance' if name in DISTANCE else 'loss'}/{name}": means[name]
-                for name in (*LossTerms.names(), "r", "b")
+                for name in (*LossTerms.names(), *extra, "r", "b")
             }
             told |= {f"schedule/{name}": value for name, value in now.items()}
         if told:

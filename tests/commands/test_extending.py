@@ -16,7 +16,9 @@ import mindseye as me
 from mindseye.commands.checking import check, check_overrides
 from mindseye.commands.composing import ConfigurationError, compose
 from mindseye.commands.stages import make_method
+from mindseye.networks.preparing import prepare
 from mindseye.results.run_folder import read_run
+from mindseye.visualizer.trying import try_out
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", DOCUMENT, re.S)
@@ -36,7 +38,7 @@ def place(tmp_path_factory):
     parts = [block for block in BLOCKS if not block.startswith("me.")]
     assert len(parts) == 6
     (folder / "mine" / "__init__.py").write_text("\n".join(parts))
-    assert set(YAML) == {"objective/mean.yaml", "canvas/grey.yaml"}
+    assert set(YAML) == {"objective/mean.yaml", "experiment/darker.yaml", "canvas/grey.yaml"}
     for name, content in YAML.items():
         file = folder / "my_conf" / name
         file.parent.mkdir(parents=True)
@@ -139,19 +141,134 @@ def test_the_same_from_python(place, network, targets, monkeypatch, tmp_path):
     assert {"sparsity", "largest"} <= set(said["baselines"]["noise"])
 
 
-def test_one_more_term_is_minimised(place, network, targets, monkeypatch):
-    """Of the same settings: the other terms at the first step are the same, and the total has it, five times."""
-    monkeypatch.syspath_prepend(place)
-    mine = importlib.import_module("mine")
-    darker = me.visualize(
-        network, targets, me.Method(steps=1, objective=mine.Darker(gain=1.5)), me.Running(accelerator="cpu")
-    ).fit.history
-    plain = me.visualize(
-        network, targets, me.Method(steps=1, objective=me.Objective(gain=1.5)), me.Running(accelerator="cpu")
-    ).fit.history
-    assert darker["dm"] == plain["dm"]
-    added = [with_it - without for with_it, without in zip(darker["total"], plain["total"], strict=True)]
-    assert all(0.5 < one < 5 for one in added)  # of a mean in 0..1, neither black nor white
+@pytest.fixture(scope="module")
+def ablation(place):
+    """The document's ablation of a term of one's own, from its one file of settings; tiny."""
+    tiny = ("C=2", "k=8", "images.count=12", "images.size=32", "facets.N=4", "steps=2", "gradients=1", "seed=0")
+    words = ("--config-dir", "my_conf", "experiment=darker", *tiny, "objective.darker=0,5", "logger=csv")
+    done = mindseye("-m", *words, "hydra.sweep.dir=darker", cwd=place)
+    assert done.returncode == 0, done.stderr
+    [without] = (place / "darker").glob("*darker=0*/metrics.json")
+    [with_it] = (place / "darker").glob("*darker=5*/metrics.json")
+    return read_run(without.parent), read_run(with_it.parent)
+
+
+def test_a_term_of_one_s_own_is_minimised_as_the_others_are(ablation):
+    """The first step of both is of the same pictures: the totals differ by the weighted mean of them."""
+    without, with_it = (run.history for run in ablation)
+    first = slice(0, 2)
+    assert with_it["dm"][first] == without["dm"][first]
+    added = [a - b for a, b in zip(with_it["total"][first], without["total"][first], strict=True)]
+    assert added == pytest.approx([5 * term for term in with_it["darker"][first]], rel=1e-4)
+    # ‖∂(5·mean)/∂image‖ = 5/√(ch·S²)
+    assert with_it["gradient_darker"][first] == pytest.approx([5 / (3 * 32**2) ** 0.5] * 2, rel=1e-4)
+    assert set(without["gradient_darker"]) == {0}
+
+
+def test_a_term_of_one_s_own_stands_by_its_name_in_all_that_is_left(place, ablation):
+    for run in ablation:
+        last = run.history["darker"][-2:]
+        assert [row["loss"]["darker"] for row in run.metrics["facets"]] == pytest.approx(last, abs=1e-5)
+        assert run.metrics["summary"]["loss"]["darker"] == pytest.approx(sum(last) / 2, abs=1e-5)
+        told = next(iter(csv.DictReader((run.folder / "csv" / "metrics.csv").open())))
+        assert {"loss/darker", "gradient/darker", "loss/dm"} <= set(told)
+    assert '"darker"' in (place / "darker" / "gallery.html").read_text()  # among the curves' names
+    done = mindseye("report", "darker", "--by", "objective.darker", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "loss.darker" in (place / "darker" / "report.md").read_text()
+
+
+OWN_SLIPS = """
+from dataclasses import replace
+from mindseye.fields import value
+from mindseye.visualizer.objective import LossTerms, Objective
+
+class Summed(Objective):
+    def __call__(self, seen):
+        return replace(terms := super().__call__(seen), total=terms.total.sum())
+
+class PerChannel(Objective):
+    def extra(self, seen):
+        return {"pale": seen.images.mean(dim=(2, 3))}
+    def weights(self, now, facets):
+        return super().weights(now, facets) | {"pale": 1.0}
+
+class NoWeight(Objective):
+    def extra(self, seen):
+        return {"pale": seen.images.mean(dim=(1, 2, 3))}
+
+class NoTerm(Objective):
+    def weights(self, now, facets):
+        return super().weights(now, facets) | {"penalties": 1.0}
+
+class NoSuch(Objective):
+    def extra(self, seen):
+        return {"pale": seen.picture}
+
+class Number(Objective):
+    def __call__(self, seen):
+        return 3.0
+
+class Taken(Objective):
+    def extra(self, seen):
+        return {"facet": seen.images.mean(dim=(1, 2, 3))}
+
+class Blind(Objective):
+    def __call__(self):
+        return None
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Summed", r"a Summed, gives total as \[\]: \[2\] is right, one real number a facet"),
+        ("PerChannel", r"a PerChannel, gives pale as \[2, 3\]: \[2\] is right"),
+        ("NoWeight", r"has a term pale without a weight: its weights\(\) must name it"),
+        ("NoTerm", r"has a weight for penalties and no such term; did you mean penalty\?"),
+        ("NoSuch", r"failed: AttributeError in line \d+ of slips.py: 'Seen' object has no attribute 'picture'"),
+        ("Number", r"a Number, gives a float: LossTerms\(total=…, …\) is right"),
+        ("Taken", r"is called 'facet': a word of letters"),
+        ("Blind", r"a Blind, must take one value, Seen, and give LossTerms"),
+    ],
+)
+def test_an_objective_s_slip_is_one_line_before_any_photograph(name, message, network, monkeypatch, tmp_path):
+    (tmp_path / "slips.py").write_text(OWN_SLIPS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "slips", raising=False)
+    objective = getattr(importlib.import_module("slips"), name)()
+    prepared = prepare(network, "layer3.0")
+    with pytest.raises(ValueError, match=message) as error:
+        try_out(prepared, me.Method(objective=objective), 8, 32)
+    assert "\n" not in str(error.value)
+
+
+def test_more_channels_than_the_layer_has_are_told_by_the_same_look(network):
+    with pytest.raises(ValueError, match=r"k must be 1 to \d+ \(the channels of layer3.0\), not 4096"):
+        try_out(prepare(network, "layer3.0"), me.Method(), 4096, 32)
+
+
+@pytest.mark.parametrize(
+    ("body", "key", "message"),
+    [
+        ("darker: float = 5.0", "objective.darker", "write @value above the class"),
+        ("def __init__(self, *, darker: float = 5.0, **more): super().__init__(**more)", "objective.darker", None),
+        ("def __init__(self, *, darker: float = 5.0, **more): super().__init__(**more)", "objective.foo",
+         "objective.foo: there is no such setting"),
+    ],
+    ids=["forgotten", "own", "unknown"],
+)  # fmt: skip
+def test_settings_of_a_subclass(body, key, message, monkeypatch, tmp_path):
+    source = f"from mindseye.visualizer.objective import Objective\nclass Mine(Objective):\n    {body}\n"
+    module = f"subclass_{abs(hash((body, key)))}"
+    (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = [f"objective._target_={module}.Mine", f"+{key}=2", "objective.gain=1.5"]
+    if message is None:
+        check_overrides(words)
+    else:
+        with pytest.raises(ConfigurationError, match=message):
+            check_overrides(words)
 
 
 def test_one_more_term_and_a_function_as_a_filter_on_the_command(place, monkeypatch):

@@ -13,7 +13,7 @@ from torch import Tensor
 from mindseye.fields import Count, check
 from mindseye.visualizer.module import FacetVisualizer
 from mindseye.visualizer.stopping import nothing_left
-from mindseye.visualizer.tracking import COLUMNS, track_pictures, track_steps
+from mindseye.visualizer.tracking import columns_of, track_pictures, track_steps
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,8 @@ class History(pl.Callback):
     def __init__(self, flush_every: int = 10, report: Callable[[int, dict[str, float]], None] | None = None) -> None:
         self.flush_every = flush_every
         self.report = report
-        self.rows: list[Tensor] = []  # each [steps, len(COLUMNS), c] on the host
+        self.rows: list[Tensor] = []  # each [steps, columns, c] on the host, see columns_of
+        self.extra: tuple[str, ...] = ()  # the objective's own terms
         self.scheduled: list[dict[str, float]] = []
         self._waiting: list[Tensor] = []
         self._told = 0  # steps that the trackers know of
@@ -63,6 +64,7 @@ class History(pl.Callback):
     ) -> None:
         """After step t = batch_idx + 1."""
         adaptive, own = pl_module.adaptive, pl_module.own
+        self.extra = pl_module.extra or ()
         parts = [pl_module.terms, adaptive.r[None, own], adaptive.b[None, own], pl_module.gradients]
         self._waiting.append(torch.cat(parts))
         self.scheduled.append(dict(pl_module.now))
@@ -82,13 +84,13 @@ class History(pl.Callback):
         """Of the steps first to step."""
         if first <= step:
             rows, now = torch.cat(self.rows)[first - 1 : step], self.scheduled[first - 1 : step]
-            track_steps(trackers, rows, now, first, every=every, last=last)
+            track_steps(trackers, rows, now, first, every=every, last=last, extra=self.extra)
 
     def _flush(self, trainer: pl.Trainer, pl_module: FacetVisualizer, step: int) -> None:
         self._gather(pl_module, step)
         rows = self.rows[-1]
         if self.report is not None:
-            self.report(step, dict(zip(COLUMNS, rows[-1].nanmean(dim=1).tolist(), strict=True)))
+            self.report(step, dict(zip(columns_of(self.extra), rows[-1].nanmean(dim=1).tolist(), strict=True)))
         # Also what an interruption has brought to the host between two flushes.
         self._tell(trainer.loggers, self._told + 1, step, self.flush_every, last=pl_module.steps)
         self._told = step
@@ -122,30 +124,31 @@ class History(pl.Callback):
         self._told = checkpoint["history"].get("told", 0)
 
     def kept(self) -> dict[str, Any]:
-        """All rows as a table [steps, len(COLUMNS), c] and the scheduled values, float64 [steps, names]."""
+        """All rows as a table [steps, columns, c] and the scheduled values, float64 [steps, names]."""
         scheduled = [list(values.values()) for values in self.scheduled]
         return {
-            "rows": torch.cat(self.rows) if self.rows else torch.empty(0, len(COLUMNS), 0),
+            "rows": torch.cat(self.rows) if self.rows else torch.empty(0, len(columns_of(self.extra)), 0),
+            "extra": list(self.extra),
             "names": list(self.scheduled[0]) if self.scheduled else [],
             "scheduled": torch.tensor(scheduled, dtype=torch.float64),
         }
 
     def take(self, kept: dict[str, Any]) -> None:
         """What `kept` gave, in place of what there is."""
-        self.rows = [kept["rows"]]
+        self.rows, self.extra = [kept["rows"]], tuple(kept.get("extra", ()))
         self.scheduled = [dict(zip(kept["names"], values, strict=True)) for values in kept["scheduled"].tolist()]
 
     def table(self) -> dict[str, list[float | None]]:
         """A column each: step, facet, every loss term, r, b, gradient norms and scheduled values; a row per step and
         facet. Gradient norms are None where they were not taken, and no column where they never were; everything is
         None from the step on in which a facet was stopped."""
-        everything = torch.cat(self.rows) if self.rows else torch.empty(0, len(COLUMNS), 0)
+        everything = torch.cat(self.rows) if self.rows else torch.empty(0, len(columns_of(self.extra)), 0)
         T, _, C = everything.shape
         columns: dict[str, list[float | None]] = {
             "step": [t + 1 for t in range(T) for _ in range(C)],
             "facet": [c for _ in range(T) for c in range(C)],
         }
-        for index, name in enumerate(COLUMNS):
+        for index, name in enumerate(columns_of(self.extra)):
             values = everything[:, index].flatten()
             if not (name.startswith("gradient_") and values.isnan().all()):
                 columns[name] = [None if math.isnan(value) else value for value in values.tolist()]

@@ -1,0 +1,52 @@
+"""What cannot be drawn is said before any photograph is looked at: two pictures of noise stand for the facets."""
+
+import torch
+
+from mindseye.facets.way_statistics import IMAGE, joined, of_photographs
+from mindseye.networks.chance import seeded
+from mindseye.networks.maps import as_maps
+from mindseye.networks.preparing import PreparedNetwork
+from mindseye.visualizer.method import Method
+from mindseye.visualizer.objective import Seen, check_objective
+
+PICTURES = 2  # as many facets: one number a facet is then not taken for one number in all
+
+
+def try_out(network: PreparedNetwork, method: Method, k: int, side: int) -> None:
+    """Raises ValueError, in one line, where the layer has fewer than k channels, or the objective gives what is none.
+
+    side: of the pictures, in pixels. The network looks at them once.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(PICTURES, network.channels, side, side, generator=generator).to(network.mean.device)
+    with seeded(0):
+        answers = network(images.requires_grad_())
+    layout = network.layout(network.layer, side)
+    a = as_maps(answers.target, network.layer, layout).float()
+    D = a.shape[1]
+    if k > D:
+        raise ValueError(f"k must be 1 to {D} (the channels of {network.layer}), not {k}")
+    if answers.previous is None or not a.requires_grad:
+        return  # the fit says what is missing, in its own words
+    between = [
+        as_maps(one, name, network.layout(name, side)) for one, name in zip(answers.way, network.way, strict=True)
+    ]
+    way = dict(zip((IMAGE, *network.way), (images, *between), strict=True))
+    weights = torch.ones(1, device=a.device)
+    seen = Seen(
+        activation=a,
+        previous=answers.previous.float(),
+        way=tuple(way.values()),
+        images=images,
+        targets=a.detach().flip(0),
+        strengths=a.detach()[:, :k].flatten(1).norm(dim=1),
+        channels=torch.arange(k, device=a.device).expand(PICTURES, -1),
+        references=tuple(
+            joined([of_photographs(name, maps.detach()[c : c + 1], weights) for c in range(PICTURES)])
+            for name, maps in way.items()
+        ),
+        facets=slice(0, PICTURES),
+        adaptive=method.objective.adaptive_distance(PICTURES).to(a.device),
+        now=method.schedule.at(1, method.steps),
+    )
+    check_objective(method.objective, seen)
