@@ -12,7 +12,8 @@ class ResumingSweeper(BasicSweeper):
 
     cells: `asked`, by the overrides; `known`, those of the manifest in the sweep's folder. retry_failed: run failed
     cells again too. retry_changed: and completed ones whose weights, code or photographs are no longer what they were
-    drawn from. max_batch_size, params: Hydra's own.
+    drawn from. trackers: overrides of the group `logger` that stand in place of the cells' own.
+    max_batch_size, params: Hydra's own.
     """
 
     def __init__(
@@ -22,6 +23,7 @@ class ResumingSweeper(BasicSweeper):
         cells: Literal["asked", "known"] = "asked",
         retry_failed: bool = False,
         retry_changed: bool = False,
+        trackers: Sequence[str] = (),
     ) -> None:
         if max_batch_size is not None and max_batch_size < 1:
             raise ValueError(f"hydra.sweeper.max_batch_size={max_batch_size}: 1 or more is right, null for all at once")
@@ -29,6 +31,7 @@ class ResumingSweeper(BasicSweeper):
         self.cells = cells
         self.retry_failed = retry_failed
         self.retry_changed = retry_changed
+        self.trackers = list(trackers)
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         """Run what is left of the sweep. A cell that fails does not stop the others and raises nothing here."""
@@ -42,5 +45,6 @@ class ResumingSweeper(BasicSweeper):
             known_cells=self.cells == "known",
             retry_failed=self.retry_failed,
             retry_changed=self.retry_changed,
+            trackers=self.trackers,
             at_once=self.max_batch_size,
         )

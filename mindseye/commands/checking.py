@@ -28,6 +28,7 @@ from mindseye.commands.composing import (
     plain,
 )
 from mindseye.commands.grammar import MOST_CELLS, choices, parsed
+from mindseye.commands.tracking import check_trackers
 from mindseye.fields import MOST, annotation_of, described, did_you_mean, fields_of, fits, is_value
 from mindseye.fields import check as check_value
 from mindseye.results.measures import RANKED
@@ -106,6 +107,7 @@ def _check_parts(parts: Mapping[str, Any]) -> None:
     """What stands between settings of constructors, and what a network would refuse only once its weights are there."""
     for place, node in networks(parts):
         _check_network(node, place)
+    check_trackers(parts.get("logger") or {})
     for place, node in _named(parts, "logger"):
         for name, value in (node.get("settings") or {}).items():
             if name.endswith("_timeout") and fits(value, float) and value <= 0:

@@ -1,6 +1,7 @@
 """`mindseye sweep status FOLDER`: how a sweep is doing; `mindseye sweep resume FOLDER`: run what is left of it."""
 
 import argparse
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from mindseye.commands.progress import readable_seconds
-from mindseye.commands.tracking import check_trackers
 from mindseye.sweeps.manifest import Manifest
 from mindseye.sweeps.status import SweepStatus, read_sweep, varying_overrides
 
@@ -38,7 +38,7 @@ def sweep(arguments: list[str]) -> None:
     status.add_argument("--watch", action="store_true", help="refresh until every cell is done")
     resume = verbs.add_parser(
         "resume",
-        help="run the cells that are not done, continuing interrupted ones",
+        help="run the cells that are not done, continuing interrupted ones, with other trackers if asked (logger=csv)",
         epilog="example: mindseye sweep resume my_sweep --failed hydra/launcher=joblib",
     )
     resume.add_argument("folder", type=Path)
@@ -46,7 +46,9 @@ def sweep(arguments: list[str]) -> None:
     resume.add_argument(
         "--changed", action="store_true", help="completed cells again, too, whose weights, code or photographs changed"
     )
-    resume.add_argument("overrides", nargs="*", metavar="hydra.KEY=VALUE", help="e.g. another hydra/launcher=joblib")
+    resume.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="of hydra and logger, e.g. another hydra/launcher=joblib"
+    )
     asked, more = parser.parse_known_args(arguments)
     if more and (asked.verb != "resume" or any(word.startswith("-") for word in more)):
         parser.error(f"unrecognized arguments: {' '.join(more)}")
@@ -76,16 +78,18 @@ def go_on(folder: Path, overrides: Sequence[str], *, failed: bool, changed: bool
     """Start what is left of the sweep as it was last started, with other settings of Hydra's own where given."""
     from mindseye.commands.visualize import hand_over
 
-    foreign = [word for word in overrides if not word.lstrip("+~").startswith("hydra")]
+    trackers = [word for word in overrides if re.match(r"\+?logger[.=]", word)]
+    foreign = [word for word in overrides if not word.lstrip("+~").startswith("hydra") and word not in trackers]
     if foreign:
         raise ValueError(
-            f"{foreign[0]}: a sweep goes on with its own cells; only hydra.… can be changed "
+            f"{foreign[0]}: a sweep goes on with its own cells; only hydra.… and logger can be changed "
             f"(mindseye -m {foreign[0]} … hydra.sweep.dir={folder} adds cells)"
         )
     manifest = Manifest.read(folder.expanduser())
     if not manifest.commands:
         raise ValueError(f"{folder} holds no sweep: there is no manifest.json, which `mindseye -m …` writes")
-    settings = ("hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra.sweeper.cells=", "hydra.sweeper.retry_")
+    settings = ("hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra.sweeper.cells=", "hydra.sweeper.retry_",
+                "hydra.sweeper.trackers=")  # fmt: skip
     last = [word for word in manifest.commands[-1] if not word.startswith(settings)]
     if any(word.startswith("hydra/launcher=") for word in overrides):  # another one has other settings
         last = [word for word in last if not word.lstrip("+~").startswith(("hydra/launcher=", "hydra.launcher."))]
@@ -93,18 +97,36 @@ def go_on(folder: Path, overrides: Sequence[str], *, failed: bool, changed: bool
     from mindseye.commands.grammar import escaped, quoted
     from mindseye.commands.launchers import check_launcher, enter
 
-    overrides = [quoted(word) for word in overrides]
+    trackers = [quoted(word, sweeps=False) for word in trackers]
+    overrides = [quoted(word) for word in overrides if word.startswith("hydra")]
     check_launcher([*last, *overrides])
-    check_trackers([*last, *overrides])
+    check_trackers_of(manifest, last, trackers)
     if manifest.started_from:  # what is relative in the overrides starts there
         enter(manifest.started_from)
     hand_over(
         [
             "-m", *last, *overrides, f"hydra.sweep.dir={escaped(place)}", "hydra.sweeper.cells=known",
+            f"hydra.sweeper.trackers=[{','.join(map(escaped, trackers))}]",
             f"hydra.sweeper.retry_failed={str(failed).lower()}",
             f"hydra.sweeper.retry_changed={str(changed).lower()}",
         ]
     )  # fmt: skip
+
+
+def check_trackers_of(manifest: Manifest, last: Sequence[str], trackers: Sequence[str]) -> None:
+    """Refuse trackers whose packages are not installed, of any cell, before one is started."""
+    from mindseye.commands.composing import compose, plain
+    from mindseye.commands.sweeping import with_trackers
+    from mindseye.commands.tracking import check_trackers
+
+    where = [word for word in last if word.startswith("hydra.searchpath=")]
+    keys = ("logger", "experiment", "+logger", "+experiment")
+    asked = {
+        tuple(word for word in with_trackers(cell.overrides, trackers) if re.split(r"[.=]", word)[0] in keys)
+        for cell in manifest.cells.values()
+    }
+    for words in sorted(asked):
+        check_trackers(plain(compose([*where, *words]).logger))
 
 
 def status_table(found: SweepStatus) -> Table:

@@ -58,6 +58,7 @@ def run_sweep(
     retry_failed: bool,
     retry_changed: bool,
     at_once: int | None,
+    trackers: Sequence[str] = (),
 ) -> list[JobReturn]:
     """Launch every cell that is not done, `at_once` at a time. Nothing that happens to a cell is raised here.
 
@@ -69,7 +70,7 @@ def run_sweep(
     try:
         todo = _to_do(config, folder, words, loader, known_cells, retry_failed, retry_changed)
         with _interruptible(launcher, folder):
-            return _launch_all(launcher, folder, todo, at_once)
+            return _launch_all(launcher, folder, todo, at_once, trackers)
     except (ValueError, OSError) as error:  # Hydra would print a traceback
         print(f"mindseye: {one_line(error)}", file=sys.stderr)
         raise SystemExit(1) from None
@@ -191,7 +192,23 @@ def _is_open(folder: Path, cell: Cell, retry_failed: bool) -> bool:
     return status not in (*DONE, "running") or (status == "failed" and retry_failed)
 
 
-def _launch_all(launcher: Launcher, folder: Path, todo: list[Cell], at_once: int | None) -> list[JobReturn]:
+def with_trackers(overrides: Sequence[str], trackers: Sequence[str]) -> list[str]:
+    """A cell's overrides with `trackers` in place of its own of the group logger.
+
+    >>> with_trackers(["k=4", "logger=[wandb,csv]", "logger.wandb.tags=[a]"], ["logger=csv"])
+    ['k=4', 'logger=csv']
+    >>> with_trackers(["k=4", "logger=wandb"], ["logger.wandb.offline=false"])
+    ['k=4', 'logger=wandb', 'logger.wandb.offline=false']
+    """
+    keys = {word.lstrip("+").partition("=")[0] for word in trackers}
+    replaced = ("logger.",) if "logger" in keys else ()
+    own = [(word, word.lstrip("+").partition("=")[0]) for word in overrides]
+    return [*(word for word, key in own if key not in keys and not key.startswith(replaced)), *trackers]
+
+
+def _launch_all(
+    launcher: Launcher, folder: Path, todo: list[Cell], at_once: int | None, trackers: Sequence[str]
+) -> list[JobReturn]:
     """Launch the cells, and those again that were swept away when another cell's process died.
 
     Some launchers give up all jobs where one is killed. Who died may have been the one without memory or its neighbour,
@@ -205,8 +222,9 @@ def _launch_all(launcher: Launcher, folder: Path, todo: list[Cell], at_once: int
         batch = batches.pop(0)
         problem: BaseException | None = None
         results: Sequence[JobReturn] = []
+        place = f"hydra.sweep.dir={escaped(str(folder))}"
         jobs = [
-            [*cell.overrides, f"hydra.sweep.dir={escaped(str(folder))}", f"hydra.sweep.subdir={escaped(cell.folder)}"]
+            [*with_trackers(cell.overrides, trackers), place, f"hydra.sweep.subdir={escaped(cell.folder)}"]
             for cell in batch
         ]
         try:

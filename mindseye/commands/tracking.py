@@ -13,20 +13,37 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from mindseye.commands.composing import ConfigurationError, make
+from mindseye.commands.grammar import PATHS
 from mindseye.files import read_plain, write_atomically
+from mindseye.sweeps.manifest import Manifest
 
 if TYPE_CHECKING:
     from mindseye.visualizer.tracking import Tracker
 
 LONGEST_TAG, LONGEST_GROUP = 64, 128  # what wandb takes
+# What Lightning's loggers import, one of several, and the extra that brings it.
+NEEDED = {
+    "WandbLogger": (("wandb",), "wandb"),
+    "TensorBoardLogger": (("tensorboard", "tensorboardX"), "tensorboard"),
+    "MLFlowLogger": (("mlflow",), ""),
+    "CometLogger": (("comet_ml",), ""),
+    "NeptuneLogger": (("neptune",), ""),
+}
+# What wandb takes from the environment where nobody says it, and what stands there else.
+FROM_ENVIRONMENT = {
+    "name": "WANDB_NAME", "group": "WANDB_RUN_GROUP", "job_type": "WANDB_JOB_TYPE", "tags": "WANDB_TAGS",
+}  # fmt: skip
 log = logging.getLogger(__name__)
 
 
-def check_trackers(words: Sequence[str]) -> None:
-    """Refuse wandb where it is asked for and not installed: it is an extra."""
-    asked = any(re.match(r"\+?logger=.*\bwandb\b", word) for word in words)
-    if asked and importlib.util.find_spec("wandb") is None:
-        raise ConfigurationError("logger=wandb needs wandb: pip install 'mindseye[wandb]'; logger=csv does without")
+def check_trackers(nodes: Mapping[str, Any]) -> None:
+    """Refuse a tracker of the group `logger` whose package is not installed. Nothing of it is imported."""
+    for name, node in nodes.items():
+        target = "" if node is None else str(node.get("_target_"))
+        packages, extra = NEEDED.get(target.rpartition(".")[2], ((), ""))
+        if packages and all(importlib.util.find_spec(package) is None for package in packages):
+            mend = f"'mindseye[{extra}]'" if extra else packages[0]
+            raise ConfigurationError(f"logger={name} needs {packages[0]}: pip install {mend}; logger=csv does without")
 
 
 def make_trackers(
@@ -56,11 +73,14 @@ def make_trackers(
 
 
 @contextmanager
-def tracked(trackers: Sequence["Tracker"], config: DictConfig, folder: Path) -> Iterator[None]:
-    """The trackers are told of the run, and ended with it, so that the next cell of this process gets its own.
+def tracked(
+    trackers: Sequence["Tracker"], config: DictConfig, folder: Path, about: Mapping[str, object]
+) -> Iterator[None]:
+    """The trackers are told of the run and ended with it, so that the next cell of this process gets its own.
 
-    One that fails is left alone. A run that goes on after an interruption goes on in wandb as well. The environment is
-    afterwards as it was, but for WANDB_SILENT, since wandb has a last word when the process ends.
+    They get its configuration and, as `looking`, what it is `about`. One that fails is left alone. A run that goes on
+    after an interruption goes on in wandb as well. The environment is afterwards as it was, but for WANDB_SILENT, since
+    wandb has a last word when the process ends.
     """
     if not trackers:
         yield
@@ -76,7 +96,8 @@ def tracked(trackers: Sequence["Tracker"], config: DictConfig, folder: Path) -> 
                 # Else pictures of tables would be kept in the user's own folders.
                 os.environ.setdefault("WANDB_DATA_DIR", str(folder / "wandb"))
             for tracker in trackers:
-                tracker.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+                settings: Any = OmegaConf.to_container(config, resolve=True)
+                tracker.log_hyperparams({**settings, "looking": dict(about)})
                 if tracker.is_wandb and not tracker.failed:
                     place, asked = tracker.attempt(lambda logger: logger.experiment.dir), tracker.save_dir
                     log.info("wandb writes to %s", Path(place).parent if place else None)
@@ -99,15 +120,37 @@ def tracked(trackers: Sequence["Tracker"], config: DictConfig, folder: Path) -> 
 def described(
     node: Mapping[str, Any], folder: Path, overrides: Sequence[str], sweep: Path | None, experiment: str | None
 ) -> dict[str, Any]:
-    """wandb's settings with what the user left open: name, group, job_type, tags, and the id of a run that goes on."""
+    """wandb's settings with what the user left open: name, group, job_type, tags, and the id of a run that goes on.
+
+    What wandb's own variables of the environment say is left to it.
+    """
     open_ones = {
         "name": folder.name,
         "group": None if sweep is None else f"{sweep.parent.name}/{sweep.name}"[-LONGEST_GROUP:],
         "job_type": experiment or "visualize",
-        "tags": [tag if len(tag) <= LONGEST_TAG else f"{tag[: LONGEST_TAG - 1]}…" for tag in overrides],
+        "tags": [_short(tag) for tag in telling(overrides, sweep)],
         "id": _id(folder),
     }
+    open_ones = {name: value for name, value in open_ones.items() if not os.environ.get(FROM_ENVIRONMENT.get(name, ""))}
     return {**open_ones, **{name: value for name, value in node.items() if value is not None}}
+
+
+def telling(overrides: Sequence[str], sweep: Path | None) -> list[str]:
+    """The overrides that tell a run from others: in a sweep what varies, else all but places and trackers."""
+    cells = []
+    if sweep is not None:
+        with suppress(ValueError):  # damaged: then as of a run by itself
+            cells = [cell.overrides for cell in Manifest.read(sweep).cells.values()]
+    if len(cells) > 1:
+        common = set.intersection(*map(set, cells))
+        return [word for word in overrides if word not in common]
+    keys = [word.partition("=")[0] for word in overrides]
+    silent = [bool(re.match(r"\+?logger\b", key) or PATHS.fullmatch(key)) for key in keys]
+    return [word for word, left_out in zip(overrides, silent, strict=True) if not left_out]
+
+
+def _short(tag: str) -> str:
+    return tag if len(tag) <= LONGEST_TAG else f"{tag[: LONGEST_TAG - 1]}…"
 
 
 def _id(folder: Path) -> str:

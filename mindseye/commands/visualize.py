@@ -40,7 +40,7 @@ from mindseye.commands.stages import (
     open_cache,
     with_previous,
 )
-from mindseye.commands.tracking import check_trackers, make_trackers, tracked
+from mindseye.commands.tracking import make_trackers, tracked
 from mindseye.files import hash_of
 from mindseye.provenance import file_sha256
 from mindseye.reports.tables import closing_table
@@ -82,7 +82,6 @@ def visualize(arguments: Sequence[str]) -> None:
     shows_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
     where = [f"hydra.searchpath=[{escaped(f'file://{Path(asked.config_dir).absolute()}')}]"] if asked.config_dir else []
     if not shows_only:
-        check_trackers(asked.overrides)
         check_overrides([*where, *asked.overrides])
         check_launcher(asked.overrides)
     elif asked.info or asked.cfg:
@@ -240,12 +239,13 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
     looking = load(run, method)
     drawing = with_previous(looking, method)
     method = replace(method, previous=drawing.previous)  # its exact name
-    try_out(drawing, method, run.facets.k, run.images.size or looking.network.size)
+    channels = try_out(drawing, method, run.facets.k, run.images.size or looking.network.size)
+    about = {"network": looking.network.name, "layer": looking.layer, "channels": channels}
     photographs, factors = find_photographs(run, looking.prepared, folder)
     inputs = note_inputs(files, run.images.root, photographs)
     cache = open_cache(run.cache)
     bar = progress_of(run, len(photographs))
-    with tracked(trackers, config, folder), bar as progress:
+    with tracked(trackers, config, folder, about), bar as progress:
         begun = time.perf_counter()
         targets = discover(run, looking, photographs, cache, progress)
         discovery_s = time.perf_counter() - begun

@@ -128,7 +128,7 @@ def usual_measures(rows: Sequence[Mapping[str, object]]) -> list[str]:
         group, _, figure = name.partition(".")
         own = [one for one in names if group == "transfer" and one.rpartition(".")[2] == figure]
         found += own or [name]
-    return [*found, *(name for name in _measured(rows) if is_own(name) and name != "photographs")]
+    return [*found, *(name for name in _measured(rows) if is_own(name))]
 
 
 def _several(rows: Sequence[Mapping[str, object]]) -> str:
@@ -143,7 +143,7 @@ def _several(rows: Sequence[Mapping[str, object]]) -> str:
 def _measured(rows: Sequence[Mapping[str, object]]) -> list[str]:
     apart = ("override.", "timing.", "stopped.")
     names = {name for row in rows for name, value in row.items() if _number(value) is not None}
-    return sorted(name for name in names if not name.startswith(apart) and name != "facet")
+    return sorted(name for name in names if not name.startswith(apart) and name not in ("facet", "channels"))
 
 
 def _same_facet(one: Mapping[str, object], other: Mapping[str, object]) -> bool:

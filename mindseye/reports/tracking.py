@@ -17,6 +17,7 @@ from mindseye.visualizer.tracking import AXIS, Tracker
 # Of a run folder's artifact: what trackers wrote themselves, the photographs, and what is there while the run is.
 LEFT_OUT = ("wandb", "tensorboard", "csv", "checkpoint", "photographs", "running.lock", "status.json")
 CHANGING = ("run.log", "gallery.html")  # written to later, so that the artifact has a copy of its own
+PICTURED = ("facet", "nearest photographs", "initial image", "visualization")
 NEAREST = 4  # photographs of a facet in the table
 DPI = 150
 
@@ -32,6 +33,8 @@ def track_result(
     if not told:
         return
     figures = dict(numbers(metrics["summary"]))
+    for tracker in told:
+        tracker.log_measures({f"measures/{name}": value for name, value in figures.items()})
     for name, values in metrics["baselines"].items():
         figures |= {f"{name}/{key}": value for key, value in numbers(values)}
     for tracker in told:
@@ -60,23 +63,30 @@ def _drawn(targets: FacetTargets) -> np.ndarray:
 
 
 def _table(targets: FacetTargets, images: Tensor, metrics: Mapping) -> object:
-    """A wandb.Table with a row per facet."""
+    """A wandb.Table with a row per facet; what the run was tells the rows of joined tables apart."""
     import wandb
+
+    about = {
+        "network": metrics["provenance"]["network"]["name"], "layer": targets.layer,
+        "k": targets.channels.shape[1], "C": targets.C,
+    }  # fmt: skip
 
     rows = [
         dict(numbers({k: v for k, v in row.items() if k not in ("facet", "baselines")})) for row in metrics["facets"]
     ]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    table = wandb.Table(columns=["facet", "nearest photographs", "initial image", "visualization", *names])
+    table = wandb.Table(columns=[*about, *PICTURED, "nearest photograph's weight", *names])
     for c, row in enumerate(rows):
         order = targets.weights[c].argsort(descending=True, stable=True)[:NEAREST].tolist()
         strip = np.concatenate([_rgb(targets.photographs[c, n]) for n in order], axis=1)
         paths = ", ".join(targets.paths[int(targets.chosen[c, n])] for n in order)
         table.add_data(
+            *about.values(),
             c,
             wandb.Image(strip, caption=paths),
             wandb.Image(_rgb(targets.initial[c])),
             wandb.Image(_rgb(images[c])),
+            round(float(targets.weights[c].max()), 6),
             *(row.get(name) for name in names),
         )
     return table

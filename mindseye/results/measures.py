@@ -189,7 +189,11 @@ RANKED = tuple(measure.name for measure in _ALL if measure.better)
 OWN_TERMS = "loss."  # with what the names of an objective's own terms begin
 USUAL = ("transfer.gain", "transfer.cosine", "path.target", "fidelity.cosine")
 # What metrics.json says of a facet besides measures of one's own, which cannot have these names.
-TAKEN = ("facet", "marks", "stopped", "baselines", "loss", *dict.fromkeys(name.partition(".")[0] for name in MEASURES))
+COLUMNS = ("network", "layer", "channels")  # that stand beside the measures in a sweep's summary
+TAKEN = (
+    "facet", "marks", "stopped", "baselines", "loss", *COLUMNS,
+    *dict.fromkeys(name.partition(".")[0] for name in MEASURES),
+)  # fmt: skip
 
 
 def known(name: str) -> Measure | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mindseye.files import read_plain, write_atomically
-from mindseye.results.measures import column_order, flat, weight_in, worse
+from mindseye.results.measures import COLUMNS, column_order, flat, weight_in, worse
 from mindseye.sweeps.manifest import as_written
 from mindseye.sweeps.status import SweepStatus
 
@@ -19,7 +19,8 @@ Row = dict[str, object]
 def read_rows(sweep: SweepStatus) -> list[Row]:
     """A row per cell and facet; one row without a facet for a cell that is not completed, with its status and reason.
 
-    Columns: cell, status, reason, one `override.KEY` for each key that any cell overrides, facet, photographs (which
+    Columns: cell, status, reason, one `override.KEY` for each key that any cell overrides, network, layer (its exact
+    name), channels (how many it has), facet, photographs (which
     it is made of, as a hash), the facet's measures with dots between groups and names, `timing.…`, path (the facet's
     folder, below the sweep's).
     """
@@ -34,6 +35,7 @@ def read_rows(sweep: SweepStatus) -> list[Row]:
                 start |= {"status": "failed", "reason": "its metrics.json is missing or damaged"}
             rows.append(start)
             continue
+        start |= _looked_with(metrics.get("provenance"))
         timing = {f"timing.{name}": value for name, value in metrics.get("timing", {}).items()}
         for facet in metrics["facets"]:
             measures = flat({name: value for name, value in facet.items() if name not in ("facet", "baselines")})
@@ -42,6 +44,13 @@ def read_rows(sweep: SweepStatus) -> list[Row]:
             known = _photographs(sweep.folder / path)
             rows.append({**start, "facet": number, "photographs": known, **measures, **timing, "path": path})
     return rows
+
+
+def _looked_with(provenance: Any) -> Row:
+    """The network, its layer and that one's channels, whatever the overrides call them."""
+    said = flat(provenance) if isinstance(provenance, dict) else {}
+    keys = zip(COLUMNS, ("network.name", "targets.layer", "targets.channels"), strict=True)
+    return {name: said[key] for name, key in keys if isinstance(said.get(key), str | int)}
 
 
 def _photographs(facet: Path) -> str | None:
@@ -98,7 +107,7 @@ def write_summary(folder: Path, rows: Sequence[Row]) -> list[Path]:
 
 def _place(column: str) -> tuple[int, tuple[int, str]]:
     """Measures stand together, in the order of their table."""
-    order = ("cell", "status", "reason", "override", "facet", "photographs", "", "timing", "path")
+    order = ("cell", "status", "reason", "override", *COLUMNS, "facet", "photographs", "", "timing", "path")
     group = column.partition(".")[0]
     known = column in order or group in ("override", "timing")
     return order.index(group if known else ""), (0, "") if known else column_order(column)

@@ -57,6 +57,7 @@ class Tracker(Logger):
         super().__init__()
         self.logger = logger
         self.failed = False
+        self._settings: Any = None  # of the run, as `log_hyperparams` was given them
         self._done: threading.Event | None = None  # set when the last call has come back
         kinds = {base.__name__ for base in type(logger).__mro__}
         self.is_wandb = "WandbLogger" in kinds
@@ -114,7 +115,13 @@ class Tracker(Logger):
 
     def log_hyperparams(self, params: Any, *args: Any) -> None:
         """The configuration."""
+        self._settings = params
         self.attempt(lambda logger: logger.log_hyperparams(params))
+
+    def log_measures(self, measures: Mapping[str, float]) -> None:
+        """For TensorBoard's table of runs, HPARAMS: the configuration again, with what came of it."""
+        if self.is_tensorboard and self._settings is not None:
+            self.attempt(lambda logger: logger.log_hyperparams(self._settings, dict(measures)))
 
     def pictures(self, name: str, images: Tensor, step: int) -> None:
         """uint8 [C, ch, S, S] with 1 or 3 channels: bytes, since wandb makes floats in 0..1 black."""

@@ -12,8 +12,9 @@ from mindseye.visualizer.objective import Seen, check_objective
 PICTURES = 2  # as many facets: one number a facet is then not taken for one number in all
 
 
-def try_out(network: PreparedNetwork, method: Method, k: int, side: int) -> None:
-    """Raises ValueError, in one line, where the layer has fewer than k channels, or the objective gives what is none.
+def try_out(network: PreparedNetwork, method: Method, k: int, side: int) -> int:
+    """How many channels the layer has. Raises ValueError, in one line, where they are fewer than k, and for an
+    objective that gives what is none.
 
     side: of the pictures, in pixels. The network looks at them once.
     """
@@ -27,7 +28,7 @@ def try_out(network: PreparedNetwork, method: Method, k: int, side: int) -> None
     if k > D:
         raise ValueError(f"k must be 1 to {D} (the channels of {network.layer}), not {k}")
     if answers.previous is None or not a.requires_grad:
-        return  # the fit says what is missing, in its own words
+        return D  # the fit says what is missing, in its own words
     between = [
         as_maps(one, name, network.layout(name, side)) for one, name in zip(answers.way, network.way, strict=True)
     ]
@@ -50,3 +51,4 @@ def try_out(network: PreparedNetwork, method: Method, k: int, side: int) -> None
         now=method.schedule.at(1, method.steps),
     )
     check_objective(method.objective, seen)
+    return D

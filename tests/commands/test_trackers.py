@@ -16,9 +16,12 @@ import warm
 from packaging.version import Version
 from PIL import Image
 
-from mindseye.commands.composing import ConfigurationError
-from mindseye.commands.tracking import check_trackers
+from mindseye.commands.checking import check_overrides
+from mindseye.commands.composing import ConfigurationError, compose, plain
+from mindseye.commands.tracking import check_trackers, described
+from mindseye.facets.targets import FacetTargets
 from mindseye.results.run_folder import read_run
+from mindseye.sweeps.manifest import add_cells
 
 
 def mindseye(*arguments, cwd, program=None, **variables):
@@ -87,6 +90,7 @@ def test_config_is_the_run_s(written):
         for record in read:
             config |= record.get("config", {}).get("update", {})
         assert config["k"] == k
+        assert config["looking"] == {"network": "demo", "layer": "layer4.0", "channels": 160}
         assert config["objective"]["gain"] == 1
 
 
@@ -111,7 +115,7 @@ def test_scalars_are_the_history_s_and_the_metrics_in_named_panels(sweep, writte
 def test_pictures_are_there_and_not_black(sweep, written):
     for run, read in zip(sweep, written, strict=True):
         shown = [item for item in history(read) if item.get("visualization._type") == "images/separated"]
-        assert [item["trainer/global_step"] for item in shown] == [2, 4]
+        assert [item["trainer/global_step"] for item in shown] == [0, 2, 4]
         [files] = run.glob("wandb/offline-run-*/files")
         for item in shown:
             assert len(item["visualization.filenames"]) == 3
@@ -123,11 +127,15 @@ def test_pictures_are_there_and_not_black(sweep, written):
 
 
 def test_the_table_has_a_row_a_facet_with_pictures_and_measures(sweep, written):
-    for run in sweep:
+    for run, k in zip(sweep, (4, 8), strict=True):
         [file] = run.glob("wandb/offline-run-*/files/media/table/facets_table*.json")
         table = json.loads(file.read_text())
-        assert table["columns"][:4] == ["facet", "nearest photographs", "initial image", "visualization"]
-        assert [row[0] for row in table["data"]] == [0, 1, 2]
+        pictured = ["facet", "nearest photographs", "initial image", "visualization"]
+        assert table["columns"][:8] == ["network", "layer", "k", "C", *pictured]
+        assert [row[:5] for row in table["data"]] == [["demo", "layer4.0", k, 3, c] for c in range(3)]
+        heaviest = FacetTargets.load(run / "targets").weights.amax(dim=1).tolist()
+        weight = table["columns"].index("nearest photograph's weight")
+        assert [row[weight] for row in table["data"]] == pytest.approx(heaviest, abs=1e-6)
         column = table["columns"].index("fidelity.cosine")
         facets = read_run(run).metrics["facets"]
         assert [row[column] for row in table["data"]] == [facet["fidelity"]["cosine"] for facet in facets]
@@ -163,7 +171,9 @@ def test_tensorboard_has_curves_and_pictures(sweep):
         total = dict(found["loss/total"])
         stored = read_run(run)
         assert total[4].simple_value == pytest.approx(sum(stored.history["total"][-3:]) / 3, rel=1e-5)
-        assert [step for step, _ in found["visualization/facet_02"]] == [2, 4]
+        assert [step for step, _ in found["visualization/facet_02"]] == [0, 2, 4]
+        assert "measures/fidelity.cosine" in found  # of the table of runs, HPARAMS
+        assert "_hparams_/session_start_info" in found
         assert "metrics/fidelity.cosine" in found
         assert found["map"][0][1].image.encoded_image_string.startswith(b"\x89PNG")
 
@@ -262,10 +272,64 @@ def test_no_place_to_write_costs_the_tracker_and_not_the_run(tmp_path):
 
 
 def test_wandb_that_is_not_installed_is_named_with_its_extra(monkeypatch):
-    for words in (["k=5"], ["logger=csv"], ["logger=wandb"]):
-        check_trackers(words)  # as it is here
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    check_trackers(["logger=[csv,tensorboard]", "hydra.run.dir=wandb"])
-    for word in ("logger=wandb", "+logger=[csv,wandb]"):
-        with pytest.raises(ConfigurationError, match=r"^logger=wandb needs wandb: pip install 'mindseye\[wandb\]'"):
-            check_trackers(["k=5", word])
+    asked = {name: plain(compose([f"logger={name}"]).logger)[name] for name in ("wandb", "tensorboard", "csv")}
+    check_trackers(asked)  # as it is here
+    mlflow = {"mine": {"_target_": "pytorch_lightning.loggers.MLFlowLogger"}}
+    for package in ("wandb", "tensorboard", "mlflow"):
+        monkeypatch.setitem(sys.modules, package, None)
+    check_trackers({"tensorboard": asked["tensorboard"], "wandb": None, "csv": asked["csv"]})  # there is tensorboardX
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    needed = {"wandb": r"'mindseye\[wandb\]'", "tensorboard": r"'mindseye\[tensorboard\]'"}
+    for name, mend in needed.items():
+        with pytest.raises(ConfigurationError, match=rf"^logger={name} needs {name}: pip install {mend}; logger=csv"):
+            check_trackers({"csv": asked["csv"], name: asked[name]})
+    with pytest.raises(ConfigurationError, match="^logger=mine needs mlflow: pip install mlflow;"):
+        check_trackers(mlflow)
+
+
+def test_a_sweep_whose_tracker_is_not_installed_is_refused_and_goes_on_with_another(tmp_path):
+    """Before a cell or a folder is there; where the package went meanwhile, the cells go on with another tracker."""
+    without = """
+import sys
+from mindseye.commands.main import main
+sys.modules["wandb"] = None
+main(sys.argv[1:])
+"""
+    words = ("-m", "experiment=smoke", "steps=1", "k=4,8", "logger=[wandb,csv]", "hydra.sweep.dir=sweep")
+    done = mindseye(*words, cwd=tmp_path, program=without)
+    assert done.returncode == 1
+    assert done.stderr == "mindseye: logger=wandb needs wandb: pip install 'mindseye[wandb]'; logger=csv does without\n"
+    assert list(tmp_path.iterdir()) == []
+    grid = [("experiment=smoke", "steps=1", f"k={k}", "logger=[wandb,csv]", "logger.wandb.tags=[a]") for k in (4, 8)]
+    cells = add_cells(tmp_path / "sweep", grid, words[1:-1], "", str(tmp_path))
+    done = mindseye("sweep", "resume", "sweep", cwd=tmp_path, program=without)
+    assert done.stderr.startswith("mindseye: logger=wandb needs wandb")
+    done = mindseye("sweep", "resume", "sweep", "logger=csv", cwd=tmp_path, program=without)
+    assert done.returncode == 0, done.stderr
+    for cell in cells:
+        assert (tmp_path / "sweep" / cell.folder / "csv" / "metrics.csv").is_file()
+        assert not (tmp_path / "sweep" / cell.folder / "wandb").exists()
+
+
+def test_tags_are_what_tells_a_run_from_others(tmp_path, monkeypatch):
+    grid = [("network=resnet18", f"k={k}", "images.root=a", "logger=wandb") for k in (4, 8)]
+    add_cells(tmp_path / "sweep", grid, [], "")
+    node = {"_target_": "pytorch_lightning.loggers.WandbLogger", "tags": None, "group": None}
+    said = described(node, tmp_path / "run", grid[0], tmp_path / "sweep", None)
+    assert said["tags"] == ["k=4"]
+    alone = described(node, tmp_path / "run", grid[0], None, None)
+    assert alone["tags"] == ["network=resnet18", "k=4"]
+    monkeypatch.setenv("WANDB_TAGS", "mine")
+    monkeypatch.setenv("WANDB_RUN_GROUP", "ours")
+    assert not {"tags", "group"} & set(described(node, tmp_path / "run", grid[0], tmp_path / "sweep", None))
+    assert described({**node, "tags": ["a"]}, tmp_path / "run", grid[0], None, None)["tags"] == ["a"]
+
+
+def test_wandb_s_own_places_can_be_named(monkeypatch):
+    monkeypatch.setenv("WANDB_PROJECT", "ours")
+    words = ["logger=wandb", "logger.wandb.entity=team", "logger.wandb.notes=why"]
+    check_overrides(words)
+    node = plain(compose(words).logger)["wandb"]
+    assert (node["project"], node["entity"], node["notes"]) == ("ours", "team", "why")
+    monkeypatch.delenv("WANDB_PROJECT")
+    assert plain(compose(words).logger)["wandb"]["project"] == "mindseye"

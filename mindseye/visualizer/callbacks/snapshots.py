@@ -19,12 +19,22 @@ log = logging.getLogger(__name__)
 
 
 class Snapshots(pl.Callback):
-    """Keeps the pictures after every `every`-th step, as uint8 [C, ch, S, S] on the host: `images[step]`."""
+    """Keeps the pictures after every `every`-th step, as uint8 [C, ch, S, S] on the host: `images[step]`.
+
+    `first` is what the fit started from, kept where a tracker is told of it as of step 0.
+    """
 
     def __init__(self, every: Count = 20) -> None:
         check("every", every, Count)
         self.every = every
         self.images: dict[int, Tensor] = {}
+        self.first: Tensor | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: FacetVisualizer) -> None:
+        """Before step 1, of a fit that goes on not again."""
+        if trainer.global_step == 0:
+            self.first = to_bytes(pl_module.images()).cpu()
+            track_pictures(trainer.loggers, self.first, 0)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: FacetVisualizer, outputs: Any, batch: Any, batch_idx: int
