@@ -4,7 +4,7 @@ A field is described once, here: its type, range and default, and a sentence und
 configuration's defaults and its reference are made from these.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -125,6 +125,13 @@ class Running:
     """Where the network computes; auto takes the fastest there is."""
     devices: Count = 1
     """How many processes, each with a device of its own, share the facets of a run; on a CPU they share its threads."""
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None
+    """Lightning's profiler of the fit, whose summary goes to the log, run.log of a run: simple is by the parts of a
+    step, advanced by Python's functions, pytorch by torch's operations."""
+    detect_anomaly: bool = False
+    """Have autograd name the operation whose gradient is the first NaN; several times as slow."""
+    benchmark: bool | None = None
+    """Let cuDNN try which of its algorithms is the fastest, perhaps another at each start; null: as torch is set."""
     facets_per_batch: Annotated[Count | None, AT_ROOT] = None
     """Facets that are computed at once: fewer need less memory, with the same pictures (on a GPU up to rounding); null:
     all C."""
@@ -157,11 +164,20 @@ class Drawing:
     has them; pictures and sums stay in float32."""
 
 
+class UnknownSetting(ValueError):
+    """A key that is no setting, and those that are."""
+
+    def __init__(self, key: str, known: Sequence[str]) -> None:
+        super().__init__(f"{key}: there is no such setting{did_you_mean(key, known)}")
+        self.key = key
+        self.known = known
+
+
 # The values by their group's name in conf/.
 GROUPS: Mapping[str, type] = {"images": Images, "facets": Facets, "cache": CacheSettings, "trainer": Running}
 # The groups whose settings are those of a constructor, or of several by their names.
 MADE = ("network", "objective", "canvas", "schedule", "transformations", "optimizer")
-NAMED = ("filters", "transfer", "logger", "metrics")
+NAMED = ("filters", "transfer", "logger", "callbacks", "metrics")
 
 
 @value
@@ -277,4 +293,4 @@ def _refuse_unknown(settings: Mapping[str, Any]) -> None:
         else:
             unknown = [] if name in known or name in groups else [str(name)]
         if unknown:
-            raise ValueError(f"{unknown[0]}: there is no such setting{did_you_mean(unknown[0], [*known, *groups])}")
+            raise UnknownSetting(unknown[0], [*known, *groups])

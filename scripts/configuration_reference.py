@@ -41,6 +41,7 @@ GROUPS = {
     "length": "how many steps",
     "transfer": "who judges the pictures",
     "logger": "trackers",
+    "callbacks": "who looks on",
     "trainer": "the device",
     "cache": "what is kept between runs",
     "ablation": "one part of the method taken away or put in another's place",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
@@ -28,14 +28,21 @@ from mindseye.commands.composing import (
     plain,
 )
 from mindseye.commands.grammar import MOST_CELLS, choices, parsed
+from mindseye.commands.meant import no_such_setting
 from mindseye.commands.tracking import check_trackers
 from mindseye.fields import MOST, annotation_of, described, did_you_mean, fields_of, fits, is_value
 from mindseye.fields import check as check_value
-from mindseye.results.measures import RANKED
-from mindseye.settings import GROUPS, MADE, MISSING, NAMED, Run, plain_settings
+from mindseye.results.measures import MEASURES, RANKED
+from mindseye.settings import GROUPS, MADE, MISSING, NAMED, Run, UnknownSetting, plain_settings
 
 CONSTRUCTORS_OF = ("mindseye", "torch", "pytorch_lightning", "wandb", "hydra_plugins")  # the packages that conf/ names
 HYDRAS_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+# Where sweepers that search say whether they look for the smallest or the largest: their words for it.
+SEARCHES = {
+    "hydra.sweeper.direction": ("minimize", "maximize"),  # optuna
+    "hydra.sweeper.optim.maximize": (False, True),  # nevergrad
+    "hydra.sweeper.ax_config.experiment.minimize": (True, False),
+}
 MOST_SIDE = 8192  # pixels
 
 
@@ -49,6 +56,8 @@ def check(config: DictConfig) -> Run:
         _check_nodes(group, settings.get(group))
     try:
         run = Run.of(_answered(settings))
+    except UnknownSetting as error:
+        raise ConfigurationError(no_such_setting(error.key, error.known)) from error
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     known = (*RANKED, *(settings["metrics"] or {}))
@@ -71,7 +80,7 @@ def _answered(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_nodes(group: str, settings: Any) -> None:
     """A group with a constructor is a mapping with its _target_, one of several a mapping of such by their names."""
-    if group == "metrics" and settings is None:
+    if group in ("metrics", "callbacks") and settings is None:
         return
     if not isinstance(settings, dict):
         raise ConfigurationError(f"{group}={settings}: {_options(group)}")
@@ -79,8 +88,9 @@ def _check_nodes(group: str, settings: Any) -> None:
         place = f"{group}.{name}" if name else group
         if node is None and name:
             continue
-        if group == "metrics" and not (isinstance(node, dict) and "_target_" in node):
-            raise ConfigurationError(f"{place}={node}: {place}._target_=my.module.function is right")
+        if group in ("metrics", "callbacks") and not (isinstance(node, dict) and "_target_" in node):
+            kind = "function" if group == "metrics" else "Class"
+            raise ConfigurationError(f"{place}={node}: give {place}._target_=my.module.{kind}")
         if not isinstance(node, dict):
             raise ConfigurationError(f"{place}={node}: {place}.KEY=… sets one of its settings; null switches it off")
         if not isinstance(node.get("_target_"), str):
@@ -157,6 +167,18 @@ def check_own_files(folder: Path) -> None:
             raise ConfigurationError(f"{file}: holds a {type(said).__name__}; settings, key: value, are right")
 
 
+def check_one_run(arguments: Sequence[str], what: str = "mindseye -m … sweeps over them") -> None:
+    """Refuse several values of a setting where one run is asked for; `what` would be right."""
+    for one in parsed([word for word in arguments if not word.startswith("-")]):
+        if one.is_sweep_override():
+            both = f", {one.key_or_group}=[{one.get_value_string()}] has all at once" if _takes_several(one) else ""
+            raise ConfigurationError(f"{one.input_line}: these are several values, and a run takes one: {what}{both}")
+
+
+def _takes_several(one: Override) -> bool:
+    return one.key_or_group in NAMED and not isinstance(one.value(), IntervalSweep | RangeSweep)
+
+
 def check_overrides(arguments: Sequence[str]) -> None:
     """Refuse wrong command-line overrides, every swept value among them, before Hydra starts any job.
 
@@ -194,6 +216,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
         with open_dict(task):
             del task["hydra"]
     runs = [check(task)]
+    _check_direction(composed, runs[0].measure)
     _check_hydras_folders(composed)
     here = _runs_here(composed)
     _check_outside(runs[0], here)
@@ -338,6 +361,21 @@ def _sweeper_params(composed: DictConfig) -> Mapping[str, Any]:
     return params or {}
 
 
+def _check_direction(composed: DictConfig, measure: str | None) -> None:
+    """Refuse a search for the worst: other people's sweepers minimise where nobody says otherwise."""
+    larger = measure is None or (measure in MEASURES and MEASURES[measure].better == "larger")
+    smaller = measure in MEASURES and MEASURES[measure].better == "smaller"
+    for key, (down, up) in SEARCHES.items():
+        said = OmegaConf.select(composed, key)
+        said = getattr(said, "name", said)
+        if (larger and said == down) or (smaller and said == up):
+            best = f"{'largest' if larger else 'smallest'} {measure or 'transfer.gain or path.target'}"
+            right = str(up if larger else down).lower()
+            raise ConfigurationError(
+                f"{key}={str(said).lower()} looks for the worst, since the {best} is the best: {key}={right}"
+            )
+
+
 def _check_grid(overrides: Sequence[Override]) -> None:
     cells = 1
     for one in overrides:
@@ -384,7 +422,7 @@ def _check_arguments(node: Mapping[str, Any], place: str) -> None:
 
 def _check_argument(takes: Arguments, name: str, value: Any, key: str) -> None:
     if name not in takes.hints and not takes.open_ended:
-        raise ConfigurationError(f"{key}: there is no such setting{did_you_mean(key, _beside_it(key, takes))}")
+        raise ConfigurationError(no_such_setting(key, _beside_it(key, takes)))
     hint = takes.hints.get(name, Any)
     told_elsewhere = (isinstance(value, Mapping) and "_target_" in value) or (isinstance(value, str) and "${" in value)
     if told_elsewhere or not described(hint):

@@ -1,6 +1,7 @@
 """Composing the configuration by Hydra, and its errors in our words."""
 
 import inspect
+import os
 import pkgutil
 import re
 import sys
@@ -20,11 +21,24 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mindseye.commands.meant import no_such_setting
 from mindseye.fields import WrongField, did_you_mean
 from mindseye.settings import defaults
 from mindseye.sweeps.manifest import cell_folder
 
 CONFIG_NAME = "visualize"
+# What Hydra's own further sweepers and launchers are installed by.
+PLUGINS = {
+    "hydra/sweeper": {
+        "optuna": "hydra-optuna-sweeper", "ax": "hydra-ax-sweeper", "nevergrad": "hydra-nevergrad-sweeper",
+    },
+    "hydra/launcher": {"submitit_slurm": "'mindseye[slurm]'", "submitit_local": "'mindseye[slurm]'",
+                       "rq": "hydra-rq-launcher"},
+}  # fmt: skip
+FURTHER = {
+    "logger": ", and any of Lightning's by a file of your own (docs/wandb.md)",
+    "callbacks": ", and any of Lightning's by +callbacks.mine._target_=my.module.Class",
+}  # what a group takes besides its files
 SPECIAL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 # conf/hydra/launcher/ has files of the names that the launchers' packages give to their own: those are replaced, and
@@ -76,21 +90,23 @@ def composition_error(error: Exception) -> str:
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if unknown:
         return _unknown_key(unknown.group(1))
-    missing = re.search(r"Could not find '([^']+)/([^'/]+)'.*?Available options in '[^']+':\n(.*?)\nConfig", text, re.S)
+    missing = re.search(r"Could not find '((?:hydra/)?\w+)/([^']+)'", text)
     if missing:
-        group, name, listed = missing.groups()
-        names = [option.strip() for option in listed.split("\n") if option.strip()]
-        if group == "network" and (":" in name or name.endswith(".py")):
-            function = name if ":" in name else f"{name}:FUNCTION"
-            return f"network={name}: for a network of your own network=callable network.target={function} is right"
-        return f"{group}={name}: there is no such {group}{did_you_mean(name, names)}; there are {', '.join(names)}"
+        group, name = missing.groups()
+        listed = re.search(r"Available options in '[^']+':\n(.*?)\nConfig", text, re.S)
+        names = [option.strip() for option in (listed[1] if listed else "").split("\n") if option.strip()]
+        if (meant := option_meant(group, name)) is not None:
+            return meant
+        meant = f"{did_you_mean(name, names)}; there are {', '.join(names)}{FURTHER.get(group, '')}"
+        return f"{group}={name}: there is no such {group}{meant}"
     # One of several, logger=[csv,foo], which Hydra says in other words.
     among = re.search(r"Could not load '([^'/]+)/([^'/]+)'", text)
     if among and among[1] in groups():
         group, name = among.groups()
         files = (file for folder in re.findall(r"path=file://([^\n]+)", text) for file in Path(folder, group).glob("*"))
         names = sorted({*options(group), *(file.stem for file in files if file.suffix == ".yaml")})
-        return f"{group}: there is no {name}{did_you_mean(name, names)}; there are {', '.join(names)}"
+        meant = f"{did_you_mean(name, names)}; there are {', '.join(names)}{FURTHER.get(group, '')}"
+        return f"{group}: there is no {name}{meant}"
     if "Could not load 'hydra/launcher/submitit_slurm'" in text:
         return "hydra/launcher=slurm needs a package that is not installed: pip install 'mindseye[slurm]'"
     if within := re.search(r"invalid literal for int\(\) with base 10: '([^']*)'", text):
@@ -100,6 +116,24 @@ def composition_error(error: Exception) -> str:
     if isinstance(error.__cause__, OmegaConfBaseException):  # "Error merging override k=x", and why
         text = f"{text}: {str(error.__cause__).split(chr(10))[0]}"
     return text.split("\nSee https")[0] or type(error).__name__
+
+
+def option_meant(group: str, name: str) -> str | None:
+    """One line for a group's option that other programs have, or that is a value of one of its settings; else None."""
+    said = f"{group}={name}"
+    if group == "network" and re.search(r"\.(ckpt|pt|pth|bin|safetensors)$", name):
+        return f"{said}: give a file of weights as network=checkpoint network.path={name} network.target=ITS_ARCHITECTURE"
+    if group in ("network", "transfer") and (":" in name or "." in name):
+        function = f"{name}:FUNCTION" if name.endswith(".py") else name
+        node = "network" if group == "network" else "transfer.callable"
+        return f"{said}: give a network of your own as {group}=callable {node}.target={function}"
+    if group == "images" and (os.path.isdir(os.path.expanduser(name)) or re.search(r"[/~]", name)):
+        return f"{said}: give images.root={name}, the folder of the photographs"
+    if group == "trainer":
+        return f"{said}: trainer.accelerator=gpu, cpu or auto and trainer.devices=N say where it is computed"
+    if group in PLUGINS and name in PLUGINS[group]:
+        return f"{said} needs a package that is not installed: pip install {PLUGINS[group][name]}"
+    return None
 
 
 def _failure(error: InstantiationException) -> str:
@@ -122,8 +156,7 @@ def _is_ones_own(file: str) -> bool:
 
 
 def _unknown_key(key: str) -> str:
-    meant = did_you_mean(key, _settings_by_default()) or "; mindseye --cfg job shows all"
-    return f"{key}: there is no such setting{meant}"
+    return no_such_setting(key, _settings_by_default(), "; mindseye --cfg job shows all")
 
 
 @lru_cache

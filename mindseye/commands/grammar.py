@@ -27,6 +27,8 @@ ONE_PATH = re.compile(r"\+{0,2}hydra\.(?:run|sweep)\.(?:sub)?dir")
 def quoted(word: str, *, sweeps: bool = True) -> str:
     """An override with what Hydra's grammar would read otherwise, or not at all, in quotes.
 
+    A plus in front of what is there already is left out.
+
     Number-like names of layers: one may be called 6.20, which YAML reads as 6.2. And the paths of files, which may hold
     any character. What a comma parts may be values of a sweep, each a path, unless there is a file or folder of the
     whole name, the key is one of Hydra's own folders, or the command has no sweeps; what looks like choice(…) needs
@@ -34,10 +36,15 @@ def quoted(word: str, *, sweeps: bool = True) -> str:
 
     >>> quoted("images.root=~/my photos"), quoted("images.root=a,b"), quoted("images.root='a b'")
     ("images.root='~/my photos'", 'images.root=a,b', "images.root='a b'")
+    >>> quoted("+experiment=smoke"), quoted("++k=4"), quoted("+objective.darker=4")
+    ('experiment=smoke', 'k=4', '+objective.darker=4')
     >>> quoted("network.weights=k=4/a.pth,k=5/a.pth"), quoted("hydra.run.dir=sweep/k=4,C=2-215ce75af8")
     ("network.weights='k=4/a.pth','k=5/a.pth'", "hydra.run.dir='sweep/k=4,C=2-215ce75af8'")
     """
     key, _, path = word.partition("=")
+    if key.startswith("+") and _is_there(key.lstrip("+")):  # as it must be written in other programs
+        key = key.lstrip("+")
+        word = f"{key}={path}"
     settled = re.match(r"['\"\[{]|\w+\(", path) or ("," in path and re.search(r"['\"]|\\,", path))
     if PATHS.fullmatch(key) and not settled:
         there = any(os.path.exists(os.path.expanduser(name)) for name in (path, path.rpartition(":")[0]) if name)
@@ -48,6 +55,11 @@ def quoted(word: str, *, sweeps: bool = True) -> str:
         return word
     names = found[2].split(",")
     return found[1] + ",".join(f"'{name}'" if re.fullmatch(r"[\d._e]+", name) else name for name in names)
+
+
+def _is_there(key: str) -> bool:
+    """Whether it is a group or a plain setting, which are always there."""
+    return key in plain_settings() or key in groups() or key in ("hydra/launcher", "hydra/sweeper")
 
 
 def _quoted_path(path: str) -> str:

@@ -32,7 +32,8 @@ settings, as KEY=VALUE:
   k  C  steps  seed                        channels, facets, steps, chance
   objective  facets  canvas  transformations  filters  schedule  optimizer
                                            groups of settings: how it is drawn
-  transfer  logger  hydra/launcher         judges, trackers, where it runs
+  transfer  logger  callbacks              judges, trackers, who looks on
+  hydra/launcher                           where it runs
   hydra.run.dir=FOLDER                     where the result goes
   --cfg job                                prints every setting with its value
 

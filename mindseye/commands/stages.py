@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -24,6 +24,8 @@ from mindseye.settings import CacheSettings, Images, Run
 from mindseye.sweeps.manifest import Manifest, layers_beside
 
 if TYPE_CHECKING:
+    from pytorch_lightning import Callback
+
     from mindseye.facets.cache import Cache
     from mindseye.facets.photographs import Photographs
     from mindseye.facets.targets import FacetTargets
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from mindseye.networks.preparing import PreparedNetwork
     from mindseye.results.judges import TransferReference
     from mindseye.visualizer.method import Method
+    from mindseye.visualizer.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +81,16 @@ def make_metrics(run: Run) -> dict[str, Any]:
     metrics = {str(name): make_metric(node, f"metrics.{name}") for name, node in nodes if node is not None}
     check_names(metrics)
     return metrics
+
+
+def make_callbacks(run: Run, trackers: Sequence["Tracker"]) -> list["Callback"]:
+    """Who looks on while facets are drawn, of the group `callbacks`. Raises ValueError for one that cannot."""
+    from mindseye.visualizer.watching import Watchers
+
+    nodes = run.parts["callbacks"] or {}
+    callbacks = [make(node, f"callbacks.{name}") for name, node in nodes.items() if node is not None]
+    Watchers(logger=trackers, callbacks=callbacks)
+    return callbacks
 
 
 def check_early(run: Run) -> None:

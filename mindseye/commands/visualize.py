@@ -21,7 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mindseye.commands import verbosity
-from mindseye.commands.checking import check, check_constructors, check_overrides, check_own_files
+from mindseye.commands.checking import (
+    check,
+    check_constructors,
+    check_one_run,
+    check_overrides,
+    check_own_files,
+)
 from mindseye.commands.composing import CONFIG_NAME, ConfigurationError, compose, composition_error, config_folder
 from mindseye.commands.gallery import try_gallery
 from mindseye.commands.grammar import escaped, quoted
@@ -35,6 +41,7 @@ from mindseye.commands.stages import (
     input_files,
     judges,
     load,
+    make_callbacks,
     make_method,
     make_metrics,
     open_cache,
@@ -51,6 +58,8 @@ from mindseye.signals import CTRL_C, TO_BE_CONTINUED, Interrupted, Interruptible
 from mindseye.sweeps.inputs import INPUTS, note_inputs
 
 if TYPE_CHECKING:
+    from pytorch_lightning import Callback
+
     from mindseye.facets.targets import FacetTargets
     from mindseye.results.visualization import Visualization
     from mindseye.visualizer.tracking import Tracker
@@ -82,9 +91,12 @@ def visualize(arguments: Sequence[str]) -> None:
     shows_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
     where = [f"hydra.searchpath=[{escaped(f'file://{Path(asked.config_dir).absolute()}')}]"] if asked.config_dir else []
     if not shows_only:
+        if not many and not sweeps(where, asked.overrides):
+            check_one_run(asked.overrides)
         check_overrides([*where, *asked.overrides])
         check_launcher(asked.overrides)
     elif asked.info or asked.cfg:
+        check_one_run(asked.overrides, "--cfg and --info show one")
         composed = compose([*where, *asked.overrides])
         if asked.cfg == "job" and not (asked.resolve or asked.package or asked.multirun):
             print(commented(composed), end="")
@@ -94,6 +106,12 @@ def visualize(arguments: Sequence[str]) -> None:
         hand_over(arguments)
     finally:
         _repeated.reset(token)
+
+
+def sweeps(where: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether a file, an experiment's say, makes a sweep of it."""
+    named = [word for word in words if word.lstrip("+").partition("=")[0] in ("experiment", "ablation", "hydra.mode")]
+    return bool(named) and compose([*where, *named], with_hydra=True).hydra.mode == RunMode.MULTIRUN
 
 
 def commented(config: DictConfig) -> str:
@@ -233,6 +251,7 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
     method, metrics = make_method(run), make_metrics(run)
     running = replace(run.running, folder=folder / "checkpoint")
     trackers = trackers_of(run, folder)
+    callbacks = make_callbacks(run, trackers)
     check_early(run)
     files = {path: file_sha256(path) for path in input_files(run, HydraConfig.get())}  # before they are read
     tell_of_the_demo(run)
@@ -253,7 +272,7 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
         progress.found(targets.C)
         others = judges(run, targets, cache)
         progress.stage("drawing")
-        watchers = watchers_of(record, progress, trackers, method.steps)
+        watchers = watchers_of(record, progress, trackers, callbacks, method.steps)
         result = draw(drawing, targets, method, running, transfer=others, metrics=metrics, watchers=watchers)
         times = {"discovery_s": discovery_s, "total_s": time.perf_counter() - started}
         complete(result.metrics, targets, factors, times, config)
@@ -293,15 +312,17 @@ def progress_of(run: Run, photographs: int) -> JobProgress:
     )
 
 
-def watchers_of(record: RunRecord, progress: JobProgress, trackers: Sequence["Tracker"], steps: int) -> "Watchers":
-    """Who is told of the drawing: the run's status, the bar, the trackers."""
+def watchers_of(
+    record: RunRecord, progress: JobProgress, trackers: Sequence["Tracker"], callbacks: Sequence["Callback"], steps: int
+) -> "Watchers":
+    """Who is told of the drawing: the run's status, the bar, the trackers, callbacks."""
     from mindseye.visualizer.watching import Watchers
 
     def report(step: int, terms: dict[str, float]) -> None:
         record.progress(step, steps)
         progress.drawing(step, terms)
 
-    return Watchers(report=report, announce=progress.stage, logger=trackers)
+    return Watchers(report=report, announce=progress.stage, logger=trackers, callbacks=callbacks)
 
 
 def tell_trackers(

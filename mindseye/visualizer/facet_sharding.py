@@ -173,7 +173,7 @@ class SharedOut:
         context = get_context("spawn")
         setting = _Setting.of_this_process(self.processes)
         heard = [name for name in ("report", "announce") if getattr(self.watchers, name) is not None]
-        silent = replace(self.watchers, report=None, announce=None, logger=None)
+        silent = self.watchers.silenced()
         self._running, voices = [], {}
         with _signals_held_back(), _spawning():
             for rank in range(self.processes):

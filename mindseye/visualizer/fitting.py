@@ -14,6 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.profilers import PassThroughProfiler
 from torch import Tensor
 
 from mindseye.facets.targets import FacetTargets
@@ -149,6 +150,7 @@ def fit(
         FacetTargetsDataModule(targets, method.steps, matched),
         None if running.folder is None else Checkpoint(Path(running.folder), key, running.checkpoint),
     )
+    anomalies, benchmark = torch.is_anomaly_enabled(), torch.backends.cudnn.benchmark
     started = time.perf_counter()
     try:
         if work.checkpoint is not None:
@@ -162,10 +164,14 @@ def fit(
             parts = _draw_shares(work, processes, watchers)
     finally:
         network.to(device)  # Lightning leaves everything on the CPU
+        torch.autograd.set_detect_anomaly(anomalies)
+        torch.backends.cudnn.benchmark = benchmark
     fitted, history = _whole(parts, started)
     if processes > 1:
         trackers = as_trackers(watchers.logger)
         history.retell(trackers, watchers.every)
+        if all(part["first"] is not None for part in parts):
+            track_pictures(trackers, torch.cat([part["first"] for part in parts]), 0)
         for step, images in fitted.snapshots.items():
             track_pictures(trackers, images, step)
         for tracker in trackers:
@@ -296,6 +302,10 @@ def _draw(work: _Work, share: Share) -> Part:
             callbacks=_callbacks(work, share),
             plugins=[LightningEnvironment(), SafetensorsIO("" if work.checkpoint is None else work.checkpoint.key)],
             default_root_dir=scratch,
+            log_every_n_steps=share.watchers.every,
+            profiler=running.profiler,
+            detect_anomaly=running.detect_anomaly or torch.is_anomaly_enabled(),
+            benchmark=running.benchmark,
             max_epochs=1,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -322,6 +332,7 @@ def _callbacks(work: _Work, share: Share) -> list[pl.Callback]:
     snapshots = Snapshots(running.snapshots)
     own = [one if isinstance(one, pl.Callback) else FunctionFilter(one) for one in work.module.method.filters]
     callbacks = [Schedule(), *own, Stopping(), History(every, share.watchers.report), snapshots, _StepClock(every)]
+    callbacks += share.watchers.callbacks
     if running.compile:
         callbacks.insert(0, _WarmUp(share.watchers.announce))
     if work.checkpoint is not None:
@@ -340,12 +351,15 @@ def _fit(trainer: pl.Trainer, module: FacetVisualizer, data: FacetTargetsDataMod
 
 def _part(trainer: pl.Trainer) -> Part:
     """What one process has drawn."""
+    if not isinstance(trainer.profiler, PassThroughProfiler):
+        log.info("profile of the fit:\n%s", trainer.profiler.summary())
     by_kind = {type(callback): callback for callback in trainer.callbacks}
     kept = by_kind.get(Checkpointing)
     return {
         "images": trainer.lightning_module.images().cpu().float(),
         "history": by_kind[History].kept(),
         "snapshots": by_kind[Snapshots].images,
+        "first": by_kind[Snapshots].first,
         "gaps": by_kind[_StepClock].gaps,
         "stopped": [(c, said.step, said.why) for c, said in trainer.lightning_module.stopped().items()],
         "seconds_before": 0.0 if kept is None else kept.seconds_before,

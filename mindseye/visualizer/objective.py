@@ -340,8 +340,8 @@ def check_names(objective: object, extra: Iterable[str], weights: Mapping[str, f
     for name in extra:
         if not str(name).isidentifier() or name in TAKEN or name.startswith(("gradient_", "schedule_")):
             raise ValueError(
-                f"a term of the objective, {what}, is called {name!r}: a word of letters, digits and _ is right, but "
-                f"none of {', '.join(TAKEN)}"
+                f"a term of the objective, {what}, must have a word of letters, digits and _ as its name, but none of "
+                f"{', '.join(TAKEN)}, not {name!r}"
             )
         if name not in weights:
             raise ValueError(f"the objective, {what}, has a term {name} without a weight: its weights() must name it")
@@ -356,12 +356,12 @@ def check_names(objective: object, extra: Iterable[str], weights: Mapping[str, f
 def _check_term(objective: object, name: str, term: object, facets: int) -> None:
     what = called(objective)
     if not isinstance(term, Tensor):
-        raise ValueError(f"the objective, {what}, gives {called(term)} as {name}: a tensor [{facets}] is right")
+        raise ValueError(f"{name} of the objective, {what}, must be a tensor [{facets}], not {called(term)}")
     if term.shape != (facets,) or not term.is_floating_point():
         kind = "" if term.is_floating_point() else f" of {str(term.dtype).removeprefix('torch.')}"
         raise ValueError(
-            f"the objective, {what}, gives {name} as {list(term.shape)}{kind}: [{facets}] is right, one real number a "
-            "facet"
+            f"{name} of the objective, {what}, must be [{facets}], one real number a facet, not "
+            f"{list(term.shape)}{kind}"
         )
 
 
@@ -369,7 +369,7 @@ def check_terms(objective: object, terms: object, facets: int) -> None:
     """Raises ValueError, in one line, where an objective gives anything but one number a facet in each term."""
     if not isinstance(terms, LossTerms):
         raise ValueError(
-            f"the objective, {called(objective)}, gives {called(terms)}: LossTerms(total=…, …) is right"
+            f"the objective, {called(objective)}, must give LossTerms(total=…, …), not {called(terms)}"
         )
     for name, term in terms.by_name().items():
         if term is not None:

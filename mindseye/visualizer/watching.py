@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pytorch_lightning import Callback
 from pytorch_lightning.loggers import Logger
+
+from mindseye.words import called
 
 Report = Callable[[int, dict[str, float]], None]
 Announce = Callable[[str], None]
@@ -16,14 +19,56 @@ class Watchers:
     report: called every `every` steps with (step, {term: mean over the facets}), of several devices over the facets of
     the first. announce: called with one line of text when something begins that has no steps. logger: one of
     Lightning's loggers, or several, see `mindseye.visualizer.tracking`; with several devices they are told everything
-    at the end.
+    at the end. callbacks: of Lightning's, who look on: they run after all that draws, and what one changes is not
+    asked for where a fit goes on from its folder (that is what `Method.filters` are for).
     """
 
     report: Report | None = None
     announce: Announce | None = None
     logger: Logger | Sequence[Logger] | None = None
     every: int = 10
+    callbacks: Sequence[Callback] = ()
 
     def __post_init__(self) -> None:
+        _check_logger(self.logger)
+        for one in self.callbacks:
+            _check_callback(one, told=bool(self.logger))
         if self.every < 1:
             raise ValueError(f"every must be 1 step or more, not {self.every}")
+
+    def silenced(self) -> "Watchers":
+        """For one of several processes: nobody is told, and callbacks that tell loggers alone stay away."""
+        kept = [one for one in self.callbacks if not {kind.__name__ for kind in type(one).__mro__} & {*TELL_LOGGERS}]
+        return Watchers(every=self.every, callbacks=kept)
+
+
+# Lightning's callbacks that tell loggers alone, and those that end a fit or keep its state, by their classes' names.
+TELL_LOGGERS = ("LearningRateMonitor", "DeviceStatsMonitor")
+END_IT = ("EarlyStopping", "Timer")
+KEEP_IT = ("Checkpoint", "WeightAveraging", "StochasticWeightAveraging")
+
+
+def _check_logger(logger: object) -> None:
+    """Raises ValueError for what is none of Lightning's loggers, a name say."""
+    if logger is None:
+        return
+    for one in logger if isinstance(logger, list | tuple) else [logger]:
+        if not hasattr(one, "log_metrics"):
+            shown = f"the text {one!r}" if isinstance(one, str) else called(one)
+            raise ValueError(
+                "the logger must be one of Lightning's, pytorch_lightning.loggers.CSVLogger(FOLDER) say, or a list of "
+                f"them, not {shown}"
+            )
+
+
+def _check_callback(callback: object, *, told: bool) -> None:
+    """Raises ValueError for what is no callback, and for one that cannot look on here."""
+    kinds = {kind.__name__ for kind in type(callback).__mro__}
+    if isinstance(callback, type) or "Callback" not in kinds:
+        raise ValueError(f"a callback must be one of a subclass of pytorch_lightning.Callback, not {called(callback)}")
+    if kinds & {*TELL_LOGGERS} and not told:
+        raise ValueError(f"{called(callback)} tells trackers alone, and there is none: add one, logger=csv say")
+    if kinds & {*END_IT}:
+        raise ValueError(f"{called(callback)} would end the fit before its last step: steps=N says how many there are")
+    if kinds & {*KEEP_IT}:
+        raise ValueError(f"{called(callback)} has no place here: a fit keeps its own state, see Running.folder")

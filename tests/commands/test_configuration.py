@@ -9,11 +9,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from mindseye.commands import checking
 from mindseye.commands.checking import check, check_constructors, check_overrides
-from mindseye.commands.composing import ConfigurationError, compose, config_folder, make
+from mindseye.commands.composing import ConfigurationError, compose, config_folder, make, option_meant
 from mindseye.commands.grammar import escaped, quoted
 from mindseye.commands.launchers import anchored
 from mindseye.commands.main import main
+from mindseye.commands.meant import TRAINER
 from mindseye.fields import annotation_of, default_of, described, fields_of
 from mindseye.fields import check as check_value
 from mindseye.settings import plain_settings
@@ -109,7 +111,7 @@ WRONG = {
     "objectiv=published": "objective",
     "objective=pubished": "did you mean published",
     "network=resnet5": "did you mean resnet50",
-    "network=net.py:build": "network=callable network.target=net.py:build is right",
+    "network=net.py:build": "network=callable network.target=net.py:build",
     "k=abc": "k must be a whole number of 1 or more, not abc",
     "C=many": "C must be a whole number of 1 or more or auto, not many",
     "facets.clusters=tsne": "must be components, embedding or consensus, not tsne",
@@ -139,7 +141,41 @@ WRONG = {
     "trainer.devices=two": "a whole number",
     "precision=8": "float32, tf32, bfloat16 or float16",
     "compile=maybe": "compile must be true or false, not maybe",
-    "trainer.precision=bfloat16": "did you mean precision",
+    "trainer.precision=bfloat16": "precision=float32, tf32, bfloat16 or float16",
+    "trainer.max_epochs=3": "steps=N",
+    "+trainer.max_epochs=3": "steps=N",
+    "trainer.strategy=ddp": "trainer.devices=N",
+    "trainer.profiler=fast": "trainer.profiler must be simple, advanced, pytorch or null",
+    "lr=0.1": "schedule.lr=[START,END]",
+    "+lr=0.1": "schedule.lr=[START,END]",
+    "learning_rate=0.1": "schedule.lr=[START,END]",
+    "optimizer.lr=0.1": "schedule.lr=[START,END]",
+    "optimizer.learning_rate=0.1": "schedule.lr=[START,END]",
+    "seed_everything=1": ": seed=N",
+    "ckpt_path=last.ckpt": "network=checkpoint network.path=FILE",
+    "fast_dev_run=true": "experiment=smoke",
+    "trainer.fast_dev_run=true": "experiment=smoke",
+    "network.pretrained=true": "network.weights=DEFAULT",
+    "images=/photos": "give images.root=/photos",
+    "images=.": "give images.root=.",
+    "images=dem": "did you mean demo",
+    "network=last.ckpt": "network=checkpoint network.path=last.ckpt",
+    "network=package.Net": "network=callable network.target=package.Net",
+    "transfer=package.Net": "transfer=callable transfer.callable.target=package.Net",
+    "model=resnet18": "network=NAME",
+    "data_dir=/photos": "images.root=FOLDER",
+    "trainer=gpu": "trainer.accelerator=gpu",
+    "batch_size=4": "facets.batch_size=N",
+    "output_dir=here": "hydra.run.dir=FOLDER",
+    "wandb.project=x": "logger=wandb and logger.wandb.project",
+    "logger.wandb.entity=me": "logger=wandb and logger.wandb.entity",
+    "logger.project=me": "logger=wandb and logger.wandb.project",
+    "logger=mlflow": "any of Lightning's by a file of your own",
+    "callbacks=early_stopping": "+callbacks.mine._target_=my.module.Class",
+    "callbacks.early_stopping.patience=3": "+callbacks.early_stopping._target_",
+    "+callbacks.mine=3": "give callbacks.mine._target_=my.module.Class",
+    "hydra/sweeper=nevergrad": "pip install hydra-nevergrad-sweeper",
+    "hydra/launcher=slurms": "did you mean slurm",
     "network.layers=3": "a mapping",
     "optimizer.betas=3": "a list",
     "optimizer.beta=3": "optimizer.betas",
@@ -152,6 +188,7 @@ WRONG = {
     "~k": "give k another value",
     "~objective.tv": "give objective.tv another value",
     "+optimizer.lr=1": "schedule.lr, a list",
+    "+optimizer.learning_rate=1": "schedule.lr=[START,END]",
     "measure=fidelity": "fidelity.cosine",
     "measure=transfer.cosine": "transfer=NETWORK",
     "checkpoint=0": "a number of 1 or more",
@@ -167,6 +204,61 @@ def test_what_is_wrong_is_refused_in_one_line_that_says_what_is_right(override):
         check_overrides([override])
     assert re.search(re.escape(WRONG[override]), str(caught.value))
     assert "\n" not in str(caught.value).strip()
+
+
+def test_all_that_lightning_s_trainer_takes_is_taken_or_its_reason_said():
+    import inspect
+
+    from pytorch_lightning import Trainer
+
+    ours = {key.partition(".")[2] for key in plain_settings() if key.startswith("trainer.")}
+    asked = set(inspect.signature(Trainer.__init__).parameters) - {"self"}
+    assert ours & set(TRAINER) == set()
+    assert ours <= asked
+    assert asked == ours | set(TRAINER)
+
+
+@pytest.mark.parametrize("words", [["+experiment=smoke"], ["++experiment=smoke"], ["+k=4"], ["+objective=published"]])
+def test_a_plus_in_front_of_what_is_there_is_no_mistake(words):
+    check_overrides([quoted(word) for word in words])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["k=4,8"], "k=4,8: these are several values, and a run takes one: mindseye -m … sweeps over them"),
+        (["k=range(4,8)"], "mindseye -m … sweeps over them"),
+        (["logger=wandb,csv"], "logger=[wandb,csv] has all at once"),
+        (["--cfg", "job", "k=4,8"], "k=4,8: these are several values, and a run takes one: --cfg and --info show one"),
+        (["-m", "--cfg", "job", "k=4,8"], "--cfg and --info show one"),
+    ],
+    ids=str,
+)
+def test_several_values_where_one_is_taken(words, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_a_package_that_brings_a_sweeper_is_named():
+    assert option_meant("hydra/sweeper", "optuna") == (
+        "hydra/sweeper=optuna needs a package that is not installed: pip install hydra-optuna-sweeper"
+    )
+
+
+def test_a_search_for_the_worst_is_refused():
+    """Whatever package brings the sweeper: where its words for it stand."""
+    sweeper = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper", "max_batch_size": None}
+    for place in ({"direction": "minimize"}, {"optim": {"maximize": False}}):
+        composed = OmegaConf.create({"hydra": {"sweeper": {**sweeper, **place}}})
+        with pytest.raises(ConfigurationError, match=r"looks for the worst, since the largest .* is the best: hydra\."):
+            checking._check_direction(composed, None)
+        checking._check_direction(composed, "naturalness.spectrum")
+        checking._check_direction(composed, "naturalness.tv")  # near 1 is best
+    checking._check_direction(OmegaConf.create({"hydra": {"sweeper": {**sweeper, "direction": "maximize"}}}), None)
+    checking._check_direction(OmegaConf.create({"hydra": {"sweeper": sweeper}}), None)
 
 
 def test_a_normalisation_that_is_no_list_is_shown_as_one():

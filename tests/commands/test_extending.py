@@ -98,7 +98,7 @@ def test_the_measure_stands_in_all_that_a_sweep_leaves(place, run):
     [
         ([SPARSITY, "+metrics.sparsity.power=2"], r"metrics.sparsity.power: there is no such setting"),
         (["+metrics.sparsity._target_=mine.nothing"], "cannot be imported .*no attribute 'nothing'"),
-        (["+metrics.sparsity=mine.sparsity"], "metrics.sparsity._target_=my.module.function is right"),
+        (["+metrics.sparsity=mine.sparsity"], "give metrics.sparsity._target_=my.module.function"),
         (["measure=sparsity"], "measure must be transfer.gain, "),
         ([*FADE[:1], "+filters.fade.amount=much"], "filters.fade.amount must be a number, not much"),
         (["objective._target_=mine.MeanActivation"],
@@ -222,13 +222,13 @@ class Blind(Objective):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Summed", r"a Summed, gives total as \[\]: \[2\] is right, one real number a facet"),
-        ("PerChannel", r"a PerChannel, gives pale as \[2, 3\]: \[2\] is right"),
+        ("Summed", r"total of the objective, a Summed, must be \[2\], one real number a facet, not \[\]"),
+        ("PerChannel", r"pale of the objective, a PerChannel, must be \[2\], one real number a facet, not \[2, 3\]"),
         ("NoWeight", r"has a term pale without a weight: its weights\(\) must name it"),
         ("NoTerm", r"has a weight for penalties and no such term; did you mean penalty\?"),
         ("NoSuch", r"failed: AttributeError in line \d+ of slips.py: 'Seen' object has no attribute 'picture'"),
-        ("Number", r"a Number, gives a float: LossTerms\(total=…, …\) is right"),
-        ("Taken", r"is called 'facet': a word of letters"),
+        ("Number", r"a Number, must give LossTerms\(total=…, …\), not a float"),
+        ("Taken", r"must have a word of letters, digits and _ as its name, but none of .*, not 'facet'"),
         ("Blind", r"a Blind, must take one value, Seen, and give LossTerms"),
     ],
 )

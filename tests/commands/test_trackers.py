@@ -283,7 +283,7 @@ def test_wandb_that_is_not_installed_is_named_with_its_extra(monkeypatch):
     for name, mend in needed.items():
         with pytest.raises(ConfigurationError, match=rf"^logger={name} needs {name}: pip install {mend}; logger=csv"):
             check_trackers({"csv": asked["csv"], name: asked[name]})
-    with pytest.raises(ConfigurationError, match="^logger=mine needs mlflow: pip install mlflow;"):
+    with pytest.raises(ConfigurationError, match=r"^logger=mine needs mlflow: pip install mlflow;"):
         check_trackers(mlflow)
 
 

@@ -11,12 +11,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from given import given
+from pytorch_lightning.callbacks import DeviceStatsMonitor, EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from mindseye.settings import Running
 from mindseye.signals import Interrupted
 from mindseye.visualizer import tracking
+from mindseye.visualizer.callbacks import Summary
 from mindseye.visualizer.fitting import fit
 from mindseye.visualizer.matching import Matching
 from mindseye.visualizer.method import Method
@@ -55,6 +57,47 @@ def told_fit(network, targets):
         watchers=Watchers(logger=told, every=2),
     )
     return told, made
+
+
+def test_callbacks_of_lightning_s_look_on_and_change_nothing(network, targets, told_fit, caplog):
+    told = Told()
+    seen = []
+
+    class Counting(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.append(batch_idx)
+
+    callbacks = [Summary(max_depth=1), DeviceStatsMonitor(), LearningRateMonitor(), Counting()]
+    running = Running(accelerator="cpu", gradients=3, profiler="simple")
+    watchers = Watchers(logger=told, every=2, callbacks=callbacks)
+    with caplog.at_level(logging.INFO, logger="mindseye"):
+        made = fit(network, targets, Method(steps=5), running, watchers=watchers)
+    assert torch.equal(made.images, told_fit[1].images)
+    assert seen == [0, 1, 2, 3, 4]
+    names = {name for _, metrics in told.calls for name in metrics}
+    assert any(name.startswith("DeviceStatsMonitor.on_train_batch_end") for name in names)
+    assert "lr-Adam" in names
+    assert "Trainable params" in caplog.text
+    assert "training_step" in caplog.text.partition("profile of the fit")[2]
+
+
+@pytest.mark.parametrize(
+    ("watchers", "message"),
+    [
+        ({"callbacks": [DeviceStatsMonitor()]}, "a DeviceStatsMonitor tells trackers alone, and there is none"),
+        ({"callbacks": [EarlyStopping("loss")]}, "would end the fit before its last step: steps=N"),
+        ({"callbacks": [ModelCheckpoint()]}, "a ModelCheckpoint has no place here"),
+        ({"callbacks": [Summary]}, "must be one of a subclass of pytorch_lightning.Callback, not"),
+        ({"callbacks": ["lr_monitor"]}, "must be one of a subclass"),
+        ({"logger": "wandb"}, "the logger must be one of Lightning's, .*, not the text 'wandb'"),
+        ({"logger": [Told(), "csv"]}, "not the text 'csv'"),
+        ({"logger": 3}, "not a int"),
+    ],
+)
+def test_who_cannot_look_on_is_refused_at_once(watchers, message):
+    with pytest.raises(ValueError, match=message) as error:
+        Watchers(**watchers)
+    assert "\n" not in str(error.value)
 
 
 def test_panels_steps_and_means(told_fit):

@@ -8,9 +8,10 @@ from mindseye.visualizer.callbacks.released import Brighten, RoundToLevels
 from mindseye.visualizer.callbacks.schedule import Schedule
 from mindseye.visualizer.callbacks.snapshots import History, Snapshots
 from mindseye.visualizer.callbacks.stopping import Stopping
+from mindseye.visualizer.callbacks.summary import Summary
 from mindseye.visualizer.callbacks.tv_denoise import TVDenoise
 
 __all__ = [
     "Blur", "Brighten", "Checkpointing", "FunctionFilter", "GradientMask", "History", "PeriodicFilter",
-    "RoundToLevels", "Schedule", "Snapshots", "Stopping", "TVDenoise",
+    "RoundToLevels", "Schedule", "Snapshots", "Stopping", "Summary", "TVDenoise",
 ]  # fmt: skip

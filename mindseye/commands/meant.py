@@ -1,0 +1,122 @@
+"""What other programs of Lightning and Hydra call their settings, and which of ours does it."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from mindseye.fields import did_you_mean
+
+STEPS = "steps=N says how many steps are taken"
+RATE = "the learning rate is 'schedule.lr=[START,END]'"
+SMOKE = "experiment=smoke tries everything in seconds"
+GO_ON = (
+    "a run that was interrupted goes on by hydra.run.dir=ITS_FOLDER; a network's weights are network.weights=FILE, "
+    "or network=checkpoint network.path=FILE"
+)
+ROOT = "the photographs are images.root=FOLDER"
+FOLDER = "hydra.run.dir=FOLDER says where a run goes, hydra.sweep.dir=FOLDER where a sweep"
+NETWORK = "network=NAME, or network=callable network.target=my_net.py:build for your own"
+SHARED = "there are no gradients to be gathered: trainer.devices=N shares the facets out among N devices of one machine"
+SWEPT = "a run is on one machine; a sweep is on many: hydra/launcher=slurm or ray"
+FRAMES = "every step sees all facets: there are no batches to be left out"
+NO_VALIDATION = "nothing is validated: measures are taken of the finished pictures"
+MANUAL = "gradients are of pictures, and are taken as they are; schedule.lr is what makes steps smaller"
+
+# What Lightning's Trainer takes besides our own fields of `trainer`, and why it is no setting here.
+TRAINER: Mapping[str, str] = {
+    "strategy": SHARED,
+    "num_nodes": SWEPT,
+    "precision": "precision=float32, tf32, bfloat16 or float16 says in which the network computes",
+    "logger": "logger=wandb, tensorboard, csv, or several: logger=[wandb,csv]",
+    "callbacks": "callbacks=NAME takes one or several; +callbacks.mine._target_=my.module.Class one of your own",
+    "fast_dev_run": SMOKE,
+    "max_epochs": STEPS,
+    "min_epochs": STEPS,
+    "max_steps": STEPS,
+    "min_steps": STEPS,
+    "max_time": f"{STEPS}; a run that is told to stop (SIGTERM) saves its state and goes on later",
+    "limit_train_batches": FRAMES,
+    "limit_val_batches": NO_VALIDATION,
+    "limit_test_batches": NO_VALIDATION,
+    "limit_predict_batches": NO_VALIDATION,
+    "overfit_batches": FRAMES,
+    "val_check_interval": NO_VALIDATION,
+    "check_val_every_n_epoch": NO_VALIDATION,
+    "num_sanity_val_steps": NO_VALIDATION,
+    "log_every_n_steps": "trackers are told every tenth step, and history.parquet has each",
+    "enable_checkpointing": "checkpoint=SECONDS says how often a run's state is saved",
+    "enable_progress_bar": "-q draws none, and no bar is drawn where the output is no terminal",
+    "enable_model_summary": "callbacks=model_summary writes one; mindseye layers network=NAME is a table of the layers",
+    "accumulate_grad_batches": "facets_per_batch=N computes N facets at once, with the same pictures",
+    "gradient_clip_val": MANUAL,
+    "gradient_clip_algorithm": MANUAL,
+    "deterministic": "on a CPU every run is; of a GPU's random views the gradient has no deterministic form",
+    "inference_mode": NO_VALIDATION,
+    "use_distributed_sampler": SHARED,
+    "barebones": "callbacks and trackers are off as it is",
+    "plugins": "precision, trainer.devices and checkpoint have what it would bring",
+    "sync_batchnorm": "the network is frozen",
+    "reload_dataloaders_every_n_epochs": FRAMES,
+    "default_root_dir": FOLDER,
+    "enable_autolog_hparams": "trackers always get the whole configuration",
+    "model_registry": "nothing is trained that could be registered",
+}
+# By the last part of a key: other programs' names, and what does it here.
+_NAMES: Mapping[str, str] = {
+    "epochs num_epochs n_epochs num_steps n_steps iterations iters max_iter n_iter max_epochs max_steps": STEPS,
+    "lr learning_rate base_lr init_lr lr_init": RATE,
+    "lr_scheduler scheduler": "schedule=constant, or a list for each value: 'schedule.lr=[START,END]'",
+    "seed_everything random_seed manual_seed random_state rng_seed": "seed=N",
+    "ckpt_path resume_from_checkpoint resume ckpt checkpoint_path resume_from": GO_ON,
+    "fast_dev_run dry_run debug smoke smoke_test test_run": SMOKE,
+    "pretrained use_pretrained": "network.weights=DEFAULT has the published weights, null random ones",
+    "model arch architecture backbone net encoder": NETWORK,
+    "data data_dir data_root dataset dataset_dir datamodule image_dir img_dir data_path": ROOT,
+    "img_size image_size input_size resolution": "images.size=PIXELS",
+    "num_workers n_workers": "facets.workers=N processes read photographs",
+    "batch_size bs": "facets.batch_size=N photographs are looked at at once, facets_per_batch=N facets drawn at once",
+    "n_clusters num_clusters num_facets n_facets": "C=N is the number of facets",
+    "n_components": "facets.components=N of the PCA",
+    "topk top_k num_channels n_channels": "k=N is how many channels count",
+    "device gpus gpu cuda tpu_cores accelerator": "trainer.accelerator=gpu, trainer.devices=N",
+    "strategy ddp": SHARED,
+    "output_dir out_dir outdir log_dir results_dir work_dir save_dir output": FOLDER,
+    "profiler detect_anomaly benchmark": "it is a setting of trainer: trainer.profiler=simple",
+    "amp fp16 bf16 use_amp mixed_precision half": TRAINER["precision"],
+    "n_trials sampler hparams_search": "hydra/sweeper=optuna searches, see docs/command-line.md",
+    "loss criterion loss_fn": "objective=NAME, and its weights: objective.dm, .ad, .tv",
+    "callback model_checkpoint early_stopping": TRAINER["callbacks"],
+    "n_jobs jobs": "hydra/launcher=joblib hydra.launcher.n_jobs=N runs cells side by side",
+    "layers": "layer=NAME is one; layer=NAME,NAME with -m draws several",
+    "verbose": "-v says more",
+}
+_MEANT = {name: said for names, said in _NAMES.items() for name in names.split()}
+# What may as well be a slip within a group of ours: meant so only where it stands alone.
+_ALONE = ("loss", "layers", "verbose", "debug", "save_dir", "data", "model", "net", "resume", "output", "half")
+_TRACKERS = ("wandb", "tensorboard", "csv")
+
+
+def led_to(key: str) -> str | None:
+    """What does here what a key does in other programs, None for one that nobody else knows either.
+
+    >>> led_to("lr"), led_to("optimizer.learning_rate") == led_to("lr"), led_to("kk")
+    ("the learning rate is 'schedule.lr=[START,END]'", True, None)
+    >>> led_to("wandb.project")
+    'logger=wandb and logger.wandb.project'
+    """
+    place, _, last = key.rpartition(".")
+    if place == "trainer" and last in TRAINER:
+        return TRAINER[last]
+    if found := re.fullmatch(r"(?:logger\.)?(wandb|tensorboard|csv|mlflow|comet|neptune|aim)(?:\.(.+))?", key):
+        name, inner = found[1], found[2] or "NAME"
+        return f"logger={name} and logger.{name}.{inner}" if name in _TRACKERS else "another tracker: docs/wandb.md"
+    if re.fullmatch(r"logger\.(project|entity|group|tags|offline|notes|job_type)", key):
+        return f"logger=wandb and logger.wandb.{last}"
+    if found := re.match(r"callbacks\.([^.]+)", key):
+        return f"callbacks={found[1]} first, or +callbacks.{found[1]}._target_=my.module.Class"
+    return None if place not in ("", "trainer", "hydra") and last in _ALONE else _MEANT.get(last)
+
+
+def no_such_setting(key: str, known: Sequence[str], otherwise: str = "") -> str:
+    """One line for a key that is no setting: what does it here, else the nearest of the known keys."""
+    led = led_to(key)
+    return f"{key}: there is no such setting{f': {led}' if led else did_you_mean(key, known) or otherwise}"
