@@ -110,7 +110,7 @@ def _told(made: type) -> Iterator[str]:
     """A paragraph a field: its name, what it takes, what it means."""
     for name, field in fields_of(made).items():
         takes = described(annotation_of(field))
-        text = f"{name}{f' ({takes})' if takes else ''}: {field.description}"
+        text = f"{name}{f' ({takes})' if takes else ''}: {field.description or 'not described'}"
         yield textwrap.fill(text, 100, subsequent_indent="    ")
 
 

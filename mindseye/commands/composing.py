@@ -122,7 +122,7 @@ def option_meant(group: str, name: str) -> str | None:
     """One line for a group's option that other programs have, or that is a value of one of its settings; else None."""
     said = f"{group}={name}"
     if group == "network" and re.search(r"\.(ckpt|pt|pth|bin|safetensors)$", name):
-        return f"{said}: give a file of weights as network=checkpoint network.path={name} network.target=ITS_ARCHITECTURE"
+        return f"{said}: give weights as network=checkpoint network.path={name} network.target=ARCHITECTURE"
     if group in ("network", "transfer") and (":" in name or "." in name):
         function = f"{name}:FUNCTION" if name.endswith(".py") else name
         node = "network" if group == "network" else "transfer.callable"

@@ -46,29 +46,30 @@ def make_method(run: Run) -> "Method":
     canvas = make(parts["canvas"], "canvas")
     if "seed" in inspect.signature(get_object(parts["canvas"]["_target_"])).parameters:
         canvas = partial(canvas, seed=run.drawing.seed)
-    optimizer = make(parts["optimizer"], "optimizer")
-    _try_out(canvas, optimizer)
     return Method(
         objective=make(parts["objective"], "objective"),
         canvas=canvas,
         schedule=make(parts["schedule"], "schedule"),
         transformations=make(parts["transformations"], "transformations"),
-        optimizer=optimizer,
+        optimizer=make(parts["optimizer"], "optimizer"),
         filters=[make(node, f"filters.{name}") for name, node in parts["filters"].items() if node is not None],
         **vars(run.drawing),
     )
 
 
-def _try_out(canvas: Any, optimizer: Any) -> None:
-    """Both are made from the facets, much later: one small picture shows what their constructors refuse."""
+def try_parts(method: "Method") -> None:
+    """Canvas and optimiser are made from the facets, much later: one small picture shows what they refuse.
+
+    The first optimiser of a process takes torch seconds, so that this comes after what is told without.
+    """
     import torch
 
     name = "canvas"
     picture = torch.full((1, 3, 8, 8), 0.5)
     try:
-        pixels = canvas(picture, picture[:, None])
+        pixels = method.canvas(picture, picture[:, None])
         name = "optimizer"
-        optimizer(pixels.parameters())
+        method.optimizer(pixels.parameters())
     except Exception as error:  # whatever a constructor of anybody's raises
         raise ConfigurationError(f"{name}: {error}" if name not in str(error) else str(error)) from error
 
@@ -85,10 +86,12 @@ def make_metrics(run: Run) -> dict[str, Any]:
 
 def make_callbacks(run: Run, trackers: Sequence["Tracker"]) -> list["Callback"]:
     """Who looks on while facets are drawn, of the group `callbacks`. Raises ValueError for one that cannot."""
+    nodes = {name: node for name, node in (run.parts["callbacks"] or {}).items() if node is not None}
+    if not nodes:
+        return []
     from mindseye.visualizer.watching import Watchers
 
-    nodes = run.parts["callbacks"] or {}
-    callbacks = [make(node, f"callbacks.{name}") for name, node in nodes.items() if node is not None]
+    callbacks = [make(node, f"callbacks.{name}") for name, node in nodes.items()]
     Watchers(logger=trackers, callbacks=callbacks)
     return callbacks
 
@@ -97,7 +100,7 @@ def check_early(run: Run) -> None:
     """What this machine does not have is said before any network is read."""
     from mindseye.facets.embedding import pick_method
     from mindseye.facets.number import MOST_KINDS
-    from mindseye.visualizer.fitting import count_processes
+    from mindseye.visualizer.devices import count_processes
 
     most = MOST_KINDS if run.facets.C == "auto" else run.facets.C
     pick_device(run.running.accelerator)

@@ -45,6 +45,7 @@ from mindseye.commands.stages import (
     make_method,
     make_metrics,
     open_cache,
+    try_parts,
     with_previous,
 )
 from mindseye.commands.tracking import make_trackers, tracked
@@ -241,8 +242,6 @@ def _checked(config: DictConfig) -> Run:
 
 def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float | None:
     """The stages of a run, one after the other; `config` is what is written beside the result."""
-    from mindseye.results.visualization import visualize as draw
-    from mindseye.visualizer.checkpoints import Checkpoint
     from mindseye.visualizer.trying import try_out
 
     started = time.perf_counter()
@@ -259,7 +258,12 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
     drawing = with_previous(looking, method)
     method = replace(method, previous=drawing.previous)  # its exact name
     channels = try_out(drawing, method, run.facets.k, run.images.size or looking.network.size)
+    try_parts(method)
     about = {"network": looking.network.name, "layer": looking.layer, "channels": channels}
+    # From here on Lightning, which takes seconds to import: what is wrong has been said by now.
+    from mindseye.results.visualization import visualize as draw
+    from mindseye.visualizer.checkpoints import Checkpoint
+
     photographs, factors = find_photographs(run, looking.prepared, folder)
     inputs = note_inputs(files, run.images.root, photographs)
     cache = open_cache(run.cache)

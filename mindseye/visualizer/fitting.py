@@ -26,6 +26,7 @@ from mindseye.signals import SignalWatch
 from mindseye.visualizer.callbacks import Checkpointing, FunctionFilter, History, Schedule, Snapshots, Stopping
 from mindseye.visualizer.checkpoints import Checkpoint, SafetensorsIO, read_state
 from mindseye.visualizer.data import FacetTargetsDataModule
+from mindseye.visualizer.devices import count_processes
 from mindseye.visualizer.facet_sharding import RESULT, Part, Share, SharedOut, share_of
 from mindseye.visualizer.identity import ADDRESS, identity
 from mindseye.visualizer.method import Method
@@ -220,23 +221,6 @@ def check_targets(targets: object) -> None:
     """Raises ValueError, in one line, for what is given in place of targets."""
     if not isinstance(targets, FacetTargets):
         raise ValueError(f"the targets must be what discover_facets gives, not a {type(targets).__name__}")
-
-
-def count_processes(devices: int, facets: int, accelerator: str) -> int:
-    """How many processes draw so many facets. Raises ValueError where there are not as many devices."""
-    processes = min(devices, facets)
-    if processes < devices:
-        log.info("%d facets are shared out among %d devices, not %d", facets, processes, devices)
-    if processes > 1 and accelerator != "cpu":
-        gpus = torch.cuda.device_count()
-        if gpus == 0 and torch.backends.mps.is_available():
-            gpus = 1
-        if processes > gpus and (gpus or accelerator != "auto"):
-            raise ValueError(
-                f"devices must be at most {max(gpus, 1)}, not {devices}: this machine has {gpus} "
-                f"GPU{'s' * (gpus != 1)}; or take accelerator=cpu"
-            )
-    return processes
 
 
 def check_deterministic(device: torch.device, transformations: Transformations) -> None:

@@ -495,6 +495,30 @@ def test_a_mistake_in_one_s_own_part_is_named_with_its_line(node, said, tmp_path
     assert "and more" not in message
 
 
+def test_what_is_wrong_with_layer_k_device_or_weight_is_told_before_lightning_and_any_photograph(tmp_path):
+    """Lightning takes longer to import than all else together; the demo's photographs are drawn into the folder."""
+    import subprocess
+
+    program = """
+import sys
+from mindseye.commands.main import main
+for words in (["layer=layer3.5"], ["k=4096"], ["trainer.accelerator=mps"], ["objective.tv=-1"], ["schedule.lr=0.1"]):
+    try:
+        main([*words, "hydra.run.dir=run"])
+    except SystemExit as end:
+        assert end.code == 1
+assert "pytorch_lightning" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    said = ["no layer 'layer3.5'", "k must be 1 to 160", "machine has none", "objective.tv must be", "schedule.lr:"]
+    for line, words in zip(done.stderr.splitlines(), said, strict=True):
+        assert words in line
+    assert not (tmp_path / "run" / "photographs").exists()
+
+
 def test_the_configuration_needs_no_torch():
     """The command answers quickly because composing imports nothing heavy."""
     import subprocess

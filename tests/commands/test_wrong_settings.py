@@ -11,7 +11,7 @@ import yaml
 
 from mindseye.commands.checking import check, check_constructors, check_overrides
 from mindseye.commands.composing import ConfigurationError, compose, config_folder
-from mindseye.commands.stages import make_method, make_metrics
+from mindseye.commands.stages import make_method, make_metrics, try_parts
 from mindseye.fields import annotation_of, described
 from mindseye.settings import plain_settings
 
@@ -128,7 +128,7 @@ def test_the_numbers_are_found():
 def check_and_make(config):
     run = check(config)
     check_constructors(run.parts)
-    make_method(run)
+    try_parts(make_method(run))
     make_metrics(run)
 
 

@@ -22,8 +22,9 @@ from mindseye.signals import SIGNALS, Interrupted
 from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
 from mindseye.visualizer.checkpoints import Checkpoint, read_state
+from mindseye.visualizer.devices import count_processes
 from mindseye.visualizer.facet_sharding import _Setting, share_of
-from mindseye.visualizer.fitting import check_deterministic, count_processes, fit
+from mindseye.visualizer.fitting import check_deterministic, fit
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.transformations import Transformations
 
