@@ -51,7 +51,7 @@ def check(config: DictConfig) -> Run:
 
     What only Hydra can answer, in a job, is left at its default here.
     """
-    settings = plain(config)
+    settings = with_dots(plain(config))
     for group in (*MADE, *NAMED):
         _check_nodes(group, settings.get(group))
     try:
@@ -67,6 +67,33 @@ def check(config: DictConfig) -> Run:
         )
     _check_parts(run.parts)
     return run
+
+
+def with_dots(settings: Any) -> Any:
+    """Every `_target_` as Hydra takes it, with dots alone: `module:Class` and `folder/file.py:Class` mean the same.
+
+    Raises ConfigurationError for a file that has no dotted path.
+    """
+    if isinstance(settings, list):
+        return [with_dots(one) for one in settings]
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        key: _dotted(one) if key == "_target_" and isinstance(one, str) else with_dots(one)
+        for key, one in settings.items()
+    }
+
+
+def _dotted(target: str) -> str:
+    place, colon, name = target.rpartition(":")
+    if not colon:
+        return target
+    module = place.removeprefix("./").removesuffix(".py").replace("/", ".") if place.endswith(".py") else place
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", f"{module}.{name}"):
+        raise ConfigurationError(
+            f"_target_={target}: give package.module.{name or 'NAME'}, which lies where Python looks or in this folder"
+        )
+    return f"{module}.{name}"
 
 
 def _answered(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mindseye.networks.chance import seeded
 from mindseye.networks.modules import every_module, in_single, tensors
-from mindseye.networks.network import Network, check_normalisation, check_side, materialise
+from mindseye.networks.network import KNOWN_LAYERS, Network, check_normalisation, check_side, materialise
 from mindseye.networks.weights import (
     STATE_DICT_FILES,
     Saved,
@@ -30,6 +30,7 @@ from mindseye.networks.weights import (
     existing_file,
     fit_names,
     load_weights,
+    read_hyperparameters,
     read_state_dict,
     weights_file,
 )
@@ -224,29 +225,72 @@ def callable_network(
 
     A program of torch.export is one as well, where it was exported for any number of images.
 
-    target: "package.module.function", importable also from the current directory, or "path/to/file.py:function";
-    arguments: what it is called with; weights: a file with a state dict to load into what it returns; prefix: as in
-    `torchvision_network`.
+    target: "package.module.function" or "package.module:function", importable also from the current directory, or
+    "path/to/file.py:function"; a class and its own constructor as well, "package.module.Net.from_name". arguments: what
+    it is called with, before those that Lightning's save_hyperparameters left in the file. weights: a file with a state
+    dict to load into what it returns; prefix: as in `torchvision_network`.
 
     Raises ValueError, also where the function fails, with the line in which it does; FileNotFoundError.
     """
     function = _find_callable(target)
+    given_by = dict(arguments or {})
+    file = None if weights is None else existing_file(weights)
+    kept = {} if file is None else _kept_arguments(function, file)
+    if taken := {key: one for key, one in kept.items() if key not in given_by}:
+        shown = ", ".join(f"{key}={one}" for key, one in taken.items())
+        log.info("%s is called with %s, the hyper_parameters of %s", target, shown, file)
+    called_with = {**taken, **given_by}
     try:
-        inspect.signature(function).bind(**(arguments or {}))
+        inspect.signature(function).bind(**called_with)
     except TypeError as error:
-        raise ValueError(f"{target} cannot be called with arguments {dict(arguments or {})}: {error}") from None
+        raise ValueError(
+            f"{target} cannot be called with arguments {called_with}: {error}; network.arguments={{NAME: value}} "
+            "gives it some"
+        ) from None
     except ValueError:
         pass  # a builtin has no signature to check
     try:
-        given = function(**(arguments or {}))
+        given = function(**called_with)
     except (ValueError, OSError):
         raise
     except Exception as error:
         raise ValueError(f"{target} failed: {with_class(error, place=True)}") from error
     body = _looked_into(given, f"what {target} returned", mean, std, size)
-    name = name or target.rpartition(":")[2].rpartition(".")[2]
-    unloaded = None if weights is None else _load_file(existing_file(weights), body, name, prefix)
+    name = name or _title(function, target, body)
+    try:
+        unloaded = None if file is None else _load_file(file, body, name, prefix)
+    except ValueError as error:
+        takes = ", ".join(_parameters(function))
+        if "does not fit" not in str(error) or not takes:
+            raise
+        raise ValueError(f"{error}; {target} takes {takes}: network.arguments={{NAME: value}}") from error
     return Network(body, mean, std, name, size, layers, unloaded=unloaded)
+
+
+def _title(function: Callable[..., Any], target: str, body: nn.Module) -> str:
+    """What a network of one's own is called: by its class, which says more than build; of torch's classes by the
+    function, as networks are whose layers are known by it."""
+    last = re.split(r"[.:]", target)[-1]
+    package = str(getattr(function, "__module__", "")).partition(".")[0]
+    own = type(body).__module__.partition(".")[0] not in ("torch", "torchvision", "timm", "mindseye")
+    named = last in KNOWN_LAYERS or package in ("torchvision", "timm")
+    return type(body).__name__ if own and not named else last
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """What a function or class is called with by name; nothing of one without a signature."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+    return {name: one for name, one in parameters.items() if one.kind not in several}
+
+
+def _kept_arguments(function: Callable[..., Any], file: Path) -> dict[str, Any]:
+    """The hyper_parameters in a checkpoint that a function takes by name."""
+    takes = _parameters(function)
+    return {name: one for name, one in read_hyperparameters(file).items() if name in takes} if takes else {}
 
 
 def _load_file(path: Path, body: nn.Module, name: str, prefix: str | None) -> frozenset[str]:
@@ -656,16 +700,41 @@ def _find_callable(target: str) -> Callable[..., Any]:
     place, colon, attribute = target.rpartition(":")
     if not colon and target.endswith(".py"):
         raise ValueError(f"{target!r} is a file: give {target}:FUNCTION, the function of it that builds the network")
-    if not colon:
-        place, _, attribute = target.rpartition(".")
+    if not colon and "." in target:
+        place, attribute = _module_and_attribute(target)
     if not place or not attribute:
         raise ValueError(f"{target!r} names no function: write package.module.function or path/to/file.py:function")
-    module = _module_of_file(Path(place).expanduser()) if place.endswith(".py") else _module_of_name(place, target)
-    found = getattr(module, attribute, None)
+    found: Any = _module_of_file(Path(place).expanduser()) if place.endswith(".py") else _module_of_name(place, target)
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            known = [one for one in dir(found) if callable(getattr(found, one, None)) and not one.startswith("_")]
+            raise ValueError(f"{place} has no function {attribute!r}{_nearest(name, known)}")
+        found = getattr(found, name)
     if not callable(found):
-        known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise ValueError(f"{place} has no function {attribute!r}{_nearest(attribute, known)}")
+        raise ValueError(f"{target!r} must be a function or a class, not a {type(found).__name__}")
     return found
+
+
+def _module_and_attribute(target: str) -> tuple[str, str]:
+    """A dotted path where its module ends: the longest beginning that is one, before the last name."""
+    parts = target.split(".")
+    with _importable_from(Path.cwd()):
+        for cut in range(len(parts) - 1, 1, -1):
+            place = ".".join(parts[:cut])
+            try:
+                if importlib.util.find_spec(place) is not None:
+                    return place, ".".join(parts[cut:])
+            except ModuleNotFoundError as error:  # what is before it is no package
+                if error.name is None or not place.startswith(error.name):
+                    return place, ".".join(parts[cut:])  # something else is missing: who imports it says so
+    if len(parts) == 2 or _is_module(parts[0]):
+        return parts[0], ".".join(parts[1:])
+    return ".".join(parts[:-1]), parts[-1]
+
+
+def _is_module(name: str) -> bool:
+    with _importable_from(Path.cwd()):
+        return bool(name) and importlib.util.find_spec(name) is not None
 
 
 def _module_of_name(place: str, target: str) -> ModuleType:

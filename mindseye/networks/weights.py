@@ -85,6 +85,20 @@ def read_state_dict(path: Path) -> Saved:
     return held
 
 
+def read_hyperparameters(path: Path) -> Mapping[str, Any]:
+    """What Lightning's save_hyperparameters left in a checkpoint; empty where there is none. Tensors are not read."""
+    if path.suffix == ".safetensors":
+        return {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            saved: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # no file of this kind, or one of before torch 1.6; who reads its tensors says what is wrong
+        return {}
+    held = saved.get("hyper_parameters") if isinstance(saved, Mapping) else None
+    return {str(name): one for name, one in held.items()} if isinstance(held, Mapping) else {}
+
+
 def fit_names(saved: Saved, body: nn.Module, source: Path, prefix: str | None = None) -> StateDict:
     """Those of the file's tensors that are `body`'s, under the names they have there.
 

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from mindseye.commands import checking
-from mindseye.commands.checking import check, check_constructors, check_overrides
+from mindseye.commands.checking import check, check_constructors, check_overrides, with_dots
 from mindseye.commands.composing import ConfigurationError, compose, config_folder, make, option_meant
 from mindseye.commands.grammar import escaped, quoted
 from mindseye.commands.launchers import anchored
@@ -445,6 +445,20 @@ def test_a_comma_parts_nothing_where_there_is_no_sweep(tmp_path, monkeypatch, ca
     with pytest.raises(SystemExit):
         main(["images.root=a=1,b", "cache.folder=c=1,d"])
     assert "images.root=a=1,b does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("target", "dotted"),
+    [("mine:Darker", "mine.Darker"), ("mine.py:Darker", "mine.Darker"), ("./own/mine.py:Darker", "own.mine.Darker"),
+     ("own.mine:Darker", "own.mine.Darker"), ("mine.Darker", "mine.Darker")],
+)  # fmt: skip
+def test_one_s_own_part_is_named_as_a_network_is(target, dotted):
+    assert with_dots({"objective": {"_target_": target}})["objective"]["_target_"] == dotted
+
+
+def test_a_file_elsewhere_has_no_dotted_path():
+    with pytest.raises(ConfigurationError, match=r"give package.module.Darker"):
+        with_dots({"_target_": "/far/mine.py:Darker"})
 
 
 # ---- what one's own parts raise --------------------------------------------------------------------------------------

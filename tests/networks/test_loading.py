@@ -457,3 +457,89 @@ def test_a_mistake_in_ones_own_function_is_one_line_with_its_place(tmp_path, mon
         assert not {"\n", "\x1b", "\t"} & {*said}
         assert len(said) < 400
         assert caught.value.__cause__ is not None  # the log has the whole of it
+
+
+# ---- what one's own is named by --------------------------------------------------------------------------------------
+
+RGB = {"mean": [0.5] * 3, "std": [0.25] * 3, "size": 16}
+OWN_CLASSES = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width=4, depth=1):
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Conv2d(3 if i == 0 else width, width, 3) for i in range(depth)))
+
+    def forward(self, x):
+        return self.layers(x)
+
+    @classmethod
+    def from_name(cls, name="small"):
+        return cls({"small": 2, "large": 8}[name])
+
+def build(width=4):
+    return Net(width)
+"""
+
+
+@pytest.fixture
+def own_classes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_package").mkdir()
+    for file in ("own_package/nets.py", "own_file.py"):
+        (tmp_path / file).write_text(OWN_CLASSES)
+    (tmp_path / "own_package" / "__init__.py").touch()
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith(("own_package", "own_file"))]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("target", "width"),
+    [
+        ("own_package.nets.Net", 4), ("own_package.nets:Net", 4), ("own_file.py:Net", 4), ("own_file.Net", 4),
+        ("own_package.nets.Net.from_name", 2), ("own_package.nets:Net.from_name", 2), ("own_file.py:Net.from_name", 2),
+        ("own_file.Net.from_name", 2), ("own_package.nets.build", 4),
+    ],
+)  # fmt: skip
+def test_every_way_to_name_a_class_of_one_s_own(target, width, own_classes):
+    network = callable_network(target, **RGB)
+    assert network.body.layers[0].out_channels == width
+    assert network.name == "Net"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("own_package.nets.Nett", "own_package.nets has no function 'Nett'; the nearest names are Net"),
+        ("own_package.nets.Net.from_nam", "has no function 'Net.from_nam'; the nearest names are from_name"),
+        ("own_package.net.Net", "own_package has no function|cannot import 'own_package.net'"),
+        ("no_such_package.Net", "cannot import 'no_such_package'"),
+        ("own_package.nets.torch.__version__", "must be a function or a class, not a "),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_one_line(target, message, own_classes):
+    with pytest.raises(ValueError, match=message) as error:
+        callable_network(target, **RGB)
+    assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_s_hyper_parameters_build_the_network_where_they_fit(own_classes, caplog):
+    made = callable_network("own_package.nets.Net", {"width": 6, "depth": 2}, **RGB).body
+    wide = {f"model.{name}": one for name, one in made.state_dict().items()}
+    kept = {"width": 6, "depth": 2, "lr": 0.1, "betas": (0.9, 0.99)}
+    torch.save({"state_dict": wide, "hyper_parameters": kept}, "last.ckpt")
+    torch.save({"state_dict": wide}, "bare.ckpt")
+    with caplog.at_level("INFO", logger="mindseye"):
+        network = checkpoint_network("last.ckpt", "own_package.nets.Net", **RGB)
+    assert [layer.out_channels for layer in network.body.layers] == [6, 6]
+    assert "called with width=6, depth=2, the hyper_parameters of last.ckpt" in caplog.text
+    assert torch.equal(network.body.layers[1].weight, wide["model.layers.1.weight"])
+    assert callable_network("own_package.nets.Net", weights="last.ckpt", **RGB).body.layers[0].out_channels == 6
+    given = callable_network("own_package.nets.Net", {"width": 6, "depth": 2}, "bare.ckpt", **RGB)
+    assert torch.equal(given.body.layers[1].weight, network.body.layers[1].weight)
+    with pytest.raises(ValueError, match=r"own_package.nets.Net takes width, depth: network.arguments="):
+        checkpoint_network("bare.ckpt", "own_package.nets.Net", **RGB)
+    with pytest.raises(ValueError, match="does not fit"):  # what is given stands before what is kept
+        checkpoint_network("last.ckpt", "own_package.nets.Net", {"width": 4}, **RGB)
