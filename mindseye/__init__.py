@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mindseye.commands.presets import preset
     from mindseye.facets.discovery import discover_facets
     from mindseye.facets.photographs import Photographs, load_photographs
     from mindseye.facets.targets import FacetTargets
@@ -43,6 +44,7 @@ _HOMES = {
     "layer_table": "mindseye.networks",
     "load_network": "mindseye.networks",
     "load_photographs": "mindseye.facets.photographs",
+    "preset": "mindseye.commands.presets",
     "read_run": "mindseye.results.run_folder",
     "transfer_reference": "mindseye.results.judges",
     "visualize": "mindseye.results.visualization",
@@ -65,6 +67,7 @@ __all__ = [
     "layer_table",
     "load_network",
     "load_photographs",
+    "preset",
     "read_run",
     "transfer_reference",
     "visualize",

@@ -7,7 +7,7 @@ configuration's defaults and its reference are made from these.
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from mindseye.fields import (
@@ -28,6 +28,9 @@ from mindseye.fields import (
 
 MOST_HELD_OUT = 0.5  # share of the photographs
 MISSING = "???"  # what stands in conf/ for a value that must be given
+Bands = Annotated[
+    tuple[int, int, int], BeforeValidator(lambda bands: tuple(bands) if isinstance(bands, list) else bands)
+]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 
 
@@ -43,6 +46,9 @@ class Images:
     """Of raw counts the value in the files that becomes 0; null: by the file's type."""
     white: Annotated[float, Field(le=MOST)] | None = None
     """Of raw counts the value in the files that becomes 1; null: by the file's type."""
+    bands: Bands | None = None
+    """Of more than three bands those that pictures show as red, green and blue, counted from 0; null: the first three.
+    The network sees all of them, and bands.png has each."""
     kind: Text = "padlock"
     """What the drawn photographs show."""
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 160

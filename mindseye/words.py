@@ -54,6 +54,15 @@ def called(thing: object) -> str:
     return f"the function {thing.__name__}" if inspect.isfunction(thing) else f"a {type(thing).__name__}"
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "cell"), counted(8, "cell")
+    ('1 cell', '8 cells')
+    """
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def nearest(name: str, known: Iterable[str], most: int = 4) -> list[str]:
     """Those of the known names that may have been meant, the likeliest first, whatever their capitals.
 

@@ -73,9 +73,13 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
 
 
 def _compose(overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return hydra_compose(CONFIG_NAME, list(overrides), return_hydra_config=with_hydra)
+    everyones = GlobalHydra.instance()
+    before, everyones.hydra = everyones.hydra, None
+    try:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            return hydra_compose(CONFIG_NAME, list(overrides), return_hydra_config=with_hydra)
+    finally:
+        everyones.hydra = before  # of a program of the user's own that Hydra runs
 
 
 def composition_error(error: Exception) -> str:

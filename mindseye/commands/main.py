@@ -23,6 +23,7 @@ mindseye: see what a layer of a CNN responds to, one image for each kind of it
   mindseye facets C=2..12         how many kinds of photographs there are
   mindseye sweep status FOLDER    how a sweep is doing; resume runs what is left
   mindseye gallery FOLDER         a page that shows the runs of a folder
+  mindseye --from FOLDER k=10     the run of that folder again, but for k
 
 and: report (what a setting does in a sweep), figures (for print, and films),
 cache (what runs share). Each says more with --help.
@@ -35,6 +36,7 @@ settings, as KEY=VALUE:
   transfer  logger  callbacks              judges, trackers, who looks on
   hydra/launcher                           where it runs
   hydra.run.dir=FOLDER                     where the result goes
+  experiment=smoke                         tries everything, in seconds
   --cfg job                                prints every setting with its value
 
   -q, --quiet      say only the run folder

@@ -63,12 +63,12 @@ def _shown(found: Comparison) -> Table:
         cells = [
             ""
             if measure not in mine
-            else f"[bold]{mine[measure].difference:+.3f}[/]"
+            else f"[bold]{mine[measure].difference:+.3f}*[/]"
             if mine[measure].clear
             else f"{mine[measure].difference:+.3f}"
             for measure in found.means
         ]
         table.add_row(escape(variant), *cells)
     response = in_words(found.response, found.by)
-    table.caption = "bold: the 95 % interval leaves 0 out" + (f"\n{escape(response)}" if response else "")
+    table.caption = "*: the 95 % interval leaves 0 out" + (f"\n{escape(response)}" if response else "")
     return table

@@ -144,6 +144,11 @@ def load(run: Run, method: "Method") -> Looking:
     if "target" in run.parts["network"]:  # weights=null of a network by its name is meant
         warn_of_no_training(network)
     layer = network.resolve(run.layer, run.depth)
+    if run.images.bands is not None and not all(0 <= band < network.channels for band in run.images.bands):
+        raise ConfigurationError(
+            f"images.bands must be three numbers of 0 to {network.channels - 1} (the network takes {network.channels} "
+            f"channels), not {list(run.images.bands)}"
+        )
     network.to(pick_device(run.running.accelerator))
     # From here on only the way to the layer is kept. Discovery knows no previous layer, so that all cells share it.
     matching = matching_of(method.objective)
@@ -249,7 +254,7 @@ def discover(
             cache=cache,
             progress=progress.reading,
         )
-    return discover_facets(
+    found = discover_facets(
         looking.prepared,
         photographs,
         looking.layer,
@@ -258,6 +263,7 @@ def discover(
         progress=progress.reading,
         stage=progress.stage,
     )
+    return found if run.images.bands is None else replace(found, bands=run.images.bands)
 
 
 def judges(run: Run, targets: "FacetTargets", cache: "Cache | None") -> list["TransferReference"]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from mindseye.commands.progress import readable_seconds
 from mindseye.sweeps.manifest import Manifest
 from mindseye.sweeps.status import SweepStatus, read_sweep, varying_overrides
+from mindseye.words import counted
 
 REFRESH_S = 2.0
 STYLES = {"completed": "green", "running": "cyan", "failed": "red", "to be continued": "yellow", "waiting": "dim"}
@@ -135,7 +136,8 @@ def status_table(found: SweepStatus) -> Table:
     left = found.seconds_left()
     if left:
         counts += f"  about {readable_seconds(left)} left"
-    table = Table(title=f"{len(found.cells)} cells: {counts}", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    title = f"{counted(len(found.cells), 'cell')}: {counts}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("status", no_wrap=True)
     table.add_column("cell", overflow="fold")
     table.add_column("step", justify="right", no_wrap=True)

@@ -1,6 +1,7 @@
 """What happens around the cells of `mindseye -m`: which are run, in which order, and what is said at the end."""
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -8,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,10 +37,11 @@ from mindseye.sweeps.inputs import changed_cells
 from mindseye.sweeps.manifest import Cell, Manifest, add_cells, as_written
 from mindseye.sweeps.status import DONE, SweepStatus, read_sweep, varying_overrides
 from mindseye.sweeps.summary import ranked, read_rows, write_summary
-from mindseye.words import one_line, printable
+from mindseye.words import counted, one_line, printable
 
 log = logging.getLogger(__name__)
 
+NAMED_CELLS = 8  # of those that failed alike
 SHOWN = 20  # cells in the closing table; summary.csv has all
 MOST_CONFIG_BYTES = 1 << 20  # of a cell's config.yaml
 CHANGED = 3  # files and folders that have changed and are named
@@ -263,7 +265,8 @@ def _settle(folder: Path, cell: Cell, result: JobReturn) -> None:
     if result.status != JobStatus.FAILED:
         return
     try:
-        result.return_value  # noqa: B018  raises what the job raised
+        with redirect_stderr(io.StringIO()):  # Hydra writes the overrides there, once for each cell
+            result.return_value  # noqa: B018  raises what the job raised
     except Exception as error:
         status = read_status(folder / cell.folder)
         # A launcher that lost a job knows it; the status says `running` for a while where the job was on another host.
@@ -335,7 +338,7 @@ def summarise_sweep(sweep: SweepStatus, measure: str | None) -> None:
     told_apart = varying_overrides([cell for cell, _ in sweep.cells])
     best = [(told_apart[cells[name][0].id], mean, cells[name][1].seconds) for name, mean in ranked(rows, chosen)]
     counts = ", ".join(f"{count} {state}" for state, count in sweep.counts().items() if count)
-    console.print(ranking_table(f"{len(sweep.cells)} cells: {counts}", chosen, best, SHOWN))
+    console.print(ranking_table(f"{counted(len(sweep.cells), 'cell')}: {counts}", chosen, best, SHOWN))
     for line in remarks(sweep, rows, chosen):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     for path in written:
@@ -388,19 +391,30 @@ def remarks(sweep: SweepStatus, rows: Sequence[dict], measure: str) -> list[str]
 
 
 def say_failures(sweep: SweepStatus) -> None:
-    """On standard error: each failed cell with its overrides, reason and log, and how to go on."""
+    """On standard error: the failed cells by their reasons, each once, with a log of it, and how to go on."""
+    alike: dict[str, list[Cell]] = {}
     for cell, status in sweep.of("failed"):
-        print(f"mindseye: failed: {as_written(' '.join(cell.overrides))}: {status.reason}", file=sys.stderr)
-        print(f"    {sweep.folder / cell.folder / 'run.log'}", file=sys.stderr)
+        alike.setdefault(status.reason, []).append(cell)
+    told_apart = varying_overrides([cell for cell, _ in sweep.cells])
+    for reason, cells in alike.items():
+        if len(cells) == 1:
+            print(f"mindseye: failed: {as_written(' '.join(cells[0].overrides))}: {reason}", file=sys.stderr)
+        else:
+            named = "; ".join(told_apart[cell.id] for cell in cells[:NAMED_CELLS])
+            more = f"; and {len(cells) - NAMED_CELLS} more" if len(cells) > NAMED_CELLS else ""
+            print(f"mindseye: failed, {len(cells)} cells alike: {reason}\n    {named}{more}", file=sys.stderr)
+        print(f"    {sweep.folder / cells[0].folder / 'run.log'}", file=sys.stderr)
+    whole = counted(len(sweep.cells), "cell")
     if sweep.count("failed"):
         print(
-            f"mindseye: {sweep.count('failed')} of {len(sweep.cells)} cells failed; "
+            f"mindseye: {sweep.count('failed')} of {whole} failed; "
             f"mindseye sweep resume {sweep.folder} --failed tries them again",
             file=sys.stderr,
         )
     if left := len(sweep.unfinished()):
         print(
-            f"mindseye: {left} of {len(sweep.cells)} cells are not done; mindseye sweep resume {sweep.folder} goes on",
+            f"mindseye: {left} of {whole} {'is' if left == 1 else 'are'} not done; "
+            f"mindseye sweep resume {sweep.folder} goes on",
             file=sys.stderr,
         )
     for cell, status in sweep.of("running"):

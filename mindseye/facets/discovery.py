@@ -32,6 +32,7 @@ Weighting = Literal["calibrated", "published"]
 Selection = Literal["staying", "nearest", "nearest_members", "farthest"]
 log = logging.getLogger(__name__)
 
+DARK = 64  # of 256: where the brightest value lies below, photographs are counts of a much smaller range
 FEW_LEVELS = 32  # of 256: 12-bit counts in 16-bit files have at most 17, the darkest folder of photographs more
 BISECTIONS = 100
 AMPLE = 5  # so many times C·N photographs, and some can be held out
@@ -202,16 +203,19 @@ def discover_facets(
     if not unchanged:
         cache = None
     levels = int(images.amax()) - int(images.amin()) + 1
-    if levels < FEW_LEVELS:
-        black, white = photographs.black, photographs.white
+    black, white, brightest = photographs.black, photographs.white, int(images.amax())
+    if black is None and (levels < FEW_LEVELS or brightest < DARK):
         log.warning(
-            "the photographs use %d of 256 levels of brightness%s",
-            levels,
-            ", and the network sees no finer ones: raw counts need black and white, the values in the "
-            "files that become 0 and 1"
-            if black is None
-            else f" between black={black:g} and white={white:g}: nearer to their counts, there are more",
-        )
+            "the photographs use %d of 256 levels of brightness, the brightest is %d, and the network sees no finer "
+            "ones: raw counts need black and white, the values in the files that become 0 and 1",
+            levels, brightest,
+        )  # fmt: skip
+    elif levels < FEW_LEVELS:
+        log.warning(
+            "the photographs use %d of 256 levels of brightness between black=%g and white=%g: nearer to their counts, "
+            "there are more",
+            levels, black, white,
+        )  # fmt: skip
     blend = blend_chosen(network, seen, images, chosen, weights, cache)
     channels = top_channels(blend.maps, facets.k)
     _refuse_silence(blend.maps, channels, layer)

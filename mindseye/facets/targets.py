@@ -21,6 +21,7 @@ from mindseye.words import with_class
 FORMAT = 3
 MOST_BYTES = 1 << 30  # of targets.json, which names every photograph
 ONE_PHOTOGRAPH = 0.5  # a weight above which a facet is hardly a blend any more
+RGB = 3  # bands that a picture shows
 SHOWN = 5  # photographs and channels of a facet in a notebook
 
 
@@ -58,6 +59,7 @@ class FacetTargets:
     clarity: Tensor = field(default_factory=lambda: torch.empty(0))  # [C], in this layer: see `clarity`
     redundancy: Tensor = field(default_factory=lambda: torch.empty(0))  # [C], in this layer: see `redundancy`
     way: tuple[WayStatistics, ...] = ()  # what the layers on the way to the target answer the facets' photographs
+    bands: tuple[int, ...] = ()  # of more than three, those that are shown as red, green, blue; none: the first three
 
     @property
     def C(self) -> int:
@@ -79,6 +81,12 @@ class FacetTargets:
             if weight > ONE_PHOTOGRAPH and self.weights.shape[1] > 1:
                 marks[c].append("one photograph")
         return marks
+
+    def shown(self, images: Tensor) -> Tensor:
+        """Of images [..., ch, S, S] of more than three bands the three that pictures show; others as they are."""
+        if images.shape[-3] <= RGB:
+            return images
+        return images[..., list(self.bands or range(RGB)), :, :]
 
     @property
     def k(self) -> int:
@@ -136,7 +144,8 @@ class FacetTargets:
                 WayStatistics(layer, *(tensors.pop(f"way.{place}.{kind}") for kind in kinds))
                 for place, layer in enumerate(said.pop("way", ()))
             )
-            targets = cls(**tensors, skipped=skipped, paths=paths, held_out=held_out, way=way, **said)
+            bands = tuple(said.pop("bands", ()))
+            targets = cls(**tensors, skipped=skipped, paths=paths, held_out=held_out, way=way, bands=bands, **said)
             targets._check()
         except Exception as error:
             reason = with_class(error)
@@ -170,6 +179,8 @@ class FacetTargets:
         for name, shape in shapes.items():
             if tuple(getattr(self, name).shape) != tuple(shape):
                 raise ValueError(f"{name} is {list(getattr(self, name).shape)}, not {list(shape)}")
+        if self.bands and not (len(self.bands) == RGB and all(type(b) is int and 0 <= b < ch for b in self.bands)):
+            raise ValueError(f"bands must be three numbers of 0 to {ch - 1}, not {self.bands}")
         if self.maps.ndim != 4 or min(C, N, M, S) < 1:
             raise ValueError("there is nothing in it")
         indices = {"chosen": M, "labels": C, "channels": self.maps.shape[1], "held_out_labels": C}
@@ -181,7 +192,11 @@ class FacetTargets:
     @property
     def subtitle(self) -> str:
         """One line on what was asked of what."""
-        return f"top {self.k} of {self.maps.shape[1]} channels · {self.C} facets of {len(self.paths)} photographs"
+        ch = self.initial.shape[1]
+        named = ", ".join(map(str, self.bands or range(RGB)))
+        bands = f" · bands {named} of {ch} as red, green, blue" if ch > RGB else " · mean of 2 bands" * (ch == 2)
+        of = f"top {self.k} of {self.maps.shape[1]} channels"
+        return f"{of} · {self.C} facets of {len(self.paths)} photographs{bands}"
 
     def __repr__(self) -> str:
         """One line for a prompt, which would otherwise print every pixel."""
@@ -195,13 +210,13 @@ class FacetTargets:
         marks = self.marks()
         for c, size in enumerate(self.labels.bincount(minlength=self.C).tolist()):
             order = self.weights[c].argsort(descending=True, stable=True)[:SHOWN].tolist()
-            photographs = strip([self.photographs[c, n] for n in order])
+            photographs = strip([self.shown(self.photographs[c, n]) for n in order])
             first = html.escape(self.paths[int(self.chosen[c, order[0]])])
             channels = ", ".join(map(str, self.channels[c, :SHOWN].tolist()))
             rows.append([
                 str(c), str(size), ", ".join([firmness[c], *marks[c]]),
                 inline_png(photographs, f"photographs of facet {c}"),
-                inline_png(strip([self.initial[c]]), f"initial image of facet {c}"), first, f"{channels} …",
+                inline_png(strip([self.shown(self.initial[c])]), f"initial image of facet {c}"), first, f"{channels} …",
             ])  # fmt: skip
         heads = [
             "facet", "photographs", "firmness", "the nearest", "initial image", "the first of them",
@@ -223,7 +238,7 @@ class FacetTargets:
     def _description(self) -> dict[str, object]:
         skipped = [{"path": file.path, "reason": file.reason} for file in self.skipped]
         way = [statistics.layer for statistics in self.way]
-        known = {"content": self.content, "held_out": list(self.held_out), "way": way}
+        known = {"content": self.content, "held_out": list(self.held_out), "way": way, "bands": list(self.bands)}
         return {
             "layer": self.layer, "root": self.root, "paths": list(self.paths), "skipped": skipped,
             **{name: value for name, value in known.items() if value},  # earlier versions' targets have none

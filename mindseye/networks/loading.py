@@ -98,13 +98,13 @@ def torchvision_network(
     if path is not None:
         saved = read_state_dict(path)
     elif entry is not None and name.startswith("vit_") and size not in (None, side):
-        saved = {"": _downloaded(name, lambda: entry.get_state_dict(progress=False, check_hash=True))}
+        saved = {"": _downloaded(name, lambda: entry.get_state_dict(progress=False, check_hash=True), entry.url)}
     size = size if size is not None else side
     body: Any
     unloaded: frozenset[str] | None = None
     try:
         if entry is not None and saved is None:
-            body = _downloaded(name, lambda: builder(weights=entry, progress=False))
+            body = _downloaded(name, lambda: builder(weights=entry, progress=False), entry.url)
         else:
             source = path if path is not None else Path(str(weights))
             body, unloaded = _torchvision_body(name, family, builder, num_classes, size, saved, source, prefix)
@@ -674,15 +674,17 @@ def _for_size(state: StateDict, body: nn.Module, size: int) -> StateDict:
     return interpolate_embeddings(size, body.patch_size, OrderedDict(state))
 
 
-def _downloaded(name: str, build: Callable[[], Built]) -> Built:
+def _downloaded(name: str, build: Callable[[], Built], url: str | None = None) -> Built:
     try:
         return build()
     except TypeError:
         raise
     except Exception as error:  # each hub has its own errors for no network, no such file, a broken file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        place = None if url is None else Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+        put = f"; in a sweep over networks put it at {place}" if place else ""
         raise ValueError(
-            f"cannot download the weights of {name} ({reason}): give a file instead, network.weights=PATH"
+            f"cannot download the weights of {name} ({reason}): give a file instead, network.weights=PATH{put}"
         ) from error
 
 

@@ -151,7 +151,7 @@ def feature_space(targets: FacetTargets, *, facets: Sequence[int] | None = None,
         for place, n in enumerate(order):
             left = start + place % across * (tile + GAP)
             upper = above + _line(SMALL) + place // across * (tile + _line(SMALL))
-            page.picture(targets.photographs[c, n], left, upper, tile)
+            page.picture(targets.shown(targets.photographs[c, n]), left, upper, tile)
             weight = f"{float(targets.weights[c, n]):.2f}"
             page.words(weight, left + tile / 2, upper + tile + 0.01, size=SMALL, align="center")
     return page.figure

@@ -78,14 +78,14 @@ def _table(targets: FacetTargets, images: Tensor, metrics: Mapping) -> object:
     table = wandb.Table(columns=[*about, *PICTURED, "nearest photograph's weight", *names])
     for c, row in enumerate(rows):
         order = targets.weights[c].argsort(descending=True, stable=True)[:NEAREST].tolist()
-        strip = np.concatenate([_rgb(targets.photographs[c, n]) for n in order], axis=1)
+        strip = np.concatenate([_rgb(targets.shown(targets.photographs[c, n])) for n in order], axis=1)
         paths = ", ".join(targets.paths[int(targets.chosen[c, n])] for n in order)
         table.add_data(
             *about.values(),
             c,
             wandb.Image(strip, caption=paths),
-            wandb.Image(_rgb(targets.initial[c])),
-            wandb.Image(_rgb(images[c])),
+            wandb.Image(_rgb(targets.shown(targets.initial[c]))),
+            wandb.Image(_rgb(targets.shown(images[c]))),
             round(float(targets.weights[c].max()), 6),
             *(row.get(name) for name in names),
         )

@@ -75,12 +75,34 @@ def contact_sheet(
         pictures = [*targets.photographs[c, order], targets.initial[c], images[c]]
         captions = [f"weight {float(targets.weights[c, i]):.2f}" for i in order] + ["", ""]
         for column, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-            placed = to_picture(picture).convert("RGB").resize((tile, tile), Image.Resampling.LANCZOS)
+            placed = to_picture(targets.shown(picture)).convert("RGB").resize((tile, tile), Image.Resampling.LANCZOS)
             sheet.paste(placed, (left(column), top))
             draw.text((left(column), top + tile + 3), caption, fill=FAINT, font=small)
         draw.text((MARGIN, top), f"facet {c}", fill=INK, font=large)
         for number, text in enumerate(labels[c]):
             draw.text((MARGIN, top + 36 + 20 * number), text, fill=INK if number else FAINT, font=medium)
+    return sheet
+
+
+def band_sheet(targets: FacetTargets, images: Tensor, *, title: str) -> Image.Image:
+    """Every band in grey: two rows per facet, the initial image and the visualisation, images [C, ch, S, S] in 0..1."""
+    C, ch, S = images.shape[:3]
+    tile = S * max(1, -(-96 // S))
+    heading, row = MARGIN + 58, tile + GAP
+    width = 2 * MARGIN + LABEL_WIDTH + ch * (tile + GAP)
+    sheet = Image.new("RGB", (width, heading + 2 * C * row + MARGIN), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, MARGIN), title, fill=INK, font=font(22))
+    for band in range(ch):
+        draw.text((MARGIN + LABEL_WIDTH + band * (tile + GAP), heading - 20), f"band {band}", fill=INK, font=font(14))
+    for c in range(C):
+        for place, (name, image) in enumerate((("initial image", targets.initial[c]), ("visualisation", images[c]))):
+            top = heading + (2 * c + place) * row
+            draw.text((MARGIN, top), f"facet {c}", fill=INK, font=font(16))
+            draw.text((MARGIN, top + 24), name, fill=FAINT, font=font(14))
+            for band in range(ch):
+                grey = to_picture(image[band : band + 1]).convert("RGB").resize((tile, tile), Image.Resampling.LANCZOS)
+                sheet.paste(grey, (MARGIN + LABEL_WIDTH + band * (tile + GAP), top))
     return sheet
 
 

@@ -7,11 +7,13 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -27,13 +29,15 @@ from mindseye.files import (
     remove_scratch,
     write_atomically,
 )
-from mindseye.results.pictures import contact_sheet, facet_labels
+from mindseye.results.pictures import band_sheet, contact_sheet, facet_labels
 from mindseye.results.run_status import FEATURES, FILES
+from mindseye.words import with_class
 
 WRITING = ".writing"  # the folder in a run folder where a result is put together
 # The folders of an earlier run that a new one's replace, and what a run has in them.
 REPLACED = {"facets": re.compile(r"\d{2,}|\..*"), "targets": re.compile(r"targets\.(json|safetensors)|\..*")}
 RESULTS = ("images.safetensors", "history.parquet")  # what is computed with again
+MOST_CONFIG_BYTES = 1 << 20  # of config.yaml
 THUMBNAILS, THUMBNAIL = 20, 128  # photographs of a facet at most, and pixels of their longer side
 
 
@@ -109,18 +113,22 @@ def _write_all(
     for c in range(targets.C):
         place = written / "facets" / f"{c:02d}"
         for name, image in (("visualization", images[c]), ("initial", targets.initial[c]), ("nearest", nearest[c])):
-            write_atomically(place / f"{name}.png", _encoded(image, "PNG"))
+            write_atomically(place / f"{name}.png", _encoded(targets.shown(image), "PNG"))
         write_atomically(place / "photographs.json", json.dumps(_photographs(targets, c), indent=1).encode())
         order = targets.weights[c].argsort(descending=True, stable=True).tolist()
         for number, n in enumerate(order[:THUMBNAILS]):
-            small = _thumbnail(targets.photographs[c, n])
+            small = _thumbnail(targets.shown(targets.photographs[c, n]))
             write_atomically(place / "photographs" / f"{number:02d}.webp", small)
         for step, pictures in snapshots.items():
-            write_atomically(place / "steps" / f"{step:0{digits}d}.webp", _encoded(pictures[c], "WEBP"))
+            write_atomically(place / "steps" / f"{step:0{digits}d}.webp", _encoded(targets.shown(pictures[c]), "WEBP"))
     sheet = contact_sheet(targets, images, facet_labels(targets, metrics["facets"]), title=title, subtitle=subtitle)
     stored = io.BytesIO()
     sheet.save(stored, "PNG")
     write_atomically(written / "facets.png", stored.getvalue())
+    if images.shape[1] not in (1, 3):
+        stored = io.BytesIO()
+        band_sheet(targets, images, title=title).save(stored, "PNG")
+        write_atomically(written / "bands.png", stored.getvalue())
     hashes = {name: hash_of(content) for name, content in zip(RESULTS, (tensors, table.getvalue()), strict=True)}
     write_atomically(written / "metrics.json", json.dumps({**metrics, FILES: hashes}, indent=1).encode())
 
@@ -180,12 +188,37 @@ def _photographs(targets: FacetTargets, c: int) -> list[dict[str, object]]:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A completed run read back. Its targets are those of `FacetTargets.load(folder / "targets")`."""
+    """A completed run read back. Its targets and settings are read when they are asked for."""
 
     folder: Path  # where it lies
     metrics: dict  # what metrics.json holds, without the hashes of the files
     images: Tensor  # [C, ch, S, S] in 0..1
     history: dict[str, list[float]]  # columns step, facet, loss terms …; of a `Visualization` it is fit.history
+
+    @cached_property
+    def targets(self) -> FacetTargets:
+        """The facets that were drawn. Raises ValueError where the folder has none that can be read."""
+        return FacetTargets.load(self.folder / "targets")
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The configuration that the command ran with, nested; empty of a run that was saved from Python without one.
+
+        Raises ValueError where it cannot be read.
+        """
+        try:
+            written = read_plain(self.folder / "config.yaml", self.folder, MOST_CONFIG_BYTES)
+        except FileNotFoundError:
+            return {}
+        try:
+            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(written, yaml.SafeLoader)):
+                raise ValueError("it has aliases, which no run writes")
+            said = yaml.safe_load(written)
+            if not isinstance(said, dict):
+                raise ValueError("it holds no settings")
+        except Exception as error:  # what damaged YAML makes its parser raise
+            raise ValueError(f"{self.folder / 'config.yaml'} is damaged ({with_class(error)})") from error
+        return said
 
     def __repr__(self) -> str:
         """One line for a prompt, which would otherwise print every pixel."""

@@ -12,10 +12,12 @@ from mindseye.commands import stages
 from mindseye.commands.checking import check
 from mindseye.commands.composing import compose
 from mindseye.commands.stages import layers_of_the_sweep
-from mindseye.commands.sweeping import SweepEnd
+from mindseye.commands.sweeping import SweepEnd, say_failures, summarise_sweep
 from mindseye.provenance import file_sha256
+from mindseye.results.run_status import RunStatus, write_status
 from mindseye.sweeps.inputs import INPUTS
 from mindseye.sweeps.manifest import add_cells
+from mindseye.sweeps.status import read_sweep
 
 
 def beside(cells, mine, settings, folder, network, monkeypatch):
@@ -87,3 +89,24 @@ def test_what_changed_while_a_sweep_ran_is_told_at_its_end(changed, make_run, tm
     expected = f"mindseye: {changed} of 2 completed cells are of what has changed since (best.pth) and stay as they are"
     assert (expected in told) == bool(changed)
     assert ("changed since" in told) == bool(changed)
+
+
+def test_cells_that_fail_alike_are_said_once(tmp_path, capsys):
+    grid = [("images.root=far", f"k={k}") for k in range(1, 12)]
+    for cell in add_cells(tmp_path, grid, [], ""):
+        reason = "k must be 1 to 4" if "k=11" in cell.overrides else "no memory"
+        write_status(tmp_path / cell.folder, RunStatus(status="failed", reason=reason, overrides=cell.overrides))
+    say_failures(read_sweep(tmp_path))
+    alike, named, log, alone, _, left = capsys.readouterr().err.splitlines()
+    assert alike == "mindseye: failed, 10 cells alike: no memory"
+    assert named.split() == [*" ".join(f"k={k};" for k in range(1, 9)).split(), "and", "2", "more"]
+    assert log.endswith("run.log")
+    assert alone == "mindseye: failed: images.root=far k=11: k must be 1 to 4"
+    assert left.startswith("mindseye: 11 of 11 cells failed")
+
+
+def test_a_single_cell_is_one_cell(make_run, tmp_path, capsys):
+    [cell] = add_cells(tmp_path, [("k=4",)], [], "")
+    make_run(tmp_path / cell.folder, overrides=cell.overrides)
+    summarise_sweep(read_sweep(tmp_path), None)
+    assert "1 cell: 1 completed" in capsys.readouterr().out

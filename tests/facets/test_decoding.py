@@ -223,6 +223,16 @@ def test_few_levels_between_black_and_white_are_not_told_to_give_them(tmp_path, 
     assert "need" not in caplog.text
 
 
+@pytest.mark.parametrize(("most", "told"), [(10_000, True), (60_000, False)])
+def test_counts_far_below_their_type_s_range_are_told_to_give_black_and_white(most, told, tmp_path, caplog):
+    for number in range(8):
+        np.save(tmp_path / f"{number}.npy", np.random.default_rng(number).integers(0, most, (8, 8), dtype=np.uint16))
+    network = Network(nn.Sequential(nn.Conv2d(1, 4, 3)), [0.0], [1.0], "counts", 8)
+    with caplog.at_level(logging.WARNING):
+        discover_facets(network, load_photographs(tmp_path, 8, 1), "0", Facets(C=1, k=1, N=8))
+    assert ("the brightest is 39, and the network sees no finer ones: raw counts need black" in caplog.text) == told
+
+
 def test_what_is_transparent_is_white_between_any_black_and_white(tmp_path):
     Image.new("RGBA", (8, 8), (60, 60, 60, 0)).save(tmp_path / "a.png")
     for black, white in ((0, 100), (255, 0), (200, 255)):

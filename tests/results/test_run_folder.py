@@ -3,17 +3,19 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import mindseye as me
 from mindseye.facets.pictures import to_picture
 from mindseye.reports.gallery.collecting import ListedRun, collect
-from mindseye.results.pictures import contact_sheet, facet_labels
+from mindseye.results.pictures import contact_sheet, facet_labels, from_picture
 from mindseye.results.run_folder import read_run, write_atomically
 
 
@@ -213,3 +215,39 @@ def test_contact_sheet_shows_every_picture_unscaled_where_it_is_large_enough(tar
         windows = np.lib.stride_tricks.sliding_window_view(array[..., 0], (48, 48))
         nearest = np.abs(windows[:, :, ::6, ::6] - wanted[::6, ::6, 0]).sum(axis=(2, 3)).min()
         assert nearest == 0
+
+
+def test_a_run_read_back_has_its_targets_and_settings(tmp_path, network, targets):
+    result = me.visualize(network, targets, me.Method(steps=1), me.Running(accelerator="cpu"))
+    again = read_run(result.save(tmp_path / "run", config="k: 8\nfacets: {N: 4}\n"))
+    assert again.settings == {"k": 8, "facets": {"N": 4}}
+    assert again.targets.content_hash() == targets.content_hash()
+    assert read_run(result.save(tmp_path / "bare")).settings == {}
+    for damaged in ("[1]", "a: &a [1]\nb: *a", "a: ["):
+        (tmp_path / "run" / "config.yaml").write_text(damaged)
+        with pytest.raises(ValueError, match=r"config.yaml is damaged") as error:
+            read_run(tmp_path / "run").settings  # noqa: B018
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("bands", [(), (5, 3, 1)])
+def test_every_band_of_six_is_seen_and_those_in_colour_are_named_and_chosen(bands, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Sequential(nn.Conv2d(6, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    network = me.load_network(layer, mean=[0.5] * 6, std=[0.25] * 6, size=32)
+    for number in range(12):
+        np.save(tmp_path / f"{number}.npy", torch.rand(6, 32, 32, generator=generator).numpy())
+    shown = me.load_photographs(tmp_path, 32, 6)
+    targets = replace(me.discover_facets(network, shown, "2", me.Facets(C=2, k=2, N=3)), bands=bands)
+    again = me.FacetTargets.load(targets.save(tmp_path / "targets"))
+    assert again.bands == bands
+    result = me.visualize(network, targets, me.Method(steps=1), me.Running(accelerator="cpu"))
+    assert f"bands {'5, 3, 1' if bands else '0, 1, 2'} of 6 as red, green, blue" in result.subtitle
+    place = result.save(tmp_path / "run")
+    drawn = from_picture(place / "facets" / "00" / "visualization.png").float() / 255
+    assert torch.allclose(drawn, result.images[0, list(bands or (0, 1, 2))], atol=0.003)
+    with Image.open(place / "bands.png") as sheet:
+        assert sheet.width > 6 * 96
+        assert sheet.height > 4 * 96
+    with pytest.raises(ValueError, match="bands must be three numbers of 0 to 5"):
+        replace(targets, bands=(0, 1, 6))._check()

@@ -102,3 +102,27 @@ def test_a_filter_that_gives_another_shape(network, targets):
     one = {"steps": 1, "filters": [small], "accelerator": "cpu"}
     message = r"a filter must give pictures \[3, 3, 48, 48\] as it takes them, not \[3, 1, 48, 48\]"
     refused(lambda: fit(network, targets, **given(**one)), message)
+
+
+def test_presets_by_their_names_are_what_the_command_has():
+    facets, method = me.preset("published", ["C=10", "k=7", "steps=3"])
+    assert (facets.C, facets.k, facets.weighting, facets.clusters) == (10, 7, "published", "embedding")
+    assert (method.steps, method.objective.match, len(method.filters)) == (3, "dot_product", 3)
+    assert me.preset("no_tv").method.objective.tv == 0
+    assert me.preset().method.objective == me.Objective()
+    assert me.preset().facets == me.Facets()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("publishd",), "there is no preset 'publishd'; did you mean published"),
+        (("published", ["k=0"]), "k must be a whole number of 1 or more"),
+        (("published", "k=4"), r"settings must be a list of texts, \['C=10', 'k=50'\], not 'k=4'"),
+        (("published", ["lr=4"]), "schedule.lr"),
+    ],
+)
+def test_no_such_preset_is_one_line(arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        me.preset(*arguments)
+    assert "\n" not in str(error.value)
