@@ -280,7 +280,7 @@ def _range(limits: Sequence[Any], given: Any) -> str:
 
 
 def _number(limit: float) -> str:
-    return f"{int(limit):,}" if limit == int(limit) and abs(limit) <= MOST else f"{limit:g}"
+    return f"{int(limit):,}" if limit == int(limit) and abs(limit) < 1e15 else f"{limit:g}"
 
 
 def _listed(names: Mapping[str, Any]) -> str:

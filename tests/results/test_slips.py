@@ -25,15 +25,15 @@ def refused(call, message):
 
 
 def test_what_is_no_network_and_what_are_no_photographs(network, photographs, targets):
-    refused(lambda: me.discover_facets(network, "folder", "layer3.0"), r"photographs are a str: load_photographs\(")
+    refused(lambda: me.discover_facets(network, "folder", "layer3.0"), "what load_photographs.* gives, not a str")
     for call in (
         lambda: me.discover_facets(BODY, photographs, "0"),
         lambda: me.visualize(BODY, targets),
         lambda: me.transfer_reference(BODY, "0", targets, photographs),
     ):
         refused(call, r"bare Sequential: load_network\(module, mean=…, std=…")
-    refused(lambda: me.visualize("resnet18", targets), "the network is a str: load_network gives")
-    refused(lambda: me.visualize(network, photographs), "the targets are a Photographs: discover_facets gives")
+    refused(lambda: me.visualize("resnet18", targets), "the network must be what load_network gives, not a str")
+    refused(lambda: me.visualize(network, photographs), "what discover_facets gives, not a Photographs")
 
 
 class Mine(me.Objective):
@@ -63,7 +63,7 @@ def test_parts_that_are_none(network, targets, asked, message):
 def test_sizes(photograph_folder):
     for size in ((64, 48), "64", 0, 2.5):
         refused(lambda size=size: me.load_photographs(photograph_folder, size=size), "one whole number of 1 or more")
-        refused(lambda size=size: me.load_network(BODY, size=size, **HALF), "one whole number of at least 1")
+        refused(lambda size=size: me.load_network(BODY, size=size, **HALF), "size must be a whole number of 1")
 
 
 def test_files_that_are_no_networks(tmp_path, monkeypatch):
