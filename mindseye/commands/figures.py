@@ -1,14 +1,14 @@
-"""`mindseye figures FOLDER`: the paper's figures of a run or of a sweep over layers, from its files alone."""
+"""`mindseye figures FOLDER`: the paper's figures of a run, and a sweep's pictures as grids, from its files alone."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindseye.files import plain_file
-from mindseye.sweeps.manifest import MANIFEST, Cell, cell_folder
-from mindseye.sweeps.status import read_sweep
+from mindseye.sweeps.manifest import MANIFEST, Cell, as_written, cell_folder
+from mindseye.sweeps.status import read_sweep, varying_overrides
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mindseye.results.run_folder import StoredRun
 
 LAYER = ("layer", "depth")  # the overrides that figure 4 has rows for
+MOST_ROWS = 12  # of a grid on one page
 
 
 def figures(arguments: list[str]) -> None:
@@ -26,7 +27,7 @@ def figures(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="mindseye figures",
         description="Makes the paper's figures as PDF and PNG at print size: of a run 1 (visualisations), 2 (map and "
-        "weights) and 3 (iterations), of a sweep over layers 4 (layers × targets).",
+        "weights) and 3 (iterations), of a sweep over layers 4 (layers × targets), of any other a grid.",
         epilog="example: mindseye figures outputs/2026-11-23/12-00-00 --facets 0 2 --video mp4",
     )
     parser.add_argument("folder", type=Path, help="of a run (hydra.run.dir) or a sweep (hydra.sweep.dir)")
@@ -109,10 +110,12 @@ def of_run(folder: Path, facets: Sequence[int] | None, photographs: int, width: 
 
 
 def of_sweep(folder: Path) -> "dict[str, Figure]":
-    """Figure 4, one for each combination of what else was swept; cells that are not completed are named."""
+    """Figure 4 of a sweep over layers, one for each combination of what else was swept; and of whatever else was swept
+    the pictures as a grid. Cells that are not completed are named."""
     from mindseye.reports.figures import layers_by_targets
 
     sweep = read_sweep(folder)
+    completed = [cell for cell, status in sweep.cells if status.status == "completed"]
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell, status in sweep.cells:
         if status.status == "completed":
@@ -120,11 +123,14 @@ def of_sweep(folder: Path) -> "dict[str, Figure]":
         else:
             _left_out(cell.folder, f"it is {status.status}")
     groups = {others: cells for others, cells in groups.items() if len(cells) > 1}
-    if not groups:
+    if len(completed) < 2:
         raise ValueError(
-            f"{folder} has no two completed cells that differ in the layer alone, as figure 4 needs them; for figures "
-            "1 to 3 name the folder of one of its cells"
+            f"{folder} has no two completed cells to be held against each other; for figures 1 to 3 name the folder of "
+            "one of its cells"
         )
+    grids = grids_of(folder, completed)
+    if not groups:
+        return grids
     varying = {word.partition("=")[0] for word in set.union(*map(set, groups)) - set.intersection(*map(set, groups))}
     drawn = {}
     for others, cells in groups.items():
@@ -134,7 +140,82 @@ def of_sweep(folder: Path) -> "dict[str, Figure]":
             rows.append(row)
         name = "fig4_layers" if len(groups) == 1 else f"fig4_layers_{cell_folder(others, sorted(varying))}"
         drawn[name] = layers_by_targets(rows, heading=heading)
+    return {**drawn, **grids}
+
+
+def grids_of(folder: Path, cells: Sequence[Cell]) -> "dict[str, Figure]":
+    """The pictures of cells that differ in anything but the layer; empty of a sweep over layers alone.
+
+    Two settings that vary are rows and columns, and each facet has a figure; else a row is a cell and a column a facet.
+    Below a picture stands what cells are compared by.
+    """
+    from mindseye.reports.figures import grid
+    from mindseye.results.measures import numbers, usual
+    from mindseye.results.run_folder import read_run
+
+    given = [dict(word.lstrip("+").partition("=")[::2] for word in cell.overrides) for cell in cells]
+    keys = list(dict.fromkeys(key for one in given for key in one))
+    varying = [key for key in keys if len({one.get(key) for one in given}) > 1]
+    if all(key in LAYER for key in varying):
+        return {}
+    runs = [read_run(_no_link(folder / cell.folder)) for cell in cells]
+    rows = [[dict(numbers(row)) for row in run.metrics["facets"]] for run in runs]
+    measure = usual([figures for of_run in rows for figures in of_run])
+    shown = [[_said(measure, figures) for figures in of_run] for of_run in rows]
+    heading = f"{' × '.join(varying)} · below: {measure}"
+    facets = range(max(len(run.images) for run in runs))
+    drawn = {}
+    if len(varying) == 2:
+        down, across = (list(dict.fromkeys(one.get(key, "") for one in given)) for key in varying)
+        at = [(down.index(one.get(varying[0], "")), across.index(one.get(varying[1], ""))) for one in given]
+        for c in facets:
+            those = [(place, n) for n, place in enumerate(at) if c < len(runs[n].images)]
+            for page, lines in enumerate(_pages(len(down))):
+                here = {(i - lines.start, j): n for (i, j), n in those if i in lines}
+                name = f"grid_facet_{c:02d}" + (f"_{page + 1}" if len(down) > MOST_ROWS else "")
+                drawn[name] = grid(
+                    [_label(varying[0], down[i]) for i in lines],
+                    [_label(varying[1], one) for one in across],
+                    {place: _seen(runs[n], c) for place, n in here.items()},
+                    {place: shown[n][c] for place, n in here.items()},
+                    heading=f"facet {c} · {heading}",
+                )
+        return drawn
+    told_apart = varying_overrides(list(cells))
+    for page, lines in enumerate(_pages(len(cells))):
+        places = [(i - lines.start, c, n) for i, n in enumerate(lines, lines.start) for c in range(len(runs[n].images))]
+        drawn["grid" + (f"_{page + 1}" if len(cells) > MOST_ROWS else "")] = grid(
+            [told_apart[cells[n].id] for n in lines],
+            [f"facet {c}" for c in facets],
+            {(i, c): _seen(runs[n], c) for i, c, n in places},
+            {(i, c): shown[n][c] for i, c, n in places},
+            heading=heading,
+        )
     return drawn
+
+
+def _pages(rows: int) -> list[range]:
+    return [range(first, min(first + MOST_ROWS, rows)) for first in range(0, rows, MOST_ROWS)]
+
+
+def _label(key: str, value: str) -> str:
+    return f"{key.rpartition('.')[2]}={as_written(value)}" if value else f"no {key}"
+
+
+def _said(measure: str, figures: Mapping[str, float]) -> str:
+    return f"{figures[measure]:.2f}" if measure in figures else ""
+
+
+def _seen(run: "StoredRun", c: int) -> "Tensor":
+    """Facet c's picture, of more than three bands those that the run itself shows."""
+    image = run.images[c]
+    return image if len(image) <= 3 else run.targets.shown(image)
+
+
+def _no_link(folder: Path) -> Path:
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link, and what it leads to is not read")
+    return folder
 
 
 def film(folder: Path, path: Path, form: str, fps: float) -> Path:
@@ -165,9 +246,7 @@ def _layer_row(folder: Path) -> "tuple[DrawnLayer, str]":
     from mindseye.reports.figures import DrawnLayer
     from mindseye.results.run_folder import read_run
 
-    if folder.is_symlink():
-        raise ValueError(f"{folder} is a link, and what it leads to is not read")
-    run, targets = read_run(folder), _targets(folder)
+    run, targets = read_run(_no_link(folder)), _targets(folder)
     if len(run.images) != targets.C:
         raise ValueError(f"{folder} is damaged: it has {len(run.images)} pictures of {targets.C} facets")
     network = run.metrics.get("provenance", {}).get("network", {}).get("name", "")

@@ -53,7 +53,7 @@ VERBS = {
     "sweep": "show how a sweep is doing, or run what is left of it: mindseye sweep status|resume FOLDER",
     "report": "what one swept setting does, paired over all else: mindseye report FOLDER --by KEY",
     "gallery": "write a page that shows the runs of a folder: mindseye gallery FOLDER",
-    "figures": "the paper's figures of a run or a sweep over layers, for print: mindseye figures FOLDER",
+    "figures": "the paper's figures of a run, a sweep's pictures as grids, for print: mindseye figures FOLDER",
     "cache": "show what is kept between runs; mindseye cache clear deletes it",
 }
 

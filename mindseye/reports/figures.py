@@ -261,6 +261,43 @@ def layers_by_targets(rows: Sequence[DrawnLayer], *, heading: str = "") -> Figur
     return page.figure
 
 
+@_in_style
+def grid(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    pictures: Mapping[tuple[int, int], Tensor],
+    captions: Mapping[tuple[int, int], str],
+    *,
+    heading: str = "",
+) -> Figure:
+    """Pictures [ch, S, S] by (row, column) with a label for each of both, and a line below each; places may be empty.
+
+    A page wide at most, and no taller than one.
+    """
+    name_width = min(1.6, max(0.5, max(_width(row, TEXT) for row in rows) + GAP))
+    heads = _line(SMALL)
+    each = (PAGE - name_width - (len(columns) - 1) * GAP) / len(columns)
+    below = _line(SMALL) if captions else 0.0
+    spare = TALLEST - _head(heading) - heads - len(rows) * (below + GAP)
+    tile = min(LARGEST, each, spare / len(rows))
+    width = max(COLUMN, name_width + len(columns) * (tile + GAP) - GAP)
+    page = _Page(width, _head(heading) + heads + len(rows) * (tile + below + GAP))
+    page.head(heading)
+    for place, name in enumerate(columns):
+        left = name_width + place * (tile + GAP)
+        page.words(name, left + tile / 2, _head(heading), size=SMALL, align="center", room=tile)
+    for number, name in enumerate(rows):
+        top = _head(heading) + heads + number * (tile + below + GAP)
+        page.words(name, 0, top, room=name_width - GAP)
+        for place in range(len(columns)):
+            left = name_width + place * (tile + GAP)
+            if (number, place) in pictures:
+                page.picture(pictures[number, place], left, top, tile)
+            if said := captions.get((number, place), ""):
+                page.words(said, left + tile / 2, top + tile, size=SMALL, colour=FAINT, align="center", room=tile)
+    return page.figure
+
+
 def match_facets(labels: Tensor, reference: Tensor, C: int) -> tuple[list[int], list[float]]:
     """Which facets of two clusterings of the same photographs belong together: labels, reference [M] in 0..C−1.
 

@@ -31,6 +31,7 @@ from mindseye.reports.figures import (
     evenly,
     feature_space,
     fitted,
+    grid,
     iterations,
     layers_by_targets,
     match_facets,
@@ -332,15 +333,54 @@ def test_a_sweep_over_layers_gives_figure_4(network, photographs, tmp_path, caps
     main(["figures", str(sweep)])
     out, err = capsys.readouterr()
     names = [Path(line).name for line in out.splitlines()]
-    assert len(names) == 4  # two values of k, PDF and PNG
-    assert all(re.fullmatch(r"fig4_layers_k=[48]-\w+\.(pdf|png)", name) for name in names)
+    assert len(names) == 8  # two values of k, two facets, PDF and PNG
+    assert all(re.fullmatch(r"fig4_layers_k=[48]-\w+\.(pdf|png)", name) for name in names[:4])
+    assert all(re.fullmatch(r"grid_facet_0[01]\.(pdf|png)", name) for name in names[4:])
     assert err.count("\n") == 1
     assert "layer4.0" in err
     with pytest.raises(ValueError, match="one of its runs"):
         figures([str(sweep), "--video", "webp"])
     add_cells(tmp_path / "other", [["k=4"], ["k=8"]], ["-m"], "")
-    with pytest.raises(ValueError, match="differ in the layer alone"):
+    with pytest.raises(ValueError, match="no two completed cells"):
         figures([str(tmp_path / "other")])
+
+
+@pytest.mark.parametrize(
+    ("cells", "names"),
+    [
+        ([["k=4", "objective.gain=1"], ["k=4", "objective.gain=2"], ["k=8", "objective.gain=1"]],
+         ["grid_facet_00", "grid_facet_01", "grid_facet_02"]),
+        ([["ablation=none"], ["ablation=no_tv"]], ["grid"]),
+        ([[f"seed={n}"] for n in range(13)], ["grid_1", "grid_2"]),
+        ([["network=a", "k=4", "seed=0"], ["network=b", "k=8", "seed=1"]], ["grid"]),
+    ],
+)  # fmt: skip
+def test_a_sweep_over_anything_gives_its_grid(cells, names, run, tmp_path, capsys):
+    sweep = tmp_path / "sweep"
+    for cell in add_cells(sweep, cells, ["-m"], ""):
+        shutil.copytree(run, sweep / cell.folder)
+        (sweep / cell.folder / "status.json").write_text('{"status": "completed"}')
+    main(["figures", str(sweep)])
+    out, err = capsys.readouterr()
+    assert err == ""
+    written = [f"{name}.{form}" for name in names for form in ("pdf", "png")]
+    assert [Path(line).name for line in out.splitlines()] == written
+
+
+def test_every_picture_of_a_grid_stands_in_its_row_and_column():
+    """Pictures of one grey each: the greys of the page in the places of its rows and columns."""
+    places = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 2)]
+    greys = {(i, j): torch.full((3, 8, 8), (1 + i + 2 * j) / 10) for i, j in places}
+    page = grid(["a", "b"], ["x", "y", "z"], greys, dict.fromkeys(places, "0.5"), heading="x × y")
+    drawn = {}
+    for axes in page.axes:
+        for image in axes.get_images():
+            left, bottom = axes.get_position().p0
+            drawn[left, -bottom] = float(image.get_array()[0, 0, 0]) / 255
+    rows = sorted({top for _, top in drawn})
+    columns = sorted({left for left, _ in drawn})
+    found = {(rows.index(top), columns.index(left)): grey for (left, top), grey in drawn.items()}
+    assert found == {place: pytest.approx(float(grey[0, 0, 0]), abs=0.01) for place, grey in greys.items()}
 
 
 # ---- the film --------------------------------------------------------------------------------------------------------
