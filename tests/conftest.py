@@ -109,3 +109,39 @@ def make_run(tmp_path_factory):
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def keep_facets():
+    """Gives a run of `make_run` the targets/ that its facets would have: `keep_facets(run, labels, channels=…)`.
+
+    labels: each photograph's facet; the photographs are called p00.png, p01.png, … unless `names` says otherwise. The
+    nearest two of each facet are blended, with weights 0.75 and 0.25.
+    """
+    import json
+
+    def keep(run, labels, *, channels=None, names=None, layer="late", D=8):
+        labels = torch.tensor(labels)
+        C, M = int(labels.max()) + 1, len(labels)
+        names = [f"p{i:02d}.png" for i in range(M)] if names is None else names
+        turn = torch.arange(M) * 2.4
+        centres = torch.stack([torch.cos(torch.arange(C) * 2.0), torch.sin(torch.arange(C) * 2.0)], dim=1) * 10
+        embedding = centres[labels] + torch.stack([turn.cos(), turn.sin()], dim=1) * (1 + torch.arange(M) / M)[:, None]
+        chosen = torch.stack([(labels == c).nonzero().flatten()[[0, -1]] for c in range(C)])
+        weights = torch.tensor([[0.75, 0.25]]).repeat(C, 1)
+        channels = torch.arange(2).repeat(C, 1) if channels is None else torch.tensor(channels)
+        FacetTargets(
+            layer=layer, root="photographs", paths=tuple(names), skipped=(), initial=torch.zeros(C, 3, 2, 2),
+            maps=torch.zeros(C, D, 1, 1), power=torch.zeros(C, D), channels=channels, weights=weights, chosen=chosen,
+            distances=torch.ones(C, 2), photographs=torch.zeros(C, 2, 3, 2, 2, dtype=torch.uint8),
+            embedding=embedding, labels=labels, centres=centres, mean_activation=torch.zeros(D),
+        ).save(run / "targets")  # fmt: skip
+        for c in range(C):
+            said = [
+                {"path": names[i], "weight": w, "distance": 1.0}
+                for i, w in zip(chosen[c].tolist(), weights[c].tolist(), strict=True)
+            ]
+            (run / f"facets/{c:02d}/photographs.json").write_text(json.dumps(said))
+        return run
+
+    return keep

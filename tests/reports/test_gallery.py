@@ -392,3 +392,32 @@ def test_a_sweep_with_a_damaged_manifest_still_shows_its_runs(grid):
     assert [run["status"] for run in overview["runs"]] == ["failed", "completed", "completed"]
     [note] = overview["notes"]
     assert "manifest.json is damaged" in note
+
+
+def test_facets_that_runs_share_are_there_once(tmp_path, make_run, keep_facets):
+    for name, labels in (("a", [0, 0, 1, 1]), ("b", [0, 0, 1, 1]), ("c", [1, 1, 0, 0])):
+        keep_facets(make_run(tmp_path / name, overrides=[f"layer={name}"]), labels, channels=[[1, 2], [2, 3]])
+    data = collected(tmp_path)
+    assert [run["map"] for run in data["overview"]["runs"]] == [0, 0, 1]
+    assert data["overview"]["kinds"] == [[0, 1], [1, 0]]
+    maps = data["maps"]
+    assert len(maps["sets"]) == 1
+    assert [data["shared"]["names"][name] for name in maps["sets"][0]] == ["p00.png", "p01.png", "p02.png", "p03.png"]
+    assert maps["flows"]["0-1"]["ribbons"] == [[0, 1, 2, 1.0, 1], [1, 0, 2, 1.0, 1]]
+    assert [maps["channels"][one] for one in maps["runs"][0]["tops"]] == [[1, 2], [2, 3]]
+    one = maps["maps"][0]
+    assert min(one["x"]) >= 0
+    assert max(*one["x"], *one["y"]) <= 1000
+    assert max(max(one[axis]) - min(one[axis]) for axis in "xy") == 1000
+
+
+@pytest.mark.parametrize("name", ["targets.json", "targets.safetensors"])
+def test_facets_that_cannot_be_read_cost_only_the_map(tmp_path, make_run, keep_facets, name):
+    for number in "ab":
+        keep_facets(make_run(tmp_path / number, overrides=[f"k={number}"]), [0, 0, 1, 1])
+    (tmp_path / "a/targets" / name).write_text("{")
+    first, second = collected(tmp_path)["overview"]["runs"]
+    assert (first["status"], first["map"], second["map"]) == ("completed", None, 0)
+    assert first["no_map"]
+    assert "\n" not in first["no_map"]
+    make_gallery(tmp_path)

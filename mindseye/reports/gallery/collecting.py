@@ -16,9 +16,11 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from mindseye.files import check_hash, read_plain
+from mindseye.reports.gallery.maps import MOST_PHOTOGRAPHS, maps_of
 from mindseye.reports.response import Response, in_words
 from mindseye.results.measures import column_order, flat, known, usual, weight_of
 from mindseye.results.run_status import FILES, RunStatus
+from mindseye.results.stored_facets import StoredFacets, read_stored_facets
 from mindseye.words import one_line
 
 FORMAT = 1
@@ -56,6 +58,9 @@ class _Run:
     config: dict[str, object]
     facets: list[dict] = field(default_factory=list)
     curves: dict[str, Curves] = field(default_factory=dict)
+    stored: StoredFacets | None = None
+    no_map: str = ""  # why there is none
+    network: str = ""  # its name and what tells it from others of that name
     photographs: str | None = None
 
 
@@ -72,7 +77,10 @@ def collect(
     have it; the `weight` by which facets count in a mean), `usual` (the one to compare by at first), `steps` (lists of
     file names), `report` (the table of `mindseye report`, see `_report`) and `runs`: path, href (its folder as a URL
     relative to the page), status, reason, `at` (index of its value on each axis) and `facets`: measures in the order of
-    `measures`, the `pictures` there are, which list of `steps`, which list of photographs.
+    `measures`, the `pictures` there are, which list of `steps`, which list of photographs. Of each run also `map`, which
+    of the maps it has, and `no_map`, why it has none; `kinds`, of each map's facets the numbers by which they are
+    coloured, see `mindseye.reports.flow.kinds`.
+    maps: what map, flow and channels are drawn from, see `mindseye.reports.gallery.maps`.
     details: what only the large view needs, see `_details`. Nothing is raised for a run that cannot be read.
     """
     folder = Path(folder)
@@ -81,7 +89,10 @@ def collect(
     axes, places = _axes(read)
     compared = usual({name for facet in run.facets for name in facet["measures"]} for run in read if run.facets)
     names = sorted({name for run in read for facet in run.facets for name in facet["measures"]}, key=column_order)
-    steps, photographs = _Interned(), _Interned()
+    steps, photographs, words = _Interned(), _Interned(), _Interned()
+    maps, kinds, drawn_from = maps_of(
+        [run.stored for run in read], [run.network for run in read], places, lambda path: words.index(_text(path))
+    )
     rows = [
         {
             "path": _text(run.listed.path),
@@ -92,6 +103,8 @@ def collect(
             "steps": run.listed.status.steps,
             "seconds": run.listed.status.seconds,
             "at": place,
+            "map": number,
+            "no_map": run.no_map,
             "facets": [
                 None
                 if facet is None
@@ -104,10 +117,9 @@ def collect(
                 for facet in _by_number(run.facets)
             ],
         }
-        for run, place in zip(read, places, strict=True)
+        for run, place, number in zip(read, places, maps, strict=True)
     ]
     common = _common([run.config for run in read if run.config])
-    words = _Interned()
     lists = [[[words.index(name), weight] for name, weight in entries] for entries in photographs.values]
     terms = sorted({name for run in read for name in run.curves}, key=_term_order)
     points = _points_per_curve(read)
@@ -122,9 +134,11 @@ def collect(
             "steps": steps.values,
             "terms": [{"name": name, "range": _range(read, name), "unlike": _unlike(read, name)} for name in terms],
             "runs": rows,
+            "kinds": kinds,
             "report": _report(folder / "report.json"),
         },
         "shared": {"config": common, "photographs": lists, "names": words.values},
+        "maps": drawn_from,
         "details": [_details(run, common, terms, names, points) for run in read],
     }
 
@@ -183,7 +197,7 @@ def _read(folder: Path, root: Path, listed: ListedRun) -> _Run:
     if status == "failed" or (status != "completed" and not (place / "metrics.json").is_file()):
         return run  # metrics.json is written last: where it is there, all is, whatever the status still says
     try:
-        run.facets, hashes = _facets(place)
+        run.facets, hashes, run.network = _facets(place)
         run.status, run.reason = "completed", _text("; ".join(filter(None, (one["stopped"] for one in run.facets))))
     except FileNotFoundError:
         return _damaged(run, "its metrics.json is missing")
@@ -193,10 +207,26 @@ def _read(folder: Path, root: Path, listed: ListedRun) -> _Run:
         run.curves = _history(place / "history.parquet", hashes)
     except (OSError, ValueError) as error:
         run.reason = _text(f"no curves: its history.parquet cannot be read ({one_line(error)})")
+    run.stored, run.no_map = _stored(place, len(run.facets))
     # The demo's photographs lie in the run folder; the user's lie where they are, and only their names are shown.
     if _holds_no_links(place / "photographs"):
         run.photographs = "photographs"
     return run
+
+
+def _stored(place: Path, C: int) -> tuple[StoredFacets | None, str]:
+    """The facets that the run keeps in targets/, or why it has none."""
+    try:
+        stored = read_stored_facets(place)
+    except FileNotFoundError:
+        return None, "the folder keeps no facets (targets/)"
+    except (OSError, ValueError, RecursionError) as error:
+        return None, _text(one_line(error))
+    if len(stored.centres) != C:
+        return None, f"its targets are damaged: {len(stored.centres)} facets, and {C} pictures"
+    if len(stored.paths) > MOST_PHOTOGRAPHS:
+        return None, f"{len(stored.paths)} photographs are more than the {MOST_PHOTOGRAPHS} that a page can show"
+    return stored, ""
 
 
 def _holds_no_links(folder: Path) -> bool:
@@ -212,8 +242,8 @@ def _damaged(run: _Run, reason: str) -> _Run:
     return run
 
 
-def _facets(place: Path) -> tuple[list[dict], Mapping]:
-    """Every facet, and the hashes of the run's files."""
+def _facets(place: Path) -> tuple[list[dict], Mapping, str]:
+    """Every facet, the hashes of the run's files, and the network by its name and hash."""
     said = json.loads(read_plain(place / "metrics.json", place))
     rows = said["facets"]
     if not isinstance(rows, list) or len(rows) > _MOST_FACETS:
@@ -241,7 +271,11 @@ def _facets(place: Path) -> tuple[list[dict], Mapping]:
             }
         )
     hashes = said.get(FILES)
-    return facets, hashes if isinstance(hashes, Mapping) else {}
+    provenance = said.get("provenance")
+    network = provenance.get("network") if isinstance(provenance, Mapping) else None
+    network = network if isinstance(network, Mapping) else {}
+    named = _text(" ".join(str(network[name])[:60] for name in ("name", "sha256") if name in network))
+    return facets, hashes if isinstance(hashes, Mapping) else {}, named
 
 
 def _thumbnails(there: set[str]) -> int:

@@ -16,7 +16,9 @@ from mindseye.reports.gallery.collecting import ListedRun, collect
 
 PAGE = "gallery.html"
 # In this order: each uses what is above it, and `main` starts it all.
-SCRIPTS = ("data", "filter", "state", "grid", "curves", "details", "comparison", "hover", "report", "main")
+SCRIPTS = (
+    "data", "filter", "state", "grid", "curves", "facets", "details", "comparison", "hover", "map", "report", "main",
+)  # fmt: skip
 
 
 def write_gallery(
@@ -92,7 +94,7 @@ def page(data: Mapping[str, object]) -> str:
             "form-action 'none'",
         )
     )
-    blocks = [("overview", data["overview"]), ("shared", data["shared"])]
+    blocks = [("overview", data["overview"]), ("shared", data["shared"]), ("maps", data["maps"])]
     # A block for each run: the page reads it when somebody looks at the run.
     blocks += [(f"run-{number}", details) for number, details in enumerate(data["details"])]
     embedded = "\n".join(f'<script type="application/json" id="{name}">{as_json(x)}</script>' for name, x in blocks)

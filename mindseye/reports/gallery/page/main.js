@@ -6,14 +6,20 @@ function fillChoices() {
   choices(byId("rows"), [["", "none"], ...axes]);
   choices(byId("columns"), [["", "none"], ...axes]);
   choices(byId("measure"), MEASURES.map((measure) => [measure.name, spoken(measure.name)]));
-  byId("measure-section").hidden = MEASURES.length === 0;
   document.title = `${DATA.title} · mindseye gallery`;
   byId("title").textContent = DATA.title;
 }
 
+// The axes that each view has no control for, since it lays them out itself, or has nothing to do with them.
+const LAID_OUT = {
+  grid: () => [state.rows, state.columns],
+  ranking: () => AXES.map((axis) => axis.key).filter((key) => key !== "picture"),
+  map: () => ["facet", "picture"],
+};
+
 // A slider where values have an order, else a menu, for every axis that is neither rows nor columns.
 function showHeld() {
-  const laidOut = state.view === "grid" ? [state.rows, state.columns] : AXES.map((axis) => axis.key).filter((key) => key !== "picture");
+  const laidOut = LAID_OUT[state.view]();
   const held = AXES.filter((axis) => axis.values.length > 1 && !laidOut.includes(axis.key));
   const holder = byId("held"), content = held.map((axis) => axis.key).join("\n");
   byId("held").parentElement.hidden = held.length === 0;
@@ -51,7 +57,9 @@ function showControls() {
   byId("measure").value = state.measure;
   byId("sort").value = state.view === "ranking" ? "best" : state.sort;
   byId("sort").disabled = state.view === "ranking";
-  for (const view of ["grid", "ranking"]) byId(`view-${view}`).setAttribute("aria-pressed", String(state.view === view));
+  byId("measure-section").hidden = byId("size-section").hidden = !TABLES.includes(state.view);
+  byId("measure-section").hidden ||= MEASURES.length === 0;
+  for (const view of VIEWS) byId(`view-${view}`).setAttribute("aria-pressed", String(state.view === view));
   byId("size").value = state.size;
   byId("size-value").textContent = `${state.size} px`;
   if (byId("filter").value !== state.filter) byId("filter").value = state.filter;
@@ -103,10 +111,14 @@ function showNotes() {
 
 function show() {
   showControls();
+  const tables = TABLES.includes(state.view);
+  for (const view of VIEWS) if (!TABLES.includes(view)) byId(view).hidden = view !== state.view;
   byId("scroller").hidden = false;
   refreshGrid();
   showCounts();
   showNotes();
+  if (!tables) byId("scroller").hidden = byId("nothing").hidden = true;
+  if (state.view === "map") showMap();
   showLarge();
   showComparison();
 }
@@ -123,8 +135,7 @@ change("size", "input", (size) => ({ size: Number(size) }));
 change("filter", "input", (filter) => ({ filter }));
 const swap = () => set({ rows: state.columns, columns: state.rows });
 byId("swap").addEventListener("click", swap);
-byId("view-grid").addEventListener("click", () => set({ view: "grid" }));
-byId("view-ranking").addEventListener("click", () => set({ view: "ranking" }));
+for (const view of VIEWS) byId(`view-${view}`).addEventListener("click", () => set({ view }));
 byId("controls-form").addEventListener("submit", (event) => event.preventDefault());
 
 // ---- light and dark
@@ -150,6 +161,7 @@ function nextTheme() {
     // not kept
   }
   showTheme();
+  drawMapsSoon();
 }
 byId("theme").addEventListener("click", nextTheme);
 
@@ -197,7 +209,7 @@ function gridKey(event) {
 const KEYS = {
   "/": () => byId("filter").focus(),
   "?": () => help.showModal(),
-  g: () => set({ view: state.view === "grid" ? "ranking" : "grid" }),
+  g: () => set({ view: VIEWS[(VIEWS.indexOf(state.view) + 1) % VIEWS.length] }),
   s: () => set({ sort: state.sort === "best" ? "swept" : "best" }),
   x: swap,
   t: nextTheme,
@@ -244,6 +256,7 @@ document.addEventListener("keydown", (event) => {
     else if (event.key in ARROWS && !scrolls) moveLarge(ARROWS[event.key]);
     else done = false;
   } else if (grid.contains(event.target) && gridKey(event)) done = true;
+  else if (state.view === "map" && mapKey(event)) done = true;
   else if (event.key in ARROWS && event.target === document.body) focusActive();
   else if (event.key in KEYS) KEYS[event.key]();
   else done = false;

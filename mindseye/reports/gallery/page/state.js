@@ -1,5 +1,7 @@
 // ---- state: all that is set, and the address that says it ----------------------------------------------------------
 
+const VIEWS = ["grid", "ranking", "map"];
+const TABLES = ["grid", "ranking"]; // views that are cells in rows and columns
 const SIZES = { least: 64, most: 384, step: 16 };
 
 function startingAxes() {
@@ -28,6 +30,7 @@ function defaults() {
   return {
     view: "grid", ...startingAxes(), held, measure: startingMeasure(), bound: null, sort: "swept", filter: "",
     size: startingSize(),
+    besideMap: "", mapPictures: true, looks: [null, null], photograph: null, kind: null,
     open: null, beside: "", sameScale: SAME_SCALE, a: null, b: null, split: 50, mark: null,
   };
 }
@@ -53,9 +56,15 @@ function readPlace(words, prefix) {
 function toAddress() {
   const words = new URLSearchParams();
   const first = defaults();
-  for (const name of ["view", "rows", "columns", "measure", "sort", "filter", "beside"])
+  for (const name of ["view", "rows", "columns", "measure", "sort", "filter", "beside", "besideMap"])
     if (state[name] !== first[name]) words.set(name, state[name]);
   for (const name of ["size", "split"]) if (state[name] !== first[name]) words.set(name, String(state[name]));
+  if (!state.mapPictures) words.set("pictures", "no");
+  state.looks.forEach((look, i) => {
+    if (look && look.zoom > 1) words.set(`look.${i}`, [look.x, look.y, look.zoom].map((one) => one.toFixed(2)).join());
+  });
+  if (state.photograph !== null) words.set("photograph", shared().names[state.photograph]);
+  if (state.kind !== null) words.set("kind", String(state.kind));
   if (state.bound !== null) words.set("bound", String(state.bound));
   if (state.sameScale !== SAME_SCALE) words.set("scale", state.sameScale ? "same" : "own");
   for (const axis of AXES)
@@ -72,7 +81,7 @@ function fromAddress() {
   const oneOf = (name, allowed) => {
     if (allowed.includes(words.get(name))) state[name] = words.get(name);
   };
-  oneOf("view", ["grid", "ranking"]);
+  oneOf("view", VIEWS);
   oneOf("rows", [...AXES.map((axis) => axis.key), ""]);
   oneOf("columns", [...AXES.map((axis) => axis.key), ""]);
   if (state.rows === state.columns) state.rows = "";
@@ -80,6 +89,15 @@ function fromAddress() {
   oneOf("sort", ["swept", "best"]);
   oneOf("beside", ["left", "right", "above", "below"]);
   state.filter = words.get("filter") ?? "";
+  state.besideMap = words.get("besideMap") ?? "";
+  state.mapPictures = words.get("pictures") !== "no";
+  state.looks = [0, 1].map((i) => {
+    const [x, y, zoom] = (words.get(`look.${i}`) ?? "").split(",").map(Number);
+    return Number.isFinite(x + y + zoom) && zoom > 1 && zoom <= 100 ? { x, y, zoom } : null;
+  });
+  const named = words.has("photograph") ? shared().names.indexOf(words.get("photograph")) : -1;
+  state.photograph = named < 0 ? null : named;
+  state.kind = /^\d{1,4}$/.test(words.get("kind") ?? "") ? Number(words.get("kind")) : null;
   const number = (name, least, most) => {
     const value = Number(words.get(name));
     if (words.has(name) && Number.isFinite(value)) state[name] = Math.min(most, Math.max(least, value));

@@ -1,0 +1,170 @@
+"""How facets of one clustering go over into another's: which hold, split, merge or vanish between layers, k, C, seeds.
+
+Facets are sets of photographs, told by their names. The overlap of two is |A ∩ B| / |A ∪ B| (Jaccard 1912), the
+one-to-one assignment is the one with the largest sum of overlaps (Kuhn 1955), and what becomes of a facet is told as
+cluster transitions are (Spiliopoulou et al. 2006, MONIC, τ = ½). numpy alone: no network, no pictures.
+"""
+
+import csv
+import io
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+HALF = 0.5  # of a facet's photographs: from so many on it comes from another, or goes into it
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Photographs in C facets: names [M], each once, and labels [M] in 0..C−1."""
+
+    label: str  # what it is called: the value of the swept setting
+    names: Sequence[Hashable]
+    labels: np.ndarray
+    C: int
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """[C]: how many photographs each facet has."""
+        return np.bincount(self.labels, minlength=self.C)
+
+
+@dataclass(frozen=True)
+class Ribbon:
+    """What facet `before` of one partition and facet `after` of the next share."""
+
+    before: int
+    after: int
+    shared: int  # |A ∩ B|, at least 1
+    overlap: float  # |A ∩ B| / |A ∪ B|
+    assigned: bool  # whether the two belong together in the one-to-one assignment
+
+
+def shared_photographs(one: Partition, other: Partition) -> np.ndarray:
+    """|A ∩ B| of each facet of one with each of the other: int64 [C of one, C of the other]."""
+    place = {name: i for i, name in enumerate(other.names)}
+    pairs = [(i, place[name]) for i, name in enumerate(one.names) if name in place]
+    shared = np.zeros((one.C, other.C), dtype=np.int64)
+    if pairs:
+        mine, theirs = np.array(pairs).T
+        np.add.at(shared, (one.labels[mine], other.labels[theirs]), 1)
+    return shared
+
+
+def overlaps(shared: np.ndarray, sizes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """|A ∩ B| / |A ∪ B| from |A ∩ B| [C, C'], |A| [C] and |B| [C'] -> [C, C']; 0 for two empty ones."""
+    union = sizes[:, None] + others[None, :] - shared
+    return shared / np.maximum(union, 1)
+
+
+def assign(overlap: np.ndarray) -> list[tuple[int, int]]:
+    """The one-to-one assignment with the largest sum of overlaps [C, C']: pairs of facets that share something."""
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(overlap, maximize=True)
+    return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if overlap[i, j] > 0]
+
+
+def chance(one: int, other: int) -> float:
+    """The overlap of two facets of one and other equally large ones that have nothing to do with each other.
+
+    |A ∩ B| = M/CC', |A ∪ B| = M/C + M/C' − M/CC', so that it is 1/(C + C' − 1).
+
+    >>> chance(2, 2), chance(5, 5)
+    (0.3333333333333333, 0.1111111111111111)
+    """
+    return 1 / (one + other - 1)
+
+
+def ribbons(one: Partition, other: Partition) -> list[Ribbon]:
+    """Everything that two partitions share, facet by facet; nothing where they have no photograph in common."""
+    shared = shared_photographs(one, other)
+    overlap = overlaps(shared, one.sizes, other.sizes)
+    assigned = set(assign(overlap))
+    found = [(int(i), int(j)) for i, j in zip(*shared.nonzero(), strict=True)]
+    return [Ribbon(i, j, int(shared[i, j]), float(overlap[i, j]), (i, j) in assigned) for i, j in found]
+
+
+def kinds(partitions: Sequence[Partition]) -> list[list[int]]:
+    """One number per facet of each partition, the same for facets that are the same kind of photographs.
+
+    Those of the first partition are its own numbers. Each other one's facets have the number of the facet of the first
+    that they are assigned to, where the two overlap at least twice as much as by `chance`, or by half; what is left has
+    the smallest numbers that its own partition does not use yet.
+    """
+    given: list[list[int]] = []
+    for partition in partitions:
+        own: dict[int, int] = {}
+        if not given:
+            own = {c: c for c in range(partition.C)}
+        else:
+            least = min(HALF, 2 * chance(partitions[0].C, partition.C))
+            found = ribbons(partitions[0], partition)
+            own = {one.after: one.before for one in found if one.assigned and one.overlap >= least}
+        taken = set(own.values()) | (set(range(partitions[0].C)) if own else set())
+        free = (number for number in range(partition.C + partitions[0].C + 1) if number not in taken)
+        given.append([own[c] if c in own else next(free) for c in range(partition.C)])
+    return given
+
+
+def transitions(one: Partition, other: Partition) -> list[str]:
+    """What becomes of the facets, a few words each: those that split, merge, dissolve, are new, and how many hold.
+
+    B comes from A where at least half of B's photographs are A's; A goes into B where at least half of A's are B's. A
+    splits where two or more come from it; several merge where they go into the same one. What does not split and goes
+    nowhere dissolves; what is not merged and comes from nowhere is new; what goes into one alone holds.
+    """
+    shared = shared_photographs(one, other)
+    if not shared.any():
+        return ["no photograph in common"]
+    comes = shared >= HALF * np.maximum(other.sizes, 1)[None, :]
+    goes = shared >= HALF * np.maximum(one.sizes, 1)[:, None]
+    splits = [i for i in range(one.C) if comes[i].sum() > 1]
+    merges = [j for j in range(other.C) if goes[:, j].sum() > 1]
+    said = [f"{i} splits into {_listed(comes[i].nonzero()[0])}" for i in splits]
+    said += [f"{_listed(goes[:, j].nonzero()[0])} merge into {j}" for j in merges]
+    said += [f"{i} dissolves" for i in range(one.C) if one.sizes[i] and i not in splits and not goes[i].any()]
+    said += [f"{j} is new" for j in range(other.C) if other.sizes[j] and j not in merges and not comes[:, j].any()]
+    goes[splits] = False
+    goes[:, merges] = False
+    return [*said, f"{int(goes.any(axis=1).sum())} of {one.C} hold"]
+
+
+def _listed(numbers: Sequence[int] | np.ndarray) -> str:
+    first, last = [str(number) for number in numbers[:-1]], str(numbers[-1])
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def arrange(partitions: Sequence[Partition]) -> list[list[int]]:
+    """The order of each partition's facets from top to bottom in which few ribbons cross.
+
+    The first in its own order; every other one by the mean place of the photographs that its facets share with the one
+    before (the barycentre heuristic of Sugiyama et al. 1981).
+    """
+    orders = [list(range(partition.C)) for partition in partitions]
+    for number, (one, other) in enumerate(pairwise(partitions)):
+        shared = shared_photographs(one, other).astype(float)
+        place = np.empty(one.C)
+        place[orders[number]] = np.arange(one.C)
+        total = shared.sum(axis=0)
+        middle = np.where(total > 0, place @ shared / np.maximum(total, 1), np.inf)
+        orders[number + 1] = [int(j) for j in middle.argsort(kind="stable")]
+    return orders
+
+
+def as_csv(setting: str, flows: Sequence[tuple[str, Sequence[Partition]]]) -> str:
+    """A line per two facets that share photographs, in full digits: flows are (the other settings, partitions)."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    heads = ["held", f"{setting}.from", f"{setting}.to", "facet.from", "facet.to", "photographs.from", "photographs.to"]
+    writer.writerow([*heads, "shared", "overlap", "assigned"])
+    for held, partitions in flows:
+        for one, other in pairwise(partitions):
+            sizes, others = one.sizes, other.sizes
+            for ribbon in ribbons(one, other):
+                i, j = ribbon.before, ribbon.after
+                own = [one.label, other.label, i, j, sizes[i], others[j]]
+                writer.writerow([held, *own, ribbon.shared, ribbon.overlap, int(ribbon.assigned)])
+    return text.getvalue()

@@ -1,0 +1,129 @@
+"""The gallery's views beside the grid, in a real browser: map, flow, channels. Numbers are checked by hand."""
+
+import pytest
+
+from mindseye.commands.gallery import make_gallery
+from mindseye.sweeps.manifest import add_cells
+
+pytestmark = pytest.mark.browser
+
+# 12 photographs; from early to late facet 0 splits, and facets 1 and 2 have changed numbers.
+LABELS = {"early": [0] * 6 + [1] * 3 + [2] * 3, "late": [0] * 3 + [3] * 3 + [2] * 3 + [1] * 3}
+
+
+@pytest.fixture(scope="module")
+def layers(tmp_path_factory, make_run, keep_facets):
+    """Two layers × two k; one more run, of k = 9, keeps no facets."""
+    folder = tmp_path_factory.mktemp("layers")
+    words = [(f"layer={layer}", f"k={k}") for layer in LABELS for k in (2, 4)]
+    cells = add_cells(folder, [*words, ("layer=early", "k=9")], [], "")
+    for n, cell in enumerate(cells):
+        layer, k = (word.partition("=")[2] for word in cell.overrides)
+        C = max(LABELS[layer]) + 1
+        run = make_run(
+            folder / cell.folder, facets=C, cosine=0.5 + n / 20, overrides=cell.overrides,
+            config=f"layer: {layer}\nk: {k}\n", photographs=("a.png", "b.png"),
+        )  # fmt: skip
+        if k != "9":
+            channels = [list(range(c, c + int(k))) for c in range(C)]
+            keep_facets(run, LABELS[layer], channels=channels, layer=layer)
+    return make_gallery(folder)
+
+
+def about(page):
+    lines = page.locator("#map-about").inner_text().split("\n")
+    return "\n".join(line.strip() for line in lines if line.strip())
+
+
+def test_the_map_has_every_facet_and_tells_of_a_photograph(visit, layers):
+    page = visit(layers)
+    page.click("#view-map")
+    assert page.locator("#map-0 .kind").all_inner_texts() == ["facet 0\n6", "facet 1\n3", "facet 2\n3"]
+    assert page.locator("#map-1").is_hidden()
+    canvas = page.locator("#map-canvas-0")
+    assert canvas.get_attribute("aria-label").startswith("Map of 12 photographs in 3 facets")
+    # By the keyboard from photograph to photograph: the first is the one with the largest weight.
+    canvas.focus()
+    page.keyboard.press("ArrowRight")
+    assert about(page).startswith("p00.png\nfacet 0; weight 0.750 in facet 0")
+    seen = set()
+    for key in ("ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown") * 6:
+        page.keyboard.press(key)
+        seen.add(about(page).split("\n")[0])
+    assert len(seen) > 3
+    page.keyboard.press("Escape")
+    assert about(page).startswith("Point at a photograph")
+
+
+def test_a_point_of_the_map_is_where_the_plane_has_it(visit, layers):
+    """What the pointer rests on is the photograph of that place; a picture at a centre is the facet."""
+    page = visit(f"file://{layers}#view=map&pictures=no")
+    canvas = page.locator("#map-canvas-0")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    data = page.evaluate("JSON.parse(document.getElementById('maps').textContent).maps[0]")
+    size = min(box["width"], box["height"]) / 1120
+    for i in (0, 7, 11):
+        x = box["x"] + box["width"] / 2 + (data["x"][i] - 500) * size
+        y = box["y"] + box["height"] / 2 - (data["y"][i] - 500) * size
+        page.mouse.move(x, y)
+        assert about(page).startswith(f"p{i:02d}.png\nfacet {LABELS['early'][i]};")
+    page.mouse.wheel(0, -240)
+    page.wait_for_timeout(200)
+    assert "look.0=" in page.url
+    page.check("#map-pictures")
+    page.click("[data-zoom=all]")
+    x, y = data["centres"][1]
+    across, down = (x - 500) * size, (y - 500) * size + 38  # the picture stands above the centre
+    page.mouse.click(box["x"] + box["width"] / 2 + across, box["y"] + box["height"] / 2 - down)
+    assert about(page).startswith("facet 1, 3 photographs, blended of 2.")
+    page.click("#map-about button")
+    assert page.locator("#large-title").inner_text().endswith("facet 1")
+
+
+def test_two_maps_share_what_is_chosen_and_their_colours(visit, layers):
+    page = visit(layers)
+    page.click("#view-map")
+    page.select_option("#map-beside", "layer=late")
+    fills = "(all) => all.map((one) => getComputedStyle(one).fill)"
+    first, second = (page.locator(f"#map-{side} .kind .mark").evaluate_all(fills) for side in (0, 1))
+    # early 1 and 2 are late 2 and 1; of the two halves of early 0 one has its colour, the other a new one
+    assert second[2] == first[1]
+    assert second[1] == first[2]
+    assert second[0] == first[0]
+    assert len(set(second)) == 4
+    page.locator("#map-0 .kind").nth(1).click()
+    pressed = "(all) => all.map((one) => one.getAttribute('aria-pressed'))"
+    assert page.locator("#map-1 .kind").evaluate_all(pressed) == ["false", "false", "true", "false"]
+    assert about(page).count("3 photographs") == 2
+    page.wait_for_timeout(200)
+    other = visit(page.url)
+    assert other.locator("#map-1 .kind").evaluate_all(pressed) == ["false", "false", "true", "false"]
+    page.locator("#map-canvas-1").focus()
+    page.keyboard.press("ArrowLeft")
+    assert [line.split(";")[0] for line in about(page).split("\n")[1:3]] == [
+        "layer early · k 2:  facet 0", "layer late · k 2:  facet 0"
+    ]  # fmt: skip
+
+
+def test_a_folder_of_an_earlier_version_opens_and_says_what_is_missing(visit, layers):
+    page = visit(f"file://{layers}#view=map&at.k=9")
+    assert page.locator("#map-0 .why").inner_text() == "No map: the folder keeps no facets (targets/)."
+    page.click("#view-grid")
+    assert page.locator(".cell").count() > 0
+
+
+@pytest.mark.parametrize("width", [360, 1300])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_view_is_accessible(visit, layers, scheme, width):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = visit(layers, scheme=scheme, width=width, height=740)
+    for address in VIEWS:
+        page.goto(f"file://{layers}#{address}")
+        page.reload()
+        found = axe.run(page)
+        assert found.violations_count == 0, f"{address}: {found.generate_report()}"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{address} is wider than the window"
+
+
+VIEWS = ["view=map", "view=map&besideMap=layer%3Dlate&kind=1&photograph=p00.png", "view=map&at.k=9"]

@@ -1,0 +1,123 @@
+"""Facets from one clustering to the next: overlaps, the assignment, what splits and merges. Every figure by hand."""
+
+import csv
+import itertools
+
+import numpy as np
+import pytest
+
+from mindseye.reports.flow import (
+    Partition,
+    arrange,
+    as_csv,
+    assign,
+    chance,
+    kinds,
+    overlaps,
+    ribbons,
+    shared_photographs,
+    transitions,
+)  # fmt: skip
+
+
+def partition(text, label=""):
+    """Photograph i is in the facet that the i-th digit says."""
+    labels = np.array([int(digit) for digit in text])
+    return Partition(label, [f"p{i}" for i in range(len(text))], labels, int(labels.max()) + 1)
+
+
+def test_overlap_is_intersection_over_union_of_the_photographs():
+    one, other = partition("000011112222"), partition("000122221111")
+    shared = shared_photographs(one, other)
+    assert shared.tolist() == [[3, 1, 0], [0, 0, 4], [0, 4, 0]]
+    expected = [[3 / 4, 1 / 8, 0], [0, 0, 1], [0, 4 / 5, 0]]
+    assert overlaps(shared, one.sizes, other.sizes) == pytest.approx(np.array(expected))
+    back = overlaps(shared_photographs(other, one), other.sizes, one.sizes)
+    assert np.array_equal(back.T, overlaps(shared, one.sizes, other.sizes))
+
+
+def test_photographs_are_told_by_their_names_alone():
+    one = partition("0011")
+    mixed = Partition("", ["p3", "p1", "p0", "p2"], np.array([1, 0, 0, 1]), 2)
+    assert [(r.before, r.after, r.overlap) for r in ribbons(one, mixed)] == [(0, 0, 1.0), (1, 1, 1.0)]
+    elsewhere = Partition("", ["a", "b"], np.array([0, 1]), 2)
+    assert ribbons(one, elsewhere) == []
+    assert transitions(one, elsewhere) == ["no photograph in common"]
+    # Photographs that only one of the two looks at count in the union.
+    more = Partition("", ["p0", "p1", "x", "y"], np.array([0, 0, 0, 0]), 1)
+    assert [(r.shared, r.overlap) for r in ribbons(one, more)] == [(2, 0.5)]
+
+
+def test_the_assignment_has_the_largest_sum_of_all():
+    drawn = np.random.default_rng(0)
+    for _ in range(20):
+        overlap = drawn.random((4, 5))
+        best = max(sum(overlap[i, j] for i, j in enumerate(order)) for order in itertools.permutations(range(5), 4))
+        assert sum(overlap[i, j] for i, j in assign(overlap)) == pytest.approx(best)
+    assert assign(np.zeros((2, 2))) == []  # what shares nothing does not belong together
+
+
+def test_facets_that_have_nothing_to_do_with_each_other_overlap_by_chance():
+    drawn = np.random.default_rng(1)
+    names = range(200_000)
+    one, other = (Partition("", names, drawn.integers(0, C, len(names)), C) for C in (3, 5))
+    found = np.mean([ribbon.overlap for ribbon in ribbons(one, other)])
+    assert found == pytest.approx(chance(3, 5), rel=0.02)
+
+
+def test_one_kind_of_photographs_has_one_number_whatever_each_run_calls_it():
+    first, swapped = partition("000011112222"), partition("222200001111")
+    assert kinds([first, swapped]) == [[0, 1, 2], [1, 2, 0]]
+    split = partition("000011112233")  # facet 2 of the first is now two, half each
+    assert kinds([first, split]) == [[0, 1, 2], [0, 1, 2, 3]]
+    scattered = partition("012301230123")  # by chance alone: its facets are kinds of their own
+    numbers = kinds([first, scattered])[1]
+    assert len(set(numbers)) == 4
+    assert kinds([]) == []
+
+
+def test_no_two_facets_of_a_run_have_one_number():
+    drawn = np.random.default_rng(2)
+    many = [
+        Partition("", range(60), drawn.permutation(np.arange(60) % C), C) for C in drawn.integers(2, 9, 20).tolist()
+    ]
+    for partition, numbers in zip(many, kinds(many), strict=True):
+        assert len(set(numbers)) == partition.C
+
+
+def test_splits_merges_and_what_holds():
+    one = partition("000000111122223333")
+    assert transitions(one, one) == ["4 of 4 hold"]
+    assert transitions(one, partition("000444111122223333")) == ["0 splits into 0 and 4", "3 of 4 hold"]
+    assert transitions(partition("000444111122223333"), one) == ["0 and 4 merge into 0", "3 of 5 hold"]
+    # Facet 2 goes to four others, a quarter each; what is called 2 then is one of its photographs.
+    assert transitions(partition("0000001111112222333333"), partition("0000001111110123333333")) == [
+        "2 dissolves", "3 of 4 hold"
+    ]  # fmt: skip
+    # Facet 3 has a third of its photographs from each other one.
+    assert transitions(partition("000000111111222222"), partition("000033111133222233")) == ["3 is new", "3 of 3 hold"]
+
+
+def crossings(partitions, orders):
+    count = 0
+    for (one, other), (above, below) in zip(itertools.pairwise(partitions), itertools.pairwise(orders), strict=True):
+        lines = [(above.index(r.before), below.index(r.after), r.shared) for r in ribbons(one, other)]
+        count += sum(m * n for (a, b, m), (c, d, n) in itertools.combinations(lines, 2) if (a - c) * (b - d) < 0)
+    return count
+
+
+def test_the_order_of_facets_crosses_fewer_ribbons():
+    partitions = [partition("000111222333"), partition("333222111000"), partition("222333000111")]
+    plain = [list(range(4))] * 3
+    assert crossings(partitions, plain) > 0
+    assert crossings(partitions, arrange(partitions)) == 0
+
+
+def test_the_csv_holds_every_ribbon_in_full_digits():
+    partitions = [partition("0001112", "early"), partition("0011122", "late")]
+    rows = list(csv.DictReader(as_csv("layer", [("k=10", partitions)]).splitlines()))
+    assert len(rows) == len(ribbons(*partitions))
+    first = rows[0]
+    assert (first["held"], first["layer.from"], first["layer.to"], first["shared"]) == ("k=10", "early", "late", "2")
+    assert float(first["overlap"]) == 2 / 3
+    assert (first["photographs.from"], first["photographs.to"], first["assigned"]) == ("3", "2", "1")

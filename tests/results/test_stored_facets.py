@@ -1,0 +1,76 @@
+"""The facets of a run folder without their pictures: as they were kept, and refused in one line where damaged."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mindseye.results.stored_facets import read_stored_facets
+
+
+def test_what_is_read_is_what_was_kept(targets, tmp_path):
+    targets.save(tmp_path / "targets")
+    found = read_stored_facets(tmp_path)
+    assert (found.layer, found.D, found.paths) == (targets.layer, targets.maps.shape[1], targets.paths)
+    for name in ("embedding", "labels", "centres", "chosen", "weights", "channels"):
+        assert np.array_equal(getattr(found, name), getattr(targets, name).numpy()), name
+
+
+def test_a_folder_without_facets_is_told_from_a_damaged_one(targets, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_stored_facets(tmp_path)
+    targets.save(tmp_path / "targets")
+    whole = (tmp_path / "targets/targets.safetensors").read_bytes()
+    (tmp_path / "targets/targets.safetensors").write_bytes(whole[:2000])
+    with pytest.raises(ValueError, match="damaged"):
+        read_stored_facets(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda said: said.update(paths=said["paths"][:-1]),
+        lambda said: said.update(paths=[said["paths"][0]] * len(said["paths"])),
+        lambda said: said.update(paths=7),
+        lambda said: said.pop("layer"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(change, targets, tmp_path):
+    targets.save(tmp_path / "targets")
+    said = json.loads((tmp_path / "targets/targets.json").read_text())
+    change(said)
+    (tmp_path / "targets/targets.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match="damaged"):
+        read_stored_facets(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("labels", {"data_offsets": [0, 10**15]}), ("labels", {"shape": [-1, -24]}), ("channels", {"dtype": "F32"}),
+        ("chosen", {"shape": []}), ("maps", {"shape": "no"}), ("centres", None),
+        ("embedding", {"data_offsets": ["a", "b"]}),
+    ],
+)  # fmt: skip
+def test_a_header_of_nonsense_is_refused(name, entry, targets, tmp_path):
+    targets.save(tmp_path / "targets")
+    file = tmp_path / "targets/targets.safetensors"
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    if entry is None:
+        del header[name]
+    else:
+        header[name] |= entry
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    with pytest.raises(ValueError, match="damaged"):
+        read_stored_facets(tmp_path)
+
+
+def test_a_link_is_not_followed(targets, tmp_path):
+    targets.save(tmp_path / "elsewhere")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/targets").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="link"):
+        read_stored_facets(tmp_path / "run")
