@@ -1,14 +1,16 @@
 """`mindseye figures FOLDER`: the paper's figures of a run, and a sweep's pictures as grids, from its files alone."""
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mindseye.commands.flows import flows_along, swept_settings
 from mindseye.files import plain_file
 from mindseye.sweeps.manifest import MANIFEST, Cell, as_written, cell_folder
-from mindseye.sweeps.status import read_sweep, varying_overrides
+from mindseye.sweeps.status import SweepStatus, read_sweep, varying_overrides
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +29,8 @@ def figures(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="mindseye figures",
         description="Makes the paper's figures as PDF and PNG at print size: of a run 1 (visualisations), 2 (map and "
-        "weights) and 3 (iterations), of a sweep over layers 4 (layers × targets), of any other a grid.",
+        "weights) and 3 (iterations); of a sweep 4 (layers × targets), 5 (the flow of facets along a setting under which "
+        "they change), and grids of its pictures.",
         epilog="example: mindseye figures outputs/2026-11-23/12-00-00 --facets 0 2 --video mp4",
     )
     parser.add_argument("folder", type=Path, help="of a run (hydra.run.dir) or a sweep (hydra.sweep.dir)")
@@ -110,27 +113,49 @@ def of_run(folder: Path, facets: Sequence[int] | None, photographs: int, width: 
 
 
 def of_sweep(folder: Path) -> "dict[str, Figure]":
-    """Figure 4 of a sweep over layers, one for each combination of what else was swept; and of whatever else was swept
-    the pictures as a grid. Cells that are not completed are named."""
-    from mindseye.reports.figures import layers_by_targets
-
+    """Figure 4 of a sweep over layers, one for each combination of what else was swept; figure 5 along every setting
+    under which facets change; and of whatever else was swept the pictures as grids. Cells that are not completed are
+    named."""
     sweep = read_sweep(folder)
     completed = [cell for cell, status in sweep.cells if status.status == "completed"]
-    groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell, status in sweep.cells:
-        if status.status == "completed":
-            groups.setdefault(_others(cell), []).append(cell)
-        else:
+        if status.status != "completed":
             _left_out(cell.folder, f"it is {status.status}")
-    groups = {others: cells for others, cells in groups.items() if len(cells) > 1}
     if len(completed) < 2:
         raise ValueError(
             f"{folder} has no two completed cells to be held against each other; for figures 1 to 3 name the folder of "
             "one of its cells"
         )
-    grids = grids_of(folder, completed)
+    return {**_layers(folder, completed), **_flows(sweep), **grids_of(folder, completed)}
+
+
+def _flows(sweep: SweepStatus) -> "dict[str, Figure]":
+    """Figure 5 along every swept setting under which facets change."""
+    from mindseye.reports.figures import FlowColumn, facet_flow
+    from mindseye.results.run_folder import read_run
+
+    drawn = {}
+    for setting in swept_settings(sweep):
+        flows = flows_along(sweep, setting)
+        for held, cells in flows:
+            columns = [FlowColumn(cell.facets, read_run(cell.folder).images) for cell in cells]
+            name = f"fig5_flow_{setting}" + (f"_{held.replace(' ', ',')}" if len(flows) > 1 else "")
+            said = f"facets along {setting}: ribbons are the photographs that two share"
+            heading = f"{said} · {held}" if held else said
+            drawn[re.sub(r"[^\w.,=+-]", "_", name)[:120]] = facet_flow(columns, heading=heading)
+    return drawn
+
+
+def _layers(folder: Path, completed: Sequence[Cell]) -> "dict[str, Figure]":
+    """Figure 4 of cells that differ in the layer alone; empty where there are none."""
+    from mindseye.reports.figures import layers_by_targets
+
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in completed:
+        groups.setdefault(_others(cell), []).append(cell)
+    groups = {others: cells for others, cells in groups.items() if len(cells) > 1}
     if not groups:
-        return grids
+        return {}
     varying = {word.partition("=")[0] for word in set.union(*map(set, groups)) - set.intersection(*map(set, groups))}
     drawn = {}
     for others, cells in groups.items():
@@ -140,7 +165,7 @@ def of_sweep(folder: Path) -> "dict[str, Figure]":
             rows.append(row)
         name = "fig4_layers" if len(groups) == 1 else f"fig4_layers_{cell_folder(others, sorted(varying))}"
         drawn[name] = layers_by_targets(rows, heading=heading)
-    return {**drawn, **grids}
+    return drawn
 
 
 def grids_of(folder: Path, cells: Sequence[Cell]) -> "dict[str, Figure]":

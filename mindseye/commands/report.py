@@ -1,7 +1,9 @@
 """`mindseye report FOLDER`: what one setting of a sweep does, paired over everything else, as tables."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from rich import box
@@ -9,9 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mindseye.commands.flows import FlowCell, flows_along
 from mindseye.commands.gallery import try_gallery
 from mindseye.files import write_atomically
-from mindseye.reports.ablation import Comparison, as_csv, as_json, as_latex, as_markdown, compare
+from mindseye.reports.ablation import Comparison, NoPairs, as_csv, as_json, as_latex, as_markdown, compare
+from mindseye.reports.flow import as_csv as as_flow_csv
+from mindseye.reports.flow import transitions
 from mindseye.reports.response import in_words, responses
 from mindseye.sweeps.status import read_sweep
 from mindseye.sweeps.summary import read_rows
@@ -24,7 +29,8 @@ def report(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="mindseye report",
         description="Holds every value of one swept setting against a reference value, pair by pair over facets, seeds "
-        "and all other settings, and writes report.md, .tex, .csv and .json into the folder, and its gallery anew.",
+        "and all other settings, and writes report.md, .tex, .csv and .json into the folder, and its gallery anew. "
+        "Where facets change with the setting, flow.csv says how they go over into one another.",
         epilog="example: mindseye report multirun/2026-11-23/12-00-00 --by objective.gain",
     )
     parser.add_argument("folder", type=Path, help="a sweep's (hydra.sweep.dir)")
@@ -34,10 +40,18 @@ def report(arguments: list[str]) -> None:
     asked = parser.parse_args(arguments)
     sweep = read_sweep(asked.folder)
     rows = read_rows(sweep)
+    flows = flows_along(sweep, asked.by)
+    if flows:
+        _write_flows(sweep.folder / "flow.csv", asked.by, flows)
     reference = asked.reference
     if reference is None:
         reference = next((str(row[f"override.{asked.by}"]) for row in rows if f"override.{asked.by}" in row), "none")
-    found = compare(rows, asked.by, reference, measures=asked.measures)
+    try:
+        found = compare(rows, asked.by, reference, measures=asked.measures)
+    except NoPairs:
+        if not flows:
+            raise
+        return  # facets that differ from cell to cell cannot be held against each other: their flow is what there is
     found = replace(found, response=tuple(one for one in responses(rows, sweep.folder) if one.setting == asked.by))
     written = {".md": as_markdown(found), ".tex": as_latex(found), ".csv": as_csv(found), ".json": as_json(found)}
     files = [sweep.folder / f"report{suffix}" for suffix in written]
@@ -50,6 +64,18 @@ def report(arguments: list[str]) -> None:
     console.print(_shown(found))
     for file in [*files, *([page] if page else [])]:
         console.print(str(file), soft_wrap=True, highlight=False, markup=False)
+
+
+def _write_flows(file: Path, setting: str, flows: Sequence[tuple[str, Sequence[FlowCell]]]) -> None:
+    """flow.csv, and in words what becomes of the facets from each value of the setting to the next."""
+    partitions = [(held, [one.facets for one in cells]) for held, cells in flows]
+    write_atomically(file, as_flow_csv(setting, partitions).encode())
+    console = Console(width=WIDTH)
+    for held, cells in flows:
+        for one, other in pairwise(cell.facets for cell in cells):
+            where = f"{setting} {one.label} → {other.label}{f' ({held})' if held else ''}"
+            console.print(f"{where}: {'; '.join(transitions(one, other))}", highlight=False, markup=False)
+    console.print(str(file), soft_wrap=True, highlight=False, markup=False)
 
 
 def _shown(found: Comparison) -> Table:

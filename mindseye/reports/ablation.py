@@ -24,6 +24,10 @@ LEVEL = 0.95
 USUAL = tuple(name for name, measure in MEASURES.items() if measure.report)
 
 
+class NoPairs(ValueError):
+    """No two cells have the same facets, so that nothing can be held against anything."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """One measure of one variant, against the reference's."""
@@ -111,7 +115,7 @@ def compare(
             if pairs:
                 differences.append(_difference(measure, variant, pairs, seed))
     if not differences and unpaired:
-        raise ValueError(
+        raise NoPairs(
             f"--by {by}: no two cells have the same facets; they are found anew for every network, layer and C, so "
             "that facet 0 of one is not facet 0 of the other"
         )

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -21,12 +22,15 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, get_font
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path as MatplotlibPath
 from matplotlib.textpath import TextToPath
 from torch import Tensor
 
 from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import write_atomically
+from mindseye.reports.flow import Partition, Ribbon, arrange, assign, kinds, overlaps, ribbons, shared_photographs
 
 COLUMN, PAGE = 3.5, 7.16  # inches: the widths of a column and of a page of IEEE's two-column papers
 TALLEST = 9.2  # inches
@@ -304,13 +308,107 @@ def match_facets(labels: Tensor, reference: Tensor, C: int) -> tuple[list[int], 
     The one-to-one assignment with the largest sum of overlaps |A ∩ B| / |A ∪ B| (Jaccard 1912; Kuhn 1955). For each of
     the reference's C facets: the facet that belongs to it, and their overlap, 1 where they hold the same photographs.
     """
-    from scipy.optimize import linear_sum_assignment
+    names = range(len(labels))
+    one, other = Partition("", names, reference.numpy(), C), Partition("", names, labels.numpy(), C)
+    overlap = overlaps(shared_photographs(one, other), one.sizes, other.sizes)
+    pairs = assign(overlap)
+    return [c for _, c in pairs], [float(overlap[pair]) for pair in pairs]
 
-    shared = (reference * C + labels).bincount(minlength=C * C).reshape(C, C)
-    union = shared.sum(dim=1, keepdim=True) + shared.sum(dim=0, keepdim=True) - shared
-    overlap = (shared / union.clamp(min=1)).double()
-    _, order = linear_sum_assignment(overlap.numpy(), maximize=True)
-    return order.tolist(), [float(overlap[place, c]) for place, c in enumerate(order)]
+
+@dataclass(frozen=True)
+class FlowColumn:
+    """One column of figure 5: a set of facets and their visualisations [C, ch, S, S]."""
+
+    facets: Partition
+    images: Tensor
+
+
+@_in_style
+def facet_flow(columns: Sequence[FlowColumn], *, heading: str = "") -> Figure:
+    """Fig. 5: facets along a swept setting: a column per value, ribbons as thick as the photographs that two share.
+
+    A ribbon has the colour of the facet that it comes from, and is dark where the two are assigned to each other, see
+    `mindseye.reports.flow`. Facets that share most of their photographs with one of the first column have its colour.
+    A page wide. Raises ValueError for fewer than two columns.
+    """
+    if len(columns) < 2:
+        raise ValueError(f"figure 5 needs the facets of two cells or more, not {len(columns)}")
+    partitions = [column.facets for column in columns]
+    colours, orders = kinds(partitions), arrange(partitions)
+    tile, bar, gap = 0.34, 0.05, 0.06
+    step = (PAGE - tile - 2 * bar) / (len(columns) - 1)
+    room = TALLEST - _head(heading) - _line(SMALL) - max(one.C for one in partitions) * gap
+    scale = min(2.6, room / 2) / max(len(one.names) for one in partitions)
+    tile = min(tile, room / 2 / max(one.C for one in partitions), step / 2)
+    top = _head(heading) + _line(SMALL) + 0.03
+    placed: list[dict[int, tuple[float, float]]] = []  # facet -> the upper end of its bar, and where its slot begins
+    lowest = top
+    for one, order in zip(partitions, orders, strict=True):
+        own, y = {}, top
+        for c in order:
+            high = one.sizes[c] * scale
+            slot = max(tile, high)
+            own[c] = (y + (slot - high) / 2, y + (slot - tile) / 2)
+            y += slot + gap
+        placed.append(own)
+        lowest = max(lowest, y - gap)
+    page = _Page(PAGE, lowest)
+    page.head(heading)
+    canvas = page.axes(0, 0, page.width, page.height)
+    canvas.set(xlim=(0, page.width), ylim=(page.height, 0))
+    canvas.set_axis_off()
+    wide = tile + 2 * bar
+    for i, (one, other) in enumerate(pairwise(partitions)):
+        found = ribbons(one, other)
+        leaving = sorted(found, key=lambda r: (orders[i].index(r.before), orders[i + 1].index(r.after)))
+        arriving = sorted(found, key=lambda r: (orders[i + 1].index(r.after), orders[i].index(r.before)))
+        starts, ends = _stacked(leaving, placed[i], scale, "before"), _stacked(arriving, placed[i + 1], scale, "after")
+        for ribbon in found:
+            ends_at = (i * step + wide, (i + 1) * step)
+            colour = COLOURS[colours[i][ribbon.before] % len(COLOURS)]
+            _ribbon(canvas, ends_at, (starts[ribbon], ends[ribbon]), ribbon.shared * scale, colour, ribbon.assigned)
+    for i, column in enumerate(columns):
+        left = i * step
+        align = "left" if i == 0 else "right" if i == len(columns) - 1 else "center"
+        anchor = {"left": left, "right": left + wide, "center": left + wide / 2}[align]
+        page.words(column.facets.label, anchor, top - _line(SMALL) - 0.03, size=SMALL, align=align, room=step * 0.9)
+        for c, (upper, picture) in placed[i].items():
+            colour = COLOURS[colours[i][c] % len(COLOURS)]
+            high = column.facets.sizes[c] * scale
+            for x in (left, left + bar + tile):
+                canvas.add_patch(Rectangle((x, upper), bar, high, facecolor=colour, edgecolor="none"))
+            page.picture(column.images[c], left + bar, picture, tile)
+            number = page.figure.axes[-1].annotate(
+                str(c), (0, 1), (2, -2), xycoords="axes fraction", textcoords="offset points", size=SMALL, va="top"
+            )
+            number.set_bbox({"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8})
+    return page.figure
+
+
+def _stacked(
+    found: Sequence[Ribbon], placed: Mapping[int, tuple[float, float]], scale: float, side: str
+) -> dict[Ribbon, float]:
+    """Where each ribbon begins on its facet's bar, one below the other."""
+    used: dict[int, float] = {}
+    begins = {}
+    for ribbon in found:
+        c = ribbon.before if side == "before" else ribbon.after
+        begins[ribbon] = placed[c][0] + used.get(c, 0.0)
+        used[c] = used.get(c, 0.0) + ribbon.shared * scale
+    return begins
+
+
+def _ribbon(
+    axes: Axes, across: tuple[float, float], down: tuple[float, float], thick: float, colour: str, assigned: bool
+) -> None:
+    """A band from left to right between two bars, bent like an S."""
+    (left, right), (start, end), middle = across, down, sum(across) / 2
+    upper = [(left, start), (middle, start), (middle, end), (right, end)]
+    lower = [(right, end + thick), (middle, end + thick), (middle, start + thick), (left, start + thick)]
+    curve = [MatplotlibPath.CURVE4] * 3
+    codes = [MatplotlibPath.MOVETO, *curve, MatplotlibPath.LINETO, *curve, MatplotlibPath.CLOSEPOLY]
+    shape = MatplotlibPath([*upper, *lower, upper[0]], codes)
+    axes.add_patch(PathPatch(shape, facecolor=colour, edgecolor="none", alpha=0.6 if assigned else 0.28))
 
 
 def evenly(values: Sequence[int], count: int) -> list[int]:

@@ -60,11 +60,11 @@ def overlaps(shared: np.ndarray, sizes: np.ndarray, others: np.ndarray) -> np.nd
 
 
 def assign(overlap: np.ndarray) -> list[tuple[int, int]]:
-    """The one-to-one assignment with the largest sum of overlaps [C, C']: pairs of facets that share something."""
+    """The one-to-one assignment with the largest sum of overlaps [C, C']: min(C, C') pairs, by the first facet."""
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(overlap, maximize=True)
-    return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if overlap[i, j] > 0]
+    return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True)]
 
 
 def chance(one: int, other: int) -> float:

@@ -73,12 +73,14 @@ def test_a_point_of_the_map_is_where_the_plane_has_it(visit, layers):
     assert "look.0=" in page.url
     page.check("#map-pictures")
     page.click("[data-zoom=all]")
-    x, y = data["centres"][1]
+    box = canvas.bounding_box()
+    c = min(range(3), key=lambda c: abs(data["centres"][c][1] - 500))
+    x, y = data["centres"][c]
     across, down = (x - 500) * size, (y - 500) * size + 38  # the picture stands above the centre
     page.mouse.click(box["x"] + box["width"] / 2 + across, box["y"] + box["height"] / 2 - down)
-    assert about(page).startswith("facet 1, 3 photographs, blended of 2.")
+    assert about(page).startswith(f"facet {c}, {LABELS['early'].count(c)} photographs, blended of 2.")
     page.click("#map-about button")
-    assert page.locator("#large-title").inner_text().endswith("facet 1")
+    assert page.locator("#large-title").inner_text().endswith(f"facet {c}")
 
 
 def test_two_maps_share_what_is_chosen_and_their_colours(visit, layers):
@@ -113,6 +115,42 @@ def test_a_folder_of_an_earlier_version_opens_and_says_what_is_missing(visit, la
     assert page.locator(".cell").count() > 0
 
 
+def test_the_flow_has_a_ribbon_for_all_that_two_facets_share(visit, layers):
+    page = visit(layers)
+    page.click("#view-flow")
+    assert page.locator("#along option").all_inner_texts() == ["layer", "k (the same facets)"]
+    titles = page.locator("#flow-figure .ribbon title").all_text_contents()
+    assert sorted(titles) == [
+        "early facet 0 → late facet 0: 3 photographs, overlap 0.500, assigned",
+        "early facet 0 → late facet 3: 3 photographs, overlap 0.500",
+        "early facet 1 → late facet 2: 3 photographs, overlap 1.000, assigned",
+        "early facet 2 → late facet 1: 3 photographs, overlap 1.000, assigned",
+    ]
+    row = page.locator("#flow-table tbody tr").inner_text().split("\t")
+    assert row[:2] == ["early → late", "0 splits into 0 and 3; 2 of 3 hold"]
+    assert row[2] == "0 → 0 (0.50), 1 → 2 (1.00), 2 → 1 (1.00); by chance 0.17"
+    high = "(all) => all.map((one) => Number(one.querySelector('rect').getAttribute('height')))"
+    heights = page.locator("#flow-figure .node").evaluate_all(high)
+    assert heights[0] == pytest.approx(2 * heights[1])  # six photographs, and three
+    page.get_by_role("button", name="layer early, facet 1, 3 photographs").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#flow-figure .ribbon:not(.dim) title").all_text_contents() == [
+        "early facet 1 → late facet 2: 3 photographs, overlap 1.000, assigned"
+    ]
+    said = page.locator("#flow-about p").all_inner_texts()
+    assert [" ".join(text.split()) for text in said] == [
+        "early: facet 1, 3 photographs. Open facet 1", "late: facet 2, 3 photographs. Open facet 2"
+    ]  # fmt: skip
+    page.get_by_text("Open facet 2").click()
+    assert page.locator("#large-title").inner_text() == "layer late · k 2 · facet 2"
+    page.keyboard.press("Escape")
+    page.select_option("#along", "k")
+    notes = page.locator("#flow-notes").inner_text()
+    assert notes.endswith("along k nothing splits or merges. Without facets, and left out: 9.")
+    page.click("#view-map")  # what is chosen in one view is chosen in the others
+    assert page.locator("#map-0 .kind[aria-pressed=true]").inner_text().startswith("facet 1")
+
+
 @pytest.mark.parametrize("width", [360, 1300])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_view_is_accessible(visit, layers, scheme, width):
@@ -126,4 +164,7 @@ def test_every_view_is_accessible(visit, layers, scheme, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{address} is wider than the window"
 
 
-VIEWS = ["view=map", "view=map&besideMap=layer%3Dlate&kind=1&photograph=p00.png", "view=map&at.k=9"]
+VIEWS = [
+    "view=map", "view=map&besideMap=layer%3Dlate&kind=1&photograph=p00.png", "view=map&at.k=9", "view=flow",
+    "view=flow&kind=1&along=k",
+]  # fmt: skip

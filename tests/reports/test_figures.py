@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 import mindseye as me
@@ -28,7 +29,9 @@ from mindseye.reports.figures import (
     PAGE,
     SMALL,
     DrawnLayer,
+    FlowColumn,
     evenly,
+    facet_flow,
     feature_space,
     fitted,
     grid,
@@ -39,6 +42,7 @@ from mindseye.reports.figures import (
     save_figure,
     visualizations,
 )
+from mindseye.reports.flow import Partition
 from mindseye.results.run_folder import snapshot_files
 from mindseye.settings import Facets
 from mindseye.sweeps.manifest import add_cells
@@ -261,6 +265,41 @@ def test_figure_4_puts_into_a_column_what_belongs_together(targets):
     assert not [text for text in said(apart) if "overlap" in text]
 
 
+def flow_column(label, targets, labels):
+    return FlowColumn(Partition(label, targets.paths, labels.numpy(), targets.C), targets.initial)
+
+
+def test_figure_5_has_a_ribbon_for_all_that_two_facets_share_as_thick_as_it(targets):
+    swapped = torch.tensor([2, 0, 1])[targets.labels]
+    columns = [flow_column("early", targets, targets.labels), flow_column("late", targets, swapped)]
+    columns.append(flow_column("last", targets, (targets.labels == 0).long()))
+    figure = facet_flow(columns)
+    assert figure.get_figwidth() == PAGE
+    patches = figure.axes[0].patches
+    bands = [patch for patch in patches if not isinstance(patch, Rectangle)]
+    bars = [patch for patch in patches if isinstance(patch, Rectangle)]
+    assert len(bands) == 3 + 3  # swapped: one to one; then facet 0 goes its own way, and two go together
+    sizes = targets.labels.bincount(minlength=3).tolist()
+    thick = [float(np.ptp(band.get_path().vertices[[0, 7], 1])) for band in bands[:3]]
+    assert np.array(thick) / thick[0] == pytest.approx(np.array(sizes) / sizes[0])
+    # Facets of the same photographs have one colour, whatever their number, and so their ribbon.
+    colour = {c: bars[2 * c].get_facecolor()[:3] for c in range(3)}
+    texts = said(figure)
+    assert texts[:3] == ["early", "late", "last"]
+    assert [band.get_facecolor()[:3] for band in bands[:3]] == [colour[c] for c in range(3)]
+    assert [bar.get_facecolor()[:3] for bar in bars[6:12:2]] == [colour[c] for c in range(3)]
+    with pytest.raises(ValueError, match="two cells or more"):
+        facet_flow(columns[:1])
+
+
+@pytest.mark.parametrize("C", [2, 40])
+def test_figure_5_fits_on_a_page(C, targets):
+    labels = torch.arange(len(targets.paths)) % C
+    images = targets.initial[:1].expand(C, -1, -1, -1)
+    columns = [FlowColumn(Partition(str(n), targets.paths, labels.numpy(), C), images) for n in range(3)]
+    assert facet_flow(columns).get_figheight() <= 9.21
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_name_breaks_a_figure(name, targets, tmp_path, recwarn):
     figure = visualizations(targets.initial, labels=[name] * targets.C, heading=name)
@@ -333,9 +372,10 @@ def test_a_sweep_over_layers_gives_figure_4(network, photographs, tmp_path, caps
     main(["figures", str(sweep)])
     out, err = capsys.readouterr()
     names = [Path(line).name for line in out.splitlines()]
-    assert len(names) == 8  # two values of k, two facets, PDF and PNG
+    assert len(names) == 10  # two values of k, two facets, PDF and PNG
     assert all(re.fullmatch(r"fig4_layers_k=[48]-\w+\.(pdf|png)", name) for name in names[:4])
-    assert all(re.fullmatch(r"grid_facet_0[01]\.(pdf|png)", name) for name in names[4:])
+    assert names[4:6] == ["fig5_flow_layer.pdf", "fig5_flow_layer.png"]  # facets, and so their flow, the same for both
+    assert all(re.fullmatch(r"grid_facet_0[01]\.(pdf|png)", name) for name in names[6:])
     assert err.count("\n") == 1
     assert "layer4.0" in err
     with pytest.raises(ValueError, match="one of its runs"):

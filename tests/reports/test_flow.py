@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
+from mindseye.commands.report import report
 from mindseye.reports.flow import (
     Partition,
     arrange,
@@ -17,7 +18,8 @@ from mindseye.reports.flow import (
     ribbons,
     shared_photographs,
     transitions,
-)  # fmt: skip
+)
+from mindseye.sweeps.manifest import add_cells
 
 
 def partition(text, label=""):
@@ -54,7 +56,6 @@ def test_the_assignment_has_the_largest_sum_of_all():
         overlap = drawn.random((4, 5))
         best = max(sum(overlap[i, j] for i, j in enumerate(order)) for order in itertools.permutations(range(5), 4))
         assert sum(overlap[i, j] for i, j in assign(overlap)) == pytest.approx(best)
-    assert assign(np.zeros((2, 2))) == []  # what shares nothing does not belong together
 
 
 def test_facets_that_have_nothing_to_do_with_each_other_overlap_by_chance():
@@ -111,6 +112,36 @@ def test_the_order_of_facets_crosses_fewer_ribbons():
     plain = [list(range(4))] * 3
     assert crossings(partitions, plain) > 0
     assert crossings(partitions, arrange(partitions)) == 0
+
+
+def test_the_report_by_a_setting_under_which_facets_change_tells_their_flow(tmp_path, make_run, keep_facets, capsys):
+    words = [(f"C={C}", f"k={k}") for C in (10, 9, 2) for k in (1, 2)]
+    labels = {"10": [*range(10)] * 2, "9": [*range(9), 0, *range(9), 0], "2": [0] * 5 + [1] * 5 + [0] * 5 + [1] * 5}
+    for cell in add_cells(tmp_path, words, [], ""):
+        given = labels[cell.overrides[0].removeprefix("C=")]
+        keep_facets(make_run(tmp_path / cell.folder, facets=len(set(given)), overrides=cell.overrides), given)
+    report([str(tmp_path), "--by", "C"])
+    rows = list(csv.DictReader((tmp_path / "flow.csv").read_text().splitlines()))
+    # By size, and once for both k, which look at the same facets.
+    assert list(dict.fromkeys((row["C.from"], row["C.to"]) for row in rows)) == [("2", "9"), ("9", "10")]
+    assert {row["held"] for row in rows} == {"k=1"}
+    assert "C 9 → 10 (k=1): 0 splits into 0 and 9; 8 of 9 hold" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="--by depth"):
+        report([str(tmp_path), "--by", "depth"])
+
+
+def test_facets_that_differ_in_every_cell_have_a_flow_and_no_differences(tmp_path, make_run, keep_facets, capsys):
+    for cell, given in zip(
+        add_cells(tmp_path, [("layer=a",), ("layer=b",)], [], ""), ([0, 0, 1, 1], [0, 1, 0, 1]), strict=True
+    ):
+        keep_facets(make_run(tmp_path / cell.folder, overrides=cell.overrides), given)
+    report([str(tmp_path), "--by", "layer"])
+    assert capsys.readouterr().out.splitlines() == [
+        "layer a → b: 0 splits into 0 and 1; 1 splits into 0 and 1; 0 and 1 merge into 0; 0 and 1 merge into 1; "
+        "0 of 2 hold",
+        str(tmp_path / "flow.csv"),
+    ]
+    assert not (tmp_path / "report.csv").exists()
 
 
 def test_the_csv_holds_every_ribbon_in_full_digits():

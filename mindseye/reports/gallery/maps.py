@@ -38,9 +38,9 @@ def maps_of(
 
     networks: what tells each run's network from others; places: each run's value on each axis; word: the number of a
     name. The block: `sets`, lists of photographs as numbers of names; `maps`, each its set, whole coordinates x and y
-    in 0..SIDE, labels and centres; `flows`, "a-b" -> ribbons [facet, facet, shared, overlap, assigned] and words
-    between every two maps that are neighbours on an axis; `layers`, each [network and layer, layer, D]; `channels`, lists of
-    numbers; and per run `layer` and per facet `tops`, which of these it has.
+    in 0..SIDE, labels and centres; `flows`, "a-b" -> ribbons [facet, facet, shared, overlap, assigned] and words for
+    every two maps that are neighbours on an axis; `layers`, each [network, layer, D]; `channels`, lists of numbers;
+    `runs`, each its layer and, per facet, which of the lists of channels it has (`tops`), or None.
     """
     sets, maps, layers, channels = Once(), Once(), Once(), Once()
     partitions: list[Partition] = []

@@ -15,6 +15,7 @@ const LAID_OUT = {
   grid: () => [state.rows, state.columns],
   ranking: () => AXES.map((axis) => axis.key).filter((key) => key !== "picture"),
   map: () => ["facet", "picture"],
+  flow: () => ["facet", "picture", flowAxis()?.key],
 };
 
 // A slider where values have an order, else a menu, for every axis that is neither rows nor columns.
@@ -77,6 +78,8 @@ function showControls() {
     byId("bound").setAttribute("aria-valuetext", byId("bound-value").textContent);
   }
   showHeld();
+  const sections = [...byId("controls-form").children];
+  byId("controls").hidden = sections.every((section) => section.hidden);
 }
 
 function showCounts() {
@@ -119,6 +122,7 @@ function show() {
   showNotes();
   if (!tables) byId("scroller").hidden = byId("nothing").hidden = true;
   if (state.view === "map") showMap();
+  if (state.view === "flow") showFlow();
   showLarge();
   showComparison();
 }

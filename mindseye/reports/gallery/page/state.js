@@ -1,6 +1,6 @@
 // ---- state: all that is set, and the address that says it ----------------------------------------------------------
 
-const VIEWS = ["grid", "ranking", "map"];
+const VIEWS = ["grid", "ranking", "map", "flow"];
 const TABLES = ["grid", "ranking"]; // views that are cells in rows and columns
 const SIZES = { least: 64, most: 384, step: 16 };
 
@@ -30,7 +30,7 @@ function defaults() {
   return {
     view: "grid", ...startingAxes(), held, measure: startingMeasure(), bound: null, sort: "swept", filter: "",
     size: startingSize(),
-    besideMap: "", mapPictures: true, looks: [null, null], photograph: null, kind: null,
+    besideMap: "", along: "", mapPictures: true, looks: [null, null], photograph: null, kind: null,
     open: null, beside: "", sameScale: SAME_SCALE, a: null, b: null, split: 50, mark: null,
   };
 }
@@ -56,7 +56,7 @@ function readPlace(words, prefix) {
 function toAddress() {
   const words = new URLSearchParams();
   const first = defaults();
-  for (const name of ["view", "rows", "columns", "measure", "sort", "filter", "beside", "besideMap"])
+  for (const name of ["view", "rows", "columns", "measure", "sort", "filter", "beside", "besideMap", "along"])
     if (state[name] !== first[name]) words.set(name, state[name]);
   for (const name of ["size", "split"]) if (state[name] !== first[name]) words.set(name, String(state[name]));
   if (!state.mapPictures) words.set("pictures", "no");
@@ -90,6 +90,7 @@ function fromAddress() {
   oneOf("beside", ["left", "right", "above", "below"]);
   state.filter = words.get("filter") ?? "";
   state.besideMap = words.get("besideMap") ?? "";
+  state.along = words.get("along") ?? "";
   state.mapPictures = words.get("pictures") !== "no";
   state.looks = [0, 1].map((i) => {
     const [x, y, zoom] = (words.get(`look.${i}`) ?? "").split(",").map(Number);

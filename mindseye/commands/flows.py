@@ -1,0 +1,67 @@
+"""The facets of a sweep's cells in the order of one setting, for the flow between them (`mindseye.reports.flow`)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mindseye.reports.flow import Partition
+from mindseye.results.stored_facets import read_stored_facets
+from mindseye.sweeps.manifest import Cell, as_written
+from mindseye.sweeps.status import SweepStatus
+
+
+@dataclass(frozen=True)
+class FlowCell:
+    """The folder of one cell and the facets that it keeps, called by the cell's value of the setting."""
+
+    folder: Path
+    facets: Partition
+
+
+def swept_settings(sweep: SweepStatus) -> list[str]:
+    """The settings of which the sweep's cells have more than one value."""
+    values: dict[str, set[str]] = {}
+    for cell, _ in sweep.cells:
+        for key, value in _given(cell).items():
+            values.setdefault(key, set()).add(value)
+    return [key for key, different in values.items() if len(different) > 1]
+
+
+def flows_along(sweep: SweepStatus, setting: str) -> list[tuple[str, list[FlowCell]]]:
+    """(the other settings, the cells in the setting's order) wherever facets change along it.
+
+    Numbers are ordered by size, anything else as swept. Cells that are not completed, or keep no facets that can be
+    read, are left out; of flows through the same facets, under another k, say, there is the first alone.
+    """
+    others = sorted(set(swept_settings(sweep)) - {setting})
+    lines: dict[str, list[tuple[str, Cell]]] = {}
+    for cell, status in sweep.cells:
+        given = _given(cell)
+        if status.status == "completed" and setting in given:
+            held = " ".join(f"{key}={given[key]}" for key in others if key in given)
+            lines.setdefault(held, []).append((given[setting], cell))
+    found: dict[tuple[object, ...], tuple[str, list[FlowCell]]] = {}
+    for held, line in lines.items():
+        cells = []
+        for value, cell in _in_order(line):
+            folder = sweep.folder / cell.folder
+            try:
+                stored = read_stored_facets(folder)
+            except (OSError, ValueError):
+                continue
+            cells.append(FlowCell(folder, Partition(value, stored.paths, stored.labels, len(stored.centres))))
+        through = [(one.facets.names, one.facets.labels.tobytes()) for one in cells]
+        if len(set(through)) > 1:
+            found.setdefault((*through, *(one.facets.label for one in cells)), (held, cells))
+    return list(found.values())
+
+
+def _given(cell: Cell) -> dict[str, str]:
+    pairs = (as_written(word).partition("=") for word in cell.overrides)
+    return {key.lstrip("+"): value for key, _, value in pairs}
+
+
+def _in_order(line: list[tuple[str, Cell]]) -> list[tuple[str, Cell]]:
+    try:
+        return sorted(line, key=lambda pair: float(pair[0]))
+    except ValueError:
+        return line
