@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindseye.commands.flows import flows_along, swept_settings
+from mindseye.commands.views import read_view
 from mindseye.files import plain_file
 from mindseye.sweeps.manifest import MANIFEST, Cell, as_written, cell_folder
 from mindseye.sweeps.status import SweepStatus, read_sweep, varying_overrides
@@ -39,6 +40,8 @@ def figures(arguments: list[str]) -> None:
     parser.add_argument("--photographs", type=int, default=1, metavar="N", help="nearest in figure 1; 0: none")
     parser.add_argument("--width", choices=["column", "page"], help="of figures 1 and 3")
     parser.add_argument("--video", choices=["mp4", "webp"], help="the iterations of a run as a film, too")
+    parser.add_argument("--view", metavar="VIEW", help="a view of the gallery's grid, as its Save gives it: one figure")
+    parser.add_argument("--along", metavar="KEY", help="with --view and --video: a frame for each value of this axis")
     parser.add_argument("--fps", type=float, default=4.0, help="frames of it per second; default: 4")
     asked = parser.parse_args(arguments)
     folder = asked.folder.expanduser()
@@ -49,7 +52,17 @@ def figures(arguments: list[str]) -> None:
         from mindseye.reports.video import check_film
 
         check_film(asked.video, asked.fps)
-    if (folder / MANIFEST).is_file():
+    if asked.along and not (asked.view and asked.video):
+        raise ValueError("--along is for a film of a view: give --view and --video, too")
+    if asked.view:
+        view = read_view(folder, asked.view)
+        if asked.video and not asked.along:
+            raise ValueError("--video of a view needs --along KEY, the axis that it plays along")
+        if asked.along:
+            print(view.film(asked.along, out / f"view.{asked.video}", asked.video, asked.fps))
+            return
+        drawn = {"view": view.figure()}
+    elif (folder / MANIFEST).is_file():
         if asked.video or asked.facets:
             raise ValueError(f"{folder} is a sweep: --video and --facets are for the folder of one of its runs")
         drawn = of_sweep(folder)

@@ -31,8 +31,13 @@ def write_video(
     if not snapshots:
         raise ValueError("no pictures of single iterations were kept: snapshots=N keeps them every N steps")
     check_film(form, fps)
+    return write_frames(frames(snapshots, steps or max(snapshots)), len(snapshots), path, form, fps)
+
+
+def write_frames(pictures: Iterator[Image.Image], count: int, path: Path, form: Form, fps: float) -> Path:
+    """Write `count` pictures of one size, whose sides are even, as one film."""
     encode = _webp if form == "webp" else _mp4
-    write_atomically(path, encode(frames(snapshots, steps or max(snapshots)), len(snapshots), fps))
+    write_atomically(path, encode(pictures, count, fps))
     return path
 
 

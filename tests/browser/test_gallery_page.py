@@ -1,15 +1,20 @@
 """The gallery as a person uses it: a real browser, the page from disk, every control moved and every key pressed."""
 
+import csv
 import functools
 import http.server
+import io
 import itertools
 import json
 import threading
 import time
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from mindseye.commands.figures import figures
 from mindseye.commands.gallery import make_gallery
 from mindseye.reports.ablation import Comparison, Difference, as_json
 from mindseye.results.run_status import RunStatus, write_status
@@ -94,7 +99,7 @@ def test_every_picture_in_sight_is_there_and_no_other_is_fetched(visit, sweep):
     page = visit(sweep)
     loaded(page)
     assert page.locator(".frame img").count() == 4
-    assert page.locator(".why").count() == 2
+    assert page.locator(".cell .why").count() == 2
 
 
 def test_sliders_and_menus_hold_the_other_axes(visit, sweep):
@@ -252,6 +257,133 @@ def test_comparing_two_cells(visit, sweep):
     assert "facets/02" in page.locator("#picture-a img").get_attribute("src")
     page.keyboard.press("Escape")
     assert not page.locator("#comparison").is_visible()
+
+
+def colours(element):
+    """Of every pixel of what is seen of an element, [height, width, 3]."""
+    return np.asarray(Image.open(io.BytesIO(element.screenshot())).convert("RGB")).astype(int)
+
+
+def test_up_to_six_pictures_with_one_zoom(visit, sweep):
+    page = visit(sweep)
+    cell(page, 0, 1).focus()
+    page.keyboard.press("Enter")
+    page.click("#compare-button")
+    page.select_option("#fill", "k")
+    assert page.locator(".pair").count() == 3
+    assert page.locator(".pair .tag").all_inner_texts() == ["A 10", "B 50", "C 100"]
+    for _ in range(3):
+        page.click("#add-picture")
+    assert page.locator(".pair").count() == 6
+    assert page.locator("#add-picture").is_disabled()
+    assert page.locator("#comparison-measures thead th").all_inner_texts() == ["measure", *"ABCDEF"]
+    page.locator(".pair").nth(4).hover()
+    page.mouse.wheel(0, -480)
+    views = "(all) => [...new Set(all.map((one) => one.style.transform))]"
+    [zoomed] = page.locator(".pair img").evaluate_all(views)
+    assert zoomed.startswith("scale(3.8")
+    page.locator("#over").focus()
+    page.keyboard.press("ArrowRight")
+    [moved] = page.locator(".pair img").evaluate_all(views)
+    assert moved != zoomed
+    address = settled(page)
+    other = visit(f"file://{sweep}#{address}")
+    assert other.locator(".pair").count() == 6
+    assert other.locator(".pair img").first.evaluate("(one) => one.style.transform").startswith("scale(3.8")
+    page.keyboard.press("0")
+    page.get_by_label("Take F away").click()
+    assert page.locator(".pair").count() == 5
+
+
+def test_the_difference_of_two_pictures_is_theirs_and_amplified(visit, sweep):
+    page = visit(sweep)
+    cell(page, 0, 1).click()
+    page.click("#difference-button")
+    loaded(page)
+    teal, grey = np.array([0, 128, 128]), np.array([128, 128, 128])  # as make_run draws them
+    for times in (1, 2, 8):
+        slide(page, "#amplify", times)
+        height, width, _ = colours(page.locator(".pair")).shape
+        seen = colours(page.locator(".pair"))[height // 2, width // 2]
+        assert seen == pytest.approx(np.minimum(255, times * abs(teal - grey)), abs=2)
+    page.click("#mode-fade")
+    slide(page, "#split", 50)
+    height, width, _ = colours(page.locator(".pair")).shape
+    assert colours(page.locator(".pair"))[height // 2, width // 2] == pytest.approx((teal + grey) / 2, abs=2)
+    page.click("#mode-blink")
+    shown = "[...document.querySelectorAll('.layer')].map((one) => getComputedStyle(one).visibility).join()"
+    until(page, f"{shown} === 'hidden,visible'")
+    until(page, f"{shown} === 'visible,hidden'")
+
+
+def test_four_settings_at_once_and_a_heat_map(visit, sweep):
+    page = visit(sweep)
+    page.select_option("#rows", "facet")
+    page.select_option("#outerRows", "depth")
+    page.select_option("#outerColumns", "objective.gain")
+    slide(page, "#size", 64)
+    assert page.locator(".side").all_inner_texts() == ["depth a\n0", "1", "2", "depth b\n0", "1", "2"]
+    assert [text.replace("\xa0", "").split("\n") for text in heads(page)] == [
+        ["objective.gain 1", "k 10"], ["", "k 50"], ["", "k 100"],
+        ["objective.gain 2.5", "k 10"], ["", "k 50"], ["", "k 100"],
+    ]  # fmt: skip
+    cell(page, 4, 5).click()
+    assert page.locator("#large-title").inner_text() == "k 100 · objective.gain 2.5 · depth b · facet 1"
+    page.keyboard.press("ArrowUp")
+    assert page.locator("#large-title").inner_text().endswith("depth b · facet 0")
+    page.keyboard.press("Escape")
+    page.select_option("#columns", "depth")  # it was laid out already: the two change places
+    assert page.locator("#outerRows").input_value() == "k"
+    page.select_option("#as", "heat")
+    tiles = page.locator(".heat")
+    values = [float(text) for text in tiles.all_inner_texts()]
+    light = tiles.evaluate_all("(all) => all.map((one) => Number(/\\d+/.exec(one.style.backgroundColor)[0]))")
+    assert len(values) > 5
+    assert sorted(values) == [value for _, value in sorted(zip(light, values, strict=True), reverse=True)]
+    settled(page)
+    page.reload()
+    assert page.locator(".heat").count() == len(values)
+
+
+def test_playing_along_an_axis(visit, sweep):
+    page = visit(sweep)
+    page.get_by_label("Play along depth").click()
+    value = "document.querySelector('#held-2').value"
+    until(page, f"{value} === '1'")
+    until(page, f"{value} === '0'")  # and round
+    page.get_by_label("Stop depth").click()
+    page.wait_for_timeout(700)
+    assert page.locator("#held-2").input_value() == "0"
+
+
+def test_what_is_shown_as_csv_and_as_a_command(visit, sweep, tmp_path):
+    page = visit(sweep)
+    page.select_option("#rows", "facet")
+    page.click("#save-button")
+    assert page.locator("#save-png").is_disabled()  # a page from disk may not read its pictures
+    with page.expect_download() as loading:
+        page.click("#save-csv")
+    loading.value.save_as(tmp_path / "table.csv")
+    rows = list(csv.DictReader((tmp_path / "table.csv").open(newline="")))
+    assert len(rows) == 9
+    assert rows[1]["k"] == "50"
+    assert rows[1]["fidelity.cosine"] == "0.6"
+    assert rows[0]["status"] == "damaged"
+    command = page.locator("#save-command").inner_text()
+    figures([str(sweep.parent), "--view", command.split("'")[1], "--out", str(tmp_path)])
+    assert (tmp_path / "view.pdf").is_file()
+
+
+def test_what_is_shown_as_png_from_a_web_server(visit, sweep, tmp_path):
+    with served(sweep.parent) as address:
+        page = visit(f"{address}/gallery.html")
+        page.click("#save-button")
+        with page.expect_download() as loading:
+            page.click("#save-png")
+        loading.value.save_as(tmp_path / "view.png")
+        page.said.clear()
+    drawn = np.asarray(Image.open(tmp_path / "view.png").convert("RGB")).reshape(-1, 3)
+    assert (np.abs(drawn - np.array([0, 128, 128])).max(axis=1) < 3).mean() > 0.1  # the pictures are in it
 
 
 def test_the_address_says_all(visit, sweep):

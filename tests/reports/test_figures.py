@@ -1,5 +1,6 @@
 """Figures and films of real, tiny run folders: what is on the page, read back from the files."""
 
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from PIL import Image
 import mindseye as me
 from mindseye.commands.figures import figures, film
 from mindseye.commands.main import main
+from mindseye.commands.views import read_view
 from mindseye.facets import discover_facets
 from mindseye.networks import demo_network
 from mindseye.reports.figures import (
@@ -421,6 +423,62 @@ def test_every_picture_of_a_grid_stands_in_its_row_and_column():
     columns = sorted({left for left, _ in drawn})
     found = {(rows.index(top), columns.index(left)): grey for (left, top), grey in drawn.items()}
     assert found == {place: pytest.approx(float(grey[0, 0, 0]), abs=0.01) for place, grey in greys.items()}
+
+
+# ---- a view of the gallery -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small_sweep(targets, tmp_path_factory):
+    sweep = tmp_path_factory.mktemp("views") / "sweep"
+    words = [(f"k={k}", f"seed={seed}") for k in (4, 8) for seed in (0, 1)]
+    for n, cell in enumerate(add_cells(sweep, words, ["-m"], "")[:3]):
+        place = sweep / cell.folder / "facets"
+        for c in range(2):
+            (place / f"{c:02d}").mkdir(parents=True)
+            Image.new("RGB", (4, 4), (80 * n, 100 * c, 0)).save(place / f"{c:02d}/visualization.png")
+        said = {"facets": [{"facet": c, "fidelity": {"cosine": n + c / 10}} for c in range(2)]}
+        (sweep / cell.folder / "metrics.json").write_text(json.dumps(said))
+        (sweep / cell.folder / "status.json").write_text('{"status": "completed"}')
+    return sweep
+
+
+def test_a_view_is_drawn_as_the_page_has_it(small_sweep):
+    words = "#rows=k&columns=facet&outerColumns=seed&at.picture=visualisation&measure=fidelity.cosine"
+    figure = read_view(small_sweep, words).figure()
+    shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+    pictures = [picture[0, 0, :3].tolist() for picture in shown]
+    first, second, third = ([[80 * n, 100 * c, 0] for c in range(2)] for n in range(3))
+    assert pictures == [*first, *second, *third]
+    assert len(figure.axes) == 8  # and two empty frames, of the cell that was not begun
+    texts = said(figure)
+    columns = [f"seed {seed} · facet {c}" for seed in (0, 1) for c in (0, 1)]
+    assert [text for text in texts if text.startswith("seed")] == columns
+    assert [text for text in texts if text.startswith("k ")] == ["k 4", "k 8"]
+    numbers = [float(text) for text in texts if re.fullmatch(r"\d\.\d{3}", text)]
+    assert numbers == [0, 0.1, 1, 1.1, 2, 2.1]
+    assert "below: fidelity.cosine" in texts[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ("view=map", "rows=…"), ("rows=k&columns=facet&filter=k>4", "a filter"), ("rows=no&columns=k", "no such axis"),
+        ("rows=k&columns=facet&sort=best", "another order"), ("rows=k&columns=facet&at.seed=7", "0, 1 are there"),
+    ],
+)  # fmt: skip
+def test_a_view_that_cannot_be_drawn_is_refused(small_sweep, words, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        read_view(small_sweep, words)
+
+
+def test_a_film_plays_along_an_axis(small_sweep, tmp_path):
+    words = "rows=k&columns=facet&measure=fidelity.cosine"
+    figures([str(small_sweep), "--view", words, "--video", "webp", "--along", "seed", "--out", str(tmp_path)])
+    with Image.open(tmp_path / "view.webp") as film:
+        assert film.n_frames == 2
+    with pytest.raises(ValueError, match="seed, picture can be played along"):
+        figures([str(small_sweep), "--view", words, "--video", "webp", "--along", "k", "--out", str(tmp_path)])
 
 
 # ---- the film --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ function neighbour(place, side) {
   if (!there) return null;
   // What the grid does not lay out stays as it is here: beside step 20 of facet 3 stands step 20 of facet 3.
   const next = table.kind === "ranking" ? { ...there, picture: place.picture } : { ...place };
-  for (const axis of [table.rowAxis, table.columnAxis]) if (axis) next[axis.key] = there[axis.key];
+  for (const axis of table.axes) next[axis.key] = there[axis.key];
   return cellAt(next).run < 0 ? null : next;
 }
 
@@ -52,12 +52,14 @@ function tableOf(heads, rows, kind = "plain") {
 }
 
 // A change of a measure: which way it goes, and whether that is the better way, in words as well as in colour.
-function changeOf(mine, theirs, measure) {
+// Less than a hundredth of the measure's scale is nothing to colour.
+function changeOf(mine, theirs, measure, index) {
   if (mine === null || theirs === null) return "–";
   const difference = mine - theirs;
   if (Math.abs(difference) < 5e-7) return "0";
   const text = `${difference > 0 ? "+" : "−"}${figure(Math.abs(difference))}`;
-  if (measure.better === null) return text;
+  const scale = SCALES[index];
+  if (measure.better === null || !scale || Math.abs(difference) < 0.01 * (scale.high - scale.low)) return text;
   const good = quality(measure, mine) > quality(measure, theirs);
   return make("span", { class: good ? "good" : "bad", text: `${text} ${good ? "▲" : "▼"}`, title: good ? "better" : "worse" });
 }
@@ -176,7 +178,7 @@ function showMeasures(cell, facet, details, other, otherCell) {
   const heads = ["measure", "this", ...(other ? ["change"] : []), ...kinds];
   const rows = MEASURES.map((measure, i) => {
     if (facet.measures[i] === null) return null;
-    const change = other ? [changeOf(facet.measures[i], measureOf(otherCell, i), measure)] : [];
+    const change = other ? [changeOf(facet.measures[i], measureOf(otherCell, i), measure, i)] : [];
     return [spoken(measure.name), figure(facet.measures[i]), ...change, ...kinds.map((kind) => figure(baselines[kind][i]))];
   }).filter(Boolean);
   byId("large-measures").replaceChildren(
@@ -263,7 +265,12 @@ byId("beside").addEventListener("change", (event) => set({ beside: event.target.
 byId("same-scale").addEventListener("change", (event) => set({ sameScale: event.target.checked }));
 for (const button of large.querySelectorAll("[data-move]")) button.addEventListener("click", () => moveLarge(button.dataset.move));
 byId("compare-button").addEventListener("click", () => compareOpen());
+byId("difference-button").addEventListener("click", () => differenceOpen());
 function compareOpen() {
   const side = besideSide(state.open);
-  set({ a: neighbour(state.open, side ?? "left") ?? { ...state.open, picture: 1 }, b: { ...state.open } }, { step: true });
+  set({ compared: [neighbour(state.open, side ?? "left") ?? { ...state.open, picture: 1 }, { ...state.open }] }, { step: true });
+}
+// What has grown since the initial image is the whole of what was drawn: weak in the picture, plain in the difference.
+function differenceOpen() {
+  set({ compared: [{ ...state.open, picture: 1 }, { ...state.open, picture: PICTURES.indexOf(LAST) }], mode: "difference" }, { step: true });
 }

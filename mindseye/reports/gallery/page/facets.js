@@ -9,6 +9,13 @@ const maps = () => (mapsBlock ??= readBlock("maps"));
 
 // The number by which a facet is coloured: facets of two runs that share most of their photographs have the same.
 const kindOf = (run, facet) => DATA.kinds[RUNS[run].map]?.[facet] ?? facet;
+// The facet of a run that is the same kind of photographs as one of another run; null where there is none.
+function sameKind(cell, run) {
+  if (run < 0 || cell.run < 0) return null;
+  if (RUNS[run].map === null || RUNS[cell.run].map === null) return cell.facet;
+  const kind = kindOf(cell.run, cell.facet), facet = DATA.kinds[RUNS[run].map].indexOf(kind);
+  return facet < 0 ? null : facet;
+}
 const colourOf = (kind) => COLOURS[kind % COLOURS.length];
 const shapeOf = (kind) => SHAPES[(kind + Math.floor(kind / COLOURS.length)) % SHAPES.length];
 

@@ -1,7 +1,7 @@
 // ---- grid: the cells in rows and columns, of which only those in sight are elements --------------------------------
 
 const scroller = byId("scroller"), grid = byId("grid");
-const PADDING = 6, HEAD = 34, AHEAD = 1; // pixels; rows and columns kept ready beyond the edge of what is in sight
+const PADDING = 6, HEAD = 34, GROUP = 18, AHEAD = 1; // pixels; rows and columns kept ready beyond the edge of what is in sight
 
 let table = null; // what is shown now, see `layOut`
 let active = { row: 0, column: 0 }; // the cell that the keyboard is at
@@ -60,47 +60,53 @@ function layOut() {
   return state.view === "ranking" ? layOutRanking(filter, measure) : layOutGrid(filter, measure);
 }
 
+// The rows, or columns, of the grid: every value of one axis, within every value of an outer one, if there is one.
+function linesOf(outer, inner) {
+  const all = (axis) => (axis ? axis.values.map((_, i) => ({ [axis.key]: i })) : [{}]);
+  return all(outer).flatMap((group) => all(inner).map((own) => ({
+    at: { ...group, ...own }, id: `${outer ? group[outer.key] : ""}.${inner ? own[inner.key] : ""}`,
+    group: outer ? `${outer.key} ${valueLabel(outer, group[outer.key])}` : "", label: inner ? valueLabel(inner, own[inner.key]) : "",
+  })));
+}
+
 function layOutGrid(filter, measure) {
   const row = axisOf(state.rows), column = axisOf(state.columns);
-  const all = (axis) => (axis ? axis.values.map((_, i) => i) : [null]);
-  let rows = all(row), columns = all(column);
-  const place = (r, c) => {
-    const here = { ...state.held };
-    if (row) here[row.key] = r;
-    if (column) here[column.key] = c;
-    return here;
-  };
+  const outer = [axisOf(state.outerRows), axisOf(state.outerColumns)];
+  let rows = linesOf(outer[0], row), columns = linesOf(outer[1], column);
+  const place = (r, c) => ({ ...state.held, ...r.at, ...c.at });
   const passing = new Set();
   let total = 0;
   for (const r of rows)
     for (const c of columns) {
       const cell = cellAt(place(r, c));
       total += cell.run >= 0;
-      if (passes(cell, filter)) passing.add(`${r},${c}`);
+      if (passes(cell, filter)) passing.add(`${r.id},${c.id}`);
     }
   const narrowed = filter.active || state.bound !== null;
   if (narrowed) {
-    const keptRows = rows.filter((r) => columns.some((c) => passing.has(`${r},${c}`)));
-    columns = columns.filter((c) => rows.some((r) => passing.has(`${r},${c}`)));
+    const keptRows = rows.filter((r) => columns.some((c) => passing.has(`${r.id},${c.id}`)));
+    columns = columns.filter((c) => rows.some((r) => passing.has(`${r.id},${c.id}`)));
     rows = keptRows;
   }
   if (state.sort === "best" && measure >= 0) {
     const at = (r, c) => cellAt(place(r, c));
-    // The order of the steps of a picture is its meaning.
-    if (row && row.key !== "picture") rows = best(rows, (r) => mean(columns.map((c) => at(r, c)), measure));
-    if (column && column.key !== "picture") columns = best(columns, (c) => mean(rows.map((r) => at(r, c)), measure));
+    // The order of the steps of a picture is its meaning; groups stay together.
+    if (row && row.key !== "picture" && !outer[0]) rows = best(rows, (r) => mean(columns.map((c) => at(r, c)), measure));
+    if (column && column.key !== "picture" && !outer[1]) columns = best(columns, (c) => mean(rows.map((r) => at(r, c)), measure));
   }
+  const stands = (lines, here) => lines.findIndex((line) => Object.entries(line.at).every(([key, i]) => here[key] === i));
+  const begins = (lines, i) => (lines[i].group && lines[i].group !== lines[i - 1]?.group ? lines[i].group : "");
   return {
     kind: "grid", filter, total, found: passing.size,
     rows: rows.length, columns: columns.length,
-    rowAxis: row, columnAxis: column,
-    rowLabel: (i) => (row ? valueLabel(row, rows[i]) : ""),
-    columnLabel: (i) => (column ? valueLabel(column, columns[i]) : ""),
+    rowAxis: row ?? outer[0], columnAxis: column ?? outer[1], axes: [row, column, ...outer].filter(Boolean), outer,
+    rowLabel: (i) => rows[i].label, columnLabel: (i) => columns[i].label,
+    rowGroup: (i) => begins(rows, i), columnGroup: (i) => begins(columns, i),
     placeAt: (i, j) => (i in rows && j in columns ? place(rows[i], columns[j]) : null),
-    passing: (i, j) => passing.has(`${rows[i]},${columns[j]}`),
+    passing: (i, j) => passing.has(`${rows[i].id},${columns[j].id}`),
     // Where a place stands by its rows and columns, whatever it has on the other axes.
     find(here) {
-      const i = row ? rows.indexOf(here[row.key]) : 0, j = column ? columns.indexOf(here[column.key]) : 0;
+      const i = stands(rows, here), j = stands(columns, here);
       return i >= 0 && j >= 0 ? { row: i, column: j } : null;
     },
   };
@@ -120,7 +126,7 @@ function layOutRanking(filter, measure) {
   return {
     kind: "ranking", filter, total, found: cells.length,
     rows: Math.ceil(cells.length / columns), columns: Math.min(columns, cells.length),
-    rowAxis: null, columnAxis: null,
+    rowAxis: null, columnAxis: null, axes: [], outer: [],
     placeAt: (i, j) => (j >= 0 && j < columns && cells[i * columns + j] ? placeOf(cells[i * columns + j]) : null),
     passing: () => true,
     find(here) {
@@ -138,11 +144,12 @@ function sideWidth() {
 }
 function widthOfLabels() {
   if (!table.rowAxis) return 0;
-  const longest = table.rowAxis.values.reduce((most, value) => Math.max(most, value.length), table.rowAxis.key.length + 2);
+  const longest = [table.rowAxis, table.outer[0]].filter(Boolean)
+    .flatMap((axis) => [axis.key.length + 2, ...axis.values.map((value) => value.length)]).reduce((most, length) => Math.max(most, length));
   const most = scroller.clientWidth < 600 ? 72 : 180;
   return Math.min(most, Math.max(52, 20 + 7.5 * longest));
 }
-const headHeight = () => (table.kind === "grid" ? HEAD : 0);
+const headHeight = () => (table.kind === "grid" ? HEAD + (table.outer[1] ? GROUP : 0) : 0);
 
 function buildGrid() {
   table = layOut();
@@ -161,7 +168,7 @@ function buildGrid() {
   grid.hidden = table.rows === 0;
   if (table.kind === "grid" && table.rows) {
     const heads = make("div", { role: "row", class: "heads", "aria-rowindex": "1" });
-    heads.style.height = `${HEAD}px`;
+    heads.style.height = `${headHeight()}px`;
     if (table.rowAxis) {
       const corner = make("div", { role: "columnheader", class: "corner", "aria-colindex": "1" });
       corner.style.width = `${sideWidth()}px`;
@@ -177,10 +184,10 @@ function buildGrid() {
 
 // Where one table follows another of the same shape (a slider was moved), elements stay and only their content changes.
 function refreshGrid() {
-  const before = table && `${table.kind} ${table.rows} ${table.columns} ${state.rows} ${state.columns} ${state.size} ${state.measure}`;
+  const before = table && `${table.kind} ${table.rows} ${table.columns} ${state.rows} ${state.columns} ${state.size} ${state.measure} ${state.outerRows} ${state.outerColumns}`;
   if (before !== refreshGrid.shape || !table) return rebuild();
   const next = layOut();
-  const shape = `${next.kind} ${next.rows} ${next.columns} ${state.rows} ${state.columns} ${state.size} ${state.measure}`;
+  const shape = `${next.kind} ${next.rows} ${next.columns} ${state.rows} ${state.columns} ${state.size} ${state.measure} ${state.outerRows} ${state.outerColumns}`;
   if (shape !== refreshGrid.shape) return rebuild();
   table = next;
   drawCells();
@@ -188,7 +195,7 @@ function refreshGrid() {
 function rebuild() {
   const focused = grid.contains(document.activeElement);
   buildGrid();
-  refreshGrid.shape = `${table.kind} ${table.rows} ${table.columns} ${state.rows} ${state.columns} ${state.size} ${state.measure}`;
+  refreshGrid.shape = `${table.kind} ${table.rows} ${table.columns} ${state.rows} ${state.columns} ${state.size} ${state.measure} ${state.outerRows} ${state.outerColumns}`;
   if (focused) focusActive();
 }
 
@@ -231,7 +238,10 @@ function drawHeads(left, right) {
     }
     const label = table.columnLabel(j);
     const words = table.columnAxis?.key === "picture" || !table.columnAxis ? label : `${table.columnAxis.key} ${label}`;
+    const group = table.columnGroup?.(j);
+    head.classList.toggle("begins", Boolean(group) && j > 0);
     head.firstChild.replaceChildren(
+      ...(group ? [make("b", { class: "group", text: group })] : table.outer[1] ? [make("b", { class: "group", text: "\u00a0" })] : []),
       ...(words === label ? [label || "\u00a0"] : [make("small", { text: table.columnAxis.key }), ` ${label}`]),
     );
     head.title = words;
@@ -257,7 +267,9 @@ function drawRow(i, left, right) {
     drawnRows.set(i, row);
   }
   if (table.rowAxis) {
-    row.element.firstChild.firstChild.textContent = table.rowLabel(i);
+    const group = table.rowGroup?.(i);
+    row.element.classList.toggle("begins", Boolean(group) && i > 0);
+    row.element.firstChild.firstChild.replaceChildren(...(group ? [make("b", { class: "group", text: group })] : []), table.rowLabel(i));
     row.element.firstChild.title = `${table.rowAxis.key} ${table.rowLabel(i)}`;
   }
   for (const [j, cell] of row.cells)
@@ -286,20 +298,41 @@ function drawRow(i, left, right) {
   }
 }
 
+// What a cell shows: its picture, what of it the initial image has not, or its measure as a colour.
+function shownOf(cell, value) {
+  const scale = SCALES[measureIndex(state.measure)];
+  if (state.as === "heat" && value !== null && scale) {
+    const share = scale.high > scale.low ? (value - scale.low) / (scale.high - scale.low) : 1;
+    const tile = make("p", { class: `heat${share > 0.5 ? " dark" : ""}`, text: figure(value) });
+    tile.style.backgroundColor = heatOf(Math.min(1, Math.max(0, share)));
+    return tile;
+  }
+  const initial = { ...cell, picture: PICTURES.indexOf("initial image") };
+  if (state.as !== "difference" || sourceOf(cell) === null || sourceOf(initial) === null) return picture(cell);
+  return make("div", { class: "minus" }, [picture(initial), picture(cell)]);
+}
+
+// From light to dark, in one hue: readable for the colour-blind, and in grey.
+function heatOf(share) {
+  const light = [236, 242, 250], dark = [8, 48, 107];
+  return `rgb(${light.map((value, i) => Math.round(value + share * (dark[i] - value))).join(" ")})`;
+}
+
 function fillCell(element, place, i, j) {
   const cell = cellAt(place);
   const measure = measureIndex(state.measure), value = measureOfPicture(cell, measure);
   element.tabIndex = i === active.row && j === active.column ? 0 : -1;
   element.classList.toggle("dim", !table.passing(i, j));
   element.classList.toggle("marked", samePlace(state.mark, place));
-  const content = `${cell.run} ${cell.facet} ${cell.picture} ${state.measure} ${table.kind}`;
+  element.classList.toggle("begins", Boolean(j > 0 && table.columnGroup?.(j)));
+  const content = `${cell.run} ${cell.facet} ${cell.picture} ${state.measure} ${table.kind} ${state.as}`;
   if (element.dataset.content === content) return;
   element.dataset.content = content;
   const names = describe(place, [...SWEPT.map((axis) => axis.key), "facet", "picture"]);
   const why = cell.run < 0 ? "not in this sweep" : RUNS[cell.run].status === "completed" ? "" : `${whyOf(cell).word}. ${whyOf(cell).reason}`;
   element.setAttribute("aria-label", `${names}${value === null ? "" : `, ${spoken(state.measure)} ${figure(value)}`}${why ? `, ${why}` : ""}`);
   element.title = why ? `${names}\n${why}` : names;
-  const frame = make("div", { class: "frame" }, [picture(cell)]);
+  const frame = make("div", { class: "frame" }, [shownOf(cell, value)]);
   frame.style.height = `${state.size}px`;
   element.replaceChildren(frame);
   const caption = make("div", { class: "caption" });

@@ -5,6 +5,7 @@ function fillChoices() {
   const axes = AXES.filter((axis) => axis.values.length > 1).map((axis) => [axis.key, axis.key]);
   choices(byId("rows"), [["", "none"], ...axes]);
   choices(byId("columns"), [["", "none"], ...axes]);
+  for (const name of ["outerRows", "outerColumns"]) choices(byId(name), [["", "none"], ...axes]);
   choices(byId("measure"), MEASURES.map((measure) => [measure.name, spoken(measure.name)]));
   document.title = `${DATA.title} · mindseye gallery`;
   byId("title").textContent = DATA.title;
@@ -12,7 +13,7 @@ function fillChoices() {
 
 // The axes that each view has no control for, since it lays them out itself, or has nothing to do with them.
 const LAID_OUT = {
-  grid: () => [state.rows, state.columns],
+  grid: () => LAYS_OUT.map((name) => state[name]),
   ranking: () => AXES.map((axis) => axis.key).filter((key) => key !== "picture"),
   map: () => ["facet", "picture"],
   flow: () => ["facet", "picture", flowAxis()?.key],
@@ -37,6 +38,32 @@ function showHeld() {
   }
 }
 
+// Plays along an axis, round and round, until it is stopped.
+const PLAY_MS = 600;
+let played = null;
+function playButton(axis) {
+  const button = make("button", { type: "button", class: "small play", "aria-label": `Play along ${axis.key}`, text: "▶" });
+  button.addEventListener("click", () => (played?.key === axis.key ? stopAxis() : playAxis(axis, button)));
+  return button;
+}
+function playAxis(axis, button) {
+  stopAxis();
+  button.textContent = "■";
+  button.setAttribute("aria-label", `Stop ${axis.key}`);
+  const step = () => {
+    if (!button.isConnected) return stopAxis();
+    set({ held: { ...state.held, [axis.key]: (state.held[axis.key] + 1) % axis.values.length } });
+  };
+  played = { key: axis.key, button, timer: setInterval(step, PLAY_MS) };
+}
+function stopAxis() {
+  if (!played) return;
+  clearInterval(played.timer);
+  played.button.textContent = "▶";
+  played.button.setAttribute("aria-label", `Play along ${played.key}`);
+  played = null;
+}
+
 function heldControl(axis) {
   const id = `held-${AXES.indexOf(axis)}`;
   const change = (event) => set({ held: { ...state.held, [axis.key]: Number(event.target.value) } });
@@ -44,16 +71,17 @@ function heldControl(axis) {
   if (!axis.numeric) {
     const select = make("select", { id }, axis.values.map((value, i) => make("option", { value: i, text: value })));
     select.addEventListener("change", change);
-    return make("label", { class: "field", for: id }, [name, select]);
+    return make("div", { class: "held" }, [make("label", { class: "field", for: id }, [name, select]), playButton(axis)]);
   }
   const slider = make("input", { type: "range", id, min: 0, max: axis.values.length - 1, step: 1 });
   slider.addEventListener("input", change);
-  return make("div", { class: "slide" }, [make("label", { for: id }, [name]), make("output", { id: `${id}-value`, for: id }), slider]);
+  return make("div", { class: "slide held" }, [make("label", { for: id }, [name]), make("output", { id: `${id}-value`, for: id }), make("div", { class: "playing" }, [playButton(axis), slider])]);
 }
 
 function showControls() {
-  byId("rows").value = state.rows;
-  byId("columns").value = state.columns;
+  for (const name of LAYS_OUT) byId(name).value = state[name];
+  for (const name of ["outerRows", "outerColumns"]) byId(name).closest("label").hidden = AXES.filter((axis) => axis.values.length > 1).length < 3;
+  byId("as").value = state.as;
   byId("axes-section").hidden = state.view !== "grid";
   byId("measure").value = state.measure;
   byId("sort").value = state.view === "ranking" ? "best" : state.sort;
@@ -99,7 +127,7 @@ function showCounts() {
 // Facets are numbered within each run: where number c stands for different photographs, the page says so.
 function showNotes() {
   const notes = [...DATA.notes];
-  if (table.kind === "grid" && table.rowAxis?.key !== "facet" && table.columnAxis?.key !== "facet" && FACETS > 1) {
+  if (table.kind === "grid" && table.axes.every((axis) => axis.key !== "facet") && FACETS > 1) {
     const lists = new Set();
     for (let i = 0; i < table.rows && lists.size < 2; i++)
       for (let j = 0; j < table.columns; j++) {
@@ -130,8 +158,13 @@ function show() {
 // ---- controls
 
 const change = (id, event, make) => byId(id).addEventListener(event, (happened) => set(make(happened.target.value)));
-change("rows", "change", (rows) => ({ rows, columns: rows === state.columns ? state.rows : state.columns }));
-change("columns", "change", (columns) => ({ columns, rows: columns === state.rows ? state.columns : state.rows }));
+// An axis that is laid out already goes where the chosen one was.
+for (const name of LAYS_OUT)
+  change(name, "change", (key) => {
+    const taken = key && LAYS_OUT.find((other) => other !== name && state[other] === key);
+    return { [name]: key, ...(taken ? { [taken]: state[name] } : {}) };
+  });
+change("as", "change", (as) => ({ as }));
 change("measure", "change", (measure) => ({ measure, bound: null }));
 change("bound", "input", (bound) => ({ bound: Number(bound) === 0 ? null : Number(bound) }));
 change("sort", "change", (sort) => ({ sort }));
@@ -183,7 +216,7 @@ large.addEventListener("close", () => {
   if (found) goTo(found.row, found.column);
 });
 comparison.addEventListener("close", () => {
-  if (state.a) set({ a: null, b: null });
+  if (state.compared) set({ compared: null, lens: { x: 0.5, y: 0.5, zoom: 1 } });
 });
 const help = byId("help");
 byId("help-button").addEventListener("click", () => help.showModal());
@@ -237,6 +270,7 @@ const LARGE_KEYS = {
   "[": () => largeFacet(-1),
   "]": () => largeFacet(1),
   c: () => compareOpen(),
+  d: () => differenceOpen(),
   t: nextTheme,
   "?": () => help.showModal(),
 };
@@ -253,7 +287,8 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   let done = true;
-  if (help.open || comparison.open) done = false;
+  if (help.open || saving.open) done = false;
+  else if (comparison.open) done = comparisonKey(event);
   else if (large.open) {
     const scrolls = event.target.closest?.(".right") && event.key.startsWith("Arrow") && event.key !== "ArrowLeft" && event.key !== "ArrowRight";
     if (event.key in LARGE_KEYS) LARGE_KEYS[event.key]();

@@ -1,5 +1,6 @@
 // ---- state: all that is set, and the address that says it ----------------------------------------------------------
 
+const LAYS_OUT = ["rows", "columns", "outerRows", "outerColumns"]; // the settings of the grid that name an axis
 const VIEWS = ["grid", "ranking", "map", "flow"];
 const TABLES = ["grid", "ranking"]; // views that are cells in rows and columns
 const SIZES = { least: 64, most: 384, step: 16 };
@@ -30,8 +31,8 @@ function defaults() {
   return {
     view: "grid", ...startingAxes(), held, measure: startingMeasure(), bound: null, sort: "swept", filter: "",
     size: startingSize(),
-    besideMap: "", along: "", mapPictures: true, looks: [null, null], photograph: null, kind: null,
-    open: null, beside: "", sameScale: SAME_SCALE, a: null, b: null, split: 50, mark: null,
+    outerRows: "", outerColumns: "", as: "picture", besideMap: "", along: "", mapPictures: true, looks: [null, null], photograph: null, kind: null,
+    open: null, beside: "", sameScale: SAME_SCALE, compared: null, mode: "divider", amplify: 4, lens: { x: 0.5, y: 0.5, zoom: 1 }, split: 50, mark: null,
   };
 }
 
@@ -56,9 +57,9 @@ function readPlace(words, prefix) {
 function toAddress() {
   const words = new URLSearchParams();
   const first = defaults();
-  for (const name of ["view", "rows", "columns", "measure", "sort", "filter", "beside", "besideMap", "along"])
+  for (const name of ["view", "rows", "columns", "measure", "sort", "filter", "beside", "besideMap", "along", "mode", "outerRows", "outerColumns", "as"])
     if (state[name] !== first[name]) words.set(name, state[name]);
-  for (const name of ["size", "split"]) if (state[name] !== first[name]) words.set(name, String(state[name]));
+  for (const name of ["size", "split", "amplify"]) if (state[name] !== first[name]) words.set(name, String(state[name]));
   if (!state.mapPictures) words.set("pictures", "no");
   state.looks.forEach((look, i) => {
     if (look && look.zoom > 1) words.set(`look.${i}`, [look.x, look.y, look.zoom].map((one) => one.toFixed(2)).join());
@@ -70,7 +71,8 @@ function toAddress() {
   for (const axis of AXES)
     if (state.held[axis.key] !== first.held[axis.key]) words.set(`at.${axis.key}`, valueLabel(axis, state.held[axis.key]));
   if (state.open) writePlace(words, "open", state.open);
-  if (state.a) writePlace(words, "a", state.a), writePlace(words, "b", state.b);
+  (state.compared ?? []).forEach((place, i) => writePlace(words, LETTERS[i], place));
+  if (state.compared && state.lens.zoom > 1) words.set("lens", [state.lens.x, state.lens.y, state.lens.zoom].map((one) => one.toFixed(3)).join());
   return `#${words}`;
 }
 
@@ -85,6 +87,11 @@ function fromAddress() {
   oneOf("rows", [...AXES.map((axis) => axis.key), ""]);
   oneOf("columns", [...AXES.map((axis) => axis.key), ""]);
   if (state.rows === state.columns) state.rows = "";
+  for (const name of ["outerRows", "outerColumns"]) {
+    oneOf(name, AXES.map((axis) => axis.key));
+    if (LAYS_OUT.some((other) => other !== name && state[other] === state[name])) state[name] = "";
+  }
+  oneOf("as", ["picture", "difference", "heat"]);
   oneOf("measure", MEASURES.map((measure) => measure.name));
   oneOf("sort", ["swept", "best"]);
   oneOf("beside", ["left", "right", "above", "below"]);
@@ -105,6 +112,10 @@ function fromAddress() {
   };
   number("size", SIZES.least, SIZES.most);
   number("split", 0, 100);
+  number("amplify", 1, 8);
+  oneOf("mode", MODES);
+  const [x, y, zoom] = (words.get("lens") ?? "").split(",").map(Number);
+  if (Number.isFinite(x + y + zoom) && zoom >= 1 && zoom <= LENS.most) state.lens = { x, y, zoom };
   number("bound", 0, 100);
   state.sameScale = ["same", "own"].includes(words.get("scale")) ? words.get("scale") === "same" : SAME_SCALE;
   for (const axis of AXES) {
@@ -112,8 +123,8 @@ function fromAddress() {
     if (index >= 0) state.held[axis.key] = index;
   }
   state.open = readPlace(words, "open");
-  state.a = readPlace(words, "a");
-  state.b = state.a && (readPlace(words, "b") ?? { ...state.a });
+  const compared = LETTERS.map((letter) => readPlace(words, letter)).filter(Boolean);
+  state.compared = compared.length > 1 ? compared : null;
 }
 
 // Change something: shown at once, and said by the address. `step`: something the browser's Back should undo.
