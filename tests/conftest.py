@@ -120,7 +120,7 @@ def keep_facets():
     """
     import json
 
-    def keep(run, labels, *, channels=None, names=None, layer="late", D=8):
+    def keep(run, labels, *, channels=None, names=None, layer="late", D=8, content=""):
         labels = torch.tensor(labels)
         C, M = int(labels.max()) + 1, len(labels)
         names = [f"p{i:02d}.png" for i in range(M)] if names is None else names
@@ -135,6 +135,7 @@ def keep_facets():
             maps=torch.zeros(C, D, 1, 1), power=torch.zeros(C, D), channels=channels, weights=weights, chosen=chosen,
             distances=torch.ones(C, 2), photographs=torch.zeros(C, 2, 3, 2, 2, dtype=torch.uint8),
             embedding=embedding, labels=labels, centres=centres, mean_activation=torch.zeros(D),
+            content=content,
         ).save(run / "targets")  # fmt: skip
         for c in range(C):
             said = [

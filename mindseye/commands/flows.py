@@ -1,10 +1,11 @@
 """The facets of a sweep's cells in the order of one setting, for the flow between them (`mindseye.reports.flow`)."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from mindseye.reports.flow import Partition
-from mindseye.results.stored_facets import read_stored_facets
+from mindseye.results.stored_facets import StoredFacets, read_stored_facets, worlds
 from mindseye.sweeps.manifest import Cell, as_written
 from mindseye.sweeps.status import SweepStatus
 
@@ -27,7 +28,7 @@ def swept_settings(sweep: SweepStatus) -> list[str]:
 
 
 def flows_along(sweep: SweepStatus, setting: str) -> list[tuple[str, list[FlowCell]]]:
-    """(the other settings, the cells in the setting's order) wherever facets change along it.
+    """(the other settings, the cells in the setting's order) wherever facets of the same photographs change along it.
 
     Numbers are ordered by size, anything else as swept. Cells that are not completed, or keep no facets that can be
     read, are left out; of flows through the same facets, under another k, say, there is the first alone.
@@ -41,16 +42,20 @@ def flows_along(sweep: SweepStatus, setting: str) -> list[tuple[str, list[FlowCe
             lines.setdefault(held, []).append((given[setting], cell))
     found: dict[tuple[object, ...], tuple[str, list[FlowCell]]] = {}
     for held, line in lines.items():
-        cells = []
+        read: list[tuple[str, Path, StoredFacets]] = []
         for value, cell in _in_order(line):
             folder = sweep.folder / cell.folder
             try:
-                stored = read_stored_facets(folder)
+                read.append((value, folder, read_stored_facets(folder)))
             except (OSError, ValueError):
                 continue
-            cells.append(FlowCell(folder, Partition(value, stored.paths, stored.labels, len(stored.centres))))
+        cells, of_world = [], []
+        for (value, folder, stored), world in zip(read, worlds([stored for *_, stored in read]), strict=True):
+            names = tuple((world, path) for path in stored.paths)
+            cells.append(FlowCell(folder, Partition(value, names, stored.labels, len(stored.centres))))
+            of_world.append(world)
         through = [(one.facets.names, one.facets.labels.tobytes()) for one in cells]
-        if len(set(through)) > 1:
+        if len(set(through)) > 1 and any(a == b for a, b in pairwise(of_world)):
             found.setdefault((*through, *(one.facets.label for one in cells)), (held, cells))
     return list(found.values())
 

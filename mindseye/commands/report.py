@@ -1,6 +1,7 @@
 """`mindseye report FOLDER`: what one setting of a sweep does, paired over everything else, as tables."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -11,17 +12,29 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mindseye.commands.flows import FlowCell, flows_along
+from mindseye.commands.flows import FlowCell, flows_along, swept_settings
 from mindseye.commands.gallery import try_gallery
 from mindseye.files import write_atomically
-from mindseye.reports.ablation import Comparison, NoPairs, as_csv, as_json, as_latex, as_markdown, compare
+from mindseye.reports.ablation import (
+    Comparison,
+    NoPairs,
+    as_csv,
+    as_json,
+    as_latex,
+    as_markdown,
+    compare,
+    usual_measures,
+)
+from mindseye.reports.cells import FoldedCell, fold, ranked
+from mindseye.reports.cells import as_csv as as_cells_csv
 from mindseye.reports.flow import as_csv as as_flow_csv
 from mindseye.reports.flow import transitions
 from mindseye.reports.response import in_words, responses
-from mindseye.sweeps.status import read_sweep
-from mindseye.sweeps.summary import read_rows
+from mindseye.sweeps.status import SweepStatus, read_sweep
+from mindseye.sweeps.summary import Row, read_rows
 
 WIDTH = 200
+MOST_CELLS = 40
 
 
 def report(arguments: list[str]) -> None:
@@ -43,6 +56,7 @@ def report(arguments: list[str]) -> None:
     flows = flows_along(sweep, asked.by)
     if flows:
         _write_flows(sweep.folder / "flow.csv", asked.by, flows)
+    cells = _folded(sweep, rows, asked.by, asked.measures or usual_measures(rows))
     reference = asked.reference
     if reference is None:
         reference = next((str(row[f"override.{asked.by}"]) for row in rows if f"override.{asked.by}" in row), "none")
@@ -51,6 +65,7 @@ def report(arguments: list[str]) -> None:
     except NoPairs:
         if not flows:
             raise
+        _print_cells(cells)
         return  # facets that differ from cell to cell cannot be held against each other: their flow is what there is
     found = replace(found, response=tuple(one for one in responses(rows, sweep.folder) if one.setting == asked.by))
     written = {".md": as_markdown(found), ".tex": as_latex(found), ".csv": as_csv(found), ".json": as_json(found)}
@@ -62,8 +77,53 @@ def report(arguments: list[str]) -> None:
     if not console.is_terminal:
         console = Console(width=WIDTH)
     console.print(_shown(found))
+    _print_cells(cells)
     for file in [*files, *([page] if page else [])]:
         console.print(str(file), soft_wrap=True, highlight=False, markup=False)
+
+
+def _folded(sweep: SweepStatus, rows: Sequence[Row], by: str, measures: Sequence[str]) -> list[FoldedCell]:
+    """The cells with swept seeds folded away, the best first, in cells.csv; none without such seeds."""
+    seeds = [name for name in swept_settings(sweep) if name == "seed" or name.endswith(".seed")]
+    if not seeds or seeds[0] == by:
+        return []
+    varying = set(swept_settings(sweep))
+    cells = [
+        replace(cell, settings={name: value for name, value in cell.settings.items() if name in varying})
+        for cell in fold(rows, seeds[0], measures)
+    ]
+    if not cells:
+        return []
+    measure = next(name for name in measures if any(name in cell.means for cell in cells))
+    cells = ranked(cells, measure)
+    write_atomically(sweep.folder / "cells.csv", as_cells_csv(cells).encode())
+    return cells
+
+
+def _print_cells(cells: Sequence[FoldedCell]) -> None:
+    if not cells:
+        return
+    measures = list(cells[0].means)
+    table = Table(title="cells over their seeds: mean ± half of the 95 % interval", box=box.SIMPLE_HEAD)
+    table.add_column("cell")
+    for measure in measures:
+        table.add_column(measure.replace(".", "\n"), justify="right")
+    table.add_column("seeds", justify="right")
+    for cell in cells[:MOST_CELLS]:
+        shown = [_with_half(cell, measure) for measure in measures]
+        settings = " ".join(f"{name}={value}" for name, value in cell.settings.items())
+        table.add_row(escape(settings), *shown, str(cell.seeds))
+    if len(cells) > MOST_CELLS:
+        table.caption = f"{len(cells) - MOST_CELLS} more in cells.csv"
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH)).print(table)
+
+
+def _with_half(cell: FoldedCell, measure: str) -> str:
+    if measure not in cell.means:
+        return ""
+    mean, half = cell.means[measure], cell.halves[measure]
+    return f"{mean:.3f}" if math.isnan(half) else f"{mean:.3f} ± {half:.3f}"
 
 
 def _write_flows(file: Path, setting: str, flows: Sequence[tuple[str, Sequence[FlowCell]]]) -> None:

@@ -7,6 +7,7 @@ cluster transitions are (Spiliopoulou et al. 2006, MONIC, τ = ½). numpy alone:
 
 import csv
 import io
+import itertools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -92,19 +93,20 @@ def kinds(partitions: Sequence[Partition]) -> list[list[int]]:
 
     Those of the first partition are its own numbers. Each other one's facets have the number of the facet of the first
     that they are assigned to, where the two overlap at least twice as much as by `chance`, or by half; what is left has
-    the smallest numbers that its own partition does not use yet.
+    the smallest numbers that neither uses. A partition that shares no photograph with an earlier first one is a first.
     """
     given: list[list[int]] = []
+    firsts: list[tuple[Partition, frozenset[Hashable]]] = []
     for partition in partitions:
-        own: dict[int, int] = {}
-        if not given:
-            own = {c: c for c in range(partition.C)}
-        else:
-            least = min(HALF, 2 * chance(partitions[0].C, partition.C))
-            found = ribbons(partitions[0], partition)
-            own = {one.after: one.before for one in found if one.assigned and one.overlap >= least}
-        taken = set(own.values()) | (set(range(partitions[0].C)) if own else set())
-        free = (number for number in range(partition.C + partitions[0].C + 1) if number not in taken)
+        names = frozenset(partition.names)
+        first = next((one for one, known in firsts if not known.isdisjoint(names)), None)
+        if first is None:
+            firsts.append((partition, names))
+            given.append(list(range(partition.C)))
+            continue
+        least = min(HALF, 2 * chance(first.C, partition.C))
+        own = {one.after: one.before for one in ribbons(first, partition) if one.assigned and one.overlap >= least}
+        free = itertools.count(first.C)
         given.append([own[c] if c in own else next(free) for c in range(partition.C)])
     return given
 

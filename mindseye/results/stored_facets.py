@@ -1,6 +1,7 @@
 """The facets that a run folder keeps, without their pictures: which photographs, where on the map, which channels."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ class StoredFacets:
     """C facets of M photographs, N of them blended in each, k of the layer's D channels."""
 
     layer: str
+    root: str  # the folder of the photographs
+    content: str  # sha256 over their bytes; "" where it is not known
     D: int
     paths: tuple[str, ...]  # M
     embedding: np.ndarray  # [M, 2], the plane of t-SNE, without unit
@@ -37,6 +40,7 @@ def read_stored_facets(run: Path) -> StoredFacets:
     said = json.loads(read_plain(run / "targets/targets.json", run, _MOST_SAID))
     try:
         paths, layer = tuple(str(path) for path in said["paths"]), str(said["layer"])
+        root, content = str(said["root"]), str(said.get("content", ""))
         tensors, shapes = read_some(plain_file(run / "targets/targets.safetensors", run), _READ)
         found = {name: tensors[name].numpy() for name in _READ}
         (C, N), M, D = found["chosen"].shape, len(paths), int(shapes["maps"][1])
@@ -55,4 +59,30 @@ def read_stored_facets(run: Path) -> StoredFacets:
     finite = inside and all(np.isfinite(found[name]).all() for name in ("embedding", "centres", "weights"))
     if not finite or min(C, M) < 1 or len(set(paths)) != M:
         raise ValueError("its targets are damaged: shapes, numbers or names do not agree")
-    return StoredFacets(layer, D, paths, **found)
+    return StoredFacets(layer, root, content, D, paths, **found)
+
+
+def worlds(stored: Sequence[StoredFacets]) -> list[int]:
+    """A number for each, the same for those whose photographs of one name are one photograph.
+
+    The same names have the same bytes, where these are known; others come from the same folder, of which some have only
+    a part, say, since some are held out. The demo's photographs have the same names under every seed and are others.
+    """
+    numbers: list[int] = []
+    seen: dict[tuple[str, str, tuple[str, ...]], int] = {}
+    kept: list[tuple[StoredFacets, int]] = []
+    for one in stored:
+        key = (one.root, one.content, one.paths)
+        if key not in seen:
+            world = next((number for other, number in kept if _of_one_world(one, other)), len(kept))
+            seen[key] = world
+            kept.append((one, world))
+        numbers.append(seen[key])
+    order = {world: number for number, world in enumerate(dict.fromkeys(numbers))}
+    return [order[world] for world in numbers]
+
+
+def _of_one_world(one: StoredFacets, other: StoredFacets) -> bool:
+    if one.paths == other.paths and one.content and other.content:
+        return one.content == other.content
+    return one.root == other.root

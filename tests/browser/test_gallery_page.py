@@ -386,6 +386,49 @@ def test_what_is_shown_as_png_from_a_web_server(visit, sweep, tmp_path):
     assert (np.abs(drawn - np.array([0, 128, 128])).max(axis=1) < 3).mean() > 0.1  # the pictures are in it
 
 
+def test_seeds_folded_away(visit, tmp_path, make_run, keep_facets):
+    """Facets of one kind are held together whatever their numbers; a failed seed is missing and no more."""
+    words = [(f"k={k}", f"seed={seed}") for k in (5, 9) for seed in range(4)]
+    for n, one in enumerate(add_cells(tmp_path, words, [], "")[:-1]):
+        run = make_run(tmp_path / one.folder, facets=2, cosine=0.1 * n, overrides=one.overrides)
+        keep_facets(run, [1, 1, 0, 0] if one.overrides[1] == "seed=1" else [0, 0, 1, 1])
+    page = visit(make_gallery(tmp_path))
+    page.check("#fold")
+    assert page.locator("#rows option").all_inner_texts() == ["none", "k", "seed", "facet", "picture"]
+    page.select_option("#rows", "k")
+    page.select_option("#columns", "facet")
+    # of facet c and seed s: 0.1·s + 0.01·c, where c has changed with seed 1
+    mine, half = [0.0, 0.11, 0.2, 0.3], 3.18245 * np.std([0.0, 0.11, 0.2, 0.3], ddof=1) / 2
+    assert cell(page, 0, 0).locator(".value").inner_text() == f"{np.mean(mine):.3f} ± {half:.3f}"
+    assert cell(page, 0, 0).get_attribute("title").endswith("seed 0: 0.000, 1: 0.110, 2: 0.200, 3: 0.300")
+    cell(page, 0, 0).hover()
+    page.locator("#preview .seeds").wait_for(state="visible")
+    assert page.locator("#preview figcaption").all_inner_texts() == ["0: 0.000", "1: 0.110", "2: 0.200", "3: 0.300"]
+    page.mouse.move(2, 2)
+    page.click("#view-ranking")
+    assert page.locator(".cell .label").all_inner_texts() == ["k 9", "k 5"]  # cells, not facets
+    third = [0.405, 0.505, 0.605]  # of all facets of each of the three seeds that are done
+    assert captions(page)[0] == f"{np.mean(third):.3f} ± {4.30265 * 0.1 / np.sqrt(3):.3f}"
+    assert "over seed" in page.locator(".note").first.inner_text()
+    settled(page)
+    page.reload()
+    assert page.locator(".cell .label").all_inner_texts() == ["k 9", "k 5"]
+    page.uncheck("#fold")
+    assert page.locator(".cell").count() == 15
+
+
+def test_seeds_that_look_at_other_photographs_are_not_held_facet_by_facet(visit, tmp_path, make_run, keep_facets):
+    for one in add_cells(tmp_path, [(f"k={k}", f"seed={seed}") for k in (5, 9) for seed in (0, 1)], [], ""):
+        run = make_run(tmp_path / one.folder, facets=2, cosine=0.5, overrides=one.overrides)
+        keep_facets(run, [0, 0, 1, 1], content=one.overrides[1])
+    page = visit(make_gallery(tmp_path))
+    page.check("#fold")
+    page.select_option("#rows", "k")
+    page.select_option("#columns", "facet")
+    assert captions(page) == ["0.505 ± 0.000"] * 4
+    assert "Each seed looks at photographs of its own" in page.locator(".note").all_inner_texts()[-1]
+
+
 def test_the_address_says_all(visit, sweep):
     page = visit(sweep)
     page.select_option("#rows", "depth")

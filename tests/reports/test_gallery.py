@@ -402,13 +402,25 @@ def test_facets_that_runs_share_are_there_once(tmp_path, make_run, keep_facets):
     assert data["overview"]["kinds"] == [[0, 1], [1, 0]]
     maps = data["maps"]
     assert len(maps["sets"]) == 1
-    assert [data["shared"]["names"][name] for name in maps["sets"][0]] == ["p00.png", "p01.png", "p02.png", "p03.png"]
+    assert [data["shared"]["names"][name] for name in maps["sets"][0]["names"]] == [f"p0{i}.png" for i in range(4)]
     assert maps["flows"]["0-1"]["ribbons"] == [[0, 1, 2, 1.0, 1], [1, 0, 2, 1.0, 1]]
     assert [maps["channels"][one] for one in maps["runs"][0]["tops"]] == [[1, 2], [2, 3]]
     one = maps["maps"][0]
     assert min(one["x"]) >= 0
     assert max(*one["x"], *one["y"]) <= 1000
     assert max(max(one[axis]) - min(one[axis]) for axis in "xy") == 1000
+
+
+def test_photographs_of_one_name_are_one_only_where_they_have_the_same_bytes(tmp_path, make_run, keep_facets):
+    """As with the demo, which draws other photographs under the same names for every seed."""
+    for name, content in (("a", "x"), ("b", "y"), ("c", "x")):
+        keep_facets(make_run(tmp_path / name, overrides=[f"seed={name}"]), [0, 0, 1, 1], content=content)
+    data = collected(tmp_path)
+    assert [one["world"] for one in data["maps"]["sets"]] == [0, 1]
+    assert [run["map"] for run in data["overview"]["runs"]] == [0, 1, 0]
+    assert data["maps"]["flows"]["0-1"]["words"] == ["no photograph in common"]
+    lists = [run["facets"][0]["photographs"] for run in data["overview"]["runs"]]
+    assert lists[0] == lists[2] != lists[1]
 
 
 @pytest.mark.parametrize("name", ["targets.json", "targets.safetensors"])

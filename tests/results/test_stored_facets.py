@@ -1,11 +1,13 @@
 """The facets of a run folder without their pictures: as they were kept, and refused in one line where damaged."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from mindseye.results.stored_facets import read_stored_facets
+from mindseye.results.stored_facets import read_stored_facets, worlds
 
 
 def test_what_is_read_is_what_was_kept(targets, tmp_path):
@@ -74,3 +76,21 @@ def test_a_link_is_not_followed(targets, tmp_path):
     (tmp_path / "run/targets").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="link"):
         read_stored_facets(tmp_path / "run")
+
+
+def test_of_one_world_are_the_same_bytes_or_the_same_folder(targets, tmp_path):
+    def kept(name, **changes):
+        replace(targets, **changes).save(tmp_path / name / "targets")
+        return read_stored_facets(tmp_path / name)
+
+    some = range(len(targets.paths) - 2)
+    part = {"paths": targets.paths[:-2], "labels": targets.labels[some], "embedding": targets.embedding[some]}
+    part |= {"chosen": targets.chosen % 2}
+    part |= {name: torch.empty(0) for name in ("firmness", "agreement", "stays")}
+    whole = kept("whole", root="/a", content="x")
+    moved = kept("moved", root="/b", content="x")  # the same bytes elsewhere
+    drawn = kept("drawn", root="/b", content="y")  # other bytes under the same names
+    held = kept("held", root="/a", content="z", **part)  # without those held out
+    other = kept("other", root="/c", content="", **part)
+    assert worlds([whole, moved, drawn, held, other, whole]) == [0, 0, 1, 0, 2, 0]
+    assert worlds([]) == []

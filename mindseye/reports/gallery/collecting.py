@@ -12,6 +12,7 @@ import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import yaml
 
@@ -91,8 +92,12 @@ def collect(
     names = sorted({name for run in read for facet in run.facets for name in facet["measures"]}, key=column_order)
     steps, photographs, words = _Interned(), _Interned(), _Interned()
     maps, kinds, drawn_from = maps_of(
-        [run.stored for run in read], [run.network for run in read], places, lambda path: words.index(_text(path))
+        [run.stored for run in read],
+        [run.network for run in read],
+        places,
+        lambda world, path: words.index([world, _text(path)]),
     )
+    of_world = [0 if number is None else _world(drawn_from, number) for number in maps]
     rows = [
         {
             "path": _text(run.listed.path),
@@ -112,15 +117,16 @@ def collect(
                     "measures": [facet["measures"].get(name) for name in names],
                     "pictures": facet["pictures"],
                     "steps": steps.index(facet["steps"]),
-                    "photographs": photographs.index(facet["photographs"]),
+                    "photographs": photographs.index([world, facet["photographs"]]),
+                    **({"stopped": True} if facet["ended"] else {}),
                 }
                 for facet in _by_number(run.facets)
             ],
         }
-        for run, place, number in zip(read, places, maps, strict=True)
+        for run, place, number, world in zip(read, places, maps, of_world, strict=True)
     ]
     common = _common([run.config for run in read if run.config])
-    lists = [[[words.index(name), weight] for name, weight in entries] for entries in photographs.values]
+    lists = [[[words.index([of, name]), weight] for name, weight in entries] for of, entries in photographs.values]
     terms = sorted({name for run in read for name in run.curves}, key=_term_order)
     points = _points_per_curve(read)
     return {
@@ -137,10 +143,14 @@ def collect(
             "kinds": kinds,
             "report": _report(folder / "report.json"),
         },
-        "shared": {"config": common, "photographs": lists, "names": words.values},
+        "shared": {"config": common, "photographs": lists, "names": [name for _, name in words.values]},
         "maps": drawn_from,
         "details": [_details(run, common, terms, names, points) for run in read],
     }
+
+
+def _world(drawn_from: Mapping[str, Any], number: int) -> int:
+    return int(drawn_from["sets"][drawn_from["maps"][number]["set"]]["world"])
 
 
 def _details(run: _Run, common: Mapping[str, object], terms: Sequence[str], names: Sequence[str], points: int) -> Json:
@@ -261,6 +271,7 @@ def _facets(place: Path) -> tuple[list[dict], Mapping, str]:
                 "facet": number,
                 "measures": _figures({name: x for name, x in row.items() if name not in apart}),
                 "stopped": _stopped(row),
+                "ended": isinstance(row.get("stopped"), Mapping),
                 "baselines": {
                     name: _figures(baselines[name]) for name in BASELINES if isinstance(baselines.get(name), Mapping)
                 },

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from mindseye.reports.flow import Partition, chance, kinds, ribbons, transitions
-from mindseye.results.stored_facets import StoredFacets
+from mindseye.results.stored_facets import StoredFacets, worlds
 
 SIDE = 1000  # of the square that a map is scaled into, in whole numbers
 MOST_PHOTOGRAPHS = 20_000  # of one map
@@ -32,28 +32,31 @@ def maps_of(
     stored: Sequence[StoredFacets | None],
     networks: Sequence[str],
     places: Sequence[Sequence[int]],
-    word: Callable[[str], int],
+    word: Callable[[int, str], int],
 ) -> tuple[list[int | None], list[list[int]], Json]:
     """(which map each run has, each map's kinds, the block of all maps).
 
     networks: what tells each run's network from others; places: each run's value on each axis; word: the number of a
-    name. The block: `sets`, lists of photographs as numbers of names; `maps`, each its set, whole coordinates x and y
-    in 0..SIDE, labels and centres; `flows`, "a-b" -> ribbons [facet, facet, shared, overlap, assigned] and words for
-    every two maps that are neighbours on an axis; `layers`, each [network, layer, D]; `channels`, lists of numbers;
-    `runs`, each its layer and, per facet, which of the lists of channels it has (`tops`), or None.
+    name in its world, see `worlds`. The block: `sets`, each a world and photographs as numbers of names; `maps`, each
+    its set, whole coordinates x and y in 0..SIDE, labels and centres; `flows`, "a-b" -> ribbons [facet, facet, shared,
+    overlap, assigned] and words for every two maps that are neighbours on an axis; `layers`, each [network, layer, D];
+    `channels`, lists of numbers; `runs`, each its layer and, per facet, which of the lists of channels it has (`tops`),
+    or None.
     """
     sets, maps, layers, channels = Once(), Once(), Once(), Once()
     partitions: list[Partition] = []
     of_run: list[int | None] = []
     rows: list[Json | None] = []
+    world_of = iter(worlds([one for one in stored if one is not None]))
     for one, network in zip(stored, networks, strict=True):
         if one is None:
             of_run.append(None)
             rows.append(None)
             continue
-        names = tuple(word(path) for path in one.paths)
+        world = next(world_of)
+        names = tuple(word(world, path) for path in one.paths)
         scaled, centres = _scaled(one)
-        which = sets.index(names, list(names))
+        which = sets.index(names, {"world": world, "names": list(names)})
         key = (which, scaled.tobytes(), one.labels.tobytes(), centres.tobytes())
         number = maps.index(
             key,

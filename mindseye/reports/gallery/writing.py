@@ -17,8 +17,8 @@ from mindseye.reports.gallery.collecting import ListedRun, collect
 PAGE = "gallery.html"
 # In this order: each uses what is above it, and `main` starts it all.
 SCRIPTS = (
-    "data", "filter", "state", "grid", "curves", "facets", "details", "comparison", "hover", "map", "flow", "saving",
-    "report", "main",
+    "data", "filter", "state", "grid", "seeds", "curves", "facets", "details", "comparison", "hover", "map", "flow",
+    "saving", "report", "main",
 )  # fmt: skip
 
 

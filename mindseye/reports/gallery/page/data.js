@@ -75,6 +75,7 @@ function sourceOf(cell) {
 const measureIndex = (name) => MEASURES.findIndex((measure) => measure.name === name);
 // A cell's measure is that of its visualisation: cells are sorted and filtered by it, whatever picture is shown.
 function measureOf(cell, index) {
+  if (state.folded && cell.run >= 0) return foldedOf(cell, index, state.view === "ranking").mean;
   return facetOf(cell)?.measures[index] ?? null;
 }
 

@@ -9,10 +9,17 @@ const maps = () => (mapsBlock ??= readBlock("maps"));
 
 // The number by which a facet is coloured: facets of two runs that share most of their photographs have the same.
 const kindOf = (run, facet) => DATA.kinds[RUNS[run].map]?.[facet] ?? facet;
+// Which photographs a run looks at: of two runs of one world those of the same name are the same. Null: not known.
+function worldOf(run) {
+  const { map } = RUNS[run];
+  return map === null ? null : maps().sets[maps().maps[map].set].world;
+}
+
 // The facet of a run that is the same kind of photographs as one of another run; null where there is none.
 function sameKind(cell, run) {
   if (run < 0 || cell.run < 0) return null;
-  if (RUNS[run].map === null || RUNS[cell.run].map === null) return cell.facet;
+  if (worldOf(run) !== worldOf(cell.run)) return null;
+  if (RUNS[run].map === null) return cell.facet;
   const kind = kindOf(cell.run, cell.facet), facet = DATA.kinds[RUNS[run].map].indexOf(kind);
   return facet < 0 ? null : facet;
 }
@@ -31,7 +38,7 @@ function mapOf(run) {
   const number = run < 0 ? null : RUNS[run].map;
   if (number === null || number === undefined) return null;
   if (!readMaps.has(number)) {
-    const map = maps().maps[number], names = maps().sets[map.set];
+    const map = maps().maps[number], { names } = maps().sets[map.set];
     const sizes = new Array(map.centres.length).fill(0);
     for (const label of map.labels) sizes[label]++;
     readMaps.set(number, { ...map, number, names, sizes, at: new Map(names.map((name, i) => [name, i])) });

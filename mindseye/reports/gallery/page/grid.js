@@ -27,19 +27,20 @@ function boundValue() {
   return scale.low + share * (scale.high - scale.low);
 }
 
-// Of a measure over cells; shares of a way count by the way.
-function mean(cells, index) {
+// The mean of a measure over what gives its figures by their index; shares of a way count by the way.
+function weighted(givers, index) {
   const weight = measureIndex(MEASURES[index].weight);
   let sum = 0, weights = 0;
-  for (const cell of cells) {
-    const value = measureOf(cell, index);
+  for (const give of givers) {
+    const value = give(index);
     if (value === null) continue;
-    const counts = weight < 0 ? 1 : (measureOf(cell, weight) ?? 1);
+    const counts = weight < 0 ? 1 : (give(weight) ?? 1);
     sum += value * counts;
     weights += counts;
   }
   return weights ? sum / weights : null;
 }
+const mean = (cells, index) => weighted(cells.map((cell) => (i) => measureOf(cell, i)), index);
 
 // Sorts so that the best comes first and what has no value last.
 function best(items, valueOf) {
@@ -73,7 +74,7 @@ function layOutGrid(filter, measure) {
   const row = axisOf(state.rows), column = axisOf(state.columns);
   const outer = [axisOf(state.outerRows), axisOf(state.outerColumns)];
   let rows = linesOf(outer[0], row), columns = linesOf(outer[1], column);
-  const place = (r, c) => ({ ...state.held, ...r.at, ...c.at });
+  const place = (r, c) => overSeeds({ ...state.held, ...r.at, ...c.at });
   const passing = new Set();
   let total = 0;
   for (const r of rows)
@@ -115,14 +116,17 @@ function layOutGrid(filter, measure) {
 function layOutRanking(filter, measure) {
   let cells = [];
   RUNS.forEach((run, index) => {
-    const facets = run.facets.length ? run.facets.map((_, c) => c) : [0];
+    if (state.folded && cellAt(overSeeds(placeOf({ run: index, facet: 0, picture: 0 }))).run !== index) return;
+    // with seeds folded away cells are ranked, not facets
+    const facets = state.folded ? [Math.min(state.held.facet, Math.max(0, run.facets.length - 1))] : run.facets.length ? run.facets.map((_, c) => c) : [0];
     for (const facet of facets) cells.push({ run: index, facet, picture: state.held.picture });
   });
   const total = cells.length;
   cells = cells.filter((cell) => passes(cell, filter));
   if (measure >= 0) cells = best(cells, (cell) => measureOf(cell, measure));
   const columns = Math.max(1, Math.floor((scroller.clientWidth - 2) / cellWidth()));
-  const keys = new Map(cells.map((cell, i) => [`${cell.run},${cell.facet}`, i]));
+  const keyOf = (cell) => (state.folded ? String(cell.run) : `${cell.run},${cell.facet}`);
+  const keys = new Map(cells.map((cell, i) => [keyOf(cell), i]));
   return {
     kind: "ranking", filter, total, found: cells.length,
     rows: Math.ceil(cells.length / columns), columns: Math.min(columns, cells.length),
@@ -130,7 +134,7 @@ function layOutRanking(filter, measure) {
     placeAt: (i, j) => (j >= 0 && j < columns && cells[i * columns + j] ? placeOf(cells[i * columns + j]) : null),
     passing: () => true,
     find(here) {
-      const cell = cellAt(here), i = keys.get(`${cell.run},${cell.facet}`);
+      const i = keys.get(keyOf(cellAt(overSeeds(here))));
       return i === undefined ? null : { row: Math.floor(i / columns), column: i % columns };
     },
   };
@@ -184,10 +188,10 @@ function buildGrid() {
 
 // Where one table follows another of the same shape (a slider was moved), elements stay and only their content changes.
 function refreshGrid() {
-  const before = table && `${table.kind} ${table.rows} ${table.columns} ${state.rows} ${state.columns} ${state.size} ${state.measure} ${state.outerRows} ${state.outerColumns}`;
+  const before = table && `${table.kind} ${table.rows} ${table.columns} ${state.rows} ${state.columns} ${state.size} ${state.measure} ${state.outerRows} ${state.outerColumns} ${state.folded}`;
   if (before !== refreshGrid.shape || !table) return rebuild();
   const next = layOut();
-  const shape = `${next.kind} ${next.rows} ${next.columns} ${state.rows} ${state.columns} ${state.size} ${state.measure} ${state.outerRows} ${state.outerColumns}`;
+  const shape = `${next.kind} ${next.rows} ${next.columns} ${state.rows} ${state.columns} ${state.size} ${state.measure} ${state.outerRows} ${state.outerColumns} ${state.folded}`;
   if (shape !== refreshGrid.shape) return rebuild();
   table = next;
   drawCells();
@@ -195,7 +199,7 @@ function refreshGrid() {
 function rebuild() {
   const focused = grid.contains(document.activeElement);
   buildGrid();
-  refreshGrid.shape = `${table.kind} ${table.rows} ${table.columns} ${state.rows} ${state.columns} ${state.size} ${state.measure} ${state.outerRows} ${state.outerColumns}`;
+  refreshGrid.shape = `${table.kind} ${table.rows} ${table.columns} ${state.rows} ${state.columns} ${state.size} ${state.measure} ${state.outerRows} ${state.outerColumns} ${state.folded}`;
   if (focused) focusActive();
 }
 
@@ -325,13 +329,16 @@ function fillCell(element, place, i, j) {
   element.classList.toggle("dim", !table.passing(i, j));
   element.classList.toggle("marked", samePlace(state.mark, place));
   element.classList.toggle("begins", Boolean(j > 0 && table.columnGroup?.(j)));
-  const content = `${cell.run} ${cell.facet} ${cell.picture} ${state.measure} ${table.kind} ${state.as}`;
+  const folded = state.folded && cell.run >= 0 && PICTURES[cell.picture] === LAST ? foldedOf(cell, measure, table.kind === "ranking") : null;
+  const content = `${cell.run} ${cell.facet} ${cell.picture} ${state.measure} ${table.kind} ${state.as} ${state.folded}`;
   if (element.dataset.content === content) return;
   element.dataset.content = content;
-  const names = describe(place, [...SWEPT.map((axis) => axis.key), "facet", "picture"]);
+  const keys = SWEPT.map((axis) => axis.key).filter((key) => key !== state.folded);
+  const whole = folded && table.kind === "ranking"; // of all facets: the picture is one of them
+  const names = describe(place, [...keys, "facet", "picture"]);
   const why = cell.run < 0 ? "not in this sweep" : RUNS[cell.run].status === "completed" ? "" : `${whyOf(cell).word}. ${whyOf(cell).reason}`;
   element.setAttribute("aria-label", `${names}${value === null ? "" : `, ${spoken(state.measure)} ${figure(value)}`}${why ? `, ${why}` : ""}`);
-  element.title = why ? `${names}\n${why}` : names;
+  element.title = [names, folded && seedsInWords(folded), why].filter(Boolean).join("\n");
   const frame = make("div", { class: "frame" }, [shownOf(cell, value)]);
   frame.style.height = `${state.size}px`;
   element.replaceChildren(frame);
@@ -340,10 +347,10 @@ function fillCell(element, place, i, j) {
     const scale = SCALES[measure], bar = make("span", { class: "bar", "aria-hidden": "true" }, [make("i")]);
     const share = scale.high > scale.low ? (value - scale.low) / (scale.high - scale.low) : 1;
     bar.firstChild.style.width = `${100 * Math.min(1, Math.max(0, share))}%`;
-    caption.append(make("span", { class: "value", text: figure(value) }), bar);
+    caption.append(make("span", { class: "value", text: folded ? withHalf(folded) : figure(value) }), bar);
   }
   element.append(caption);
-  if (table.kind === "ranking") element.append(make("div", { class: "label", dir: "auto", text: describe(place, [...SWEPT.map((axis) => axis.key), "facet"]) }));
+  if (table.kind === "ranking") element.append(make("div", { class: "label", dir: "auto", text: describe(place, whole ? keys : [...keys, "facet"]) }));
 }
 
 const samePlace = (one, other) => Boolean(one && other) && AXES.every((axis) => one[axis.key] === other[axis.key]);

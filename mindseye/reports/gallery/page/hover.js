@@ -19,11 +19,20 @@ function showPreview(element) {
   const words = element.title.split("\n")[0];
   const large = make("img", { src: image.getAttribute("src"), alt: "" });
   large.style.width = large.style.height = `${side}px`;
-  preview.replaceChildren(large, make("p", { text: words, dir: "auto" }));
+  preview.replaceChildren(large, make("p", { text: words, dir: "auto" }), ...seedsBehind(element));
   preview.hidden = false;
   const box = preview.getBoundingClientRect();
   preview.style.left = `${room.right >= side ? at.right + 8 : at.left - box.width - 8}px`;
   preview.style.top = `${Math.max(8, Math.min(at.top + at.height / 2 - box.height / 2, window.innerHeight - box.height - 8))}px`;
+}
+
+// The seeds that a folded cell stands for, each with its picture and its figure.
+function seedsBehind(element) {
+  if (!state.folded) return [];
+  const cell = cellAt(table.placeAt(Number(element.dataset.row), Number(element.dataset.column)));
+  const { seeds } = foldedOf(cell, measureIndex(state.measure), table.kind === "ranking");
+  return [make("div", { class: "seeds" }, seeds.map(({ seed, run, facet, value }) =>
+    make("figure", {}, [picture({ run, facet, picture: cell.picture }, { eager: true }), make("figcaption", { text: `${seed}: ${figure(value)}` })])))];
 }
 
 grid.addEventListener("pointerover", (event) => {

@@ -21,10 +21,13 @@ const LAID_OUT = {
 
 // A slider where values have an order, else a menu, for every axis that is neither rows nor columns.
 function showHeld() {
-  const laidOut = LAID_OUT[state.view]();
+  const laidOut = [...LAID_OUT[state.view](), ...(TABLES.includes(state.view) ? [state.folded] : [])];
   const held = AXES.filter((axis) => axis.values.length > 1 && !laidOut.includes(axis.key));
   const holder = byId("held"), content = held.map((axis) => axis.key).join("\n");
-  byId("held").parentElement.hidden = held.length === 0;
+  byId("fold-field").hidden = FOLDABLE.length === 0 || !TABLES.includes(state.view);
+  byId("fold-label").textContent = FOLDABLE.length ? `fold ${FOLDABLE[0].key} away: mean and 95 % interval` : "";
+  byId("fold").checked = Boolean(state.folded);
+  byId("held").parentElement.hidden = held.length === 0 && byId("fold-field").hidden;
   if (holder.dataset.content !== content) {
     holder.dataset.content = content;
     holder.replaceChildren(...held.map(heldControl));
@@ -136,6 +139,13 @@ function showNotes() {
       }
     if (lists.size > 1) notes.push(`Facet ${state.held.facet} is not made of the same photographs in every cell: facets are found anew for each layer, network and seed.`);
   }
+  if (state.folded && table.rows) {
+    const run = RUNS.findIndex((one) => one.facets.length), worlds = run < 0 ? [] : runsOverSeeds(run).map(([, one]) => worldOf(one));
+    const apart = new Set(worlds).size > 1;
+    notes.push(state.view === "ranking" || apart
+      ? `A figure is the mean over all facets of a cell, and ± half of its 95 % interval over ${state.folded} (Student's t).${apart ? ` Each ${state.folded} looks at photographs of its own, so that facets cannot be held against each other.` : ""}`
+      : `A figure is the mean over the facets of one kind of photographs under each ${state.folded}, and ± half of its 95 % interval (Student's t).`);
+  }
   if (state.mark) notes.push(`A: ${describe(state.mark, AXES.map((axis) => axis.key))}. Press c on another cell to compare, on the same to unmark.`);
   byId("notes").replaceChildren(...notes.map((text) => make("p", { class: "note", text, dir: "auto" })));
 }
@@ -162,7 +172,7 @@ const change = (id, event, make) => byId(id).addEventListener(event, (happened) 
 for (const name of LAYS_OUT)
   change(name, "change", (key) => {
     const taken = key && LAYS_OUT.find((other) => other !== name && state[other] === key);
-    return { [name]: key, ...(taken ? { [taken]: state[name] } : {}) };
+    return { [name]: key, folded: key === state.folded ? "" : state.folded, ...(taken ? { [taken]: state[name] } : {}) };
   });
 change("as", "change", (as) => ({ as }));
 change("measure", "change", (measure) => ({ measure, bound: null }));

@@ -31,7 +31,7 @@ function defaults() {
   return {
     view: "grid", ...startingAxes(), held, measure: startingMeasure(), bound: null, sort: "swept", filter: "",
     size: startingSize(),
-    outerRows: "", outerColumns: "", as: "picture", besideMap: "", along: "", mapPictures: true, looks: [null, null], photograph: null, kind: null,
+    outerRows: "", outerColumns: "", as: "picture", folded: "", besideMap: "", along: "", mapPictures: true, looks: [null, null], photograph: null, kind: null,
     open: null, beside: "", sameScale: SAME_SCALE, compared: null, mode: "divider", amplify: 4, lens: { x: 0.5, y: 0.5, zoom: 1 }, split: 50, mark: null,
   };
 }
@@ -53,11 +53,17 @@ function readPlace(words, prefix) {
   return any ? place : null;
 }
 
+// Several photographs may have one name, in folders of their own: the one that is on the map is meant.
+function photographNamed(name) {
+  const numbers = shared().names.flatMap((one, i) => (one === name ? [i] : [])), map = mapOf(cellAt(state.held).run);
+  return numbers.find((number) => map?.at.has(number)) ?? numbers[0] ?? null;
+}
+
 // Only what is not as it is at first, so that addresses stay short.
 function toAddress() {
   const words = new URLSearchParams();
   const first = defaults();
-  for (const name of ["view", "rows", "columns", "measure", "sort", "filter", "beside", "besideMap", "along", "mode", "outerRows", "outerColumns", "as"])
+  for (const name of ["view", "rows", "columns", "measure", "sort", "filter", "beside", "besideMap", "along", "mode", "outerRows", "outerColumns", "as", "folded"])
     if (state[name] !== first[name]) words.set(name, state[name]);
   for (const name of ["size", "split", "amplify"]) if (state[name] !== first[name]) words.set(name, String(state[name]));
   if (!state.mapPictures) words.set("pictures", "no");
@@ -91,6 +97,7 @@ function fromAddress() {
     oneOf(name, AXES.map((axis) => axis.key));
     if (LAYS_OUT.some((other) => other !== name && state[other] === state[name])) state[name] = "";
   }
+  oneOf("folded", FOLDABLE.map((axis) => axis.key));
   oneOf("as", ["picture", "difference", "heat"]);
   oneOf("measure", MEASURES.map((measure) => measure.name));
   oneOf("sort", ["swept", "best"]);
@@ -103,8 +110,7 @@ function fromAddress() {
     const [x, y, zoom] = (words.get(`look.${i}`) ?? "").split(",").map(Number);
     return Number.isFinite(x + y + zoom) && zoom > 1 && zoom <= 100 ? { x, y, zoom } : null;
   });
-  const named = words.has("photograph") ? shared().names.indexOf(words.get("photograph")) : -1;
-  state.photograph = named < 0 ? null : named;
+  state.photograph = null;
   state.kind = /^\d{1,4}$/.test(words.get("kind") ?? "") ? Number(words.get("kind")) : null;
   const number = (name, least, most) => {
     const value = Number(words.get(name));
@@ -122,6 +128,7 @@ function fromAddress() {
     const index = axis.values.indexOf(words.get(`at.${axis.key}`) ?? "");
     if (index >= 0) state.held[axis.key] = index;
   }
+  if (words.has("photograph")) state.photograph = photographNamed(words.get("photograph"));
   state.open = readPlace(words, "open");
   const compared = LETTERS.map((letter) => readPlace(words, letter)).filter(Boolean);
   state.compared = compared.length > 1 ? compared : null;
