@@ -151,6 +151,47 @@ def test_the_flow_has_a_ribbon_for_all_that_two_facets_share(visit, layers):
     assert page.locator("#map-0 .kind[aria-pressed=true]").inner_text().startswith("facet 1")
 
 
+def test_shared_channels_are_intersection_over_union_of_the_top_k(visit, layers):
+    """Facet c of k has the channels c, c + 1, … c + k − 1."""
+    page = visit(f"file://{layers}#view=channels&channelsAlong=k")
+    heads = page.locator(".matrix tbody th").all_inner_texts()
+    assert heads == [f"{k} · {c}" for k in (2, 4) for c in range(3)]
+
+    def expected(k, c, j, d):
+        one, other = set(range(c, c + k)), set(range(d, d + j))
+        return len(one & other) / len(one | other)
+
+    facets = [(k, c) for k in (2, 4) for c in range(3)]
+    titles = iter(page.locator(".matrix td button").evaluate_all("(all) => all.map((one) => one.title)"))
+    for k, c in facets:
+        for j, d in facets:
+            if (k, c) != (j, d):
+                assert next(titles).endswith(f"{expected(k, c, j, d):.2f}")
+    assert "late has 8 channels" not in page.locator("#channels-notes").inner_text()
+    assert "share about 0.14 by chance" in page.locator("#channels-notes").inner_text()  # ½ of 4 − ½
+    page.get_by_label("layer early · k 2 · facet 0 and layer early · k 4 · facet 1: 1 channels shared, 0.20").click()
+    assert page.locator("#channels-shared .kind").all_inner_texts() == ["1"]
+    page.locator("#channels-shared .kind").click()
+    # Channel 1: facets 0 and 1 of both k, by its place in each
+    said = "Channel 1 is among the top k of 4 facets of all cells at this layer."
+    assert page.locator("#channel-about").inner_text() == said
+    users = [" ".join(text.split()) for text in page.locator("#channel-users button").all_inner_texts()]
+    assert users == [
+        "layer early · k 2 · facet 1, 1st", "layer early · k 4 · facet 1, 1st", "layer early · k 2 · facet 0, 2nd",
+        "layer early · k 4 · facet 0, 2nd",
+    ]  # fmt: skip
+    page.wait_for_timeout(200)
+    other = visit(page.url)
+    assert other.locator("#channel-users button").count() == 4
+    page.locator("#channel-users button").nth(1).click()
+    assert page.locator("#large-title").inner_text() == "layer early · k 4 · facet 1"
+    page.keyboard.press("Escape")
+    page.select_option("#channels-along", "layer")
+    assert page.locator(".matrix .elsewhere").count() == 2 * 3 * 4  # channels of two layers are not the same
+    page.fill("#channel", "7")
+    assert "of 0 facets" in page.locator("#channel-about").inner_text()
+
+
 @pytest.mark.parametrize("width", [360, 1300])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_view_is_accessible(visit, layers, scheme, width):
@@ -166,5 +207,5 @@ def test_every_view_is_accessible(visit, layers, scheme, width):
 
 VIEWS = [
     "view=map", "view=map&besideMap=layer%3Dlate&kind=1&photograph=p00.png", "view=map&at.k=9", "view=flow",
-    "view=flow&kind=1&along=k",
+    "view=flow&kind=1&along=k", "view=channels&channelsAlong=k&channel=1&pair=0.0%200.1", "view=channels&at.k=9",
 ]  # fmt: skip

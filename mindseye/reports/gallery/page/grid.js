@@ -307,7 +307,7 @@ function shownOf(cell, value) {
   const scale = SCALES[measureIndex(state.measure)];
   if (state.as === "heat" && value !== null && scale) {
     const share = scale.high > scale.low ? (value - scale.low) / (scale.high - scale.low) : 1;
-    const tile = make("p", { class: `heat${share > 0.5 ? " dark" : ""}`, text: figure(value) });
+    const tile = make("p", { class: `heat${share > DARK ? " dark" : ""}`, text: figure(value) });
     tile.style.backgroundColor = heatOf(Math.min(1, Math.max(0, share)));
     return tile;
   }
@@ -316,7 +316,8 @@ function shownOf(cell, value) {
   return make("div", { class: "minus" }, [picture(initial), picture(cell)]);
 }
 
-// From light to dark, in one hue: readable for the colour-blind, and in grey.
+// From light to dark, in one hue: readable for the colour-blind, and in grey. From DARK on text on it is white.
+const DARK = 0.63;
 function heatOf(share) {
   const light = [236, 242, 250], dark = [8, 48, 107];
   return `rgb(${light.map((value, i) => Math.round(value + share * (dark[i] - value))).join(" ")})`;

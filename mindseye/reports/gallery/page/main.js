@@ -16,6 +16,7 @@ const LAID_OUT = {
   grid: () => LAYS_OUT.map((name) => state[name]),
   ranking: () => AXES.map((axis) => axis.key).filter((key) => key !== "picture"),
   map: () => ["facet", "picture"],
+  channels: () => ["facet", "picture", state.channelsAlong],
   flow: () => ["facet", "picture", flowAxis()?.key],
 };
 
@@ -130,6 +131,7 @@ function showCounts() {
 // Facets are numbered within each run: where number c stands for different photographs, the page says so.
 function showNotes() {
   const notes = [...DATA.notes];
+  if (!TABLES.includes(state.view)) return byId("notes").replaceChildren(...notes.map((text) => make("p", { class: "note", text, dir: "auto" })));
   if (table.kind === "grid" && table.axes.every((axis) => axis.key !== "facet") && FACETS > 1) {
     const lists = new Set();
     for (let i = 0; i < table.rows && lists.size < 2; i++)
@@ -161,6 +163,7 @@ function show() {
   if (!tables) byId("scroller").hidden = byId("nothing").hidden = true;
   if (state.view === "map") showMap();
   if (state.view === "flow") showFlow();
+  if (state.view === "channels") showChannels();
   showLarge();
   showComparison();
 }

@@ -1,7 +1,7 @@
 // ---- state: all that is set, and the address that says it ----------------------------------------------------------
 
 const LAYS_OUT = ["rows", "columns", "outerRows", "outerColumns"]; // the settings of the grid that name an axis
-const VIEWS = ["grid", "ranking", "map", "flow"];
+const VIEWS = ["grid", "ranking", "map", "flow", "channels"];
 const TABLES = ["grid", "ranking"]; // views that are cells in rows and columns
 const SIZES = { least: 64, most: 384, step: 16 };
 
@@ -31,7 +31,7 @@ function defaults() {
   return {
     view: "grid", ...startingAxes(), held, measure: startingMeasure(), bound: null, sort: "swept", filter: "",
     size: startingSize(),
-    outerRows: "", outerColumns: "", as: "picture", folded: "", besideMap: "", along: "", mapPictures: true, looks: [null, null], photograph: null, kind: null,
+    outerRows: "", outerColumns: "", as: "picture", folded: "", besideMap: "", along: "", channelsAlong: "", channel: null, pair: null, mapPictures: true, looks: [null, null], photograph: null, kind: null,
     open: null, beside: "", sameScale: SAME_SCALE, compared: null, mode: "divider", amplify: 4, lens: { x: 0.5, y: 0.5, zoom: 1 }, split: 50, mark: null,
   };
 }
@@ -63,7 +63,7 @@ function photographNamed(name) {
 function toAddress() {
   const words = new URLSearchParams();
   const first = defaults();
-  for (const name of ["view", "rows", "columns", "measure", "sort", "filter", "beside", "besideMap", "along", "mode", "outerRows", "outerColumns", "as", "folded"])
+  for (const name of ["view", "rows", "columns", "measure", "sort", "filter", "beside", "besideMap", "along", "mode", "outerRows", "outerColumns", "as", "folded", "channelsAlong"])
     if (state[name] !== first[name]) words.set(name, state[name]);
   for (const name of ["size", "split", "amplify"]) if (state[name] !== first[name]) words.set(name, String(state[name]));
   if (!state.mapPictures) words.set("pictures", "no");
@@ -72,6 +72,8 @@ function toAddress() {
   });
   if (state.photograph !== null) words.set("photograph", shared().names[state.photograph]);
   if (state.kind !== null) words.set("kind", String(state.kind));
+  if (state.channel !== null) words.set("channel", String(state.channel));
+  if (state.pair !== null) words.set("pair", state.pair);
   if (state.bound !== null) words.set("bound", String(state.bound));
   if (state.sameScale !== SAME_SCALE) words.set("scale", state.sameScale ? "same" : "own");
   for (const axis of AXES)
@@ -104,6 +106,9 @@ function fromAddress() {
   oneOf("beside", ["left", "right", "above", "below"]);
   state.filter = words.get("filter") ?? "";
   state.besideMap = words.get("besideMap") ?? "";
+  oneOf("channelsAlong", SWEPT.map((axis) => axis.key));
+  state.channel = /^\d{1,7}$/.test(words.get("channel") ?? "") ? Number(words.get("channel")) : null;
+  state.pair = words.get("pair");
   state.along = words.get("along") ?? "";
   state.mapPictures = words.get("pictures") !== "no";
   state.looks = [0, 1].map((i) => {
