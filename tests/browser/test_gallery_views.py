@@ -1,5 +1,7 @@
 """The gallery's views beside the grid, in a real browser: map, flow, channels. Numbers are checked by hand."""
 
+import json
+
 import pytest
 
 from mindseye.commands.gallery import make_gallery
@@ -149,6 +151,84 @@ def test_the_flow_has_a_ribbon_for_all_that_two_facets_share(visit, layers):
     assert notes.endswith("along k nothing splits or merges. Without facets, and left out: 9.")
     page.click("#view-map")  # what is chosen in one view is chosen in the others
     assert page.locator("#map-0 .kind[aria-pressed=true]").inner_text().startswith("facet 1")
+
+
+def labels(page):
+    return sorted(page.locator(".cell .label").all_inner_texts())
+
+
+def test_all_facets_that_hold_a_photograph_or_a_class(visit, layers, tmp_path, make_run, keep_facets):
+    page = visit(f"file://{layers}#view=map")
+    page.locator("#map-canvas-0").focus()
+    page.keyboard.press("ArrowRight")  # p00.png
+    page.get_by_text("Facets that hold it").click()
+    assert page.locator("#filter").input_value() == 'holds="p00.png"'
+    assert labels(page) == [f"layer {layer} · k {k} · facet 0" for layer in ("early", "late") for k in (2, 4)]
+    page.fill("#filter", "holds=p1 k=2")  # p10 and p11, by a part of their names
+    assert labels(page) == ["layer early · k 2 · facet 2", "layer late · k 2 · facet 1"]
+    page.fill("#filter", "holds!=p1 k=2 layer=late")
+    assert [text[-1] for text in labels(page)] == ["0", "2", "3"]
+    page.fill("#filter", "holds=b.png")  # of a run that keeps no facets: those it names as blended
+    assert labels(page) == [f"layer early · k 9 · facet {c}" for c in range(3)]
+    page.locator(".cell").first.click()
+    page.locator("#large-photographs .name").first.click()
+    assert page.locator("#filter").input_value() == 'holds="a.png"'
+    assert not page.locator("#large").is_visible()
+    names = ["n01 cat/x.jpg", "n01 cat/y.jpg", "n02/x.jpg", "n02/y.jpg"]
+    keep_facets(make_run(tmp_path / "run"), [0, 1, 1, 1], names=names)
+    page = visit(f"file://{make_gallery(tmp_path)}#view=ranking")
+    page.fill("#filter", 'holds="n01 cat/"')
+    assert page.locator("#counts").inner_text().startswith("2 of 2 cells match")
+    page.fill("#filter", "holds=n02/")
+    assert page.locator("#counts").inner_text().startswith("1 of 2 cells match")
+
+
+def test_stars_and_notes_stay_and_go_out_as_json(visit, layers, tmp_path):
+    page = visit(f"file://{layers}#view=ranking")
+    page.locator(".cell").nth(1).click()
+    title = page.locator("#large-title").inner_text()
+    page.click("#star")
+    page.fill("#note", "<b>grows</b> a roof")
+    page.keyboard.press("Escape")
+    page.locator(".cell").nth(3).focus()
+    page.keyboard.press("*")
+    assert page.locator(".star").all_inner_texts() == ["★✎", "★"]
+    page.reload()
+    assert page.locator(".star").all_inner_texts() == ["★✎", "★"]
+    page.fill("#filter", "noted")
+    assert page.locator(".cell .label").all_inner_texts() == [title]
+    page.fill("#filter", "starred")
+    assert page.locator(".cell").count() == 2
+    page.click("#save-button")
+    with page.expect_download() as loading:
+        page.click("#save-notes")
+    loading.value.save_as(tmp_path / "notes.json")
+    said = json.loads((tmp_path / "notes.json").read_text())
+    assert [(one["star"], one["note"]) for one in said["facets"]] == [(True, "<b>grows</b> a roof"), (True, "")]
+    first = said["facets"][0]
+    assert title == f"layer {first['settings']['layer']} · k {first['settings']['k']} · facet {first['facet']}"
+    # Another browser knows nothing of them until it is given the file; a file of something else is refused.
+    other = visit(f"file://{layers}#view=ranking")
+    assert other.locator(".star").count() == 0
+    other.click("#save-button")
+    other.set_input_files("#read-notes", {"name": "x.json", "mimeType": "application/json", "buffer": b"[1, 2"})
+    other.get_by_text("This is no file of stars and notes.").wait_for()
+    other.set_input_files("#read-notes", tmp_path / "notes.json")
+    other.locator(".star").first.wait_for()
+    assert other.locator(".star").all_inner_texts() == ["★✎", "★"]
+    other.keyboard.press("Escape")
+
+
+def test_a_filter_that_matches_elsewhere_leads_there(visit, layers):
+    page = visit(f"file://{layers}#rows=layer&columns=facet")
+    page.fill("#filter", "k>2 late")
+    words = page.locator("#nothing").inner_text()
+    assert words.startswith("4 cells match, none of them in this grid: k is held at 2, and there is a match at 4.")
+    page.get_by_text("Show them").click()
+    assert page.locator(".side").all_inner_texts() == ["late"]
+    assert page.locator(".cell img").count() == 4
+    page.fill("#filter", "k>100")
+    assert page.locator("#nothing").inner_text() == "No cell matches the filter."
 
 
 def test_shared_channels_are_intersection_over_union_of_the_top_k(visit, layers):

@@ -18,7 +18,7 @@ PAGE = "gallery.html"
 # In this order: each uses what is above it, and `main` starts it all.
 SCRIPTS = (
     "data", "filter", "state", "grid", "seeds", "curves", "facets", "details", "comparison", "hover", "map", "flow",
-    "channels", "saving", "report", "main",
+    "channels", "saving", "notes", "report", "main",
 )  # fmt: skip
 
 

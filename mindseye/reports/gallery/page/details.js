@@ -82,6 +82,7 @@ function showLarge() {
   byId("large-status").className = `status ${run.status.replaceAll(" ", "-")}`;
   byId("large-reason").textContent = run.reason;
   byId("large-reason").hidden = !run.reason;
+  showNote(cell);
   showLargePicture(cell, place);
   showFacetChoice(place, run);
   for (const button of large.querySelectorAll("[data-move]")) button.disabled = !neighbour(place, button.dataset.move);
@@ -191,10 +192,10 @@ function showPhotographs(cell, facet, details) {
   byId("large-photographs-section").hidden = !facet;
   if (!facet) return;
   const { photographs, names } = shared();
-  const entries = (photographs[facet.photographs] ?? []).map(([name, weight]) => ({ name: names[name], weight }));
+  const entries = (photographs[facet.photographs] ?? []).map(([number, weight]) => ({ number, name: names[number], weight }));
   const most = Math.max(1e-9, ...entries.map((entry) => entry.weight ?? 0));
   const list = make("ol", { class: "photographs" });
-  for (const [index, { name, weight }] of entries.entries()) {
+  for (const [index, { number, name, weight }] of entries.entries()) {
     const item = make("li");
     const source = photographSource(cell, details, name, index);
     if (source) {
@@ -205,7 +206,9 @@ function showPhotographs(cell, facet, details) {
     }
     const bar = make("span", { class: "bar", "aria-hidden": "true" }, [make("i")]);
     bar.firstChild.style.width = `${(100 * (weight ?? 0)) / most}%`;
-    item.append(make("span", { class: "name", text: name, dir: "auto", title: name }), make("span", { class: "weight", text: figure(weight) }), bar);
+    const find = make("button", { type: "button", class: "name", text: name, dir: "auto", title: `${name}\nFacets that hold it` });
+    find.addEventListener("click", () => findHolders(number));
+    item.append(find, make("span", { class: "weight", text: figure(weight) }), bar);
     list.append(item);
   }
   byId("large-photographs").replaceChildren(

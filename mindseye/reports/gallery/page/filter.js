@@ -33,19 +33,49 @@ function valueNamed(name) {
   return null;
 }
 
+// Whether a facet has a photograph in whose name, folders and all, a text occurs: among its own or those it is blended of.
+const heldBy = new Map();
+function holders(text) {
+  if (!heldBy.has(text)) {
+    const { names, photographs } = shared();
+    const wanted = new Set(names.flatMap((name, i) => (name.toLowerCase().includes(text) ? [i] : [])));
+    const lists = photographs.map((list) => list.some(([name]) => wanted.has(name))), labels = new Map();
+    const labelsOf = (run) => {
+      const map = mapOf(run);
+      if (!map) return new Set();
+      if (!labels.has(map.number)) labels.set(map.number, new Set(map.labels.filter((_, i) => wanted.has(map.names[i]))));
+      return labels.get(map.number);
+    };
+    heldBy.set(text, (cell) => Boolean(facetOf(cell)) && (lists[facetOf(cell).photographs] || labelsOf(cell.run).has(cell.facet)));
+  }
+  return heldBy.get(text);
+}
+
+// All facets that hold a photograph, the best first.
+const findHolders = (name) => set({ view: "ranking", filter: `holds="${shared().names[name].replaceAll('"', "")}"`, bound: null, open: null }, { step: true });
+
 // {matches(cell), error}: the error is for people, "" where there is none.
 function parseFilter(text) {
   const tests = [];
   let error = "";
-  const words = text.trim().replace(/\s*(>=|<=|!=|=|<|>)\s*/g, "$1").match(/"[^"]*"?|[^\s"]+/g) ?? [];
+  const words = text.trim().replace(/\s*(>=|<=|!=|=|<|>)\s*/g, "$1").match(/(?:"[^"]*"?|[^\s"])+/g) ?? [];
   for (const word of words) {
     const found = /^([^<>=!"]+)(>=|<=|!=|=|<|>)(.*)$/.exec(word);
     if (!found) {
       const plain = word.replaceAll('"', "").toLowerCase();
+      if (plain === "starred" || plain === "noted") {
+        tests.push((cell) => Boolean(plain === "starred" ? noteOf(cell).star : noteOf(cell).note));
+        continue;
+      }
       tests.push((cell) => searchText(cell.run).includes(plain));
       continue;
     }
-    const [, name, sign, said] = found;
+    const [, name, sign, quoted] = found, said = quoted.replaceAll('"', "");
+    if (name.toLowerCase() === "holds" && said !== "") {
+      const holding = holders(said.toLowerCase());
+      tests.push((cell) => holding(cell) === (sign !== "!="));
+      continue;
+    }
     const value = valueNamed(name);
     if (said === "") continue; // still being typed
     if (!value) {

@@ -332,17 +332,19 @@ function fillCell(element, place, i, j) {
   element.classList.toggle("begins", Boolean(j > 0 && table.columnGroup?.(j)));
   const folded = state.folded && cell.run >= 0 && PICTURES[cell.picture] === LAST ? foldedOf(cell, measure, table.kind === "ranking") : null;
   const content = `${cell.run} ${cell.facet} ${cell.picture} ${state.measure} ${table.kind} ${state.as} ${state.folded}`;
-  if (element.dataset.content === content) return;
-  element.dataset.content = content;
+  const own = cell.run < 0 ? null : noteOf(cell), marked = own ? `${own.star ? "★" : ""}${own.note ? "✎" : ""}` : "";
+  if (element.dataset.content === content + marked) return;
+  element.dataset.content = content + marked;
   const keys = SWEPT.map((axis) => axis.key).filter((key) => key !== state.folded);
   const whole = folded && table.kind === "ranking"; // of all facets: the picture is one of them
   const names = describe(place, [...keys, "facet", "picture"]);
   const why = cell.run < 0 ? "not in this sweep" : RUNS[cell.run].status === "completed" ? "" : `${whyOf(cell).word}. ${whyOf(cell).reason}`;
-  element.setAttribute("aria-label", `${names}${value === null ? "" : `, ${spoken(state.measure)} ${figure(value)}`}${why ? `, ${why}` : ""}`);
-  element.title = [names, folded && seedsInWords(folded), why].filter(Boolean).join("\n");
+  element.setAttribute("aria-label", `${names}${value === null ? "" : `, ${spoken(state.measure)} ${figure(value)}`}${why ? `, ${why}` : ""}${own?.star ? ", starred" : ""}${own?.note ? `, note: ${own.note}` : ""}`);
+  element.title = [names, folded && seedsInWords(folded), why, own?.note].filter(Boolean).join("\n");
   const frame = make("div", { class: "frame" }, [shownOf(cell, value)]);
   frame.style.height = `${state.size}px`;
   element.replaceChildren(frame);
+  if (marked) frame.append(make("span", { class: "star", "aria-hidden": "true", text: marked }));
   const caption = make("div", { class: "caption" });
   if (value !== null) {
     const scale = SCALES[measure], bar = make("span", { class: "bar", "aria-hidden": "true" }, [make("i")]);

@@ -124,8 +124,24 @@ function showCounts() {
   byId("filter-error").textContent = table.filter.error;
   const nothing = byId("nothing");
   nothing.hidden = table.rows > 0;
-  nothing.textContent = RUNS.length ? "No cell matches the filter." : "There are no runs here.";
+  nothing.replaceChildren(...(RUNS.length ? elsewhere() : ["There are no runs here."]));
   byId("scroller").hidden = table.rows === 0;
+}
+
+// Where nothing is left by the filter though cells match that what is held leaves out: what to move, and where to.
+function elsewhere() {
+  const found = [];
+  RUNS.forEach((run, index) => run.facets.forEach((_, facet) => {
+    const cell = { run: index, facet, picture: state.held.picture };
+    if (passes(cell, table.filter)) found.push(cell);
+  }));
+  if (!found.length) return ["No cell matches the filter."];
+  const best = placeOf(found[0]), laidOut = LAYS_OUT.map((name) => state[name]);
+  const moved = AXES.filter((axis) => !laidOut.includes(axis.key) && axis.key !== "picture" && best[axis.key] !== state.held[axis.key]);
+  const button = make("button", { type: "button", text: "Show them" });
+  button.addEventListener("click", () => set({ held: { ...state.held, ...Object.fromEntries(moved.map((axis) => [axis.key, best[axis.key]])) } }));
+  const words = moved.map((axis) => `${axis.key} is held at ${valueLabel(axis, state.held[axis.key])}, and there is a match at ${valueLabel(axis, best[axis.key])}`);
+  return [`${found.length} ${found.length === 1 ? "cell matches" : "cells match"}, none of them in this grid: ${words.join("; ")}. `, button];
 }
 
 // Facets are numbered within each run: where number c stands for different photographs, the page says so.
@@ -264,6 +280,10 @@ const KEYS = {
   x: swap,
   t: nextTheme,
   c: markActive,
+  "*": () => {
+    const place = TABLES.includes(state.view) && table.placeAt(active.row, active.column);
+    if (place) toggleStar(place);
+  },
   "+": () => set({ size: Math.min(SIZES.most, state.size + SIZES.step) }),
   "-": () => set({ size: Math.max(SIZES.least, state.size - SIZES.step) }),
   "[": () => heldStep("facet", -1),
@@ -284,6 +304,7 @@ const LARGE_KEYS = {
   "]": () => largeFacet(1),
   c: () => compareOpen(),
   d: () => differenceOpen(),
+  "*": () => toggleStar(state.open),
   t: nextTheme,
   "?": () => help.showModal(),
 };

@@ -307,6 +307,9 @@ function photographAbout(name) {
     const where = panes[1].figure.hidden ? "" : `${pane.figure.querySelector("figcaption").textContent}: `;
     words.append(make("p", { dir: "auto" }, [where, markOf(kindOf(pane.run, c)), ` facet ${c}; `, weights.length ? `weight ${weights.join(", ")}` : "not among those blended"]));
   }
+  const find = make("button", { type: "button", class: "small", text: "Facets that hold it" });
+  find.addEventListener("click", () => findHolders(name));
+  words.append(find);
   if (!source) words.append(make("p", { class: "about", text: "The run folders keep no small copy of it." }));
   return [...parts, words];
 }
