@@ -91,7 +91,7 @@ def _below(folder: Path, place: Path, notes: list[str], depth: int) -> Iterator[
             for cell, status in sweep.cells:
                 path = (place / cell.folder).relative_to(folder).as_posix()
                 overrides = tuple(as_written(str(word)) for word in cell.overrides)
-                yield ListedRun(path, status, overrides)
+                yield ListedRun(path, status, overrides, place.relative_to(folder).as_posix())
             return
     try:
         # os.path.isdir, unlike the entries of os.scandir, says no to a link that leads to itself

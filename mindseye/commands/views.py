@@ -121,7 +121,16 @@ def read_view(folder: Path, words: str) -> View:
     overview: Mapping[str, Any] = collect(folder, list(runs_below(folder, notes)), notes=notes)["overview"]  # type: ignore[assignment]
     axes = {_own(axis["key"]): list(axis["values"]) for axis in overview["axes"]}
     most = max((len(run["facets"]) for run in overview["runs"]), default=1)
-    steps = sorted({int(name.removesuffix(".webp")) for names in overview["steps"] for name in names})
+    names = overview["steps"]
+    kept = [
+        {int(name.removesuffix(".webp")) for facet in filter(None, run["facets"]) for name in names[facet["steps"]]}
+        for run in overview["runs"]
+    ]
+    ends = [(steps, run["steps"]) for steps, run in zip(kept, overview["runs"], strict=True)]
+    # A step that is the last of every run that keeps it is the visualisation.
+    steps = [
+        step for step in sorted(set().union(*kept)) if any(step in own and step != last for own, last in ends)
+    ]
     axes["facet"] = [str(c) for c in range(max(1, most))]
     axes["picture"] = ["nearest photograph", "initial image", *(f"step {step}" for step in steps), "visualisation"]
     laid_out = {name: said.get(name, "") for name in LAYS_OUT}

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mindseye.commands.gallery import make_gallery
+from mindseye.results.run_status import RunStatus, write_status
 from mindseye.sweeps.manifest import add_cells
 
 pytestmark = pytest.mark.browser
@@ -154,7 +155,7 @@ def test_the_flow_has_a_ribbon_for_all_that_two_facets_share(visit, layers):
 
 
 def labels(page):
-    return sorted(page.locator(".cell .label").all_inner_texts())
+    return sorted(text.replace("\xa0", " ") for text in page.locator(".cell .label").all_inner_texts())
 
 
 def test_all_facets_that_hold_a_photograph_or_a_class(visit, layers, tmp_path, make_run, keep_facets):
@@ -196,7 +197,8 @@ def test_stars_and_notes_stay_and_go_out_as_json(visit, layers, tmp_path):
     page.reload()
     assert page.locator(".star").all_inner_texts() == ["★✎", "★"]
     page.fill("#filter", "noted")
-    assert page.locator(".cell .label").all_inner_texts() == [title]
+    page.locator("#counts", has_text="1 of 17 cells match").wait_for()
+    assert labels(page) == [title]
     page.fill("#filter", "starred")
     assert page.locator(".cell").count() == 2
     page.click("#save-button")
@@ -229,6 +231,47 @@ def test_a_filter_that_matches_elsewhere_leads_there(visit, layers):
     assert page.locator(".cell img").count() == 4
     page.fill("#filter", "k>100")
     assert page.locator("#nothing").inner_text() == "No cell matches the filter."
+
+
+def test_a_folder_of_sweeps_opens_as_a_ranking_and_each_sweep_has_its_own_axes(visit, tmp_path, make_run):
+    for name, words in (("first", [("k=1",), ("k=2",)]), ("second", [("objective.gain=1", "depth=a"), ("depth=b",)])):
+        for n, one in enumerate(add_cells(tmp_path / name, words, [], "")):
+            make_run(tmp_path / name / one.folder, facets=1, cosine=0.5 + n / 10, overrides=one.overrides)
+    make_run(tmp_path / "alone", facets=1, cosine=0.9)
+    page = visit(make_gallery(tmp_path))
+    assert page.locator("#view-ranking").get_attribute("aria-pressed") == "true"
+    assert labels(page) == [
+        "depth b · facet 0 · second", "facet 0 · single runs", "gain 1 · depth a · facet 0 · second",
+        "k 1 · facet 0 · first", "k 2 · facet 0 · first",
+    ]  # fmt: skip
+    page.select_option("#sweep", "first")
+    page.locator(".head").first.wait_for()
+    assert page.locator("#rows option").all_inner_texts() == ["none", "k", "picture"]
+    assert page.locator("#counts").inner_text() == "2 runs: 2 completed"
+    page.locator(".cell").first.click()
+    assert page.locator("#large-title").inner_text() == "k 1 · facet 0"
+    page.keyboard.press("Escape")
+    other = visit(page.url)
+    assert other.locator("#sweep").input_value() == "first"
+    page.select_option("#sweep", "")
+    page.locator(".cell .label").nth(4).wait_for()
+
+
+def test_bars_begin_at_0_and_hold_the_baselines(visit, tmp_path, make_run):
+    for k in (1, 2):
+        make_run(tmp_path / str(k), overrides=[f"k={k}"], facets=1, cosine=0.2 * k)
+    page = visit(make_gallery(tmp_path))
+    assert "Every bar goes from 0.000 to 0.400." in page.locator("#measure-about").inner_text()
+    widths = page.locator(".cell .bar i").evaluate_all("(all) => all.map((one) => one.style.width)")
+    assert widths[:2] == ["50%", "100%"]
+
+
+def test_the_last_step_is_the_visualisation_and_no_column_of_its_own(visit, tmp_path, make_run):
+    run = make_run(tmp_path / "run", facets=1)
+    write_status(run, RunStatus(status="completed", step=20, steps=20))
+    page = visit(make_gallery(run))
+    heads = page.locator(".head").all_inner_texts()
+    assert heads == ["nearest photograph", "initial image", "step 10", "visualisation"]
 
 
 def test_shared_channels_are_intersection_over_union_of_the_top_k(visit, layers):

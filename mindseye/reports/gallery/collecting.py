@@ -27,6 +27,7 @@ from mindseye.words import one_line
 FORMAT = 1
 BASELINES = ("initial", "nearest", "noise")
 PICTURES = ("visualization", "initial", "nearest")  # the .png files of a facet
+SINGLE = "single runs"
 NOT_SET = "(default)"  # of a swept key that a run neither overrides nor has in its configuration
 
 _STEP = re.compile(r"\d{1,9}\.webp")
@@ -47,6 +48,7 @@ class ListedRun:
     path: str  # below the gallery's folder, with slashes; "." is the folder itself
     status: RunStatus = field(default_factory=RunStatus)
     overrides: tuple[str, ...] = ()  # as a person writes them: k=10
+    sweep: str = ""  # the sweep's folder, as `path`; "" for a run that is of none
 
 
 @dataclass
@@ -73,14 +75,16 @@ def collect(
 ) -> Json:
     """Everything the page shows, as values that JSON has: `overview`, and `details` with one entry per run.
 
-    overview: title, notes, `axes` (each key with the values that it takes in these runs, in order), `measures` (name;
-    which is better, larger, smaller or near 1, and what it says, both None where mindseye.results.measures does not
-    have it; the `weight` by which facets count in a mean), `usual` (the one to compare by at first), `steps` (lists of
-    file names), `report` (the table of `mindseye report`, see `_report`) and `runs`: path, href (its folder as a URL
-    relative to the page), status, reason, `at` (index of its value on each axis) and `facets`: measures in the order of
-    `measures`, the `pictures` there are, which list of `steps`, which list of photographs. Of each run also `map`, which
-    of the maps it has, and `no_map`, why it has none; `kinds`, of each map's facets the numbers by which they are
-    coloured, see `mindseye.reports.flow.kinds`.
+    overview: title, notes, `axes` (each key with the values that it takes in these runs, in order), `sweeps` (of a
+    folder of several: name, `runs`, and the axes and places among these alone), `measures` (name; which is better,
+    larger, smaller or near 1, and what it says, both None where mindseye.results.measures does not have it; the
+    `weight` by which facets count in a mean; `scale`, 0 or what is less and the largest of it, baselines too), `usual`
+    (the one to compare by at first), `steps` (lists of file names), `report` (the table of `mindseye report`, see
+    `_report`) and `runs`: path, href (its folder as a URL relative to the page), status, reason, `at` (index of its
+    value on each axis) and `facets`: measures in the order of `measures`, the `pictures` there are, which list of
+    `steps`, which list of photographs, whether it was `stopped`. Of each run also `map`, which of the maps it has, and
+    `no_map`, why it has none; `kinds`, of each map's facets the numbers by which they are coloured, see
+    `mindseye.reports.flow.kinds`.
     maps: what map, flow and channels are drawn from, see `mindseye.reports.gallery.maps`.
     details: what only the large view needs, see `_details`. Nothing is raised for a run that cannot be read.
     """
@@ -88,13 +92,14 @@ def collect(
     root = folder.resolve()
     read = [_read(folder, root, run) for run in runs]
     axes, places = _axes(read)
+    sweeps = _sweeps(read)
     compared = usual({name for facet in run.facets for name in facet["measures"]} for run in read if run.facets)
     names = sorted({name for run in read for facet in run.facets for name in facet["measures"]}, key=column_order)
     steps, photographs, words = _Interned(), _Interned(), _Interned()
     maps, kinds, drawn_from = maps_of(
         [run.stored for run in read],
         [run.network for run in read],
-        places,
+        [places, *(dict(zip(one["runs"], one["at"], strict=True)) for one in sweeps)],
         lambda world, path: words.index([world, _text(path)]),
     )
     of_world = [0 if number is None else _world(drawn_from, number) for number in maps]
@@ -135,7 +140,8 @@ def collect(
             "title": _text(root.name),
             "notes": [_text(note) for note in notes],
             "axes": axes,
-            "measures": [_measure(name) for name in names],
+            "sweeps": sweeps,
+            "measures": [{**_measure(name), "scale": _scale(read, name)} for name in names],
             "usual": compared,
             "steps": steps.values,
             "terms": [{"name": name, "range": _range(read, name), "unlike": _unlike(read, name)} for name in terms],
@@ -414,6 +420,18 @@ def _unlike(read: Sequence[_Run], name: str) -> bool:
     return whole is not None and whole[1] - whole[0] > _MOST_UNLIKE * spans[len(spans) // 2]
 
 
+def _scale(read: Sequence[_Run], name: str) -> list[float] | None:
+    """[0 or the least, the largest] of a measure over all that the grid shows, baselines too: bars all begin alike."""
+    values = [
+        figures[name]
+        for run in read
+        for facet in run.facets
+        for figures in (facet["measures"], *(facet["baselines"].get(kind, {}) for kind in PICTURES))
+        if name in figures
+    ]
+    return [min(0.0, *values), max(0.0, *values)] if values else None
+
+
 def _measure(name: str) -> Json:
     measure = known(name)
     better, about = (None, None) if measure is None else (measure.better or None, measure.about)
@@ -516,6 +534,20 @@ def _axes(read: Sequence[_Run]) -> tuple[list[Json], list[list[int]]]:
         axes.append({"key": _text(key), "values": values})
         places.append([values.index(value) for value in column])
     return axes, [list(place) for place in zip(*places, strict=True)] if places else [[] for _ in read]
+
+
+def _sweeps(read: Sequence[_Run]) -> list[dict[str, Any]]:
+    """Each sweep of a folder that holds several, with axes of its own; runs that are of none together. Else nothing."""
+    groups: dict[str, list[int]] = {}
+    for number, run in enumerate(read):
+        groups.setdefault(run.listed.sweep, []).append(number)
+    if len(groups) < 2:
+        return []
+    sweeps = []
+    for name, numbers in groups.items():
+        axes, places = _axes([read[number] for number in numbers])
+        sweeps.append({"name": _text(name) or SINGLE, "runs": numbers, "axes": axes, "at": places})
+    return sweeps
 
 
 def _given(overrides: Iterable[str]) -> dict[str, str]:

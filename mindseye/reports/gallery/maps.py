@@ -1,6 +1,6 @@
 """What the page's map, flow and channels are drawn from: the facets that run folders keep, each different one once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +12,7 @@ SIDE = 1000  # of the square that a map is scaled into, in whole numbers
 MOST_PHOTOGRAPHS = 20_000  # of one map
 
 Json = dict[str, object]
+Places = Sequence[Sequence[int]] | Mapping[int, Sequence[int]]  # where each run, or some of them, stand on each axis
 
 
 class Once:
@@ -31,12 +32,12 @@ class Once:
 def maps_of(
     stored: Sequence[StoredFacets | None],
     networks: Sequence[str],
-    places: Sequence[Sequence[int]],
+    grids: Sequence[Places],
     word: Callable[[int, str], int],
 ) -> tuple[list[int | None], list[list[int]], Json]:
     """(which map each run has, each map's kinds, the block of all maps).
 
-    networks: what tells each run's network from others; places: each run's value on each axis; word: the number of a
+    networks: what tells each run's network from others; grids: where runs stand on axes; word: the number of a
     name in its world, see `worlds`. The block: `sets`, each a world and photographs as numbers of names; `maps`, each
     its set, whole coordinates x and y in 0..SIDE, labels and centres; `flows`, "a-b" -> ribbons [facet, facet, shared,
     overlap, assigned] and words for every two maps that are neighbours on an axis; `layers`, each [network, layer, D];
@@ -75,7 +76,7 @@ def maps_of(
         layer = layers.index((network, one.layer, one.D), [network, one.layer, one.D])
         rows.append({"layer": layer, "tops": [channels.index(row, list(row)) for row in tops]})
     flows = {}
-    for a, b in sorted(_neighbours(of_run, places)):
+    for a, b in sorted(set().union(*(_neighbours(of_run, places) for places in grids))):
         before, after = partitions[a], partitions[b]
         found = [[r.before, r.after, r.shared, round(r.overlap, 4), int(r.assigned)] for r in ribbons(before, after)]
         flows[f"{a}-{b}"] = {
@@ -100,12 +101,14 @@ def _scaled(one: StoredFacets) -> tuple[np.ndarray, np.ndarray]:
     return points, centres
 
 
-def _neighbours(of_run: Sequence[int | None], places: Sequence[Sequence[int]]) -> set[tuple[int, int]]:
+def _neighbours(of_run: Sequence[int | None], places: Places) -> set[tuple[int, int]]:
     """Two maps whose runs differ on one axis alone and have none between them there, in the axis' order."""
     found: set[tuple[int, int]] = set()
-    for axis in range(len(places[0]) if places else 0):
+    stands = dict(places if isinstance(places, Mapping) else enumerate(places))
+    for axis in range(len(next(iter(stands.values()), ()))):
         lines: dict[tuple[int, ...], list[tuple[int, int]]] = {}
-        for number, place in zip(of_run, places, strict=True):
+        for run, place in stands.items():
+            number = of_run[run]
             if number is not None:
                 others = (*place[:axis], *place[axis + 1 :])
                 lines.setdefault(others, []).append((place[axis], number))

@@ -4,10 +4,10 @@ const MOST_IN_MATRIX = 60, MOST_USERS = 200; // facets
 
 // The channels of a facet, the strongest first; null where the run keeps none.
 function topsOf(run, facet) {
-  const list = maps().runs[run]?.tops[facet];
+  const list = maps().runs[RUNS[run].block]?.tops[facet];
   return list === undefined ? null : maps().channels[list];
 }
-const layerOf = (run) => maps().runs[run]?.layer ?? null;
+const layerOf = (run) => maps().runs[RUNS[run].block]?.layer ?? null;
 
 // |A ∩ B| / |A ∪ B| of two lists of channels, and what they share.
 function jaccard(one, other) {

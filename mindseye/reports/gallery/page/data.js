@@ -5,7 +5,9 @@ const readBlock = (id) => JSON.parse(document.getElementById(id).textContent);
 const byId = (id) => document.getElementById(id);
 
 const DATA = readBlock("overview");
-const RUNS = DATA.runs;
+// Of a folder of several sweeps, all runs, or those of the one that the address names, with axes of its own.
+const SWEEP = DATA.sweeps.find(({ name }) => name === new URLSearchParams(location.hash.slice(1)).get("sweep")) ?? null;
+const RUNS = (SWEEP?.runs ?? DATA.runs.map((_, i) => i)).map((block, i) => ({ ...DATA.runs[block], at: SWEEP?.at[i] ?? DATA.runs[block].at, block }));
 const MEASURES = DATA.measures;
 const SAME_SCALE = !DATA.terms.some((term) => term.unlike); // where one run dwarfs the others, each has its own
 
@@ -14,7 +16,7 @@ const shared = () => (sharedBlock ??= readBlock("shared"));
 
 const detailBlocks = new Map();
 function detailsOf(run) {
-  if (!detailBlocks.has(run)) detailBlocks.set(run, readBlock(`run-${run}`));
+  if (!detailBlocks.has(run)) detailBlocks.set(run, readBlock(`run-${RUNS[run].block}`));
   return detailBlocks.get(run);
 }
 
@@ -23,14 +25,16 @@ const LAST = "visualisation";
 const stepOf = (file) => Number(file.slice(0, -".webp".length));
 
 function pictureValues() {
-  const steps = new Set(DATA.steps.flat().map(stepOf));
+  const ends = RUNS.flatMap((run) => run.facets.flatMap((facet) => (facet ? DATA.steps[facet.steps].map((file) => [stepOf(file), run.steps]) : [])));
+  // A step that is the last of every run that keeps it is the visualisation.
+  const steps = new Set(ends.filter(([step, last]) => step !== last).map(([step]) => step));
   const kept = [...steps].sort((a, b) => a - b);
   return ["nearest photograph", "initial image", ...kept.map((step) => `step ${step}`), LAST];
 }
 
 const FACETS = Math.max(0, ...RUNS.map((run) => run.facets.length));
 const isNumber = (text) => text !== "" && Number.isFinite(Number(text));
-const SWEPT = DATA.axes.map((axis) => ({
+const SWEPT = (SWEEP?.axes ?? DATA.axes).map((axis) => ({
   // a setting that has the name of one of the two axes of our own
   key: axis.key === "facet" || axis.key === "picture" ? `${axis.key} (setting)` : axis.key,
   values: axis.values,
@@ -89,7 +93,7 @@ function measureOfPicture(cell, index) {
   return detailsOf(cell.run).baselines[cell.facet]?.[BASELINES[name]]?.[index] ?? null;
 }
 
-// The least and the largest of every measure in the whole sweep: the bars' scale.
+// The least and the largest of every measure in the whole sweep: what bounds and colours go over. Bars begin at 0.
 const SCALES = MEASURES.map((_, i) => {
   let low = Infinity, high = -Infinity;
   for (const run of RUNS)

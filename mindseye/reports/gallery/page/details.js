@@ -176,6 +176,7 @@ function showMeasures(cell, facet, details, other, otherCell) {
   byId("large-measures-section").hidden = !facet;
   if (!facet) return;
   const baselines = details.baselines[cell.facet] ?? {}, kinds = Object.keys(baselines);
+  if (other && otherCell.run === cell.run && otherCell.facet === cell.facet) other = null; // another picture of the same facet
   const heads = ["measure", "this", ...(other ? ["change"] : []), ...kinds];
   const rows = MEASURES.map((measure, i) => {
     if (facet.measures[i] === null) return null;

@@ -1,7 +1,7 @@
 // ---- grid: the cells in rows and columns, of which only those in sight are elements --------------------------------
 
 const scroller = byId("scroller"), grid = byId("grid");
-const PADDING = 6, HEAD = 34, GROUP = 18, AHEAD = 1; // pixels; rows and columns kept ready beyond the edge of what is in sight
+const PADDING = 6, HEAD = 40, GROUP = 18, AHEAD = 1; // pixels; rows and columns kept ready beyond the edge of what is in sight
 
 let table = null; // what is shown now, see `layOut`
 let active = { row: 0, column: 0 }; // the cell that the keyboard is at
@@ -323,6 +323,20 @@ function heatOf(share) {
   return `rgb(${light.map((value, i) => Math.round(value + share * (dark[i] - value))).join(" ")})`;
 }
 
+// What tells a cell apart, in few letters: the end of each key, and nothing that it does not set.
+const NOT_SET = "(default)";
+function labelOf(place, keys) {
+  // among several sweeps: what varies in its own, and which it is
+  const sweep = SWEEP ? null : DATA.sweeps.find(({ runs }) => runs.includes(cellAt(place).run));
+  const own = sweep && new Set([...sweep.axes.map(({ key }) => key), "facet"]);
+  const varied = keys.filter((key) => !own || own.has(key)).map(axisOf).filter((axis) => axis && valueLabel(axis, place[axis.key]) !== NOT_SET);
+  const said = varied.map((axis) => {
+    const end = axis.key.split(".").at(-1), alone = keys.filter((key) => key.split(".").at(-1) === end).length < 2;
+    return `${alone ? end : axis.key}\u00a0${valueLabel(axis, place[axis.key])}`;
+  });
+  return [...said, ...(sweep ? [sweep.name] : [])].join(" · ");
+}
+
 function fillCell(element, place, i, j) {
   const cell = cellAt(place);
   const measure = measureIndex(state.measure), value = measureOfPicture(cell, measure);
@@ -347,13 +361,13 @@ function fillCell(element, place, i, j) {
   if (marked) frame.append(make("span", { class: "star", "aria-hidden": "true", text: marked }));
   const caption = make("div", { class: "caption" });
   if (value !== null) {
-    const scale = SCALES[measure], bar = make("span", { class: "bar", "aria-hidden": "true" }, [make("i")]);
-    const share = scale.high > scale.low ? (value - scale.low) / (scale.high - scale.low) : 1;
+    const [low, high] = MEASURES[measure].scale, bar = make("span", { class: "bar", "aria-hidden": "true" }, [make("i")]);
+    const share = high > low ? (value - low) / (high - low) : 0;
     bar.firstChild.style.width = `${100 * Math.min(1, Math.max(0, share))}%`;
     caption.append(make("span", { class: "value", text: folded ? withHalf(folded) : figure(value) }), bar);
   }
   element.append(caption);
-  if (table.kind === "ranking") element.append(make("div", { class: "label", dir: "auto", text: describe(place, whole ? keys : [...keys, "facet"]) }));
+  if (table.kind === "ranking") element.append(make("div", { class: "label", dir: "auto", text: labelOf(place, whole ? keys : [...keys, "facet"]), title: describe(place, whole ? keys : [...keys, "facet"]) }));
 }
 
 const samePlace = (one, other) => Boolean(one && other) && AXES.every((axis) => one[axis.key] === other[axis.key]);

@@ -7,6 +7,9 @@ function fillChoices() {
   choices(byId("columns"), [["", "none"], ...axes]);
   for (const name of ["outerRows", "outerColumns"]) choices(byId(name), [["", "none"], ...axes]);
   choices(byId("measure"), MEASURES.map((measure) => [measure.name, spoken(measure.name)]));
+  byId("sweeps-section").hidden = DATA.sweeps.length === 0;
+  choices(byId("sweep"), [["", "all runs"], ...DATA.sweeps.map(({ name, runs }) => [name, `${name} (${runs.length})`])]);
+  byId("sweep").value = SWEEP?.name ?? "";
   document.title = `${DATA.title} · mindseye gallery`;
   byId("title").textContent = DATA.title;
 }
@@ -102,7 +105,7 @@ function showControls() {
     byId("measure-about").textContent = [
       measure.about,
       better(measure) && `${better(measure)[0].toUpperCase()}${better(measure).slice(1)}.`,
-      SCALES[index] && `Every bar goes from ${figure(SCALES[index].low)} to ${figure(SCALES[index].high)}.`,
+      SCALES[index] && `Every bar goes from ${figure(measure.scale[0])} to ${figure(measure.scale[1])}.`,
     ].filter(Boolean).join(" ");
     byId("bound-label").textContent = down ? "At most" : "At least";
     byId("bound").value = state.bound ?? 0;
@@ -338,7 +341,13 @@ document.addEventListener("keydown", (event) => {
 
 // ---- start
 
+// Another sweep has other axes: the page begins anew.
+byId("sweep").addEventListener("change", (event) => {
+  history.pushState(null, "", `#${event.target.value ? new URLSearchParams({ sweep: event.target.value }) : ""}`);
+  location.reload();
+});
 addEventListener("popstate", () => {
+  if ((new URLSearchParams(location.hash.slice(1)).get("sweep") ?? "") !== (SWEEP?.name ?? "")) return location.reload();
   fromAddress();
   show();
 });

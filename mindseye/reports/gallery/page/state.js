@@ -19,7 +19,7 @@ function startingMeasure() {
 
 // As large as lets the first rows and columns be seen together.
 function startingSize() {
-  if (matchMedia("(max-width: 700px)").matches) return 112;
+  if (matchMedia("(max-width: 700px)").matches) return 96;
   const axes = startingAxes(), count = (key) => axisOf(key).values.length;
   const fits = Math.min((innerWidth - 420) / count(axes.columns) - 12, (innerHeight - 140) / count(axes.rows) - 40);
   return Math.min(288, Math.max(128, SIZES.step * Math.floor(fits / SIZES.step)));
@@ -29,7 +29,7 @@ function defaults() {
   const held = Object.fromEntries(AXES.map((axis) => [axis.key, 0]));
   held.picture = PICTURES.indexOf(LAST);
   return {
-    view: "grid", ...startingAxes(), held, measure: startingMeasure(), bound: null, sort: "swept", filter: "",
+    view: DATA.sweeps.length && !SWEEP ? "ranking" : "grid", ...startingAxes(), held, measure: startingMeasure(), bound: null, sort: "swept", filter: "",
     size: startingSize(),
     outerRows: "", outerColumns: "", as: "picture", folded: "", besideMap: "", along: "", channelsAlong: "", channel: null, pair: null, mapPictures: true, looks: [null, null], photograph: null, kind: null,
     open: null, beside: "", sameScale: SAME_SCALE, compared: null, mode: "divider", amplify: 4, lens: { x: 0.5, y: 0.5, zoom: 1 }, split: 50, mark: null,
@@ -61,7 +61,7 @@ function photographNamed(name) {
 
 // Only what is not as it is at first, so that addresses stay short.
 function toAddress() {
-  const words = new URLSearchParams();
+  const words = new URLSearchParams(SWEEP ? { sweep: SWEEP.name } : {});
   const first = defaults();
   for (const name of ["view", "rows", "columns", "measure", "sort", "filter", "beside", "besideMap", "along", "mode", "outerRows", "outerColumns", "as", "folded", "channelsAlong"])
     if (state[name] !== first[name]) words.set(name, state[name]);
