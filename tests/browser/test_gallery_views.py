@@ -194,10 +194,10 @@ def test_stars_and_notes_stay_and_go_out_as_json(visit, layers, tmp_path):
     page.locator(".cell").nth(3).focus()
     page.keyboard.press("*")
     assert page.locator(".star").all_inner_texts() == ["★✎", "★"]
+    page.wait_for_timeout(200)  # the address follows a little later
     page.reload()
     assert page.locator(".star").all_inner_texts() == ["★✎", "★"]
     page.fill("#filter", "noted")
-    page.locator("#counts", has_text="1 of 17 cells match").wait_for()
     assert labels(page) == [title]
     page.fill("#filter", "starred")
     assert page.locator(".cell").count() == 2
