@@ -26,8 +26,9 @@ class FoldedCell:
 def fold(rows: Sequence[Mapping[str, object]], away: str, measures: Sequence[str]) -> list[FoldedCell]:
     """The cells of a sweep's summary (`read_rows`) with the setting `away` folded away, in the summary's order.
 
-    Facets count by `weight_in`, as everywhere. The interval is Student's, t·s/√n over n seeds: facets of one cell are no draws of their own. Facets that were
-    stopped have no part in it, as in a run's own summary; what no facet has is left out.
+    A cell's facets count by `weight_in`, as everywhere; the interval is Student's, t·s/√n over n seeds, since facets of
+    one cell are no draws of their own. Facets that were stopped have no part in it, as in a run's own summary; what no
+    facet has is left out.
     """
     values: dict[tuple[tuple[str, str], ...], dict[str, dict[str, list[tuple[float, float]]]]] = {}
     for row in rows:
