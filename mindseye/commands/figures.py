@@ -30,7 +30,7 @@ def figures(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="mindseye figures",
         description="Makes the paper's figures as PDF and PNG at print size: of a run 1 (visualisations), 2 (map and "
-        "weights) and 3 (iterations); of a sweep 4 (layers × targets), 5 (the flow of facets along a setting under which "
+        "weights) and 3 (iterations); of a sweep 4 (layers × targets), 5 (how facets flow along a setting under which "
         "they change), and grids of its pictures.",
         epilog="example: mindseye figures outputs/2026-11-23/12-00-00 --facets 0 2 --video mp4",
     )
