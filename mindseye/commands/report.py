@@ -27,6 +27,7 @@ from mindseye.reports.ablation import (
 )
 from mindseye.reports.cells import FoldedCell, fold, ranked
 from mindseye.reports.cells import as_csv as as_cells_csv
+from mindseye.reports.findings import find, sentences
 from mindseye.reports.flow import as_csv as as_flow_csv
 from mindseye.reports.flow import transitions
 from mindseye.reports.response import in_words, responses
@@ -68,6 +69,7 @@ def report(arguments: list[str]) -> None:
         _print_cells(cells)
         return  # facets that differ from cell to cell cannot be held against each other: their flow is what there is
     found = replace(found, response=tuple(one for one in responses(rows, sweep.folder) if one.setting == asked.by))
+    found = replace(found, sentences=tuple(sentences(find(rows, found))))
     written = {".md": as_markdown(found), ".tex": as_latex(found), ".csv": as_csv(found), ".json": as_json(found)}
     files = [sweep.folder / f"report{suffix}" for suffix in written]
     for file, content in zip(files, written.values(), strict=True):
@@ -77,6 +79,8 @@ def report(arguments: list[str]) -> None:
     if not console.is_terminal:
         console = Console(width=WIDTH)
     console.print(_shown(found))
+    for sentence in found.sentences:
+        console.print(f"- {sentence}", highlight=False, markup=False)
     _print_cells(cells)
     for file in [*files, *([page] if page else [])]:
         console.print(str(file), soft_wrap=True, highlight=False, markup=False)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
 import numpy as np
+from scipy.stats import permutation_test
 
 from mindseye.reports.response import Response, in_words
 from mindseye.results.measures import MEASURES, is_own, path_layers, weight_in
@@ -40,6 +41,7 @@ class Difference:
     high: float
     pairs: int
     facets: int  # that these pairs are of: the same photographs make the same facet again under another seed
+    p: float = math.nan  # of the exact sign-flip test over facets, see `_sign_flips`; NaN where all are of one facet
 
     @property
     def clear(self) -> bool:
@@ -59,6 +61,8 @@ class Comparison:
     stopped: int = 0  # rows of facets that were stopped
     marked: int = 0  # rows of facets that are marked, not firm or one photograph; they are compared all the same
     response: tuple[Response, ...] = field(default=())  # to `by`, where it takes numbers
+    cells: int = 0  # that have a part in any pair
+    sentences: tuple[str, ...] = ()  # on every setting of the sweep, see `mindseye.reports.findings`
 
 
 def compare(
@@ -97,13 +101,14 @@ def compare(
         if row.get(key) is not None:
             tables[str(row[key])][(*(row.get(name) for name in others), row["facet"])] = row
     base = tables[reference]
-    differences, unpaired = [], 0
+    differences, unpaired, cells = [], 0, set()
     for variant in values:
         table = tables[variant]
         places = [place for place in table if place in base and _same_facet(table[place], base[place])]
         unpaired += len(table) - len(places)
         if variant == reference:
             continue
+        cells |= {one[place].get("cell") for one in (table, base) for place in places}
         for measure in given:
             pairs = [
                 (ours, theirs, weight_in(base[place], measure), base[place].get("photographs", place))
@@ -121,7 +126,8 @@ def compare(
         )
     means = {measure: _mean(list(base.values()), measure) for measure in given}
     marked = sum(bool(row.get("marks")) for row in whole)
-    return Comparison(by, reference, means, tuple(differences), unpaired, len(found) - len(whole), marked)
+    stopped = len(found) - len(whole)
+    return Comparison(by, reference, means, tuple(differences), unpaired, stopped, marked, cells=len(cells))
 
 
 def usual_measures(rows: Sequence[Mapping[str, object]]) -> list[str]:
@@ -171,7 +177,23 @@ def _difference(
         paired.setdefault(facet, []).append((ours - theirs, weight))
     difference, low, high = mean_and_interval(paired, seed)
     mean = float(np.average([ours for ours, _, _, _ in pairs], weights=[weight for _, _, weight, _ in pairs]))
-    return Difference(measure, variant, mean, difference, low, high, len(pairs), len(paired))
+    p = _sign_flips([sum(value * weight for value, weight in each) for each in paired.values()], seed)
+    return Difference(measure, variant, mean, difference, low, high, len(pairs), len(paired), p)
+
+
+def _sign_flips(sums: Sequence[float], seed: int) -> float:
+    """The two-sided p of the mean under all flips of the facets' signs (Fisher 1935); of RESAMPLES where 2ⁿ is more.
+
+    Where a variant does nothing, it and the reference may change places within every facet: the test then says p ≤ α
+    in a share α of sweeps at most, however few facets there are. n facets give no p below 2/2ⁿ. NaN for one facet.
+    """
+    if len(sums) < 2:
+        return math.nan
+    test = permutation_test(
+        (np.array(sums),), np.mean, permutation_type="samples", n_resamples=RESAMPLES, vectorized=True,
+        random_state=np.random.default_rng(seed),
+    )  # fmt: skip
+    return float(test.pvalue)
 
 
 def mean_and_interval(
@@ -202,7 +224,10 @@ def _draws(count: int, seed: int) -> np.ndarray:
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """A row per variant, a column per measure: the difference and its interval, in bold where it leaves 0 out."""
+    """A row per variant, a column per measure: the difference and its interval, in bold where it leaves 0 out.
+
+    Below it stand the sentences, if there are any.
+    """
 
     def cell(difference: Difference) -> str:
         said = f"{signed(difference.difference)} {_interval(difference)}"
@@ -211,7 +236,9 @@ def as_markdown(comparison: Comparison) -> str:
     lines = _table(comparison, cell, _markdown)
     head, *body = [f"| {' | '.join(cells)} |" for cells in lines]
     rule = f"|{'---|' * len(lines[0])}"
-    return "\n".join([head, rule, *body, "", _markdown(_caption(comparison)), ""])
+    said = [f"- {_markdown(one)}" for one in comparison.sentences]
+    ending = ["", "## What the intervals say", "", *said] if said else []
+    return "\n".join([head, rule, *body, "", _markdown(_caption(comparison)), *ending, ""])
 
 
 def as_latex(comparison: Comparison) -> str:
@@ -237,7 +264,7 @@ def as_json(comparison: Comparison) -> str:
     """Everything, for programs; the gallery shows it."""
     said = asdict(comparison)
     for one in said["differences"]:
-        one.update({name: None for name in ("low", "high") if math.isnan(one[name])})  # JSON has no NaN
+        one.update({name: None for name in ("low", "high", "p") if math.isnan(one[name])})  # JSON has no NaN
     return json.dumps(said, indent=1)
 
 
@@ -245,12 +272,12 @@ def as_csv(comparison: Comparison) -> str:
     """A line per variant and measure, in full digits."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([comparison.by, "measure", "mean", "difference", "low", "high", "pairs", "facets"])
+    writer.writerow([comparison.by, "measure", "mean", "difference", "low", "high", "pairs", "facets", "p"])
     for measure, mean in comparison.means.items():
-        writer.writerow([comparison.reference, measure, mean, "", "", "", "", ""])
+        writer.writerow([comparison.reference, measure, mean, "", "", "", "", "", ""])
     for one in comparison.differences:
         writer.writerow(
-            [one.variant, one.measure, one.mean, one.difference, one.low, one.high, one.pairs, one.facets]
+            [one.variant, one.measure, one.mean, one.difference, one.low, one.high, one.pairs, one.facets, one.p]
         )
     return text.getvalue()
 
