@@ -34,16 +34,33 @@ def gallery(arguments: list[str]) -> None:
         help="write the page into the new folder PLACE, with the pictures that it shows and nothing else, to be sent "
         "or published",
     )
+    blind = parser.add_argument_group("a blind test")
+    blind.add_argument(
+        "--blind",
+        action="store_true",
+        help="write FOLDER/blind.html instead: which of two held-out photographs belongs to a facet's picture? The key "
+        "stays in FOLDER; `mindseye report FOLDER --answers FILE` turns people's answers into accuracies",
+    )
+    blind.add_argument("--questions", type=int, default=60, metavar="N", help="how many; default: 60")
+    blind.add_argument("--seed", type=int, default=0, help="another one draws other questions; default: 0")
+    blind.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="where the photographs lie now; default: where they were"
+    )
     asked = parser.parse_args(arguments)
     folder = asked.folder.expanduser()
     copy = asked.copy.expanduser() if asked.copy else None
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder")
     try:
-        print(make_gallery(folder, copy))
+        if asked.blind:
+            images = asked.images.expanduser() if asked.images else None
+            print(make_blind_test(folder, copy, asked.questions, asked.seed, images))
+        else:
+            print(make_gallery(folder, copy))
     except OSError as error:
         why = str(error) if isinstance(error, FileExistsError) and not error.errno else error.strerror or error
-        raise ValueError(f"{copy or folder}/gallery.html cannot be written: {why}") from error
+        name = "blind.html" if asked.blind else "gallery.html"
+        raise ValueError(f"{copy or folder}/{name} cannot be written: {why}") from error
 
 
 def make_gallery(folder: Path, copy: Path | None = None) -> Path:
@@ -58,6 +75,23 @@ def make_gallery(folder: Path, copy: Path | None = None) -> Path:
     if copy is not None:
         return copy_gallery(folder, copy, runs, notes=notes)
     return write_gallery(folder, runs, notes=notes)
+
+
+def make_blind_test(
+    folder: Path, copy: Path | None = None, questions: int = 60, seed: int = 0, images: Path | None = None
+) -> Path:
+    """blind.html for the completed runs in the folder, there or, with its pictures, in the new folder `copy`.
+
+    Raises ValueError and OSError as `write_blind_test` has them, FileExistsError where `copy` has something in it.
+    """
+    from mindseye.reports.blind import write_blind_test  # torch
+
+    if seed < 0:
+        raise ValueError(f"--seed must be 0 or more, not {seed}")
+    if copy is not None and copy.is_dir() and any(copy.iterdir()):
+        raise FileExistsError(f"{copy} is not empty: name a new folder")
+    runs = list(runs_below(folder, []))
+    return write_blind_test(folder, runs, questions=questions, seed=seed, images=images, place=copy)
 
 
 def try_gallery(folder: Path) -> Path | None:

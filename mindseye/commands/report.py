@@ -51,7 +51,17 @@ def report(arguments: list[str]) -> None:
     parser.add_argument("--by", default="ablation", help="the swept setting; default: ablation")
     parser.add_argument("--reference", default=None, help="the value to hold the others against; default: the first")
     parser.add_argument("--measures", nargs="+", default=None, help="columns, by their names in summary.csv")
+    parser.add_argument(
+        "--answers",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="instead: people's answers to `mindseye gallery FOLDER --blind`, as accuracies in blind.csv and .json",
+    )
     asked = parser.parse_args(arguments)
+    if asked.answers:
+        _report_answers(asked.folder.expanduser(), asked.answers)
+        return
     sweep = read_sweep(asked.folder)
     rows = read_rows(sweep)
     flows = flows_along(sweep, asked.by)
@@ -140,6 +150,17 @@ def _write_flows(file: Path, setting: str, flows: Sequence[tuple[str, Sequence[F
             where = f"{setting} {one.label} → {other.label}{f' ({held})' if held else ''}"
             console.print(f"{where}: {'; '.join(transitions(one, other))}", highlight=False, markup=False)
     console.print(str(file), soft_wrap=True, highlight=False, markup=False)
+
+
+def _report_answers(folder: Path, answers: list[Path]) -> None:
+    from mindseye.reports.blind import scoring  # torch
+
+    found = scoring.score(folder, [path.expanduser() for path in answers])
+    written = {".csv": scoring.as_csv(found), ".json": scoring.as_json(found)}
+    for suffix, content in written.items():
+        write_atomically(folder / f"blind{suffix}", content.encode())
+    for line in (*scoring.sentences(found), scoring.CAUTION, *(str(folder / f"blind{suffix}") for suffix in written)):
+        print(line)
 
 
 def _shown(found: Comparison) -> Table:

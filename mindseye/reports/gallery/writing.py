@@ -76,15 +76,23 @@ def _pictures(data: Mapping[str, Any], runs: Sequence[ListedRun]) -> Iterator[Pa
 
 
 def page(data: Mapping[str, object]) -> str:
-    """The HTML of the page that shows what `collect` gave.
+    """The HTML of the page that shows what `collect` gave, see `fill`."""
+    parts = files("mindseye.reports.gallery") / "page"
+    style = (parts / "gallery.css").read_text("utf-8")
+    body = "\n".join((parts / f"{name}.js").read_text("utf-8") for name in SCRIPTS)
+    blocks = [("overview", data["overview"]), ("shared", data["shared"]), ("maps", data["maps"])]
+    # A block for each run: the page reads it when somebody looks at the run.
+    blocks += [(f"run-{number}", details) for number, details in enumerate(data["details"])]
+    return fill((parts / "gallery.html").read_text("utf-8"), style, body, blocks)
+
+
+def fill(template: str, style: str, script: str, blocks: Sequence[tuple[str, object]]) -> str:
+    """A page's HTML: its style, its script and blocks of data, (element's id, value), in the template's {{places}}.
 
     Its content-security policy lets nothing in but pictures from where the page itself is, and runs nothing but the
     scripts of this package, which it knows by their hash.
     """
-    parts = files("mindseye.reports.gallery") / "page"
-    style = (parts / "gallery.css").read_text("utf-8")
-    body = "\n".join((parts / f"{name}.js").read_text("utf-8") for name in SCRIPTS)
-    script = f'"use strict";\n(() => {{\n{body}\n}})();\n'
+    script = f'"use strict";\n(() => {{\n{script}\n}})();\n'
     policy = "; ".join(
         (
             "default-src 'none'",
@@ -95,11 +103,7 @@ def page(data: Mapping[str, object]) -> str:
             "form-action 'none'",
         )
     )
-    blocks = [("overview", data["overview"]), ("shared", data["shared"]), ("maps", data["maps"])]
-    # A block for each run: the page reads it when somebody looks at the run.
-    blocks += [(f"run-{number}", details) for number, details in enumerate(data["details"])]
     embedded = "\n".join(f'<script type="application/json" id="{name}">{as_json(x)}</script>' for name, x in blocks)
-    template = (parts / "gallery.html").read_text("utf-8")
     texts = {"policy": policy, "style": style, "script": script, "data": embedded}
     # In one pass: what has been put in is not looked at again, whatever it says.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: texts[found[1]], template)
