@@ -26,7 +26,7 @@ mindseye: see what a layer of a CNN responds to, one image for each kind of it
   mindseye --from FOLDER k=10     the run of that folder again, but for k
 
 and: report (what a setting does in a sweep), figures (for print, and films),
-cache (what runs share). Each says more with --help.
+dashboard (in wandb), cache (what runs share). Each says more with --help.
 
 settings, as KEY=VALUE:
   network  layer or depth  images.root     what looks at what
@@ -54,6 +54,7 @@ VERBS = {
     "report": "what one swept setting does, paired over all else: mindseye report FOLDER --by KEY",
     "gallery": "write a page that shows the runs of a folder: mindseye gallery FOLDER",
     "figures": "the paper's figures of a run, a sweep's pictures as grids, for print: mindseye figures FOLDER",
+    "dashboard": "make a workspace for runs in wandb: mindseye dashboard ENTITY/PROJECT --sweep FOLDER",
     "cache": "show what is kept between runs; mindseye cache clear deletes it",
 }
 

@@ -47,9 +47,18 @@ def check_trackers(nodes: Mapping[str, Any]) -> None:
 
 
 def make_trackers(
-    loggers: Mapping[str, Any], folder: Path, overrides: Sequence[str], *, sweep: Path | None, experiment: str | None
+    loggers: Mapping[str, Any],
+    folder: Path,
+    overrides: Sequence[str],
+    *,
+    sweep: Path | None,
+    experiment: str | None,
+    choices: Mapping[str, Any] | None = None,
 ) -> list["Tracker"]:
     """Every tracker of the group `logger`. Nothing is written yet and nobody told: it costs nothing to ask early.
+
+    choices: which file each group of the configuration is from, which wandb gets beside the configuration: its runs can
+    then be grouped by `objective`, too, whose own settings are many.
 
     Raises ValueError for one that cannot be made because a package is missing, or a setting is wrong.
     """
@@ -61,7 +70,8 @@ def make_trackers(
     trackers = []
     for name, node in nodes.items():
         if node["_target_"].endswith(".WandbLogger"):
-            node = described(node, folder, overrides, sweep, experiment)
+            named = {name: str(one) for name, one in (choices or {}).items() if one and not name.startswith("hydra/")}
+            node = {"config": {"choices": named}, **described(node, folder, overrides, sweep, experiment)}
         try:
             logger = make(node, f"logger.{name}")
         except ModuleNotFoundError as error:
@@ -126,7 +136,7 @@ def described(
     """
     open_ones = {
         "name": folder.name,
-        "group": None if sweep is None else f"{sweep.parent.name}/{sweep.name}"[-LONGEST_GROUP:],
+        "group": None if sweep is None else group_of(sweep),
         "job_type": experiment or "visualize",
         "tags": [_short(tag) for tag in telling(overrides, sweep)],
         "id": _id(folder),
@@ -151,6 +161,11 @@ def telling(overrides: Sequence[str], sweep: Path | None) -> list[str]:
 
 def _short(tag: str) -> str:
     return tag if len(tag) <= LONGEST_TAG else f"{tag[: LONGEST_TAG - 1]}…"
+
+
+def group_of(sweep: Path) -> str:
+    """The group of a sweep's runs, by the sweep's folder."""
+    return f"{sweep.parent.name}/{sweep.name}"[-LONGEST_GROUP:]
 
 
 def _id(folder: Path) -> str:

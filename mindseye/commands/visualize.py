@@ -295,8 +295,15 @@ def trackers_of(run: Run, folder: Path) -> list["Tracker"]:
     """The trackers of the group `logger`, told of which sweep and experiment the run is."""
     hydra_config = HydraConfig.get()
     sweep = Path(hydra_config.sweep.dir).absolute() if hydra_config.mode == RunMode.MULTIRUN else None
-    experiment = hydra_config.runtime.choices.get("experiment")
-    return make_trackers(run.parts["logger"], folder, hydra_config.overrides.task, sweep=sweep, experiment=experiment)
+    choices = hydra_config.runtime.choices
+    return make_trackers(
+        run.parts["logger"],
+        folder,
+        hydra_config.overrides.task,
+        sweep=sweep,
+        experiment=choices.get("experiment"),
+        choices=choices,
+    )
 
 
 def tell_of_the_demo(run: Run) -> None:

@@ -84,6 +84,14 @@ def test_every_cell_is_a_run_of_its_own_grouped_by_the_sweep(sweep, written):
         assert [record["exit"]["exit_code"] for record in read if record["type"] == "exit"] == [0]
 
 
+def test_config_says_which_file_each_group_is_from(written):
+    for read in written:
+        [begun] = [record["run"] for record in read if record["type"] == "run" and record["run"].get("config")]
+        choices = begun["config"]["update"]["choices"]
+        assert (choices["experiment"], choices["network"]) == ("smoke", "demo")
+        assert not [name for name in choices if name.startswith("hydra/")]
+
+
 def test_config_is_the_run_s(written):
     for k, read in zip((4, 8), written, strict=True):
         config = {}
