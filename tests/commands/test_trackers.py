@@ -18,7 +18,7 @@ from PIL import Image
 
 from mindseye.commands.checking import check_overrides
 from mindseye.commands.composing import ConfigurationError, compose, plain
-from mindseye.commands.tracking import check_trackers, described
+from mindseye.commands.tracking import check_trackers, described, make_trackers
 from mindseye.facets.targets import FacetTargets
 from mindseye.results.run_folder import read_run
 from mindseye.sweeps.manifest import add_cells
@@ -331,6 +331,23 @@ def test_tags_are_what_tells_a_run_from_others(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_RUN_GROUP", "ours")
     assert not {"tags", "group"} & set(described(node, tmp_path / "run", grid[0], tmp_path / "sweep", None))
     assert described({**node, "tags": ["a"]}, tmp_path / "run", grid[0], None, None)["tags"] == ["a"]
+
+
+def test_all_that_says_where_a_run_is_found_can_be_set(tmp_path):
+    said = {
+        "name": "ours", "tags": ["a", "b"], "notes": "why", "project": "p", "entity": "team", "group": "g",
+        "resume": "must",
+    }  # fmt: skip
+    words = [f"logger.wandb.{key}={value if key != 'tags' else '[a,b]'}" for key, value in said.items()]
+    node = {**plain(compose(["logger=wandb", *words]).logger)["wandb"], "save_dir": str(tmp_path)}
+    [tracker] = make_trackers({"wandb": node}, tmp_path, ["k=5"], sweep=tmp_path / "s", experiment=None)
+    told = tracker.logger._wandb_init
+    assert {key: list(told[key]) if key == "tags" else told[key] for key in said} == said
+    left_open = plain(compose(["logger=wandb"]).logger)["wandb"]
+    [tracker] = make_trackers(
+        {"wandb": {**left_open, "save_dir": str(tmp_path)}}, tmp_path, ["k=5"], sweep=None, experiment=None
+    )
+    assert tracker.logger._wandb_init["resume"] == "allow"
 
 
 def test_wandb_s_own_places_can_be_named(monkeypatch):
