@@ -7,6 +7,7 @@ from pathlib import Path
 from mindseye.commands.composing import groups
 from mindseye.commands.tracking import group_of
 from mindseye.reports import dashboard as panels
+from mindseye.reports.findings import is_seed
 from mindseye.sweeps.status import SweepStatus, read_sweep
 
 
@@ -49,7 +50,7 @@ def swept(sweep: SweepStatus) -> list[str]:
         for word in cell.overrides:
             key, _, value = word.lstrip("+").partition("=")
             values.setdefault(key, set()).add(value)
-    return [key for key, given in values.items() if len(given) > 1 and key != "seed"]
+    return [key for key, given in values.items() if len(given) > 1 and not is_seed(key)]
 
 
 def in_config(key: str) -> str:

@@ -19,7 +19,7 @@ class Findings:
 
     comparisons: tuple[Comparison, ...]  # one per setting
     unlike: tuple[str, ...]  # settings whose cells have no facet in common: nothing can be held against anything
-    seeds: int  # how many values `seed` takes: chance, and no setting
+    seeds: tuple[tuple[str, int], ...]  # seeds that take several values, how many: chance, and no setting
     shown: frozenset[tuple[str, str, str]]  # (setting, its value, measure)
 
     @property
@@ -43,7 +43,9 @@ def find(rows: Sequence[Mapping[str, object]], main: Comparison) -> Findings:
                 if name.startswith("override.") and value is not None:
                     values.setdefault(name.removeprefix("override."), []).append(str(value))
     several = {name: given[0] for name, given in values.items() if len(set(given)) > 1}
-    seeds = len(set(values["seed"])) if several.pop("seed", None) is not None and main.by != "seed" else 0
+    chance = [name for name in several if is_seed(name) and name != main.by]
+    seeds = tuple((name, len(set(values[name]))) for name in chance)
+    several = {name: first for name, first in several.items() if name not in chance}
     comparisons, unlike = [], []
     for setting, first in {main.by: main.reference, **several}.items():
         try:
@@ -60,6 +62,15 @@ def find(rows: Sequence[Mapping[str, object]], main: Comparison) -> Findings:
         if each.clear and p <= RATE
     }
     return Findings(tuple(comparisons), tuple(unlike), seeds, frozenset(shown))
+
+
+def is_seed(name: str) -> bool:
+    """Whether a setting is chance.
+
+    >>> is_seed("seed"), is_seed("facets.seed"), is_seed("k")
+    (True, True, False)
+    """
+    return name.rpartition(".")[2] == "seed"
 
 
 def _told(one: Comparison) -> list[Difference]:
@@ -81,8 +92,8 @@ def sentences(found: Findings) -> list[str]:
             f"{setting}: its cells share no facets (they are found anew for every network, layer and C), so that "
             "nothing can be said of it in pairs."
         )
-    if found.seeds:
-        said.append(f"seed is chance and no setting: its {found.seeds} values are averaged over.")
+    for name, count in found.seeds:
+        said.append(f"{name} is chance and no setting: its {count} values are averaged over.")
     return said
 
 

@@ -23,6 +23,7 @@ from mindseye.facets.decoding import UnreadablePhotograph, read_photograph
 from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import read_plain, write_atomically
+from mindseye.reports.findings import is_seed
 from mindseye.reports.gallery.collecting import ListedRun
 from mindseye.reports.gallery.writing import fill
 
@@ -156,7 +157,7 @@ def _shown(folder: Path, runs: Sequence[ListedRun]) -> Iterator[_Shown]:
         for name, c in zip(targets.held_out, targets.held_out_labels.tolist(), strict=True):
             held_out[c].append(name)
         several = run.overrides if len(runs) > 1 else ()
-        apart = [word for word in several if word not in common and not word.startswith("seed=")]
+        apart = [word for word in several if word not in common and not is_seed(word.partition("=")[0])]
         content, names = targets.content_hash(), tuple(map(tuple, held_out))
         drawn = tuple(c for c in range(targets.C) if c not in stopped)
         yield _Shown(" ".join(apart) or "its picture", number, content, names, drawn)
