@@ -32,6 +32,7 @@ AT_ROOT = "at the root"  # marks a field that stands at the root of the configur
 NOT_CONFIGURED = "not in the configuration"  # marks one that is given from Python alone
 
 Count = Annotated[int, Field(ge=1, le=MOST)]
+Weight = Annotated[float, Field(ge=0)]  # of a term of the loss
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what numpy's and scikit-learn's generators take
 
 

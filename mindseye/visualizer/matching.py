@@ -10,13 +10,12 @@ weight means the same at every layer, network and number of channels.
 import functools
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
 from mindseye.facets.way_statistics import IMAGE, WayStatistics, moments, quantiles_of
-from mindseye.networks.way import Way
+from mindseye.fields import Names, Weight, value
 
 Form = Literal["moments", "sorted"]
 SMALL = 1e-12
@@ -40,23 +39,16 @@ def _norm(x: Tensor) -> Tensor:
     return (x.square().sum(dim=1) + SMALL).sqrt() - SMALL**0.5
 
 
-@dataclass(frozen=True)
+@value
 class Matching:
-    """How strongly, in what form and at which layers pictures are held to their photographs.
+    """How strongly, in what form and at which layers pictures are held to their photographs."""
 
-    weight: of the term in the loss, 0 is off; `Schedules.matching` lets it fall. form: `moments` or `sorted`.
-    layers: `auto`, or a list of names of layers before the target; see `mindseye.networks.way.layers_on_the_way`.
-    """
-
-    weight: float = 50.0
+    weight: Weight = 50.0
+    """Of the term in the loss, 0 is off; `Schedules.matching` lets it fall."""
     form: Form = "moments"
-    layers: Way = "auto"
-
-    def __post_init__(self) -> None:
-        if not self.weight >= 0:
-            raise ValueError(f"objective.matching.weight={self.weight}: 0 (off) or a positive weight")
-        if self.form not in ("moments", "sorted"):
-            raise ValueError(f"objective.matching.form={self.form}: moments or sorted")
+    """Moments or sorted values."""
+    layers: Literal["auto"] | Names = "auto"
+    """auto, or a list of names of layers before the target; see `mindseye.networks.way.layers_on_the_way`."""
 
     def __call__(self, way: Sequence[Tensor], references: Sequence[WayStatistics]) -> Tensor:
         """The mean distance over the layers: way, each [c, D_l, H_l, W_l], and the same facets' references -> [c]."""

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mindseye.facets.way_statistics import WayStatistics
-from mindseye.fields import did_you_mean, value
+from mindseye.fields import Weight, did_you_mean, value
 from mindseye.visualizer.distance import LARGEST_SCALE, SHAPE_RANGE, SMALLEST_SCALE, AdaptiveDistance
 from mindseye.visualizer.filters import total_variation
 from mindseye.visualizer.matching import Matching
@@ -169,9 +169,6 @@ def strength(a: Tensor, photographs: Tensor, gain: float) -> Tensor:
     """
     ratio = (a.flatten(1).square().sum(dim=1) + SMALL).sqrt() / (photographs + SMALL)
     return (ratio.log() - math.log(gain)).square()
-
-
-Weight = Annotated[float, Field(ge=0)]
 
 
 @value

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from mindseye.facets.way_statistics import moments
-from mindseye.fields import check
+from mindseye.fields import Weight, check
 from mindseye.networks.network import Network
 from mindseye.visualizer.distance import AdaptiveDistance
-from mindseye.visualizer.objective import Adaptive, LossTerms, Seen, Weight, cosine, take_channels
+from mindseye.visualizer.objective import Adaptive, LossTerms, Seen, cosine, take_channels
 
 SMALL = 1e-12
 

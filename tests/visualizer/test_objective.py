@@ -179,7 +179,7 @@ def test_fixed_scale_and_shape_get_no_gradient():
         ({"dm": 0.0, "ad": 0.0, "matching": Matching(weight=0)}, "nothing would be drawn"),
         ({"matching": 16.0}, "^matching must be a Matching, not 16.0"),
         ({"distance": "elementwise"}, "pooled=true"),
-        ({"r": 0.01}, "^r must be a number above 0.05 and 500.0 or less"),
+        ({"r": 0.01}, "^r must be a number above 0.05 and 500 or less"),
         ({"b": 2}, "^b must be a number above 0.001 and below 1.999"),
         ({"gian": 2.0}, r"^Objective has no gian; did you mean gain"),
     ],
@@ -192,7 +192,8 @@ def test_what_makes_no_sense_is_refused(arguments, message):
 @pytest.mark.parametrize("form", ["moments", "sorted"])
 def test_matching_has_its_weight_in_the_total(form):
     everything = case()
-    totals = [evaluate(Objective(matching=Matching(weight, form)), *everything).total for weight in (0.0, 1.0, 2.0)]
+    matchings = [Matching(weight=weight, form=form) for weight in (0.0, 1.0, 2.0)]
+    totals = [evaluate(Objective(matching=matching), *everything).total for matching in matchings]
     assert not torch.allclose(totals[0], totals[1])
     assert torch.allclose(totals[2] - totals[1], totals[1] - totals[0], atol=1e-5)
 
