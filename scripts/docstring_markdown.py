@@ -1,7 +1,7 @@
 """For the documentation site: the docstrings, which are plain text, as Markdown.
 
-Blocks of `>>>` become code, the names of arguments in running text (`weights: None, or a file`) stand out, no other
-character means anything but itself, and the fields of a class are listed with the comments behind them.
+Blocks of `>>>` become code, the names of arguments in running text (`weights: None, or a file`) begin items of a list, no
+other character means anything but itself, and the fields of a class are listed with the comments behind them.
 """
 
 import re
@@ -15,7 +15,7 @@ COMMENT = re.compile(r"  # (.*)$")
 
 
 def as_markdown(text: str, arguments: set[str]) -> str:
-    """A docstring with fences around its examples and its arguments' names in bold."""
+    """A docstring with fences around its examples and its arguments as a list, their names in bold."""
     parts, end = [], 0
     for example in EXAMPLE.finditer(text):
         parts += [_prose(text[end : example.start()], arguments), f"```pycon\n{example[0]}\n```"]
@@ -34,8 +34,9 @@ def _prose(text: str, arguments: set[str]) -> str:
 
 
 def _named(found: re.Match[str], arguments: set[str]) -> str:
+    """An argument, or several, as an item of a list, which the text behind it goes on with."""
     names = found[2].replace("\\", "").split(", ")
-    return f"{found[1]}**{found[2]}**: " if set(names) <= arguments else found[0]
+    return f"{found[1].rstrip()}\n\n- **{found[2]}**: " if set(names) <= arguments else found[0]
 
 
 class DocstringMarkdown(Extension):

@@ -151,7 +151,20 @@ def test_a_docstring_s_words_stay_as_they_are():
     import docstring_markdown
 
     written = docstring_markdown.as_markdown('name: "timm/<name>", a_b', {"name"})
-    assert written == '**name**: "timm/&lt;name\\>", a\\_b'
+    assert written == '\n\n- **name**: "timm/&lt;name\\>", a\\_b'
+
+
+def test_a_docstring_s_arguments_are_a_list():
+    pytest.importorskip("griffe")
+    import docstring_markdown
+
+    text = "Draw it.\n\nsize: in pixels. mean, std: one number\na channel; other: no argument.\n\nRaises ValueError."
+    written = docstring_markdown.as_markdown(text, {"size", "mean", "std"})
+    items = [" ".join(item.split()) for item in written.split("\n\n")]
+    assert items == [
+        "Draw it.", "- **size**: in pixels.", "- **mean, std**: one number a channel; other: no argument.",
+        "Raises ValueError.",
+    ]  # fmt: skip
 
 
 def test_ranges_and_choices_are_the_programs_own(reference):
