@@ -77,6 +77,7 @@ WRONG = {  # what is wrong where -1 would be right, or is no value at all
     "b": "2",
     "perplexity": "0",
     "levels": "1",
+    "max_depth": "-2",  # -1: all
     "C": "161",  # more than images.count
     "limit_gb": "1e300",
 }

@@ -1,10 +1,15 @@
 """Lightning's summary of the module, where everything else of a run is told."""
 
 import logging
+from typing import Annotated
 
 import pytorch_lightning as pl
+from pydantic import Field
 from pytorch_lightning.utilities.model_summary import summarize
 
+from mindseye.fields import MOST, check
+
+Depth = Annotated[int, Field(ge=-1, le=MOST)]
 log = logging.getLogger(__name__)
 
 
@@ -14,7 +19,8 @@ class Summary(pl.Callback):
     max_depth: how deep parts within parts are listed; -1 is all, 0 the sums alone.
     """
 
-    def __init__(self, max_depth: int = 1) -> None:
+    def __init__(self, max_depth: Depth = 1) -> None:
+        check("max_depth", max_depth, Depth)
         self.max_depth = max_depth
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
