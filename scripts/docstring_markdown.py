@@ -1,7 +1,7 @@
 """For the documentation site: the docstrings, which are plain text, as Markdown.
 
-Blocks of `>>>` become code, the names of arguments in running text (`weights: None, or a file`) begin items of a list, no
-other character means anything but itself, and the fields of a class are listed with the comments behind them.
+Blocks of `>>>` become code, the names of arguments in running text (`weights: None, or a file`) begin items of a list,
+no other character means anything but itself, and the fields of a class are listed with the comments behind them.
 """
 
 import re
