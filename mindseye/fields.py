@@ -28,6 +28,11 @@ CONFIG = ConfigDict(
 LIMITS = ("Ge", "Gt", "Le", "Lt")  # as pydantic keeps them in an annotation
 MOST = 1_000_000_000  # of any number of which nothing else is known: more is a slip
 
+# What people call fields of one letter.
+ALSO_CALLED = {
+    **dict.fromkeys(("facets", "n_facets", "num_facets", "n_clusters"), "C"),
+    **dict.fromkeys(("top_k", "topk", "n_channels", "num_channels"), "k"),
+}
 AT_ROOT = "at the root"  # marks a field that stands at the root of the configuration, not in its value's group
 NOT_CONFIGURED = "not in the configuration"  # marks one that is given from Python alone
 
@@ -139,7 +144,9 @@ def wrong_field(cls: type, error: ValidationError) -> WrongField:
     assert name is not None
     fields = fields_of(cls)
     if name not in fields:
-        return WrongField(f"{cls.__name__} has no {name}{did_you_mean(name, list(fields))}", name)
+        ours = ALSO_CALLED.get(name)
+        meant = f"; did you mean {ours}?" if ours in fields else did_you_mean(name, list(fields))
+        return WrongField(f"{cls.__name__} has no {name}{meant}", name)
     given = None if first["type"] == "missing" else _given(error, name)
     shown = "null" if given is None else given
     annotation = annotation_of(fields[name])

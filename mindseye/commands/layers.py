@@ -59,8 +59,9 @@ def _build(overrides: list[str]) -> "Network":
 
     node = check(compose([quoted(word, sweeps=False) for word in overrides])).parts["network"]
     check_constructors({"network": node})
-    # A table needs no weights, and none should be downloaded for it.
-    return make({**node, "weights": None} if "weights" in node else node, "network")
+    # A table needs no weights, and none should be downloaded for it; a file of one's own says what the network is like.
+    own = str(node["_target_"]).endswith(".callable_network")
+    return make(node if own or "weights" not in node else {**node, "weights": None}, "network")
 
 
 def _matches(row: "LayerRow", text: str) -> bool:

@@ -455,6 +455,11 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 def _refuse_file(name: object) -> None:
     """Raises ValueError where a network is named by a file that holds none, with what to give instead."""
+    if name is None or isinstance(name, bool | int | float | type):
+        raise ValueError(
+            "the network must be a name, a function of a file (my_net.py:build), a dotted path or an nn.Module, not "
+            f"{name.__name__ if isinstance(name, type) else name}"
+        )
     if not isinstance(name, str | Path):
         return
     path = Path(name)

@@ -31,7 +31,7 @@ from mindseye.files import (
 )
 from mindseye.results.pictures import band_sheet, contact_sheet, facet_labels
 from mindseye.results.run_status import FEATURES, FILES
-from mindseye.words import with_class
+from mindseye.words import called, with_class
 
 WRITING = ".writing"  # the folder in a run folder where a result is put together
 # The folders of an earlier run that a new one's replace, and what a run has in them.
@@ -232,6 +232,8 @@ def read_run(folder: str | os.PathLike[str]) -> StoredRun:
 
     The folder may be anybody's: JSON, safetensors and Parquet are read, nothing in them is run, no link is followed.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise ValueError(f"the folder must be a path, not {called(folder)}")
     place = Path(folder).expanduser()
     if not (place / "metrics.json").is_file():
         raise ValueError(f"{place} holds no completed run: metrics.json, which is written last, is missing")

@@ -35,7 +35,7 @@ from mindseye.results.metrics import (
 from mindseye.results.pictures import contact_sheet, facet_labels
 from mindseye.results.run_folder import write_run
 from mindseye.settings import Running
-from mindseye.visualizer.fitting import Fit, check_targets, fit, prepare_for
+from mindseye.visualizer.fitting import Fit, check_asked, check_targets, fit, prepare_for
 from mindseye.visualizer.method import Method
 from mindseye.visualizer.watching import Watchers
 
@@ -155,6 +155,7 @@ def visualize(
     if not isinstance(transfer, Sequence) or not all(isinstance(judge, TransferReference) for judge in transfer):
         raise ValueError("transfer must be a list of what transfer_reference gives")
     check_targets(targets)
+    check_asked(method, running, watchers)
     prepared = prepare_for(network, targets, method)
     method = replace(method, previous=prepared.previous)  # its exact name, by which a prepared network knows it
     if metrics:  # a measure that fails costs no drawing

@@ -125,6 +125,7 @@ def fit(
     Raises ValueError in one line; also where every facet is stopped.
     """
     check_targets(targets)
+    check_asked(method, running, watchers)
     processes = count_processes(running.devices, targets.C, running.accelerator)
     device = network.mean.device
     prepared = prepare_for(network, targets, method).in_precision(method.precision)
@@ -221,6 +222,14 @@ def check_targets(targets: object) -> None:
     """Raises ValueError, in one line, for what is given in place of targets."""
     if not isinstance(targets, FacetTargets):
         raise ValueError(f"the targets must be what discover_facets gives, not a {type(targets).__name__}")
+
+
+def check_asked(method: object, running: object, watchers: object) -> None:
+    """Raises ValueError, in one line, for what is given in place of a Method, a Running or Watchers."""
+    asked = (("method", method, Method), ("running", running, Running), ("watchers", watchers, Watchers))
+    for name, given, kind in asked:
+        if not isinstance(given, kind):
+            raise ValueError(f"{name} must be {kind.__name__}(…), not {called(given)}")
 
 
 def check_deterministic(device: torch.device, transformations: Transformations) -> None:

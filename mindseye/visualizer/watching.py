@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pytorch_lightning import Callback
 from pytorch_lightning.loggers import Logger
 
+from mindseye.fields import Count, check
 from mindseye.words import called
 
 Report = Callable[[int, dict[str, float]], None]
@@ -31,10 +32,14 @@ class Watchers:
 
     def __post_init__(self) -> None:
         _check_logger(self.logger)
+        if not isinstance(self.callbacks, list | tuple):
+            raise ValueError(f"callbacks must be a list, not {called(self.callbacks)}")
         for one in self.callbacks:
             _check_callback(one, told=bool(self.logger))
-        if self.every < 1:
-            raise ValueError(f"every must be 1 step or more, not {self.every}")
+        for name, given in (("report", self.report), ("announce", self.announce)):
+            if given is not None and not callable(given):
+                raise ValueError(f"{name} must be a function, not {called(given)}")
+        check("every", self.every, Count)
 
     def silenced(self) -> "Watchers":
         """For one of several processes: nobody is told, and callbacks that tell loggers alone stay away."""

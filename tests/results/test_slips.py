@@ -126,3 +126,22 @@ def test_no_such_preset_is_one_line(arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         me.preset(*arguments)
     assert "\n" not in str(error.value)
+
+
+def test_other_things_in_place_of_settings(network, targets):
+    for wrong, message in (
+        (({"steps": 2},), r"method must be Method\(…\), not a dict"),
+        ((me.Objective(),), r"method must be Method\(…\), not a Objective"),
+        ((me.Method(), {"devices": 1}), r"running must be Running\(…\), not a dict"),
+    ):
+        refused(lambda wrong=wrong: me.visualize(network, targets, *wrong), message)
+        refused(lambda wrong=wrong: fit(network, targets, *wrong), message)
+    refused(lambda: me.visualize(network, targets, watchers=None), r"watchers must be Watchers\(…\), not a NoneType")
+    refused(lambda: me.Watchers(report=3), "report must be a function, not a int")
+    refused(lambda: me.Watchers(every="3"), "every must be a whole number of 1 or more, not 3")
+    refused(lambda: me.Watchers(callbacks=3), "callbacks must be a list, not a int")
+    refused(lambda: me.read_run(None), "the folder must be a path, not a NoneType")
+    refused(lambda: me.load_network(None), "the network must be a name, .* or an nn.Module, not None")
+    refused(lambda: me.load_network(nn.Identity, **HALF), "not Identity")
+    refused(lambda: me.Facets(facets=3), r"Facets has no facets; did you mean C\?")
+    refused(lambda: me.Facets(top_k=3), r"Facets has no top_k; did you mean k\?")
