@@ -103,7 +103,7 @@ function showComparedTables() {
     const values = cells.map((cell) => measureOfPicture(cell, i));
     if (values.every((value) => value === null)) return null;
     unmeasured ||= values.some((value) => value === null);
-    return [spoken(measure.name), ...values.map(figure), ...(two ? [changeOf(values[1], values[0], measure, i)] : [])];
+    return [spoken(measure.name), ...values.map(figure), ...(two ? [changeOf(values[1], values[0], measure)] : [])];
   }).filter(Boolean);
   const letters = cells.map((_, i) => letterOf(i));
   byId("comparison-measures").replaceChildren(

@@ -53,13 +53,12 @@ function tableOf(heads, rows, kind = "plain") {
 
 // A change of a measure: which way it goes, and whether that is the better way, in words as well as in colour.
 // Less than a hundredth of the measure's scale is nothing to colour.
-function changeOf(mine, theirs, measure, index) {
+function changeOf(mine, theirs, measure) {
   if (mine === null || theirs === null) return "–";
   const difference = mine - theirs;
   if (Math.abs(difference) < 5e-7) return "0";
   const text = `${difference > 0 ? "+" : "−"}${figure(Math.abs(difference))}`;
-  const scale = SCALES[index];
-  if (measure.better === null || !scale || Math.abs(difference) < 0.01 * (scale.high - scale.low)) return text;
+  if (measure.better === null || Math.abs(difference) < 0.01 * (measure.scale[1] - measure.scale[0])) return text;
   const good = quality(measure, mine) > quality(measure, theirs);
   return make("span", { class: good ? "good" : "bad", text: `${text} ${good ? "▲" : "▼"}`, title: good ? "better" : "worse" });
 }
@@ -180,7 +179,7 @@ function showMeasures(cell, facet, details, other, otherCell) {
   const heads = ["measure", "this", ...(other ? ["change"] : []), ...kinds];
   const rows = MEASURES.map((measure, i) => {
     if (facet.measures[i] === null) return null;
-    const change = other ? [changeOf(facet.measures[i], measureOf(otherCell, i), measure, i)] : [];
+    const change = other ? [changeOf(facet.measures[i], measureOf(otherCell, i), measure)] : [];
     return [spoken(measure.name), figure(facet.measures[i]), ...change, ...kinds.map((kind) => figure(baselines[kind][i]))];
   }).filter(Boolean);
   byId("large-measures").replaceChildren(
