@@ -15,14 +15,17 @@ from mindseye.files import plain_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
 
-    from mindseye.reports.figures import GridCell
     from mindseye.reports.video import Form
 
 LAYS_OUT = ("outerRows", "rows", "outerColumns", "columns")
 FILES = {"nearest photograph": "nearest.png", "initial image": "initial.png", "visualisation": "visualization.png"}
 FRAME_DPI = 150
-_UNDRAWN = {"filter": "a filter", "bound": "a bound on the measure", "sort": "another order than as swept"}
+_UNDRAWN = {
+    "filter": "a filter", "bound": "a bound on the measure", "sort": "another order than as swept",
+    "folded": "seeds folded away", "as": "differences or a heat map",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,23 @@ class View:
 
     def figure(self) -> "Figure":
         """The grid as a figure. Raises ValueError where it does not fit on a page."""
-        from mindseye.reports.figures import picture_grid
+        from mindseye.reports.figures import grid
 
         rows, columns = (self._lines(outer, inner) for outer, inner in (LAYS_OUT[:2], LAYS_OUT[2:]))
-        cells = [[self._cell({**self.held, **row, **column}) for column in columns] for row in rows]
+        cells = {
+            (i, j): self._cell({**self.held, **row, **column})
+            for i, row in enumerate(rows)
+            for j, column in enumerate(columns)
+        }
+        pictures = {place: image for place, (image, _) in cells.items() if image is not None}
+        captions = {place: words for place, (_, words) in cells.items() if words}
         shown = set(self.laid_out.values())
         heading = " · ".join(
             f"{key} {self.held[key]}" for key, values in self.axes.items() if len(values) > 1 and key not in shown
         )
-        if any(cell.words for line in cells for cell in line):
+        if captions:
             heading = " · ".join(filter(None, [heading, f"below: {self.measure}"]))
-        return picture_grid(cells, rows=_in_words(rows), columns=_in_words(columns), heading=heading)
+        return grid(_in_words(rows), _in_words(columns), pictures, captions, heading=heading)
 
     def film(self, along: str, path: Path, form: "Form", fps: float) -> Path:
         """A frame for every value of an axis that is neither rows nor columns. Raises ValueError for any other."""
@@ -82,8 +91,8 @@ class View:
             lines = [{**line, key: value} for line in lines for value in self.axes[key]]
         return lines
 
-    def _cell(self, place: Mapping[str, str]) -> "GridCell":
-        from mindseye.reports.figures import GridCell
+    def _cell(self, place: Mapping[str, str]) -> "tuple[Tensor | None, str]":
+        """The picture of a place, None where there is none, and what stands below it."""
         from mindseye.results.pictures import from_picture
 
         swept = [axis["key"] for axis in self.overview["axes"]]
@@ -92,7 +101,7 @@ class View:
         facets = run["facets"] if run else []
         number = int(place["facet"])
         if run is None or number >= len(facets) or facets[number] is None:
-            return GridCell(None, "" if run is None else str(run["status"]) if not facets else "")
+            return None, "" if run is None or facets else str(run["status"])
         folder = self.folder / run["path"] / "facets" / f"{number:02d}"
         kind = place["picture"]
         names = [FILES[kind]] if kind in FILES else [
@@ -100,11 +109,11 @@ class View:
             if f"step {int(name.removesuffix('.webp'))}" == kind
         ]  # fmt: skip
         if not names or not (folder / names[0]).is_file():
-            return GridCell(None)
+            return None, ""
         measures = [measure["name"] for measure in self.overview["measures"]]
         value = facets[number]["measures"][measures.index(self.measure)] if self.measure in measures else None
         words = f"{value:.3f}" if value is not None and kind == "visualisation" else ""
-        return GridCell(from_picture(plain_file(folder / names[0], self.folder)), words)
+        return from_picture(plain_file(folder / names[0], self.folder)), words
 
 
 def read_view(folder: Path, words: str) -> View:

@@ -276,7 +276,8 @@ def grid(
 ) -> Figure:
     """Pictures [ch, S, S] by (row, column) with a label for each of both, and a line below each; places may be empty.
 
-    A page wide at most, and no taller than one.
+    A page wide at most, and no taller than one. Raises ValueError where pictures would be smaller than a tenth of an
+    inch.
     """
     name_width = min(1.6, max(0.5, max(_width(row, TEXT) for row in rows) + GAP))
     heads = _line(SMALL)
@@ -284,6 +285,8 @@ def grid(
     below = _line(SMALL) if captions else 0.0
     spare = TALLEST - _head(heading) - heads - len(rows) * (below + GAP)
     tile = min(LARGEST, each, spare / len(rows))
+    if tile < 0.1:
+        raise ValueError(f"{len(rows)} × {len(columns)} pictures do not fit on a page: show fewer rows or columns")
     width = max(COLUMN, name_width + len(columns) * (tile + GAP) - GAP)
     page = _Page(width, _head(heading) + heads + len(rows) * (tile + below + GAP))
     page.head(heading)
@@ -313,51 +316,6 @@ def match_facets(labels: Tensor, reference: Tensor, C: int) -> tuple[list[int], 
     overlap = overlaps(shared_photographs(one, other), one.sizes, other.sizes)
     pairs = assign(overlap)
     return [c for _, c in pairs], [float(overlap[pair]) for pair in pairs]
-
-
-@dataclass(frozen=True)
-class GridCell:
-    """One cell of a grid: its picture [ch, S, S], None where there is none, and a few words below it."""
-
-    image: Tensor | None
-    words: str = ""
-
-
-@_in_style
-def picture_grid(
-    cells: Sequence[Sequence[GridCell]], *, rows: Sequence[str], columns: Sequence[str], heading: str = ""
-) -> Figure:
-    """A view of the gallery for print: pictures in rows and columns with what stands beside, above and below them.
-
-    A page wide, and no taller than one. An empty frame stands where there is no picture. Raises ValueError where a
-    picture would be smaller than a tenth of an inch.
-    """
-    side = max((_width(readable(label), SMALL) for label in rows), default=0.0)
-    side = min(1.3, side + 2 * GAP) if any(rows) else 0.0
-    below = _line(SMALL) if any(cell.words for line in cells for cell in line) else 0.0
-    head = _head(heading) + (_line(SMALL) if any(columns) else 0.0)
-    tile = min(LARGEST, (PAGE - side + GAP) / len(columns) - GAP, (TALLEST - head) / len(rows) - GAP - below)
-    if tile < 0.1:
-        raise ValueError(f"{len(rows)} × {len(columns)} pictures do not fit on a page: hold an axis, or show fewer")
-    page = _Page(PAGE, head + len(rows) * (tile + below + GAP) - GAP)
-    page.head(heading)
-    for j, label in enumerate(columns):
-        middle = side + j * (tile + GAP) + tile / 2
-        page.words(label, middle, _head(heading), size=SMALL, align="center", room=tile + GAP / 2)
-    for i, (label, line) in enumerate(zip(rows, cells, strict=True)):
-        top = head + i * (tile + below + GAP)
-        page.words(label, 0, top + tile / 2 - _line(SMALL) / 2, size=SMALL, room=max(side - GAP, 0.1))
-        for j, cell in enumerate(line):
-            left = side + j * (tile + GAP)
-            if cell.image is None:
-                frame = page.axes(left, top, tile, tile)
-                frame.set(xticks=[], yticks=[])
-                for spine in frame.spines.values():
-                    spine.set_color(FRAME)
-            else:
-                page.picture(cell.image, left, top, tile)
-            page.words(cell.words, left + tile / 2, top + tile + 0.01, size=SMALL, align="center", room=tile)
-    return page.figure
 
 
 @dataclass(frozen=True)

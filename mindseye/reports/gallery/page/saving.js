@@ -9,6 +9,9 @@ function viewWords() {
   for (const name of LAYS_OUT) words.set(name, state[name]);
   for (const axis of AXES) if (axis.values.length > 1 && !LAYS_OUT.some((name) => state[name] === axis.key)) words.set(`at.${axis.key}`, valueLabel(axis, state.held[axis.key]));
   words.set("measure", state.measure);
+  if (SWEEP) words.set("sweep", SWEEP.name);
+  if (state.folded) words.set("folded", state.folded);
+  if (state.as !== "picture") words.set("as", state.as);
   if (state.filter) words.set("filter", state.filter);
   if (state.bound !== null) words.set("bound", String(state.bound));
   if (state.sort === "best") words.set("sort", "best");
@@ -16,10 +19,10 @@ function viewWords() {
 }
 
 function openSaving() {
-  const isGrid = state.view === "grid", narrowed = state.filter || state.bound !== null || state.sort === "best";
+  const isGrid = state.view === "grid", narrowed = state.filter || state.bound !== null || state.sort === "best" || state.folded || state.as !== "picture";
   byId("save-print").hidden = !isGrid;
   byId("save-command").textContent = `mindseye figures FOLDER --view '${viewWords()}'`;
-  byId("save-note").textContent = narrowed ? "Clear the filter and the order first: the command draws whole grids as swept." : "FOLDER is where this page lies. PDF and PNG for print; with --video webp --along KEY, a film along a setting (or mp4).";
+  byId("save-note").textContent = narrowed ? "Clear the filter and the order, show pictures, and fold nothing away: the command draws whole grids as swept." : `FOLDER is ${SWEEP ? "the folder of this sweep" : "where this page lies"}. PDF and PNG for print; with --video webp --along KEY, a film along a setting (or mp4).`;
   byId("save-png").disabled = !isGrid || location.protocol === "file:";
   byId("save-png-note").textContent = location.protocol === "file:" ? "A browser does not let a page from disk read its pictures: on a web server this button works, and the command does anywhere." : "";
   byId("save-csv").disabled = !TABLES.includes(state.view);
