@@ -90,6 +90,7 @@ def test_a_person_answers_by_hand_and_by_keys_and_saves(visit, made, tmp_path):
     for number, (name, one) in enumerate(key.items(), start=1):
         assert text(page, "#progress") == f"{number} of 8"
         settled(page)
+        assert page.evaluate("document.activeElement.id") == "ask"  # neither photograph stands out
         assert page.locator("#image-a").get_attribute("src").endswith(f"/{name}-a.webp")
         if number == 1:
             page.click(f"#{one['right']}")

@@ -237,13 +237,15 @@ def _nine(targets: FacetTargets, facet: int) -> Image.Image:
 
 
 def tiled(photographs: Sequence[Tensor]) -> Image.Image:
-    """Up to nine [ch, S, S] on one square sheet of SIDE pixels, as few columns as hold them."""
+    """Up to nine [ch, S, S] on one square grey sheet of SIDE pixels, as few columns as hold them."""
     columns = int(np.ceil(np.sqrt(len(photographs))))
-    gap, sheet = 4, Image.new("RGB", (SIDE, SIDE), "white")
+    gap, sheet = 4, Image.new("RGB", (SIDE, SIDE), "grey")
     side = (SIDE - gap * (columns - 1)) // columns
+    rows = -(-len(photographs) // columns)
+    top = (SIDE - rows * (side + gap) + gap) // 2
     for number, photograph in enumerate(photographs):
         small = to_picture(photograph).convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
-        sheet.paste(small, (number % columns * (side + gap), number // columns * (side + gap)))
+        sheet.paste(small, (number % columns * (side + gap), top + number // columns * (side + gap)))
     return sheet
 
 

@@ -56,6 +56,7 @@ function show() {
     byId(side).classList.toggle("chosen", state.answers[name] === side);
     byId(side).setAttribute("aria-pressed", String(state.answers[name] === side));
   }
+  byId("ask").focus(); // neither photograph is marked before the other
   const next = TEST.questions[at + 1];
   for (const part of next ? ["shown", "a", "b"] : []) new Image().src = source(next, part);
 }
@@ -66,7 +67,6 @@ function begin() {
   const open = TEST.questions.findIndex((name) => !state.answers[name]);
   at = open < 0 ? TEST.questions.length : open;
   show();
-  if (at < TEST.questions.length) byId("a").focus();
 }
 
 // Until all three are there, what is seen may be of the question before.
@@ -83,7 +83,7 @@ function answer(side) {
 function back() {
   at = Math.max(-1, Math.min(at, TEST.questions.length) - 1);
   show();
-  byId(at < 0 ? "begin" : "a").focus();
+  if (at < 0) byId("begin").focus();
 }
 
 function save() {
