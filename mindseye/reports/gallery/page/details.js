@@ -129,7 +129,10 @@ function showLargePicture(cell, place) {
     strip.dataset.content = stripContent;
     strip.replaceChildren(...kinds.map((index) => {
       const button = make("button", { type: "button", "data-picture": index }, [picture({ ...cell, picture: index }), make("span", { text: PICTURES[index] })]);
-      button.addEventListener("click", () => set({ open: { ...state.open, picture: index } }));
+      button.addEventListener("click", () => {
+        stopPlaying(); // else it plays on from there
+        set({ open: { ...state.open, picture: index } });
+      });
       return button;
     }));
   }
