@@ -4,7 +4,6 @@
 field means in the docstring under it. From there the messages and the reference of settings are made. No torch here.
 """
 
-import difflib
 import inspect
 import json
 import textwrap
@@ -20,6 +19,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform,
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
+
+from mindseye.words import did_you_mean
 
 T = TypeVar("T")
 CONFIG = ConfigDict(
@@ -296,16 +297,3 @@ def _listed(names: Mapping[str, Any]) -> str:
         return ""
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
-
-
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """`; did you mean …?` with the nearest of the known names, dotted ones by their last part too; "" if none is near.
-
-    >>> did_you_mean("objective.gian", ["objective.gain", "k"]), did_you_mean("zz", ["k"])
-    ('; did you mean objective.gain?', '')
-    """
-    spelled = {other.lower(): other for other in known}  # K may be meant for k
-    near = [spelled[other] for other in difflib.get_close_matches(name.lower(), spelled, n=2, cutoff=0.5)]
-    # A key given without its group, or under the wrong one: gain, loss.gain -> objective.gain.
-    near += [other for other in known if other.split(".")[-1] == name.split(".")[-1] and other not in near]
-    return f"; did you mean {' or '.join(near[:3])}?" if near else ""

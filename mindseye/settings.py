@@ -20,11 +20,11 @@ from mindseye.fields import (
     Text,
     WrongField,
     default_of,
-    did_you_mean,
     fields_of,
     is_marked,
     value,
 )
+from mindseye.words import did_you_mean
 
 MOST_HELD_OUT = 0.5  # share of the photographs
 MISSING = "???"  # what stands in conf/ for a value that must be given

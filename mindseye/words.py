@@ -4,7 +4,7 @@ import difflib
 import inspect
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mindseye.signals import Interrupted
@@ -71,6 +71,18 @@ def nearest(name: str, known: Iterable[str], most: int = 4) -> list[str]:
     """
     spelled = {other.lower(): other for other in known}
     return [spelled[found] for found in difflib.get_close_matches(name.lower(), spelled, n=most, cutoff=0.5)]
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """`; did you mean …?` with the nearest of the known names, dotted ones by their last part too; "" if none is near.
+
+    >>> did_you_mean("objective.gian", ["objective.gain", "k"]), did_you_mean("zz", ["k"])
+    ('; did you mean objective.gain?', '')
+    """
+    near = nearest(name, known, most=2)
+    # A key given without its group, or under the wrong one: gain, loss.gain -> objective.gain.
+    near += [other for other in known if other.split(".")[-1] == name.split(".")[-1] and other not in near]
+    return f"; did you mean {' or '.join(near[:3])}?" if near else ""
 
 
 def printable(name: str) -> str:

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from mindseye.fields import WrongField, annotation_of, default_of, described, did_you_mean, fields_of, fits
+from mindseye.fields import WrongField, annotation_of, default_of, described, fields_of, fits
 from mindseye.settings import CacheSettings, Drawing, Facets, Images, Run, Running, defaults, plain_settings
+from mindseye.words import did_you_mean
 
 VALUES = (Images, Facets, CacheSettings, Running, Drawing)
 

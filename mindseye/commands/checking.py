@@ -30,10 +30,11 @@ from mindseye.commands.composing import (
 from mindseye.commands.grammar import MOST_CELLS, choices, parsed
 from mindseye.commands.meant import no_such_setting
 from mindseye.commands.tracking import check_trackers
-from mindseye.fields import MOST, annotation_of, described, did_you_mean, fields_of, fits, is_value
+from mindseye.fields import MOST, annotation_of, described, fields_of, fits, is_value
 from mindseye.fields import check as check_value
 from mindseye.results.measures import MEASURES, RANKED
 from mindseye.settings import GROUPS, MADE, MISSING, NAMED, Run, UnknownSetting, plain_settings
+from mindseye.words import did_you_mean
 
 CONSTRUCTORS_OF = ("mindseye", "torch", "pytorch_lightning", "wandb", "hydra_plugins")  # the packages that conf/ names
 HYDRAS_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")

@@ -22,9 +22,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mindseye.commands.meant import no_such_setting
-from mindseye.fields import WrongField, did_you_mean
+from mindseye.fields import WrongField
 from mindseye.settings import defaults
 from mindseye.sweeps.manifest import cell_folder
+from mindseye.words import did_you_mean
 
 CONFIG_NAME = "visualize"
 # What Hydra's own further sweepers and launchers are installed by.

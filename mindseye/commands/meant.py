@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from mindseye.fields import did_you_mean
+from mindseye.words import did_you_mean
 
 STEPS = "steps=N says how many steps are taken"
 RATE = "the learning rate is 'schedule.lr=[START,END]'"

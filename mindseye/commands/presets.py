@@ -8,9 +8,9 @@ from mindseye.commands.checking import check_constructors
 from mindseye.commands.composing import ConfigurationError, compose, options
 from mindseye.commands.grammar import quoted
 from mindseye.commands.stages import make_method
-from mindseye.fields import did_you_mean
 from mindseye.settings import Facets
 from mindseye.visualizer.method import Method
+from mindseye.words import did_you_mean
 
 
 class Preset(NamedTuple):

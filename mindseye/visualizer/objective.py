@@ -16,11 +16,11 @@ from pydantic import Field
 from torch import Tensor
 
 from mindseye.facets.way_statistics import WayStatistics
-from mindseye.fields import Weight, did_you_mean, value
+from mindseye.fields import Weight, value
 from mindseye.visualizer.distance import LARGEST_SCALE, SHAPE_RANGE, SMALLEST_SCALE, AdaptiveDistance
 from mindseye.visualizer.filters import total_variation
 from mindseye.visualizer.matching import Matching
-from mindseye.words import called, with_class
+from mindseye.words import called, did_you_mean, with_class
 
 Match = Literal["cosine", "dot_product", "dot_product_cosine"]
 Distance = Literal["relative", "summed", "elementwise"]
