@@ -36,7 +36,7 @@ def cache(arguments: list[str]) -> None:
     overrides = [word for word in words if word != "clear"]
     wrong = [word for word in overrides if not word.startswith("cache.")]
     if wrong:
-        raise ConfigurationError(f"mindseye cache {wrong[0]}: clear and cache.folder=FOLDER are right")
+        raise ConfigurationError(f"mindseye cache takes clear and cache.folder=FOLDER, not {wrong[0]}")
     store = _open(overrides)
     try:
         if len(overrides) < len(words):

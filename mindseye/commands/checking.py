@@ -122,7 +122,7 @@ def _check_nodes(group: str, settings: Any) -> None:
         if not isinstance(node, dict):
             raise ConfigurationError(f"{place}={node}: {place}.KEY=… sets one of its settings; null switches it off")
         if not isinstance(node.get("_target_"), str):
-            raise ConfigurationError(f"{place}._target_={node.get('_target_')}: the path of a class is right")
+            raise ConfigurationError(f"{place}._target_ must be the path of a class, not {node.get('_target_')}")
         for key in _missing(node, place):
             raise ConfigurationError(f"{key} must be given: {key}=…")
 
@@ -192,7 +192,7 @@ def check_own_files(folder: Path) -> None:
         except Exception as error:  # what damaged YAML makes its parser raise
             raise ConfigurationError(f"{file}: no readable YAML ({error})") from error
         if not isinstance(said, dict | None):
-            raise ConfigurationError(f"{file}: holds a {type(said).__name__}; settings, key: value, are right")
+            raise ConfigurationError(f"{file}: must hold settings, key: value, not a {type(said).__name__}")
 
 
 def check_one_run(arguments: Sequence[str], what: str = "mindseye -m … sweeps over them") -> None:
@@ -320,7 +320,7 @@ def check_files(parts: Mapping[str, Any]) -> None:
         file, _, function = target.rpartition(":")
         if target.endswith(".py"):
             raise ConfigurationError(
-                f"{place}.target={target} is a file: {target}:FUNCTION is right, the function that builds the network"
+                f"{place}.target={target} is a file: give {target}:FUNCTION, the function that builds the network"
             )
         if function and file.endswith(".py") and not os.path.isfile(os.path.expanduser(file)):
             raise ConfigurationError(f"{place}.target={target}: there is no file {file} (looked in {os.getcwd()})")
@@ -353,8 +353,8 @@ def check_layers(run: Run) -> None:
         if not known:
             key = "layer" if place == "network" else f"{place}.layer"
             raise ConfigurationError(
-                f"{key} must be given: {place} names none for depth={depth}; {key}=NAME (`mindseye layers` lists them) "
-                f"or {place}.layers={{early: …, middle: …, late: …}} is right"
+                f"{key} must be given: {place} names none for depth={depth}; give {key}=NAME (`mindseye layers` lists "
+                f"them) or {place}.layers={{early: …, middle: …, late: …}}"
             )
 
 
@@ -372,7 +372,7 @@ def _check_hydras_folders(composed: DictConfig) -> None:
         except OmegaConfBaseException as error:
             raise ConfigurationError(f"{key}: {str(error).splitlines()[0]}") from error
         if not isinstance(folder, str) or not folder.strip():
-            raise ConfigurationError(f"{key}={'' if folder is None else folder}: the path of a folder is right")
+            raise ConfigurationError(f"{key} must be the path of a folder, not {'null' if folder is None else folder}")
 
 
 def _sweeper_params(composed: DictConfig) -> Mapping[str, Any]:
@@ -385,7 +385,7 @@ def _sweeper_params(composed: DictConfig) -> Mapping[str, Any]:
     _check_arguments(plain(sweeper), "hydra.sweeper")
     params = sweeper.get("params")
     if params is not None and not isinstance(params, DictConfig):
-        raise ConfigurationError(f"hydra.sweeper.params={params}: a mapping {{override: values}} is right")
+        raise ConfigurationError(f"hydra.sweeper.params must be a mapping {{override: values}}, not {params}")
     return params or {}
 
 

@@ -123,7 +123,7 @@ def test_the_verb_shows_and_clears(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["cache", "empty"], "clear and cache.folder=FOLDER are right"),
+        (["cache", "empty"], "takes clear and cache.folder=FOLDER, not empty"),
         (["cache", "cache.folder=/proc/version"], "cannot be used"),
         (["cache", "clear", "cache.folder=/proc/version"], "cannot be used"),
         (["cache", "cache.limit_gb=0"], "no cache"),

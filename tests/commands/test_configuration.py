@@ -334,7 +334,7 @@ NOT_THERE = [
     (["+hydra.sweeper.params={images.root: 'photos,nowhere'}"], "images.root=nowhere does not exist"),
     (["-m", "images=demo,folder", "images.root=nowhere"], "does not exist"),
     ([*OWN, "network.target=nofile.py:build", "layer=conv1"], "there is no file nofile.py"),
-    ([*OWN, "network.target=nets/net.py", "layer=conv1"], "nets/net.py:FUNCTION is right"),
+    ([*OWN, "network.target=nets/net.py", "layer=conv1"], "give nets/net.py:FUNCTION, the function"),
     ([*OWN, NET], "layer must be given"),
     ([*OWN, NET, "network.layers={early: conv1}"], "names none for depth=late"),
     (["network=torchvision", "network.name=alexnet"], "layer must be given"),
