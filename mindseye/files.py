@@ -28,14 +28,16 @@ def plain_file(path: Path, within: Path) -> Path:
     Raises FileNotFoundError where there is none, NotPlain where it is a link, lies behind one, or is no regular file.
     """
     inside = path.relative_to(within).parts  # ValueError for a path elsewhere
-    place = within
+    place, status = os.fspath(within), None
     for name in inside:
-        place = place / name
-        if name == ".." or place.is_symlink():
+        place = os.path.join(place, name)
+        try:
+            status = os.lstat(place)
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(f"{path} is missing") from None
+        if name == ".." or stat.S_ISLNK(status.st_mode):
             raise NotPlain(f"{place} is a link, and what it leads to is not read")
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing")
-    if not path.is_file():  # opening a FIFO would wait for ever
+    if not stat.S_ISREG((status or os.stat(place)).st_mode):  # opening a FIFO would wait for ever
         raise NotPlain(f"{path} is no regular file")
     return path
 

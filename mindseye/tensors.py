@@ -8,7 +8,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -94,28 +94,6 @@ def unpacked(content: bytes | bytearray) -> tuple[dict[str, Tensor], dict[str, s
         else:
             tensors[name] = torch.frombuffer(content, dtype=kind, count=count, offset=data + begin).reshape(shape)
     return tensors, said
-
-
-def read_some(path: Path, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
-    """The tensors of these names, and the shapes of all; nothing else of the file is read.
-
-    Raises OSError, KeyError for a name that is not there, ValueError where one does not lie in the file.
-    """
-    kinds = {name: kind for kind, name in _DTYPES.items()}
-    with open_plain(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        length, header = read_header(file)
-        shapes = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-        tensors = {}
-        for name in names:
-            kind, shape, (begin, end) = kinds[header[name]["dtype"]], shapes[name], header[name]["data_offsets"]
-            count = math.prod(shape)
-            inside = 0 <= begin < end <= size - 8 - length and min(shape, default=1) > 0
-            if not inside or end - begin != count * kind.itemsize:
-                raise ValueError(f"{name} does not lie in the file")
-            file.seek(8 + length + begin)
-            tensors[name] = torch.frombuffer(bytearray(file.read(end - begin)), dtype=kind).reshape(shape)
-    return tensors, shapes
 
 
 def read_header(file: BinaryIO) -> tuple[int, dict[str, Any]]:

@@ -30,7 +30,7 @@ from mindseye.commands.checking import (
 )
 from mindseye.commands.composing import CONFIG_NAME, ConfigurationError, compose, composition_error, config_folder
 from mindseye.commands.gallery import try_gallery
-from mindseye.commands.grammar import escaped, quoted
+from mindseye.commands.grammar import choices, escaped, parsed, quoted
 from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
 from mindseye.commands.repeating import EarlierRun, read_earlier, repeated_folder, tell_differences
@@ -112,7 +112,8 @@ def visualize(arguments: Sequence[str]) -> None:
 def sweeps(where: Sequence[str], words: Sequence[str]) -> bool:
     """Whether a file, an experiment's say, makes a sweep of it."""
     named = [word for word in words if word.lstrip("+").partition("=")[0] in ("experiment", "ablation", "hydra.mode")]
-    return bool(named) and compose([*where, *named], with_hydra=True).hydra.mode == RunMode.MULTIRUN
+    first = [choices(one)[0] for one in parsed(named)]  # of several values, each of which makes one of it or none
+    return bool(named) and compose([*where, *first], with_hydra=True).hydra.mode == RunMode.MULTIRUN
 
 
 def commented(config: DictConfig) -> str:

@@ -106,6 +106,8 @@ def _how(found: Findings) -> str:
 
 
 def _of_setting(one: Comparison, found: Findings) -> list[str]:
+    if not one.differences:
+        return []
     told = _told(one)
     counts = sorted({each.facets for each in one.differences})
     most = counts[-1]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from mindseye.files import plain_file, read_plain
-from mindseye.tensors import read_some
 
 _MOST_SAID = 64 << 20  # bytes of targets.json
 _READ = ("embedding", "labels", "centres", "chosen", "weights", "channels")
@@ -41,11 +41,12 @@ def read_stored_facets(run: Path) -> StoredFacets:
     try:
         paths, layer = tuple(str(path) for path in said["paths"]), str(said["layer"])
         root, content = str(said["root"]), str(said.get("content", ""))
-        tensors, shapes = read_some(plain_file(run / "targets/targets.safetensors", run), _READ)
-        found = {name: tensors[name].numpy() for name in _READ}
-        (C, N), M, D = found["chosen"].shape, len(paths), int(shapes["maps"][1])
+        with safe_open(plain_file(run / "targets/targets.safetensors", run), "numpy") as file:
+            found = {name: file.get_tensor(name) for name in _READ}
+            D = int(file.get_slice("maps").get_shape()[1])
+        (C, N), M = found["chosen"].shape, len(paths)
         k = found["channels"].shape[1]
-    except (KeyError, TypeError, IndexError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, RecursionError, SafetensorError) as error:
         raise ValueError(f"its targets are damaged ({type(error).__name__})") from error
     expected = {
         "embedding": (M, 2), "labels": (M,), "centres": (C, 2), "chosen": (C, N), "weights": (C, N), "channels": (C, k),

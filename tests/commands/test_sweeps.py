@@ -285,7 +285,7 @@ def test_a_sweep_over_four_layers_reads_the_photographs_once(tmp_path):
     [
         (["sweep", "status", "nowhere"], "holds no sweep"),
         (["sweep", "resume", "nowhere"], "holds no sweep"),
-        (["sweep", "resume", "nowhere", "k=4"], r"only hydra\.… and logger can be changed"),
+        (["sweep", "resume", "nowhere", "k=4"], "only hydra.… and logger can be changed"),
         (["-m", "k=4,kk"], "a whole number"),
         (["measure=fidelity"], "fidelity.cosine"),
         (["measure=transfer.cosine"], "transfer=NETWORK"),

@@ -270,6 +270,7 @@ def _facets(place: Path) -> tuple[list[dict], Mapping, str]:
         if type(number) is not int or not 0 <= number < _MOST_FACETS:
             raise ValueError("a facet has no number")
         where = place / "facets" / f"{number:02d}"
+        there = _files(where, place)
         baselines = row.get("baselines", {})
         apart = ("facet", "marks", "stopped", "baselines")
         facets.append(
@@ -281,7 +282,7 @@ def _facets(place: Path) -> tuple[list[dict], Mapping, str]:
                 "baselines": {
                     name: _figures(baselines[name]) for name in BASELINES if isinstance(baselines.get(name), Mapping)
                 },
-                "pictures": [name for name in PICTURES if f"{name}.png" in _files(where, place)],
+                "pictures": [name for name in PICTURES if f"{name}.png" in there],
                 "steps": sorted(filter(_STEP.fullmatch, _files(where / "steps", place)), key=_step),
                 "photographs": _photographs(where / "photographs.json", place),
                 "thumbnails": _thumbnails(_files(where / "photographs", place)),
