@@ -144,6 +144,8 @@ def wrong_field(cls: type, error: ValidationError) -> WrongField:
         return WrongField(f"{name}: {own}" if name else str(own), name)
     assert name is not None
     fields = fields_of(cls)
+    if name.isdecimal():  # by its place
+        return WrongField(f"{cls.__name__} takes what it is given by name: {cls.__name__}({next(iter(fields))}=…)")
     if name not in fields:
         ours = ALSO_CALLED.get(name)
         meant = f"; did you mean {ours}?" if ours in fields else did_you_mean(name, list(fields))

@@ -32,6 +32,8 @@ def test_a_wrong_value_is_one_line_and_says_where():
     with pytest.raises(WrongField, match=r"^k must be a whole number of 1 or more, not 0$") as caught:
         Facets(k=0)
     assert (caught.value.name, caught.value.given) == ("k", 0)
+    with pytest.raises(WrongField, match=r"^Facets takes what it is given by name: Facets\(C=…\)$"):
+        Facets(4)
     with pytest.raises(WrongField, match=r"^k must be .*, not 0$"):
         dataclasses.replace(Facets(), k=0)
     with pytest.raises(WrongField, match=r"1 to 1,000,000,000, not 10000000000$"):

@@ -95,6 +95,8 @@ def composition_error(error: Exception) -> str:
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if unknown:
         return _unknown_key(unknown.group(1))
+    if "Config group override must be a string or a list. Got NoneType" in text:
+        return "a group of the configuration is none of its files by GROUP=none, not by GROUP=null"
     missing = re.search(r"Could not find '((?:hydra/)?\w+)/([^']+)'", text)
     if missing:
         group, name = missing.groups()
@@ -116,6 +118,8 @@ def composition_error(error: Exception) -> str:
         return "hydra/launcher=slurm needs a package that is not installed: pip install 'mindseye[slurm]'"
     if within := re.search(r"invalid literal for int\(\) with base 10: '([^']*)'", text):
         return f"a list has no setting {within[1]}: give the whole list, schedule.lr=[0.06,0.005] say"
+    if there := re.search(r"An item is already at '([^']+)'", text):
+        return f"{there[1]} is there already: give {there[1]}=…, without a +"
     if twice := re.match(r"Multiple values for ([^ ]+)\. To", text):
         return f"{twice[1]} is given twice, by {twice[1]}=… or +{twice[1]}=…: give {twice[1]}=… once"
     if isinstance(error.__cause__, OmegaConfBaseException):  # "Error merging override k=x", and why

@@ -102,10 +102,10 @@ def of_run(folder: Path, facets: Sequence[int] | None, photographs: int, width: 
     above = None
     if photographs and targets is not None:
         order = targets.weights.argsort(dim=1, descending=True, stable=True)[:, :photographs]
-        above = torch.stack([targets.photographs[c, order[c]] for c in listed])
+        above = torch.stack([targets.shown(targets.photographs[c, order[c]]) for c in listed])
     elif photographs:
         above = nearest[:, None]
-    images = run.images[listed]
+    images = torch.stack([_seen(run, c) for c in listed])
     drawn = {"fig1_visualizations": visualizations(images, above, labels=labels, heading=heading, width=inches)}
     if targets is None:
         _left_out("figure 2", f"{folder / 'targets'}, the facets themselves, is missing")
@@ -151,7 +151,7 @@ def _flows(sweep: SweepStatus) -> "dict[str, Figure]":
     for setting in swept_settings(sweep):
         flows = flows_along(sweep, setting)
         for held, cells in flows:
-            columns = [FlowColumn(cell.facets, read_run(cell.folder).images) for cell in cells]
+            columns = [FlowColumn(cell.facets, _all_seen(read_run(cell.folder))) for cell in cells]
             name = f"fig5_flow_{setting}" + (f"_{held.replace(' ', ',')}" if len(flows) > 1 else "")
             said = f"facets along {setting}: ribbons are the photographs that two share"
             heading = f"{said} · {held}" if held else said
@@ -246,8 +246,11 @@ def _said(measure: str, figures: Mapping[str, float]) -> str:
 
 def _seen(run: "StoredRun", c: int) -> "Tensor":
     """Facet c's picture, of more than three bands those that the run itself shows."""
-    image = run.images[c]
-    return image if len(image) <= 3 else run.targets.shown(image)
+    return _all_seen(run)[c]
+
+
+def _all_seen(run: "StoredRun") -> "Tensor":
+    return run.images if run.images.shape[1] <= 3 else run.targets.shown(run.images)
 
 
 def _no_link(folder: Path) -> Path:
@@ -291,7 +294,7 @@ def _layer_row(folder: Path) -> "tuple[DrawnLayer, str]":
     M = len(targets.paths)
     shared = f"a column: facets that share most of {M} photographs with the last layer's; facet, overlap"
     heading = f"{network} · {shared}" if network else shared
-    return DrawnLayer(targets.layer, targets, run.images), heading
+    return DrawnLayer(targets.layer, targets, targets.shown(run.images)), heading
 
 
 def _targets(folder: Path) -> "FacetTargets":

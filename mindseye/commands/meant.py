@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from mindseye.words import did_you_mean
+from mindseye.words import did_you_mean, nearest
 
 STEPS = "steps=N says how many steps are taken"
 RATE = "the learning rate is 'schedule.lr=[START,END]'"
@@ -93,6 +93,10 @@ _MEANT = {name: said for names, said in _NAMES.items() for name in names.split()
 # What may as well be a slip within a group of ours: meant so only where it stands alone.
 _ALONE = ("loss", "layers", "verbose", "debug", "save_dir", "data", "model", "net", "resume", "output", "half")
 _TRACKERS = ("wandb", "tensorboard", "csv")
+_TRACKER_SETTINGS = (
+    "project", "entity", "group", "tags", "offline", "notes", "job_type", "name", "save_dir", "settings", "resume",
+    "version",
+)  # fmt: skip
 
 
 def led_to(key: str) -> str | None:
@@ -108,6 +112,10 @@ def led_to(key: str) -> str | None:
         return TRAINER[last]
     if found := re.fullmatch(r"(?:logger\.)?(wandb|tensorboard|csv|mlflow|comet|neptune|aim)(?:\.(.+))?", key):
         name, inner = found[1], found[2] or "NAME"
+        if name in _TRACKERS and inner.split(".")[0] not in (*_TRACKER_SETTINGS, "NAME"):
+            near = nearest(inner, _TRACKER_SETTINGS, most=1)
+            meant = f"did you mean logger.{name}.{near[0]}? " if near else ""
+            return f"{meant}+logger.{name}.{inner}=… adds what its class takes"
         return f"logger={name} and logger.{name}.{inner}" if name in _TRACKERS else "another tracker: docs/wandb.md"
     if re.fullmatch(r"logger\.(project|entity|group|tags|offline|notes|job_type)", key):
         return f"logger=wandb and logger.wandb.{last}"

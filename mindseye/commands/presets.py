@@ -1,10 +1,10 @@
 """The configuration's presets for Python: what `objective=published` brings on the command line, as values."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mindseye.commands.checking import check as check_configuration
-from mindseye.commands.checking import check_constructors
+from mindseye.commands.checking import check_constructors, check_one_run
 from mindseye.commands.composing import ConfigurationError, compose, options
 from mindseye.commands.grammar import quoted
 from mindseye.commands.stages import make_method
@@ -37,8 +37,14 @@ def preset(name: str = "calibrated", settings: Sequence[str] = ()) -> Preset:
         names = [one for named in known.values() for one in named]
         meant = did_you_mean(str(name), names)
         raise ValueError(f"there is no preset {name!r}{meant}; there are {', '.join(dict.fromkeys(names))}")
-    if isinstance(settings, str) or not all(isinstance(word, str) for word in settings):
+    if name == "deep_inversion":
+        raise ValueError(
+            "the preset deep_inversion holds the network it draws with: give the objective itself, "
+            "RunningStatistics(network) of mindseye.visualizer.running_statistics"
+        )
+    if isinstance(settings, str | Mapping) or not all(isinstance(word, str) for word in settings):
         raise ConfigurationError(f"settings must be a list of texts, ['C=10', 'k=50'], not {settings!r}")
+    check_one_run(settings, "a preset is one method")
     run = check_configuration(compose([f"{group}={name}", *(quoted(word, sweeps=False) for word in settings)]))
     check_constructors(run.parts)
     return Preset(run.facets, make_method(run))

@@ -106,9 +106,9 @@ def _folded(sweep: SweepStatus, rows: Sequence[Row], by: str, measures: Sequence
         replace(cell, settings={name: value for name, value in cell.settings.items() if name in varying})
         for cell in fold(rows, seeds[0], measures)
     ]
-    if not cells:
+    measure = next((name for name in measures if any(name in cell.means for cell in cells)), None)
+    if measure is None:
         return []
-    measure = next(name for name in measures if any(name in cell.means for cell in cells))
     cells = ranked(cells, measure)
     write_atomically(sweep.folder / "cells.csv", as_cells_csv(cells).encode())
     return cells

@@ -251,7 +251,7 @@ def layers_by_targets(rows: Sequence[DrawnLayer], *, heading: str = "") -> Figur
             left = name_width + column * (cell + 2 * GAP)
             across = tile + GAP / 2
             second = (left + across, top) if beside else (left, top + across)
-            page.picture(nearest[c], left, top, tile)
+            page.picture(row.targets.shown(nearest[c]), left, top, tile)
             page.picture(row.images[c], *second, tile)
             if beside and number == 0:
                 page.words("photograph", left + tile / 2, top - heads, size=SMALL, align="center", room=tile)

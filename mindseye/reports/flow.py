@@ -8,7 +8,7 @@ cluster transitions are (Spiliopoulou et al. 2006, MONIC, τ = ½). numpy alone:
 import csv
 import io
 import itertools
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -54,6 +54,18 @@ def shared_photographs(one: Partition, other: Partition) -> np.ndarray:
     return shared
 
 
+def together(one: Partition, other: Partition) -> tuple[Partition, Partition]:
+    """Both without the photographs that the other does not know: those held out by another seed are no difference."""
+    common = set(one.names) & set(other.names)
+    return _only(one, common), _only(other, common)
+
+
+def _only(partition: Partition, common: set[Hashable]) -> Partition:
+    kept = np.array([name in common for name in partition.names], dtype=bool)
+    names = [name for name, keep in zip(partition.names, kept, strict=True) if keep]
+    return Partition(partition.label, names, partition.labels[kept], partition.C)
+
+
 def overlaps(shared: np.ndarray, sizes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """|A ∩ B| / |A ∪ B| from |A ∩ B| [C, C'], |A| [C] and |B| [C'] -> [C, C']; 0 for two empty ones."""
     union = sizes[:, None] + others[None, :] - shared
@@ -80,7 +92,11 @@ def chance(one: int, other: int) -> float:
 
 
 def ribbons(one: Partition, other: Partition) -> list[Ribbon]:
-    """Everything that two partitions share, facet by facet; nothing where they have no photograph in common."""
+    """Everything that two partitions share, facet by facet, of the photographs that both know.
+
+    Nothing where they have no photograph in common.
+    """
+    one, other = together(one, other)
     shared = shared_photographs(one, other)
     overlap = overlaps(shared, one.sizes, other.sizes)
     assigned = set(assign(overlap))
@@ -93,20 +109,21 @@ def kinds(partitions: Sequence[Partition]) -> list[list[int]]:
 
     Those of the first partition are its own numbers. Each other one's facets have the number of the facet of the first
     that they are assigned to, where the two overlap at least twice as much as by `chance`, or by half; what is left has
-    the smallest numbers that neither uses. A partition that shares no photograph with an earlier first one is a first.
+    a number of its own, which no other partition has. A partition without a photograph of an earlier first is
+    a first.
     """
     given: list[list[int]] = []
-    firsts: list[tuple[Partition, frozenset[Hashable]]] = []
+    firsts: list[tuple[Partition, frozenset[Hashable], Iterator[int]]] = []
     for partition in partitions:
         names = frozenset(partition.names)
-        first = next((one for one, known in firsts if not known.isdisjoint(names)), None)
-        if first is None:
-            firsts.append((partition, names))
+        known = next(((one, free) for one, others, free in firsts if not others.isdisjoint(names)), None)
+        if known is None:
+            firsts.append((partition, names, itertools.count(partition.C)))
             given.append(list(range(partition.C)))
             continue
+        first, free = known
         least = min(HALF, 2 * chance(first.C, partition.C))
         own = {one.after: one.before for one in ribbons(first, partition) if one.assigned and one.overlap >= least}
-        free = itertools.count(first.C)
         given.append([own[c] if c in own else next(free) for c in range(partition.C)])
     return given
 
@@ -116,8 +133,10 @@ def transitions(one: Partition, other: Partition) -> list[str]:
 
     B comes from A where at least half of B's photographs are A's; A goes into B where at least half of A's are B's. A
     splits where two or more come from it; several merge where they go into the same one. What does not split and goes
-    nowhere dissolves; what is not merged and comes from nowhere is new; what goes into one alone holds.
+    nowhere dissolves; what is not merged and comes from nowhere is new; what goes into one alone holds. Photographs
+    that one of the two does not know have no part in it.
     """
+    one, other = together(one, other)
     shared = shared_photographs(one, other)
     if not shared.any():
         return ["no photograph in common"]
@@ -164,7 +183,7 @@ def as_csv(setting: str, flows: Sequence[tuple[str, Sequence[Partition]]]) -> st
     writer.writerow([*heads, "shared", "overlap", "assigned"])
     for held, partitions in flows:
         for one, other in pairwise(partitions):
-            sizes, others = one.sizes, other.sizes
+            sizes, others = (partition.sizes for partition in together(one, other))
             for ribbon in ribbons(one, other):
                 i, j = ribbon.before, ribbon.after
                 own = [one.label, other.label, i, j, sizes[i], others[j]]

@@ -222,9 +222,10 @@ def _signals_held_back() -> Any:
 
 @dataclass(frozen=True)
 class _Setting:
-    """How torch computes in the parent, so that its children compute alike."""
+    """How torch computes in the parent, and what is logged there, so that its children do alike."""
 
     threads: int
+    log_level: int
     deterministic: bool
     warn_only: bool
     switches: tuple[tuple[str, str, Any], ...]  # (the module, its attribute, the value)
@@ -233,6 +234,7 @@ class _Setting:
     def of_this_process(cls, processes: int) -> "_Setting":
         return cls(
             max(1, torch.get_num_threads() // processes),
+            logging.getLogger("mindseye").getEffectiveLevel(),
             torch.are_deterministic_algorithms_enabled(),
             torch.is_deterministic_algorithms_warn_only_enabled(),
             tuple((place, name, _attribute(place, name)) for place, name in _switches()),
@@ -276,6 +278,7 @@ def _draw_share(share: Share, letter: Path, speak: Any, setting: _Setting, files
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    logging.getLogger("mindseye").setLevel(setting.log_level)
     logging.getLogger("mindseye").addHandler(_ToParent(speak.send))
     try:
         setting.take()

@@ -272,9 +272,9 @@ class Objective:
             _check_term(self, name, term, len(seen.target))
         terms |= {name: torch.cat([term, term]) if alone else term for name, term in extra.items()}
         # One after the other: torch's sum takes another order for another number of facets at hand.
-        terms["total"] = functools.reduce(
-            operator.add, (weight * terms[name] for name, weight in weights.items() if weight)
-        )
+        weighted = [weight * terms[name] for name, weight in weights.items() if weight]
+        # Schedules may let every weight fall to 0.
+        terms["total"] = functools.reduce(operator.add, weighted) if weighted else 0 * images.sum(dim=(1, 2, 3))
         ours = {name: term[:1] if alone else term for name, term in terms.items() if name not in extra}
         return LossTerms(**ours, extra=extra)
 

@@ -6,8 +6,10 @@ from mindseye.facets.way_statistics import IMAGE, joined, of_photographs
 from mindseye.networks.chance import seeded
 from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import PreparedNetwork
+from mindseye.visualizer.distance import AdaptiveDistance
 from mindseye.visualizer.method import Method
-from mindseye.visualizer.objective import Seen, check_objective
+from mindseye.visualizer.objective import LossFunction, Seen, check_objective
+from mindseye.words import called, with_class
 
 PICTURES = 2  # as many facets: one number a facet is then not taken for one number in all
 
@@ -47,8 +49,28 @@ def try_out(network: PreparedNetwork, method: Method, k: int, side: int) -> int:
             for name, maps in way.items()
         ),
         facets=slice(0, PICTURES),
-        adaptive=method.objective.adaptive_distance(PICTURES).to(a.device),
+        adaptive=_adaptive(method.objective).to(a.device),
         now=method.schedule.at(1, method.steps),
     )
-    check_objective(method.objective, seen)
+    terms = check_objective(method.objective, seen)
+    if not terms.total.requires_grad:
+        raise ValueError(
+            f"total of the objective, {called(method.objective)}, has no gradient: it must be computed from what it "
+            "sees, without detach() or no_grad()"
+        )
     return D
+
+
+def _adaptive(objective: LossFunction) -> AdaptiveDistance:
+    try:
+        adaptive = objective.adaptive_distance(PICTURES)
+    except Exception as error:  # code of the user's own may do anything
+        if isinstance(error, ValueError):
+            raise
+        raise ValueError(f"the objective, {called(objective)}, failed: {with_class(error, place=True)}") from error
+    if not isinstance(adaptive, AdaptiveDistance):
+        raise ValueError(
+            f"adaptive_distance of the objective, {called(objective)}, must give an AdaptiveDistance, not "
+            f"{called(adaptive)}"
+        )
+    return adaptive

@@ -230,7 +230,7 @@ def test_a_program_of_torch_export_is_drawn(photographs, tmp_path):
         (lambda: exported(), "the network was exported for 2 images at once: export it for any number"),
         (lambda: exported().module(), "give the ExportedProgram itself"),
         (lambda: torch.jit.script(Small()), "TorchScript program, which nothing can look into: give the nn.Module"),
-        (lambda: 3, "the network must be a torch.nn.Module, not a int"),
+        (lambda: 3, "the network must be a name, .* or an nn.Module, not 3"),
     ],
 )
 def test_programs_that_cannot_be_looked_into(given, message):

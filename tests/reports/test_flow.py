@@ -45,9 +45,11 @@ def test_photographs_are_told_by_their_names_alone():
     elsewhere = Partition("", ["a", "b"], np.array([0, 1]), 2)
     assert ribbons(one, elsewhere) == []
     assert transitions(one, elsewhere) == ["no photograph in common"]
-    # Photographs that only one of the two looks at count in the union.
+    # Photographs that only one of the two looks at, held out by the other's seed say, say nothing of what they share.
     more = Partition("", ["p0", "p1", "x", "y"], np.array([0, 0, 0, 0]), 1)
-    assert [(r.shared, r.overlap) for r in ribbons(one, more)] == [(2, 0.5)]
+    assert [(r.shared, r.overlap) for r in ribbons(one, more)] == [(2, 1.0)]
+    held_out = Partition("", ["p1", "p2", "p3"], np.array([0, 1, 1]), 2)
+    assert transitions(one, held_out) == ["2 of 2 hold"]
 
 
 def test_the_assignment_has_the_largest_sum_of_all():
@@ -75,6 +77,11 @@ def test_one_kind_of_photographs_has_one_number_whatever_each_run_calls_it():
     numbers = kinds([first, scattered])[1]
     assert len(set(numbers)) == 4
     assert kinds([]) == []
+    # Facets that are like none of the first are kinds of their own, also beside one another.
+    texts = ("00000000001111111111", "00000000001112222222", "00011111112222222222")
+    found = kinds([partition(text) for text in texts])
+    assert found[0] == [0, 1]
+    assert len(set(found[1]) | set(found[2])) == 4
 
 
 def test_no_two_facets_of_a_run_have_one_number():

@@ -34,7 +34,7 @@ def case(C=3, D=6, k=2, side=4, seed=0):
     return a, previous, images, t, top_k
 
 
-def evaluate(objective, a, previous, images, t, top_k, facets=ALL, lam=0.01, references=None):
+def evaluate(objective, a, previous, images, t, top_k, facets=ALL, lam=0.01, references=None, now=None):
     """The previous layer stands for the one on the way, too; its photographs' statistics are those of other numbers.
 
     The photographs are as strong as the target, as where there is but one.
@@ -55,7 +55,7 @@ def evaluate(objective, a, previous, images, t, top_k, facets=ALL, lam=0.01, ref
             references=references,
             facets=facets,
             adaptive=objective.adaptive_distance(len(t)),
-            now={"penalty": lam, "matching": 1.0, "strength": 1.0},
+            now={"penalty": lam, "matching": 1.0, "strength": 1.0} | (now or {}),
         )
     )
 
@@ -114,6 +114,16 @@ def test_what_is_pooled_is_held_to_the_strength_of_what_is_pooled(gain):
     terms = evaluate(Objective(pooled=True, gain=gain), gain * t, previous, images, t, top_k)
     assert terms.strength.max() < 1e-6
     assert terms.mdist.max() < 1e-3
+
+
+def test_where_schedules_let_every_weight_fall_to_nothing_nothing_pulls():
+    _, previous, images, t, top_k = case()
+    alone = Objective(dm=0, ad=0, strength=0, penalty=0, tv=0)
+    images = images.clone().requires_grad_()
+    terms = evaluate(alone, t, previous, images, t, top_k, now={"matching": 0.0})
+    terms.total.sum().backward()
+    assert terms.total.tolist() == [0.0] * len(images)
+    assert not images.grad.any()
 
 
 def test_released_objective_is_the_programs_double_sum():

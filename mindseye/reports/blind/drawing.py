@@ -214,7 +214,7 @@ def _photograph(
         raise ValueError(f"a held-out photograph has the path {path!a}, which leads out of {root}")
     channels, size = targets.initial.shape[1:3]
     try:
-        return to_picture(read_photograph(root / inside, size, channels, *window))
+        return to_picture(targets.shown(read_photograph(root / inside, size, channels, *window)))
     except (OSError, UnreadablePhotograph) as error:
         raise ValueError(
             f"{root / inside} cannot be read ({error}); --images FOLDER says where the photographs lie now"
@@ -233,7 +233,7 @@ def _drawn(run: Path, facet: int) -> Image.Image:
 def _nine(targets: FacetTargets, facet: int) -> Image.Image:
     """The nine photographs of the largest weights, three by three."""
     order = targets.weights[facet].argsort(descending=True, stable=True)[:NINE]
-    return tiled([targets.photographs[facet, n] for n in order.tolist()])
+    return tiled([targets.shown(targets.photographs[facet, n]) for n in order.tolist()])
 
 
 def tiled(photographs: Sequence[Tensor]) -> Image.Image:

@@ -44,6 +44,8 @@ function show() {
     return;
   }
   if (at >= last) {
+    const open = last - answered();
+    byId("done").textContent = open ? `${open} of the questions are open. Thank you.` : "All questions are answered. Thank you.";
     byId("save").focus();
     return;
   }
@@ -76,6 +78,11 @@ function answer(side) {
   if (!loaded()) return;
   state.answers[TEST.questions[at]] = side;
   remember();
+  at += 1;
+  show();
+}
+
+function skip() {
   at += 1;
   show();
 }
@@ -143,6 +150,7 @@ byId("person").addEventListener("keydown", (event) => event.key === "Enter" && b
 for (const side of ["a", "b"]) byId(side).addEventListener("click", () => answer(side));
 for (const id of ["back", "review"]) byId(id).addEventListener("click", back);
 for (const id of ["early", "save"]) byId(id).addEventListener("click", save);
+byId("skip").addEventListener("click", skip);
 byId("anew").addEventListener("click", anew);
 for (const id of ["shown", "image-a", "image-b"]) {
   byId(id).addEventListener("error", () => (byId("missing").hidden = false));

@@ -100,7 +100,7 @@ function showComparedTables() {
   const cells = state.compared.map(cellAt), two = cells.length === 2;
   let unmeasured = false;
   const rows = MEASURES.map((measure, i) => {
-    const values = cells.map((cell) => measureOfPicture(cell, i));
+    const values = cells.map((cell) => measureOfPicture(cell, i, ownMeasure));
     if (values.every((value) => value === null)) return null;
     unmeasured ||= values.some((value) => value === null);
     return [spoken(measure.name), ...values.map(figure), ...(two ? [changeOf(values[1], values[0], measure)] : [])];

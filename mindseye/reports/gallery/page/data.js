@@ -78,17 +78,22 @@ function sourceOf(cell) {
 
 const measureIndex = (name) => MEASURES.findIndex((measure) => measure.name === name);
 // A cell's measure is that of its visualisation: cells are sorted and filtered by it, whatever picture is shown.
+function ownMeasure(cell, index) {
+  return facetOf(cell)?.measures[index] ?? null;
+}
+
+// The same, or over seeds where they are folded away.
 function measureOf(cell, index) {
   if (state.folded && cell.run >= 0) return foldedOf(cell, index, state.view === "ranking").mean;
-  return facetOf(cell)?.measures[index] ?? null;
+  return ownMeasure(cell, index);
 }
 
 // What belongs to the picture shown: the nearest photograph and the initial image are baselines with figures of their
 // own, the steps on the way were not measured.
 const BASELINES = { "nearest photograph": "nearest", "initial image": "initial" };
-function measureOfPicture(cell, index) {
+function measureOfPicture(cell, index, of = measureOf) {
   const name = PICTURES[cell.picture];
-  if (name === LAST) return measureOf(cell, index);
+  if (name === LAST) return of(cell, index);
   if (!facetOf(cell) || !(name in BASELINES)) return null;
   return detailsOf(cell.run).baselines[cell.facet]?.[BASELINES[name]]?.[index] ?? null;
 }

@@ -182,7 +182,7 @@ function showMeasures(cell, facet, details, other, otherCell) {
   const heads = ["measure", "this", ...(other ? ["change"] : []), ...kinds];
   const rows = MEASURES.map((measure, i) => {
     if (facet.measures[i] === null) return null;
-    const change = other ? [changeOf(facet.measures[i], measureOf(otherCell, i), measure)] : [];
+    const change = other ? [changeOf(facet.measures[i], ownMeasure(otherCell, i), measure)] : [];
     return [spoken(measure.name), figure(facet.measures[i]), ...change, ...kinds.map((kind) => figure(baselines[kind][i]))];
   }).filter(Boolean);
   byId("large-measures").replaceChildren(

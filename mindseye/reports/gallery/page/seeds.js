@@ -34,6 +34,7 @@ function runsOverSeeds(run) {
 const foldedCells = new Map();
 // Where seeds look at different photographs their facets have nothing to do with each other, and it is the whole cell.
 function foldedOf(cell, index, whole) {
+  whole ||= worldOf(cell.run) === null; // no facet can be told to be one of another seed's
   whole ||= runsOverSeeds(cell.run).some(([, run]) => worldOf(run) !== worldOf(cell.run));
   const key = `${state.folded} ${cell.run} ${whole ? "all" : cell.facet} ${index}`;
   if (!foldedCells.has(key)) {
