@@ -122,8 +122,9 @@ def test_several_processes_draw_what_one_draws(network, facets, devices, C, way)
 
 
 @pytest.mark.slow
-def test_three_processes_report_log_stop_and_go_on_as_one(network, facets, tmp_path, monkeypatch):
+def test_three_processes_report_log_stop_and_go_on_as_one(network, facets, tmp_path, monkeypatch, caplog):
     """Five facets. The signal comes to the whole group, as from a terminal, and must count once."""
+    caplog.set_level(logging.INFO, "mindseye")
     monkeypatch.setenv("NODE_RANK", "1")  # of whatever started this: the processes are still 0, 1 and 2
     checkpoint = Checkpoint(tmp_path / "fit")
     before = [signal.getsignal(signum) for signum in SIGNALS]
@@ -156,6 +157,7 @@ def test_three_processes_report_log_stop_and_go_on_as_one(network, facets, tmp_p
     settings["report"] = lambda step, terms: said.append((step, terms))
     assert same(drawn(network, facets[5], filters=[Slow()], **settings), whole)
     assert [step for step, _ in said] == [4, 5]
+    assert "the fit goes on after step" in caplog.text  # what the processes log
     settings["logger"] = None
     again = drawn(network, facets[5], filters=[Slow()], **settings)  # finished: read back, no process started
     assert same(again, whole)
