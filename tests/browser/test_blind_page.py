@@ -148,7 +148,7 @@ def test_a_question_without_its_pictures_cannot_be_answered(visit, made):
         page.click("#skip")
         assert text(page, "#progress") == "2 of 8"
         for _ in range(7):
-            page.wait_for_function("document.getElementById('image-b').complete")
+            settled(page)
             page.keyboard.press("ArrowLeft")
         assert text(page, "#done").startswith("1 of the questions")
         page.said.clear()  # the browser's own word on the file
