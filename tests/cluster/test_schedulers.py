@@ -86,7 +86,7 @@ def one_by_one(tmp_path_factory) -> Swept:
 def assert_six_as_one_by_one(swept: Swept, reference: Swept) -> None:
     """The six cells are, to the byte, what the basic launcher drew, and the two that fail stopped none of them."""
     assert swept.returncode == 1
-    assert "layer 2 has 16 channels" in swept.stderr
+    assert "k must be 1 to 16 (the channels of 2)" in swept.stderr
     cells, expected = swept.cells(), reference.cells()
     assert set(cells) == SIX
     for cell, run in cells.items():
