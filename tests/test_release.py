@@ -123,4 +123,4 @@ def test_who_imports_it_is_told_of_wrong_types(tmp_path):
     assert 'Revealed type is "torch._tensor.Tensor"' in done.stdout
     errors = [line for line in done.stdout.splitlines() if "error:" in line]
     assert len(errors) == 1, done.stdout
-    assert 'Argument "steps" to "visualize" has incompatible type "str"; expected "int"' in errors[0]
+    assert 'Argument "steps" to "Method" has incompatible type "str"; expected "int"' in errors[0]
