@@ -125,7 +125,11 @@ class CacheSettings:
 
 @value
 class Running:
-    """Where and how a fit is computed, and what is kept of it on the way. On a CPU nothing here changes a picture."""
+    """Where and how a fit is computed, and what is kept of it on the way.
+
+    On a CPU nothing here changes a picture, but for `compile`, whose sums have another order, and for networks that
+    draw at random themselves, facet by facet.
+    """
 
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """Where the network computes; auto takes the fastest there is."""
@@ -250,6 +254,15 @@ def plain_settings() -> Mapping[str, FieldInfo]:
 def is_root(field: FieldInfo) -> bool:
     """Whether it stands at the root of the configuration."""
     return is_marked(field, AT_ROOT)
+
+
+def is_seed(name: str) -> bool:
+    """Whether a setting is chance.
+
+    >>> is_seed("seed"), is_seed("facets.seed"), is_seed("k")
+    (True, True, False)
+    """
+    return name.rpartition(".")[2] == "seed"
 
 
 def key_of(group: str, name: str, field: FieldInfo) -> str:

@@ -5,10 +5,11 @@ import re
 from pathlib import Path
 
 from mindseye.commands.composing import groups
+from mindseye.commands.flows import swept_settings
 from mindseye.commands.tracking import group_of
 from mindseye.reports import dashboard as panels
-from mindseye.reports.findings import is_seed
-from mindseye.sweeps.status import SweepStatus, read_sweep
+from mindseye.settings import is_seed
+from mindseye.sweeps.status import read_sweep
 
 
 def dashboard(arguments: list[str]) -> None:
@@ -38,19 +39,9 @@ def dashboard(arguments: list[str]) -> None:
     if asked.sweep is not None:
         sweep = read_sweep(asked.sweep)
         group = group_of(sweep.folder.absolute())
-        keys = keys or swept(sweep)
+        keys = keys or [key for key in swept_settings(sweep) if not is_seed(key)]
     made = panels.workspace(found[1], found[2], by=[in_config(key) for key in keys], group=group, name=asked.name)
     print(panels.as_json(made) if asked.json else panels.save(made))
-
-
-def swept(sweep: SweepStatus) -> list[str]:
-    """The keys of which cells have several values, but for the seed, which is chance."""
-    values: dict[str, set[str]] = {}
-    for cell, _ in sweep.cells:
-        for word in cell.overrides:
-            key, _, value = word.lstrip("+").partition("=")
-            values.setdefault(key, set()).add(value)
-    return [key for key, given in values.items() if len(given) > 1 and not is_seed(key)]
 
 
 def in_config(key: str) -> str:

@@ -31,6 +31,7 @@ from mindseye.reports.findings import find, sentences
 from mindseye.reports.flow import as_csv as as_flow_csv
 from mindseye.reports.flow import transitions
 from mindseye.reports.response import in_words, responses
+from mindseye.settings import is_seed
 from mindseye.sweeps.status import SweepStatus, read_sweep
 from mindseye.sweeps.summary import Row, read_rows
 
@@ -98,7 +99,7 @@ def report(arguments: list[str]) -> None:
 
 def _folded(sweep: SweepStatus, rows: Sequence[Row], by: str, measures: Sequence[str]) -> list[FoldedCell]:
     """The cells with swept seeds folded away, the best first, in cells.csv; none without such seeds."""
-    seeds = [name for name in swept_settings(sweep) if name == "seed" or name.endswith(".seed")]
+    seeds = [name for name in swept_settings(sweep) if is_seed(name)]
     if not seeds or seeds[0] == by:
         return []
     varying = set(swept_settings(sweep))

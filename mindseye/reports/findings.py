@@ -7,6 +7,7 @@ from scipy.stats import false_discovery_control
 
 from mindseye.reports.ablation import LEVEL, Comparison, Difference, compare, signed
 from mindseye.results.measures import known
+from mindseye.settings import is_seed
 
 RATE = 1 - LEVEL  # the share of false ones among the differences that are called shown, in the mean over sweeps
 FEWEST = 6  # facets: fewer all move the same way by chance in more than one sweep of 20, 2/2⁵ = 0.06
@@ -64,15 +65,6 @@ def find(rows: Sequence[Mapping[str, object]], main: Comparison) -> Findings:
     return Findings(tuple(comparisons), tuple(unlike), seeds, frozenset(shown))
 
 
-def is_seed(name: str) -> bool:
-    """Whether a setting is chance.
-
-    >>> is_seed("seed"), is_seed("facets.seed"), is_seed("k")
-    (True, True, False)
-    """
-    return name.rpartition(".")[2] == "seed"
-
-
 def _told(one: Comparison) -> list[Difference]:
     return [each for each in one.differences if not _moves_anyway(each.measure, one.by)]
 
@@ -116,8 +108,8 @@ def _of_setting(one: Comparison, found: Findings) -> list[str]:
     said, doubted, nothing = [], [], []
     if most < FEWEST:
         said.append(
-            f"{one.by}: {most} facet{'s' * (most != 1)} cannot show anything, for all of them move the same way by "
-            f"chance in {_share(most)}; it takes {FEWEST}."
+            f"{one.by}: {most} facet{'s' * (most != 1)} are too few to show anything: by chance alone all of them "
+            f"move the same way in {_share(most)}; it takes {FEWEST}."
         )
     for measure in dict.fromkeys(each.measure for each in told):
         mine = [each for each in told if each.measure == measure]

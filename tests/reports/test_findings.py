@@ -59,7 +59,8 @@ def test_five_facets_show_nothing_even_where_all_move_alike():
     assert all(each.clear for each in found.comparisons[0].differences)
     assert not found.shown
     text = "\n".join(sentences(found))
-    assert "5 facets cannot show anything, for all of them move the same way by chance in one sweep of 16" in text
+    assert "5 facets are too few to show anything: by chance alone all of them move the same way in one sweep" in text
+    assert "in one sweep of 16; it takes 6" in text
     assert "in doubt" in text
     assert "matters" not in text
 

@@ -23,9 +23,9 @@ from mindseye.facets.decoding import UnreadablePhotograph, read_photograph
 from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import read_plain, write_atomically
-from mindseye.reports.findings import is_seed
 from mindseye.reports.gallery.collecting import ListedRun
 from mindseye.reports.gallery.writing import fill
+from mindseye.settings import is_seed
 
 FORMAT = 1
 PAGE, PICTURES = "blind.html", "blind"
