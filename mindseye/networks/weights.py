@@ -313,12 +313,14 @@ class Reading(TorchDispatchMode):
         super().__init__()
         self._body, self._lacking, self._read = body, sorted(lacking), set[str]()
         self._of_memory: dict[int, str] = {}
+        self._held: list[Tensor] = []
         self._handle: Any = None
 
     def __enter__(self) -> "Reading":
         def find(*_: Any) -> None:  # as the pass begins, since it works on copies of buffers
             lacking = [(name, one) for name, one in tensors(self._body) if name in self._lacking]
             self._of_memory = {one.untyped_storage().data_ptr(): name for name, one in lacking}
+            self._held = [one for _, one in lacking]  # or what is made later could come to lie where a copy was
 
         self._handle = self._body.register_forward_pre_hook(find)
         return super().__enter__()
