@@ -36,6 +36,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from mindseye.commands.composing import compose, make, plain
+from mindseye.commands.flows import with_samples
 from mindseye.commands.grammar import PATHS, escaped, quoted
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import write_atomically
@@ -49,6 +50,7 @@ from mindseye.results.run_folder import read_run
 from mindseye.signals import CTRL_C, TO_BE_CONTINUED
 from mindseye.sweeps.manifest import cell_id
 from mindseye.sweeps.status import read_sweep
+from mindseye.sweeps.summary import read_rows as read_summary
 
 PROJECT = Path(__file__).resolve().parent.parent
 ALL = ("facet", "sketch", "noise")
@@ -264,14 +266,15 @@ class Row:
     steps: int
     seed: int
     facet: int
-    photographs: str  # that the facet is made of: the same ones are one facet, whatever the seed
+    photographs: str  # that the facet is made of, as a hash
+    sample: int  # of the subject's: facets of one sample are one, whatever seed they were found under
     figures: Mapping[str, float]
     picture: Path = field(compare=False)
 
     @property
-    def cluster(self) -> tuple[str, str]:
+    def cluster(self) -> tuple[str, int]:
         """Whose rows are drawn together by the bootstrap."""
-        return self.subject, self.photographs
+        return self.subject, self.sample
 
 
 def read_rows(subject: Subject, asked: Sequence[Draw], seeds: Sequence[int]) -> list[Row]:
@@ -283,7 +286,9 @@ def read_rows(subject: Subject, asked: Sequence[Draw], seeds: Sequence[int]) -> 
     rows: list[Row] = []
     paths: dict[str, _Path] = {}
     based = set()
-    for cell, status in read_sweep(subject.folder).cells:
+    sweep = read_sweep(subject.folder)
+    of_facet = {row["path"]: row for row in with_samples(sweep, read_summary(sweep)) if "path" in row}
+    for cell, status in sweep.cells:
         said = dict(word.partition("=")[::2] for word in cell.overrides)
         draw = Draw(methods.get(said["ablation"], ""), said["canvas.init"], int(said["steps"]))
         seed = int(said["seed"])
@@ -295,13 +300,13 @@ def read_rows(subject: Subject, asked: Sequence[Draw], seeds: Sequence[int]) -> 
         key = targets.content_hash()
         if key not in paths:
             paths[key] = _Path(network, targets)
-        of = [" ".join(sorted(targets.paths[i] for i in chosen)) for chosen in targets.chosen.tolist()]
         path = paths[key](run.images)
         for facet, about in enumerate(run.metrics["facets"]):
             if "stopped" in about:
                 continue
             place = folder / "facets" / f"{facet:02d}"
-            common = {"seed": seed, "facet": facet, "photographs": of[facet], "subject": subject.name}
+            common = {"seed": seed, "facet": facet, "subject": subject.name}
+            common |= {name: of_facet[f"{cell.folder}/facets/{facet:02d}"][name] for name in ("photographs", "sample")}
             picture = place / "visualization.png"
             figures = figures_of(about, path[facet])
             rows.append(
@@ -675,9 +680,9 @@ def tell(asked: argparse.Namespace, found: Sequence[Subject], every: Sequence[Dr
         f"{len(found)} networks, layers and sets of photographs: {'; '.join(one.name for one in found)}. "
         f"Seeds of discovery: {seeds}. Each picture is judged by the other networks, and its figures are means over "
         "them. Passes: of a picture through the drawing network, forward and back.",
-        "Means over pictures, with 95 % intervals by a bootstrap over facets, each with all its pictures: the same "
-        "photographs under several seeds are one facet. The difference is to the calibrated method from the same "
-        "start, picture by picture, in bold where its interval leaves 0 out.",
+        "Means over pictures, with 95 % intervals by a bootstrap over facets, each with all its pictures: what other "
+        "seeds find in the same photographs is the facet of the first that it shares most with. The difference is to "
+        "the calibrated method from the same start, picture by picture, in bold where its interval leaves 0 out.",
     ]
     text = [f"## {heading}\n\n{as_markdown(each[''])}" for heading, each in tables.items()]
     write_atomically(asked.folder / "truth.json", as_json(rows, tables, sys.argv[1:]).encode())

@@ -28,9 +28,10 @@ from truth import (
 EFFECT = {"calibrated": 0.0, "lucid": -0.25, "nearest": 0.5}
 
 
-def row(method, start, seed, facet, value, steps=80, photographs=None):
+def row(method, start, seed, facet, value, steps=80):
     figures = {"transfer.cosine": value, "fidelity.cosine": 0.9}
-    return Row("net late, drawn", method, start, steps, seed, facet, photographs or f"{seed} {facet}", figures, Path())
+    sample = 3 * seed + facet
+    return Row("net late, drawn", method, start, steps, seed, facet, f"{seed} {facet}", sample, figures, Path())
 
 
 def rows():
@@ -85,6 +86,14 @@ def test_the_interval_is_the_bootstrap_s_over_facets():
         assert found.high == pytest.approx(found.mean + half, abs=0.1 * half)
         assert (found.pictures, found.facets) == (400 * times, 400)
     assert math.isnan(Estimate.of([("one", 1.0, 1.0), ("one", 2.0, 1.0)]).low)
+
+
+def test_what_seeds_find_in_the_same_photographs_makes_no_interval_narrower():
+    drawn = [one for one in rows() if one.method == "calibrated"]
+    grouped = [replace(one, sample=one.facet) for one in drawn]
+    [apart], [together] = (table(one, dict.fromkeys(METHODS, 80)) for one in (drawn, grouped))
+    assert (apart.means["transfer.cosine"].facets, together.means["transfer.cosine"].facets) == (6, 3)
+    assert together.means["transfer.cosine"].mean == pytest.approx(apart.means["transfer.cosine"].mean)
 
 
 def test_figures_are_means_over_the_judges_that_have_them():

@@ -1,13 +1,15 @@
 """The facets of a sweep's cells in the order of one setting, for the flow between them (`mindseye.reports.flow`)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from mindseye.reports.flow import Partition
+from mindseye.reports.flow import Partition, samples
 from mindseye.results.stored_facets import StoredFacets, read_stored_facets, worlds
 from mindseye.sweeps.manifest import Cell, as_written
 from mindseye.sweeps.status import SweepStatus
+from mindseye.sweeps.summary import Row
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,31 @@ def flows_along(sweep: SweepStatus, setting: str) -> list[tuple[str, list[FlowCe
         if len(set(through)) > 1 and any(a == b for a, b in pairwise(of_world)):
             found.setdefault((*through, *(one.facets.label for one in cells)), (held, cells))
     return list(found.values())
+
+
+def with_samples(sweep: SweepStatus, rows: Sequence[Row]) -> list[Row]:
+    """The rows of the sweep's summary, each facet's with its `sample`, see `mindseye.reports.flow.samples`.
+
+    Facets of other networks and layers are of others. A cell that keeps no facets that can be read has none.
+    """
+    cells: dict[object, tuple[object, StoredFacets]] = {}
+    for row in rows:
+        if row.get("facet") is not None and row["cell"] not in cells:
+            try:
+                stored = read_stored_facets(sweep.folder / str(row["cell"]))
+            except (OSError, ValueError):
+                continue
+            cells[row["cell"]] = (row.get("network"), stored)
+    partitions = []
+    for (network, stored), world in zip(cells.values(), worlds([one for _, one in cells.values()]), strict=True):
+        names = [(network, stored.layer, world, path) for path in stored.paths]
+        partitions.append(Partition("", names, stored.labels, len(stored.centres)))
+    of_cell = dict(zip(cells, samples(partitions), strict=True))
+    found = []
+    for row in rows:
+        own, facet = of_cell.get(row["cell"], []), row.get("facet")
+        found.append({**row, "sample": own[facet]} if isinstance(facet, int) and facet < len(own) else dict(row))
+    return found
 
 
 def _given(cell: Cell) -> dict[str, str]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mindseye.commands.flows import FlowCell, flows_along, swept_settings
+from mindseye.commands.flows import FlowCell, flows_along, swept_settings, with_samples
 from mindseye.commands.gallery import try_gallery
 from mindseye.files import write_atomically
 from mindseye.reports.ablation import (
@@ -64,7 +64,7 @@ def report(arguments: list[str]) -> None:
         _report_answers(asked.folder.expanduser(), asked.answers)
         return
     sweep = read_sweep(asked.folder)
-    rows = read_rows(sweep)
+    rows = with_samples(sweep, read_rows(sweep))
     flows = flows_along(sweep, asked.by)
     if flows:
         _write_flows(sweep.folder / "flow.csv", asked.by, flows)

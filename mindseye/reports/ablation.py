@@ -40,7 +40,7 @@ class Difference:
     low: float  # of a 95 % bootstrap interval of that mean; NaN where all pairs are of one facet
     high: float
     pairs: int
-    facets: int  # that these pairs are of: the same photographs make the same facet again under another seed
+    facets: int  # that these pairs are of: facets of one sample are one, whatever seed they were found under
     p: float = math.nan  # of the exact sign-flip test over facets, see `_sign_flips`; NaN where all are of one facet
 
     @property
@@ -76,12 +76,12 @@ def compare(
     """Hold every value of the override `by` against `reference`, pair by pair.
 
     A pair agrees in all other overrides, in the facet and in the photographs that it is made of. The interval is a
-    percentile bootstrap (Efron 1979) of RESAMPLES draws over *facets*, each with all its pairs: the same photographs
-    under several seeds make one facet, whose pairs say nothing new of others (a cluster bootstrap, Davison & Hinkley
-    1997, section 3.8). Of few facets it is too narrow. Shares of a way count by the way. Facets that were stopped are
-    left out, as are measures that no row has; None: `usual_measures`. Means over the layers on the way are compared
-    where both are of the same layers. Raises ValueError, in one line, for names that are not there and where nothing
-    can be paired.
+    percentile bootstrap (Efron 1979) of RESAMPLES draws over *facets*, each with all its pairs (a cluster bootstrap,
+    Davison & Hinkley 1997, section 3.8): rows of one `sample`, where they have it, or of the same photographs are one
+    facet, since pairs of it under other seeds are no draws of their own. Of few facets it is too narrow. Shares of a
+    way count by the way. Facets that were stopped are left out, as are measures that no row has; None:
+    `usual_measures`. Means over the layers on the way are compared where both are of the same layers. Raises
+    ValueError, in one line, for names that are not there and where nothing can be paired.
     """
     key = f"override.{by}"
     found = [row for row in rows if row.get("facet") is not None]
@@ -111,7 +111,7 @@ def compare(
         cells |= {one[place].get("cell") for one in (table, base) for place in places}
         for measure in given:
             pairs = [
-                (ours, theirs, weight_in(base[place], measure), base[place].get("photographs", place))
+                (ours, theirs, weight_in(base[place], measure), _drawn_together(base[place], place))
                 for place in places
                 if (measure != "path.mean" or path_layers(table[place]) == path_layers(base[place]))
                 and (ours := _number(table[place].get(measure))) is not None
@@ -158,6 +158,10 @@ def _measured(rows: Sequence[Mapping[str, object]]) -> list[str]:
 
 def _same_facet(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
     return one.get("photographs") == other.get("photographs")
+
+
+def _drawn_together(row: Mapping[str, object], place: tuple) -> object:
+    return next((row[name] for name in ("sample", "photographs") if row.get(name) is not None), place)
 
 
 def _number(value: object) -> float | None:

@@ -128,6 +128,30 @@ def kinds(partitions: Sequence[Partition]) -> list[list[int]]:
     return given
 
 
+def samples(partitions: Sequence[Partition]) -> list[list[int]]:
+    """One number per facet of each partition, the same for facets that say little new of one another.
+
+    What is drawn of the same photographs, grouped anew under another seed or C, are no independent draws: each facet is
+    of the sample of that facet of the coarsest partition with which it shares the most photographs, so that C facets
+    under any number of seeds are C samples at most. A facet that shares none is a sample of its own.
+    """
+    given: dict[int, list[int]] = {}
+    firsts: list[tuple[Partition, frozenset[Hashable], list[int]]] = []
+    free = itertools.count()
+    for place in sorted(range(len(partitions)), key=lambda i: partitions[i].C):
+        partition = partitions[place]
+        names = frozenset(partition.names)
+        known = next(((one, own) for one, others, own in firsts if not others.isdisjoint(names)), None)
+        if known is None:
+            given[place] = [next(free) for _ in range(partition.C)]
+            firsts.append((partition, names, given[place]))
+        else:
+            first, own = known
+            shared = shared_photographs(first, partition)
+            given[place] = [own[int(of.argmax())] if of.any() else next(free) for of in shared.T]
+    return [given[i] for i in range(len(partitions))]
+
+
 def transitions(one: Partition, other: Partition) -> list[str]:
     """What becomes of the facets, a few words each: those that split, merge, dissolve, are new, and how many hold.
 

@@ -16,6 +16,7 @@ from mindseye.reports.flow import (
     kinds,
     overlaps,
     ribbons,
+    samples,
     shared_photographs,
     transitions,
 )
@@ -91,6 +92,32 @@ def test_no_two_facets_of_a_run_have_one_number():
     ]
     for partition, numbers in zip(many, kinds(many), strict=True):
         assert len(set(numbers)) == partition.C
+
+
+def test_what_is_grouped_anew_is_as_many_samples_as_the_coarsest_grouping_has_facets():
+    two, again, four = partition("00001111"), partition("11110000"), partition("00112233")
+    assert samples([four, two, again]) == [[0, 0, 1, 1], [0, 1], [1, 0]]
+    drawn = np.random.default_rng(3)
+    many = [Partition("", range(90), drawn.permutation(np.arange(90) % 5), 5) for _ in range(10)]
+    assert {number for given in samples(many) for number in given} == set(range(5))
+    elsewhere = Partition("", ["a", "b"], np.array([0, 1]), 2)
+    more = Partition("", ["p0", "x"], np.array([0, 1]), 2)  # of x no other knows anything
+    assert samples([two, elsewhere, more]) == [[0, 1], [2, 3], [0, 4]]
+    assert samples([]) == []
+
+
+def test_a_report_counts_facets_of_several_seeds_as_samples(tmp_path, make_run, keep_facets):
+    """Under three seeds other photographs are held out, so that no two facets are of the same: two samples all told."""
+    words = [(f"k={k}", f"seed={seed}") for k in (1, 2) for seed in range(3)]
+    for cell in add_cells(tmp_path, words, [], ""):
+        seed = int(cell.overrides[1].removeprefix("seed="))
+        names = [f"p{i:02d}.png" for i in range(10) if i % 3 != seed]
+        labels = [(int(name[1:3]) < 5) != (seed == 1) for name in names]
+        run = make_run(tmp_path / cell.folder, overrides=cell.overrides)
+        keep_facets(run, [int(label) for label in labels], names=names)
+    report([str(tmp_path), "--by", "k"])
+    found = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
+    assert {(row["pairs"], row["facets"]) for row in found if row["difference"]} == {("6", "2")}
 
 
 def test_splits_merges_and_what_holds():
