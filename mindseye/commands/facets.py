@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mindseye.commands.checking import check, check_constructors
-from mindseye.commands.composing import ConfigurationError, compose, make
+from mindseye.commands.composing import ConfigurationError, compose
 from mindseye.commands.grammar import quoted
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def look(overrides: list[str], numbers: list[int]) -> tuple["Choice", str]:
     """What the layer that the settings name says of the photographs, and a title."""
     run = check(compose([quoted(word, sweeps=False) for word in overrides]))
     check_constructors(run.parts)
-    from mindseye.commands.stages import check_photographs, find_photographs, open_cache, pick_device
+    from mindseye.commands.stages import check_photographs, find_photographs, make_network, open_cache, pick_device
     from mindseye.facets.discovery import set_aside
     from mindseye.facets.grouping import number_of_kinds
     from mindseye.facets.number import MOST_KINDS
@@ -78,7 +78,7 @@ def look(overrides: list[str], numbers: list[int]) -> tuple["Choice", str]:
 
     check_photographs(run.images)
     with seeded(run.drawing.seed):
-        network = make(run.parts["network"], "network")
+        network = make_network(run.parts["network"], "network")
     layer = network.resolve(run.layer, run.depth)
     network.to(pick_device(run.running.accelerator))
     looking = prepare(network, layer)

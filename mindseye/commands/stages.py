@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -123,6 +123,17 @@ def pick_device(accelerator: str) -> str:
     raise ConfigurationError(f"trainer.accelerator={accelerator}: this machine has none; take cpu or auto")
 
 
+def make_network(node: Mapping[str, Any], place: str) -> "Network":
+    """The network of a group: what its source loads, or what a constructor of the user's own gives."""
+    from mindseye.networks import Source
+
+    made = make(node, place)
+    try:
+        return made.load() if isinstance(made, Source) else made
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(f"{place}: {error}") from error
+
+
 class Looking(NamedTuple):
     """What a run looks with."""
 
@@ -140,7 +151,7 @@ def load(run: Run, method: "Method") -> Looking:
     from mindseye.visualizer.objective import matching_of
 
     with seeded(run.drawing.seed):
-        network: Network = make(run.parts["network"], "network")
+        network = make_network(run.parts["network"], "network")
     if "target" in run.parts["network"]:  # weights=null of a network by its name is meant
         warn_of_no_training(network)
     layer = network.resolve(run.layer, run.depth)
@@ -282,7 +293,7 @@ def judges(run: Run, targets: "FacetTargets", cache: "Cache | None") -> list["Tr
     for name, node in nodes.items():
         settings = {key: one for key, one in node.items() if key != "layer"}
         with seeded(run.drawing.seed):
-            other: Network = make(settings, f"transfer.{name}")
+            other = make_network(settings, f"transfer.{name}")
         if other.channels != channels:
             raise ConfigurationError(
                 f"transfer.{name} takes {other.channels} channels and the network {channels}: they must agree"

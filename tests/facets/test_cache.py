@@ -27,7 +27,7 @@ from mindseye.facets import survey as survey_module
 from mindseye.facets.cache import Cache, address, default_folder
 from mindseye.facets.survey import survey
 from mindseye.leases import put_aside, signs_of_life
-from mindseye.networks import Network, callable_network
+from mindseye.networks import CallableSource, Network
 from mindseye.networks.architecture import architecture
 from mindseye.networks.preparing import prepare
 from mindseye.provenance import code_of
@@ -753,11 +753,11 @@ def test_another_way_to_read_files_is_another_key(cache, noise, monkeypatch, tmp
 
 def test_a_file_edited_after_it_was_imported_changes_nothing(tmp_path):
     (tmp_path / "body.py").write_text(BODY.format("self.conv(x)"))
-    network = callable_network(f"{tmp_path}/body.py:Body", mean=[0] * 3, std=[1] * 3, size=16)
+    network = CallableSource(f"{tmp_path}/body.py:Body", mean=[0] * 3, std=[1] * 3, size=16).load()
     before = architecture(network.body)
     (tmp_path / "body.py").write_text(BODY.format("self.conv(x).relu()"))
     assert architecture(network.body) == before
-    again = callable_network(f"{tmp_path}/body.py:Body", mean=[0] * 3, std=[1] * 3, size=16)
+    again = CallableSource(f"{tmp_path}/body.py:Body", mean=[0] * 3, std=[1] * 3, size=16).load()
     assert architecture(again.body) != before
 
 
