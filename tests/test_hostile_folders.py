@@ -26,7 +26,7 @@ from mindseye.commands.report import report
 from mindseye.facets import FacetTargets
 from mindseye.facets.cache import Cache
 from mindseye.facets.photographs import UnreadablePhotograph, read_photograph
-from mindseye.networks.weights import read_state_dict
+from mindseye.networks.weight_files import read_state_dict
 from mindseye.results.pictures import from_picture
 from mindseye.results.run_folder import read_run, snapshot_files
 from mindseye.results.run_status import read_status

@@ -72,7 +72,7 @@ def look(overrides: list[str], numbers: list[int]) -> tuple["Choice", str]:
     from mindseye.facets.discovery import set_aside
     from mindseye.facets.grouping import number_of_kinds
     from mindseye.facets.number import MOST_KINDS
-    from mindseye.facets.survey import survey
+    from mindseye.facets.survey import Passing, survey
     from mindseye.networks.chance import seeded
     from mindseye.networks.preparing import prepare
 
@@ -88,8 +88,7 @@ def look(overrides: list[str], numbers: list[int]) -> tuple["Choice", str]:
             looking,
             photographs,
             layer,
-            batch_size=run.facets.batch_size,
-            workers=run.facets.workers,
+            Passing(run.facets.batch_size, workers=run.facets.workers),
             cache=open_cache(run.cache),
         )
     # As C=auto of a run has them, which then finds the same.

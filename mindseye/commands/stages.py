@@ -169,13 +169,21 @@ def load(run: Run, method: "Method") -> Looking:
     return Looking(network, layer, prepare(network, layer, way=way))
 
 
-def with_previous(looking: Looking, method: "Method") -> "PreparedNetwork":
-    """What the pictures are drawn with: it records the layer that the penalty is on too, where one is named."""
-    from mindseye.networks.preparing import prepare
+def tried(run: Run, looking: Looking, method: "Method") -> tuple["PreparedNetwork", int]:
+    """What the pictures are drawn with, which records the layer that the penalty is on too, and the layer's channels.
 
-    if method.previous is None:
-        return looking.prepared
-    return prepare(looking.network, looking.layer, method.previous, looking.prepared.way)
+    A small picture goes through it: what layer, method or a part of it refuse is said before photographs are read.
+    """
+    from mindseye.networks.preparing import prepare
+    from mindseye.visualizer.trying import try_out
+
+    drawing = looking.prepared
+    if method.previous is not None:
+        drawing = prepare(looking.network, looking.layer, method.previous, looking.prepared.way)
+    exact = replace(method, previous=drawing.previous)
+    channels = try_out(drawing, exact, run.facets.k, run.images.size or looking.network.size)
+    try_parts(method)
+    return drawing, channels
 
 
 def check_photographs(images: Images) -> None:
@@ -252,19 +260,12 @@ def discover(
 ) -> "FacetTargets":
     """Facets; layers of the same sweep's other cells look at the photographs in one pass with this one."""
     from mindseye.facets.discovery import discover_facets
-    from mindseye.facets.survey import survey_together
+    from mindseye.facets.survey import Passing, survey_together
 
     others = layers_of_the_sweep(run, looking) if cache is not None else []
     if others:
-        survey_together(
-            looking.network,
-            photographs,
-            [looking.layer, *others],
-            batch_size=run.facets.batch_size,
-            workers=run.facets.workers,
-            cache=cache,
-            progress=progress.reading,
-        )
+        passing = Passing(run.facets.batch_size, workers=run.facets.workers, progress=progress.reading)
+        survey_together(looking.network, photographs, [looking.layer, *others], passing, cache=cache)
     found = discover_facets(
         looking.prepared,
         photographs,

@@ -20,7 +20,7 @@ from mindseye.facets.firmness import STAYS
 from mindseye.facets.grouping import group_photographs
 from mindseye.facets.number import MOST_KINDS
 from mindseye.facets.photographs import Photographs
-from mindseye.facets.survey import Progress, Survey, survey
+from mindseye.facets.survey import Passing, Progress, Survey, survey
 from mindseye.facets.targets import FacetTargets, top_channels
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
@@ -175,12 +175,10 @@ def discover_facets(
         network,
         photographs,
         layer,
-        batch_size=facets.batch_size,
-        workers=facets.workers,
+        Passing(batch_size=facets.batch_size, workers=facets.workers, progress=progress),
         cache=cache,
         content=content_of(photographs),
         check=check_k,
-        progress=progress,
     )
     check_k(everything.means.shape[1])
     most = MOST_KINDS if facets.C == "auto" else facets.C

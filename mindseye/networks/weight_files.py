@@ -77,8 +77,8 @@ def _why_not(path: Path, error: Exception) -> str:
 
 def _holds(kind: str) -> str:
     return (
-        f"holds objects besides tensors ({kind}): save model.state_dict() alone, with torch.save or as .safetensors; of "
-        "a checkpoint you trust, torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pth')"
+        f"holds objects besides tensors ({kind}): save model.state_dict() alone, with torch.save or as .safetensors; "
+        "of a checkpoint you trust, torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pth')"
     )
 
 

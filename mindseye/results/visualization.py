@@ -22,6 +22,7 @@ from mindseye.results.judges import TransferReference, judge_features
 from mindseye.results.likeness import broad_structure
 from mindseye.results.measures import MEASURES, is_own, numbers
 from mindseye.results.metrics import (
+    Measuring,
     Metric,
     baselines,
     check_names,
@@ -69,18 +70,7 @@ class Visualization:
         folder holds what is no run's, and OSError.
         """
         folder = Path(path).expanduser()
-        write_run(
-            folder,
-            targets=self.targets,
-            images=self.images,
-            snapshots=self.fit.snapshots,
-            history=self.fit.history,
-            features=self.features,
-            metrics=self.metrics,
-            config=config,
-            title=self.title,
-            subtitle=self.subtitle,
-        )
+        write_run(folder, self, config)
         return folder
 
     @property
@@ -160,16 +150,12 @@ def visualize(
     method = replace(method, previous=prepared.previous)  # its exact name, by which a prepared network knows it
     if metrics:  # a measure that fails costs no drawing
         check_names(metrics)
-        measure(prepared, targets, targets.initial, measures=metrics, way=())
+        measure(prepared, targets, targets.initial, Measuring(measures=metrics, way=()))
     fitted = fit(prepared, targets, method, running, watchers)
     way = on_the_way(prepared, targets)
-    gain = method.objective.gain
-    rows = measure(
-        prepared, targets, fitted.images, gain=gain, references=transfer, measures=metrics, way=way
-    )
-    compared = baselines(
-        prepared, targets, gain=gain, references=transfer, measures=metrics, way=way, seed=method.seed
-    )
+    measuring = Measuring(gain=method.objective.gain, references=transfer, measures=metrics, way=way)
+    rows = measure(prepared, targets, fitted.images, measuring)
+    compared = baselines(prepared, targets, measuring, seed=method.seed)
     rows, compared = with_gains(rows, compared), {name: with_gains(one, compared) for name, one in compared.items()}
     features = {"pixels": broad_structure(fitted.images)}
     features |= {f"transfer.{one.name}": judge_features(fitted.images, one) for one in transfer}

@@ -15,7 +15,7 @@ from mindseye.networks.hyperparameters import read_hyperparameters
 from mindseye.networks.network import KNOWN_LAYERS, Network
 from mindseye.networks.sources.accepting import accepted
 from mindseye.networks.sources.finding import find_callable
-from mindseye.networks.sources.source import SIZE, Loaded, Reading, Source
+from mindseye.networks.sources.source import SIZE, Loaded, Preprocessing, Source
 from mindseye.networks.sources.torchvision_models import TorchvisionSource
 from mindseye.networks.weight_files import existing_file, read_state_dict
 from mindseye.networks.weights import fit_names, load_weights
@@ -43,7 +43,7 @@ class ModuleSource(Source):
         file = None if self.weights is None else existing_file(self.weights)
         body = accepted(self.module, "the network", self.mean, self.std, self.size)
         loaded = _with_weights(body, file, type(self.module).__name__, self.prefix)
-        return self.network(type(body).__name__.lower(), loaded, Reading(self.mean, self.std, self.size))
+        return self.network(type(body).__name__.lower(), loaded, Preprocessing(self.mean, self.std, self.size))
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class CallableSource(Source):
             if "does not fit" not in str(error) or not takes:
                 raise
             raise ValueError(f"{error}; {self.target} takes {takes}: network.arguments={{NAME: value}}") from error
-        return self.network(name, loaded, Reading(self.mean, self.std, self.size))
+        return self.network(name, loaded, Preprocessing(self.mean, self.std, self.size))
 
     def _called(self, function: Callable[..., Any], file: Path | None) -> Any:
         """What the function returns for the given arguments and those that the file keeps."""

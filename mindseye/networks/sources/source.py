@@ -18,7 +18,7 @@ SIZE = 224  # pixels, where nothing says otherwise
 
 
 @dataclass(frozen=True)
-class Reading:
+class Preprocessing:
     """How a network reads images: on values in 0..1, a number a channel; None where it is not known."""
 
     mean: Sequence[float] | None
@@ -54,12 +54,12 @@ class Source:
         """The network, frozen and in evaluation mode. Raises ValueError, FileNotFoundError."""
         raise NotImplementedError
 
-    def read(self, own: Reading) -> Reading:
+    def preprocessing(self, own: Preprocessing) -> Preprocessing:
         """How images are read: as this source says, and for the rest as it is the network's own."""
         given: dict[str, Any] = {"mean": self.mean, "std": self.std, "size": self.size}
         return replace(own, **{name: one for name, one in given.items() if one is not None})
 
-    def network(self, name: str, loaded: Loaded, reading: Reading) -> Network:
+    def network(self, name: str, loaded: Loaded, reading: Preprocessing) -> Network:
         """What is loaded under its name; of a normalisation that nothing says, ImageNet's."""
         mean = IMAGENET_MEAN if reading.mean is None else reading.mean
         std = IMAGENET_STD if reading.std is None else reading.std

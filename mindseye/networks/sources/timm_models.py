@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from mindseye.networks.network import Network
-from mindseye.networks.sources.source import Loaded, Reading, Source, downloaded, nearest_names
+from mindseye.networks.sources.source import Loaded, Preprocessing, Source, downloaded, nearest_names
 from mindseye.networks.weight_files import read_state_dict, weights_file
 from mindseye.networks.weights import class_count, fit_names, load_weights
 
@@ -45,8 +45,8 @@ class TimmSource(Source):
         data = resolve_model_data_config(loaded.body)
         if file is not None and (self.mean is None or self.std is None):
             data = {**data, **published_normalisation(self.name, file)}
-        own = Reading(data["mean"], data["std"], data["input_size"][-1])
-        return self.network(self.name, loaded, self.read(own))
+        own = Preprocessing(data["mean"], data["std"], data["input_size"][-1])
+        return self.network(self.name, loaded, self.preprocessing(own))
 
     def _built(self, classes: int | None) -> nn.Module:
         import timm

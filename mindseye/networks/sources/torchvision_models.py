@@ -20,7 +20,7 @@ from mindseye.networks.sources.source import (
     IMAGENET_STD,
     SIZE,
     Loaded,
-    Reading,
+    Preprocessing,
     Source,
     downloaded,
     nearest_names,
@@ -67,7 +67,7 @@ class TorchvisionSource(Source):
                 f"{self.name} has published weights of several mean and std, and {file.name} is none of them: give "
                 "mean and std as in its training, one number per channel"
             )
-        reading = self.read(own)
+        reading = self.preprocessing(own)
         build = self._builder(guessed=file is not None and entry is None)
         try:
             if file is not None:
@@ -86,7 +86,7 @@ class TorchvisionSource(Source):
             loaded = replace(loaded, classes=_classes(entry.meta["categories"], loaded.body))
         if family == "detection":
             body: Any = loaded.body
-            reading = self.read(Reading(body.transform.image_mean, body.transform.image_std, own.size))
+            reading = self.preprocessing(Preprocessing(body.transform.image_mean, body.transform.image_std, own.size))
             loaded = replace(loaded, body=_DetectionBackbone(body.backbone))
         return self.network(self.name, loaded, reading)
 
@@ -174,7 +174,7 @@ def _family(name: str) -> Family:
     raise ValueError(f"torchvision has no model {name!r} of images{nearest_names(name, everything)}")
 
 
-def _reading(entries: Sequence[Any]) -> Reading:
+def _reading(entries: Sequence[Any]) -> Preprocessing:
     """What these published weights were evaluated with, as far as it is the same for all of them."""
     evaluated = [entry.transforms() for entry in entries]
     normalisations = {
@@ -183,9 +183,9 @@ def _reading(entries: Sequence[Any]) -> Reading:
     sizes = {int(one.crop_size[0]) for one in evaluated if hasattr(one, "crop_size")}
     size = sizes.pop() if len(sizes) == 1 else SIZE
     if len(normalisations) > 1:
-        return Reading(None, None, size)
+        return Preprocessing(None, None, size)
     mean, std = normalisations.pop() if normalisations else (IMAGENET_MEAN, IMAGENET_STD)
-    return Reading(mean, std, size)
+    return Preprocessing(mean, std, size)
 
 
 def _entry_of_file(path: Path, published: Any) -> Any:
