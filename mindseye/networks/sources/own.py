@@ -79,7 +79,7 @@ class CallableSource(Source):
         try:
             loaded = _with_weights(body, file, name, self.prefix)
         except ValueError as error:
-            takes = ", ".join(_parameters(function))
+            takes = ", ".join(_takes(function)[0])
             if "does not fit" not in str(error) or not takes:
                 raise
             raise ValueError(f"{error}; {self.target} takes {takes}: network.arguments={{NAME: value}}") from error
@@ -131,29 +131,11 @@ class CheckpointSource(Source):
         if "." in self.target or ":" in self.target:
             if self.mean is None or self.std is None:
                 raise ValueError(UNKNOWN_NORMALISATION)
-            return CallableSource(
-                self.target,
-                self.arguments,
-                existing_file(self.path),
-                name=self.name,
-                mean=self.mean,
-                std=self.std,
-                size=SIZE if self.size is None else self.size,
-                layers=self.layers,
-                prefix=self.prefix,
-            ).load()
+            own = {**self.shared, "size": SIZE if self.size is None else self.size}
+            return CallableSource(self.target, self.arguments, existing_file(self.path), name=self.name, **own).load()
         more = dict(self.arguments or {})
-        network = TorchvisionSource(
-            self.target,
-            existing_file(self.path),
-            num_classes=more.pop("num_classes", None),
-            arguments=more,
-            mean=self.mean,
-            std=self.std,
-            size=self.size,
-            layers=self.layers,
-            prefix=self.prefix,
-        ).load()
+        classes = more.pop("num_classes", None)
+        network = TorchvisionSource(self.target, existing_file(self.path), classes, more, **self.shared).load()
         network.name = self.name or self.target
         return network
 
@@ -174,37 +156,28 @@ def _title(function: Callable[..., Any], target: str, body: nn.Module) -> str:
     return type(body).__name__ if own and not named else last
 
 
-def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """What a function or class is called with by name; nothing of one without a signature."""
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return {}
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
-    return {name: one for name, one in parameters.items() if one.kind not in several}
-
-
-def _takes_any(function: Callable[..., Any]) -> bool:
-    """Whether it has **kwargs."""
+def _takes(function: Callable[..., Any]) -> tuple[list[str], bool]:
+    """The names that a function or class is called with, none of one without a signature; whether it takes any other,
+    by **kwargs."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        return False
-    return any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
+        return [], False
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = [one.name for one in parameters if one.kind in by_name]
+    return names, any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
 
 
 def _kept_arguments(function: Callable[..., Any], file: Path) -> tuple[dict[str, Any], str]:
     """What a function takes of the hyper_parameters in a checkpoint, as Lightning has it, and what of them is not read.
 
-    All of them where it takes any name; as one namespace where they were saved as one argument that it takes.
+    All of them where it takes any name; as one argument where they were saved as one that it takes.
     """
-    kept, takes = read_hyperparameters(file), _parameters(function)
-    if kept.argument is not None and kept.argument in takes:
-        named: dict[str, Any] = {kept.argument: kept.values} if kept.values else {}
-        asked = set(kept.unread)
+    kept, (names, any_other) = read_hyperparameters(file), _takes(function)
+    if kept.argument is not None and kept.argument in names:
+        taken, unread = {kept.argument: kept.values} if kept.values else {}, kept.unread
     else:
-        anything = _takes_any(function)
-        named = {name: one for name, one in kept.values.items() if anything or name in takes}
-        asked = {name for name in kept.unread if anything or name in takes}
-    unread = [f"{name} in {file} is a {kept.unread[name]}, which is not read" for name in sorted(asked)]
-    return named, "".join(f"; {one}" for one in unread)
+        taken = {name: one for name, one in kept.values.items() if any_other or name in names}
+        unread = {name: kind for name, kind in kept.unread.items() if any_other or name in names}
+    told = [f"; {name} in {file} is a {kind}, which is not read" for name, kind in sorted(unread.items())]
+    return taken, "".join(told)

@@ -1,7 +1,7 @@
 """What every source of a network has: how the network reads images, and which weights of a file are its own."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +53,11 @@ class Source:
     def load(self) -> Network:
         """The network, frozen and in evaluation mode. Raises ValueError, FileNotFoundError."""
         raise NotImplementedError
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What every source has, by name."""
+        return {one.name: getattr(self, one.name) for one in fields(Source)}
 
     def preprocessing(self, own: Preprocessing) -> Preprocessing:
         """How images are read: as this source says, and for the rest as it is the network's own."""
