@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -217,8 +218,15 @@ def _steps_on_the_way(overview: Mapping[str, Any]) -> list[int]:
     return [step for step in sorted(set().union(*kept)) if any(step in own and step != last for own, last in ends)]
 
 
-def _in_words(lines: Sequence[Mapping[str, str]]) -> list[str]:
-    return [" · ".join(f"{key} {value}" for key, value in line.items()) for line in lines]
+def _in_words(lines: Sequence[Line]) -> list[str]:
+    """Each line's values, with the last part of their keys where that is enough to tell them apart.
+
+    >>> _in_words([{"objective.gain": "1", "facet": "0"}, {"objective.gain": "2", "facet": "0"}])
+    ['gain 1 · facet 0', 'gain 2 · facet 0']
+    """
+    ends = Counter(key.rpartition(".")[2] for key in {key for line in lines for key in line})
+    named = {key: key if ends[key.rpartition(".")[2]] > 1 else key.rpartition(".")[2] for line in lines for key in line}
+    return [" · ".join(f"{named[key]} {value}" for key, value in line.items()) for line in lines]
 
 
 def _own(key: str) -> str:
