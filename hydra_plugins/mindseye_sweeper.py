@@ -35,16 +35,14 @@ class ResumingSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         """Run what is left of the sweep. A cell that fails does not stop the others and raises nothing here."""
-        from mindseye.commands.sweeping import run_sweep
+        from mindseye.commands.sweeping import Resuming, run_sweep
 
-        return run_sweep(
-            self.launcher,
-            self.config,
-            [*self._parse_config(), *arguments],
-            loader=self.hydra_context.config_loader,
+        resuming = Resuming(
             known_cells=self.cells == "known",
             retry_failed=self.retry_failed,
             retry_changed=self.retry_changed,
-            trackers=self.trackers,
             at_once=self.max_batch_size,
+            trackers=self.trackers,
         )
+        words = [*self._parse_config(), *arguments]
+        return run_sweep(self.launcher, self.config, words, self.hydra_context.config_loader, resuming)

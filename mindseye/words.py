@@ -49,6 +49,20 @@ def with_class(error: BaseException, *, place: bool = False) -> str:
     return f"{type(error).__name__}{where}: {said if len(said) <= LONGEST else said[:LONGEST] + ' …'}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first three, and how many more there are.
+
+    >>> some(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def called(thing: object) -> str:
     """A thing in a message: `the function f`, `a Blur`."""
     return f"the function {thing.__name__}" if inspect.isfunction(thing) else f"a {type(thing).__name__}"

@@ -45,7 +45,7 @@ from mindseye.facets.photographs import load_photographs
 from mindseye.facets.survey import to_unit
 from mindseye.facets.targets import FacetTargets
 from mindseye.facets.way_statistics import IMAGE
-from mindseye.networks import Network, demo_network, torchvision_network
+from mindseye.networks import Network, TorchvisionSource, demo_network
 from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import Precision, PreparedNetwork, prepare
 from mindseye.networks.way import layers_on_the_way
@@ -121,7 +121,7 @@ class Bare:
 
 def bare_of(case: Case, network: Network) -> Bare:
     """On a copy of its own, so that neither run touches the other's network."""
-    body = torchvision_network(case.network, weights=None).body
+    body = TorchvisionSource(case.network, weights=None).load().body
     body.load_state_dict(network.body.state_dict())
     device = network.mean.device
     return Bare(body.to(device), case.layer, torch.rand(case.facets, 3, case.size, case.size, device=device))
@@ -207,7 +207,7 @@ def case_targets(case: Case, network: Network) -> FacetTargets:
 def random_network(name: str, device: torch.device) -> Network:
     """Random weights, and BatchNorm statistics that are not the ones that fold to nothing."""
     torch.manual_seed(0)
-    network = torchvision_network(name, weights=None)
+    network = TorchvisionSource(name, weights=None).load()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -469,7 +469,7 @@ def denoising(device: torch.device, rounds: int) -> Iterator[Row]:
 def discovery(name: str, layer: str, count: int, device: torch.device) -> Iterator[Row]:
     """Discovery over JPEGs of 500×375 beside the bare forward passes of as many images."""
     network = random_network(name, device)
-    bare = Bare(torchvision_network(name, weights=None).body.to(device), layer, torch.empty(0))
+    bare = Bare(TorchvisionSource(name, weights=None).load().body.to(device), layer, torch.empty(0))
     with tempfile.TemporaryDirectory() as folder:
         write_jpegs(Path(folder) / "jpegs", count)
         photographs = load_photographs(Path(folder) / "jpegs", 224)

@@ -21,7 +21,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 import mindseye as me
 from mindseye.demo.photographs import write_photographs
 from mindseye.facets.photographs import Photographs
-from mindseye.networks import Network, checkpoint_network, timm_network, torchvision_network
+from mindseye.networks import CheckpointSource, Network, TimmSource, TorchvisionSource
 from mindseye.networks.preparing import prepare
 
 PHOTOGRAPHS, FACETS, STEPS = 12, 2, 3
@@ -66,7 +66,7 @@ def lightning_checkpoint() -> Network:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "last.ckpt"
         torch.save({"state_dict": {f"model.{key}": value for key, value in state.items()}, "epoch": 3}, file)
-        return checkpoint_network(file, "resnet18", size=64)
+        return CheckpointSource(file, "resnet18", size=64).load()
 
 
 def exported() -> Network:
@@ -93,14 +93,14 @@ class Case:
 
 def torchvision(name: str, layer: str, size: int) -> Case:
     """One of torchvision's by name, random weights, images size²."""
-    return Case(f"torchvision {name}", lambda: torchvision_network(name, None, size=size), layer)
+    return Case(f"torchvision {name}", lambda: TorchvisionSource(name, None, size=size).load(), layer)
 
 
 def timm(name: str, layer: str, size: int | None = None, channels: int | None = None) -> Case:
     """One of timm's by name, random weights; size and channels are its own where they are None."""
     normalised = {} if channels is None else {"mean": [0.5] * channels, "std": [0.25] * channels}
     said = f"timm {name}" + (f", channels: {channels}" if channels else "")
-    return Case(said, lambda: timm_network(name, None, size=size, **normalised), layer)
+    return Case(said, lambda: TimmSource(name, None, size=size, **normalised).load(), layer)
 
 
 CASES = [

@@ -26,7 +26,7 @@ from mindseye.commands.report import report
 from mindseye.facets import FacetTargets
 from mindseye.facets.cache import Cache
 from mindseye.facets.photographs import UnreadablePhotograph, read_photograph
-from mindseye.networks.weights import read_state_dict
+from mindseye.networks.weight_files import read_state_dict
 from mindseye.results.pictures import from_picture
 from mindseye.results.run_folder import read_run, snapshot_files
 from mindseye.results.run_status import read_status
@@ -351,7 +351,7 @@ def test_no_cell_lies_outside_its_sweep(copy, folder):
         Manifest.read(sweep)
 
 
-MADE = '{_target_: mindseye.networks.callable_network, target: "evil.py:build", mean: [0], std: [1]}'
+MADE = '{_target_: mindseye.networks.CallableSource, target: "evil.py:build", mean: [0], std: [1]}'
 WORDS = {
     "a target": ["network=callable", "network.target=evil.py:build", "network.mean=[0.5]", "network.std=[0.5]"],
     "a judge's target": ["transfer=callable", "transfer.callable.target=evil.py:build"],
@@ -362,7 +362,7 @@ WORDS = {
     "as a group": ["canvas={_target_: evil.build}"],
     "its first arguments": ["network._args_=[evil.py:build]", "network=callable"],
     "a measure": ["+metrics.own._target_=evil.build"],
-    "by a function of ours": ["+metrics.own._target_=mindseye.networks.callable_network", "+metrics.own.target=a.b"],
+    "by a function of ours": ["+metrics.own._target_=mindseye.networks.CallableSource", "+metrics.own.target=a.b"],
     "made by a resolver": [f"+filters.own='${{oc.create:{MADE}}}'"],
     "in place of a number": [f"objective.gain='${{oc.create:{MADE}}}'"],
     "as a number": ["k=${oc.env:PWD}"],

@@ -9,6 +9,7 @@ import mindseye
 
 PACKAGE = Path(mindseye.__file__).parent
 ORDER = ["networks", "facets", "visualizer", "results", "reports", "sweeps", "commands"]
+MOST_ARGUMENTS = 7
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -87,6 +88,9 @@ def test_style_of_the_house(path):
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             assert node.args.kwarg is None, f"{path}:{node.lineno} {node.name} takes **{node.args.kwarg.arg}"
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            count = sum(one.arg not in ("self", "cls") for one in given)
+            assert count <= MOST_ARGUMENTS, f"{path}:{node.lineno} {node.name} takes {count} arguments: give it a value"
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), f"{path}:{node.lineno} {node.name} has no docstring"

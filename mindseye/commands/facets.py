@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mindseye.commands.checking import check, check_constructors
-from mindseye.commands.composing import ConfigurationError, compose, make
+from mindseye.commands.composing import ConfigurationError, compose
 from mindseye.commands.grammar import quoted
 
 if TYPE_CHECKING:
@@ -68,17 +68,17 @@ def look(overrides: list[str], numbers: list[int]) -> tuple["Choice", str]:
     """What the layer that the settings name says of the photographs, and a title."""
     run = check(compose([quoted(word, sweeps=False) for word in overrides]))
     check_constructors(run.parts)
-    from mindseye.commands.stages import check_photographs, find_photographs, open_cache, pick_device
+    from mindseye.commands.stages import check_photographs, find_photographs, make_network, open_cache, pick_device
     from mindseye.facets.discovery import set_aside
     from mindseye.facets.grouping import number_of_kinds
     from mindseye.facets.number import MOST_KINDS
-    from mindseye.facets.survey import survey
+    from mindseye.facets.survey import Passing, survey
     from mindseye.networks.chance import seeded
     from mindseye.networks.preparing import prepare
 
     check_photographs(run.images)
     with seeded(run.drawing.seed):
-        network = make(run.parts["network"], "network")
+        network = make_network(run.parts["network"], "network")
     layer = network.resolve(run.layer, run.depth)
     network.to(pick_device(run.running.accelerator))
     looking = prepare(network, layer)
@@ -88,8 +88,7 @@ def look(overrides: list[str], numbers: list[int]) -> tuple["Choice", str]:
             looking,
             photographs,
             layer,
-            batch_size=run.facets.batch_size,
-            workers=run.facets.workers,
+            Passing(run.facets.batch_size, workers=run.facets.workers),
             cache=open_cache(run.cache),
         )
     # As C=auto of a run has them, which then finds the same.

@@ -3,15 +3,15 @@
 import argparse
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindseye.commands.flows import flows_along, swept_settings
-from mindseye.commands.views import read_view
+from mindseye.commands.views import LAYER, read_view, views_of_sweep
 from mindseye.files import plain_file
-from mindseye.sweeps.manifest import MANIFEST, Cell, as_written, cell_folder
-from mindseye.sweeps.status import SweepStatus, read_sweep, varying_overrides
+from mindseye.sweeps.manifest import MANIFEST, Cell, cell_folder
+from mindseye.sweeps.status import SweepStatus, read_sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from mindseye.reports.figures import DrawnLayer
     from mindseye.results.run_folder import StoredRun
 
-LAYER = ("layer", "depth")  # the overrides that figure 4 has rows for
-MOST_ROWS = 12  # of a grid on one page
 
 
 def figures(arguments: list[str]) -> None:
@@ -139,7 +137,8 @@ def of_sweep(folder: Path) -> "dict[str, Figure]":
             f"{folder} has no two completed cells to be held against each other; for figures 1 to 3 name the folder of "
             "one of its cells"
         )
-    return {**_layers(folder, completed), **_flows(sweep), **grids_of(folder, completed)}
+    grids = views_of_sweep(folder, [cell.folder for cell in completed])
+    return {**_layers(folder, completed), **_flows(sweep), **{name: view.figure() for name, view in grids.items()}}
 
 
 def _flows(sweep: SweepStatus) -> "dict[str, Figure]":
@@ -179,69 +178,6 @@ def _layers(folder: Path, completed: Sequence[Cell]) -> "dict[str, Figure]":
         name = "fig4_layers" if len(groups) == 1 else f"fig4_layers_{cell_folder(others, sorted(varying))}"
         drawn[name] = layers_by_targets(rows, heading=heading)
     return drawn
-
-
-def grids_of(folder: Path, cells: Sequence[Cell]) -> "dict[str, Figure]":
-    """The pictures of cells that differ in anything but the layer; empty of a sweep over layers alone.
-
-    Two settings that vary are rows and columns, and each facet has a figure; else a row is a cell and a column a facet.
-    Below a picture stands what cells are compared by.
-    """
-    from mindseye.reports.figures import grid
-    from mindseye.results.measures import numbers, usual
-    from mindseye.results.run_folder import read_run
-
-    given = [dict(word.lstrip("+").partition("=")[::2] for word in cell.overrides) for cell in cells]
-    keys = list(dict.fromkeys(key for one in given for key in one))
-    varying = [key for key in keys if len({one.get(key) for one in given}) > 1]
-    if all(key in LAYER for key in varying):
-        return {}
-    runs = [read_run(_no_link(folder / cell.folder)) for cell in cells]
-    rows = [[dict(numbers(row)) for row in run.metrics["facets"]] for run in runs]
-    measure = usual([figures for of_run in rows for figures in of_run])
-    shown = [[_said(measure, figures) for figures in of_run] for of_run in rows]
-    heading = f"{' × '.join(varying)} · below: {measure}"
-    facets = range(max(len(run.images) for run in runs))
-    drawn = {}
-    if len(varying) == 2:
-        down, across = (list(dict.fromkeys(one.get(key, "") for one in given)) for key in varying)
-        at = [(down.index(one.get(varying[0], "")), across.index(one.get(varying[1], ""))) for one in given]
-        for c in facets:
-            those = [(place, n) for n, place in enumerate(at) if c < len(runs[n].images)]
-            for page, lines in enumerate(_pages(len(down))):
-                here = {(i - lines.start, j): n for (i, j), n in those if i in lines}
-                name = f"grid_facet_{c:02d}" + (f"_{page + 1}" if len(down) > MOST_ROWS else "")
-                drawn[name] = grid(
-                    [_label(varying[0], down[i]) for i in lines],
-                    [_label(varying[1], one) for one in across],
-                    {place: _seen(runs[n], c) for place, n in here.items()},
-                    {place: shown[n][c] for place, n in here.items()},
-                    heading=f"facet {c} · {heading}",
-                )
-        return drawn
-    told_apart = varying_overrides(list(cells))
-    for page, lines in enumerate(_pages(len(cells))):
-        places = [(i - lines.start, c, n) for i, n in enumerate(lines, lines.start) for c in range(len(runs[n].images))]
-        drawn["grid" + (f"_{page + 1}" if len(cells) > MOST_ROWS else "")] = grid(
-            [told_apart[cells[n].id] for n in lines],
-            [f"facet {c}" for c in facets],
-            {(i, c): _seen(runs[n], c) for i, c, n in places},
-            {(i, c): shown[n][c] for i, c, n in places},
-            heading=heading,
-        )
-    return drawn
-
-
-def _pages(rows: int) -> list[range]:
-    return [range(first, min(first + MOST_ROWS, rows)) for first in range(0, rows, MOST_ROWS)]
-
-
-def _label(key: str, value: str) -> str:
-    return f"{key.rpartition('.')[2]}={as_written(value)}" if value else f"no {key}"
-
-
-def _said(measure: str, figures: Mapping[str, float]) -> str:
-    return f"{figures[measure]:.2f}" if measure in figures else ""
 
 
 def _seen(run: "StoredRun", c: int) -> "Tensor":

@@ -5,8 +5,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 from mindseye.signals import CTRL_C, TO_BE_CONTINUED, Interrupted, Interruptible
 from mindseye.words import nearest, on_one_line
@@ -67,9 +67,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.raiseExceptions = False  # a full disk is said once, not in a traceback for each line of a log
     verb = arguments.pop(0) if arguments and arguments[0] in VERBS else "visualize"
     works = verb == "visualize" or (verb == "sweep" and arguments[:1] == ["resume"])
+    with _exit_codes(), Interruptible() if works else nullcontext():
+        if verb == "visualize" and arguments in (["--version"], ["-V"]):
+            import mindseye
+
+            print(f"mindseye {mindseye.__version__}")
+            return
+        if verb in ("visualize", "sweep"):
+            from mindseye.commands.verbosity import take_verbosity
+
+            arguments = take_verbosity(arguments)
+        if verb == "visualize" and ({"-h", "--help"} & {*arguments} or arguments == ["help"]):
+            print(HELP, end="")
+            return
+        if verb == "visualize" and arguments and re.fullmatch(r"[A-Za-z]\w*", arguments[0]):
+            raise ValueError(f"{arguments[0]}: {no_such_verb(arguments[0])}")
+        command = getattr(importlib.import_module(f"mindseye.commands.{verb}"), verb)
+        command(arguments)
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """What ends the command is one line on standard error and an exit code."""
     try:
-        with Interruptible() if works else nullcontext():
-            _obey(verb, arguments)
+        yield
     except (ValueError, OSError) as error:
         fail(str(error))
     except Interrupted as stop:  # before a run began, or after it was done
@@ -78,25 +99,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("mindseye: interrupted", file=sys.stderr)
         raise SystemExit(CTRL_C) from None
-
-
-def _obey(verb: str, arguments: list[str]) -> None:
-    if verb == "visualize" and arguments in (["--version"], ["-V"]):
-        import mindseye
-
-        print(f"mindseye {mindseye.__version__}")
-        return
-    if verb in ("visualize", "sweep"):
-        from mindseye.commands.verbosity import take_verbosity
-
-        arguments = take_verbosity(arguments)
-    if verb == "visualize" and ({"-h", "--help"} & {*arguments} or arguments == ["help"]):
-        print(HELP, end="")
-        return
-    if verb == "visualize" and arguments and re.fullmatch(r"[A-Za-z]\w*", arguments[0]):
-        raise ValueError(f"{arguments[0]}: {no_such_verb(arguments[0])}")
-    command = getattr(importlib.import_module(f"mindseye.commands.{verb}"), verb)
-    command(arguments)
 
 
 def no_such_verb(word: str) -> str:

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -123,6 +123,17 @@ def pick_device(accelerator: str) -> str:
     raise ConfigurationError(f"trainer.accelerator={accelerator}: this machine has none; take cpu or auto")
 
 
+def make_network(node: Mapping[str, Any], place: str) -> "Network":
+    """The network of a group: what its source loads, or what a constructor of the user's own gives."""
+    from mindseye.networks import Source
+
+    made = make(node, place)
+    try:
+        return made.load() if isinstance(made, Source) else made
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(f"{place}: {error}") from error
+
+
 class Looking(NamedTuple):
     """What a run looks with."""
 
@@ -140,7 +151,7 @@ def load(run: Run, method: "Method") -> Looking:
     from mindseye.visualizer.objective import matching_of
 
     with seeded(run.drawing.seed):
-        network: Network = make(run.parts["network"], "network")
+        network = make_network(run.parts["network"], "network")
     if "target" in run.parts["network"]:  # weights=null of a network by its name is meant
         warn_of_no_training(network)
     layer = network.resolve(run.layer, run.depth)
@@ -158,13 +169,21 @@ def load(run: Run, method: "Method") -> Looking:
     return Looking(network, layer, prepare(network, layer, way=way))
 
 
-def with_previous(looking: Looking, method: "Method") -> "PreparedNetwork":
-    """What the pictures are drawn with: it records the layer that the penalty is on too, where one is named."""
-    from mindseye.networks.preparing import prepare
+def tried(run: Run, looking: Looking, method: "Method") -> tuple["PreparedNetwork", int]:
+    """What the pictures are drawn with, which records the layer that the penalty is on too, and the layer's channels.
 
-    if method.previous is None:
-        return looking.prepared
-    return prepare(looking.network, looking.layer, method.previous, looking.prepared.way)
+    A small picture goes through it: what layer, method or a part of it refuse is said before photographs are read.
+    """
+    from mindseye.networks.preparing import prepare
+    from mindseye.visualizer.trying import try_out
+
+    drawing = looking.prepared
+    if method.previous is not None:
+        drawing = prepare(looking.network, looking.layer, method.previous, looking.prepared.way)
+    exact = replace(method, previous=drawing.previous)
+    channels = try_out(drawing, exact, run.facets.k, run.images.size or looking.network.size)
+    try_parts(method)
+    return drawing, channels
 
 
 def check_photographs(images: Images) -> None:
@@ -241,19 +260,12 @@ def discover(
 ) -> "FacetTargets":
     """Facets; layers of the same sweep's other cells look at the photographs in one pass with this one."""
     from mindseye.facets.discovery import discover_facets
-    from mindseye.facets.survey import survey_together
+    from mindseye.facets.survey import Passing, survey_together
 
     others = layers_of_the_sweep(run, looking) if cache is not None else []
     if others:
-        survey_together(
-            looking.network,
-            photographs,
-            [looking.layer, *others],
-            batch_size=run.facets.batch_size,
-            workers=run.facets.workers,
-            cache=cache,
-            progress=progress.reading,
-        )
+        passing = Passing(run.facets.batch_size, workers=run.facets.workers, progress=progress.reading)
+        survey_together(looking.network, photographs, [looking.layer, *others], passing, cache=cache)
     found = discover_facets(
         looking.prepared,
         photographs,
@@ -282,7 +294,7 @@ def judges(run: Run, targets: "FacetTargets", cache: "Cache | None") -> list["Tr
     for name, node in nodes.items():
         settings = {key: one for key, one in node.items() if key != "layer"}
         with seeded(run.drawing.seed):
-            other: Network = make(settings, f"transfer.{name}")
+            other = make_network(settings, f"transfer.{name}")
         if other.channels != channels:
             raise ConfigurationError(
                 f"transfer.{name} takes {other.channels} channels and the network {channels}: they must agree"

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stderr, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -50,29 +50,31 @@ TRIED = 4096  # bytes that must find room in a run folder
 DEATHS = 2  # so often a cell's process may die, the second time with no other beside it
 
 
-def run_sweep(
-    launcher: Launcher,
-    config: DictConfig,
-    words: Sequence[str],
-    *,
-    loader: ConfigLoader,
-    known_cells: bool,
-    retry_failed: bool,
-    retry_changed: bool,
-    at_once: int | None,
-    trackers: Sequence[str] = (),
-) -> list[JobReturn]:
-    """Launch every cell that is not done, `at_once` at a time. Nothing that happens to a cell is raised here.
+@dataclass(frozen=True)
+class Resuming:
+    """Which cells of a sweep are run, and how."""
 
-    words: the task's overrides, swept ones among them; or, with `known_cells`, whatever began the sweep. loader:
+    known_cells: bool = False  # those of the manifest, whatever the overrides ask for
+    retry_failed: bool = False
+    retry_changed: bool = False  # completed ones whose weights, code or photographs have changed
+    at_once: int | None = None  # cells; None: all
+    trackers: Sequence[str] = ()  # overrides of the group `logger` in place of the cells' own
+
+
+def run_sweep(
+    launcher: Launcher, config: DictConfig, words: Sequence[str], loader: ConfigLoader, resuming: Resuming
+) -> list[JobReturn]:
+    """Launch every cell that is not done, `resuming.at_once` at a time. Nothing that happens to a cell is raised here.
+
+    words: the task's overrides, swept ones among them; or, of known cells, whatever began the sweep. loader:
     Hydra's, which knows the options that glob(*) stands for. Exits with 1, and one line, where the sweep's folder
     cannot be read or written.
     """
     folder = Path(str(config.hydra.sweep.dir)).absolute()
     try:
-        todo = _to_do(config, folder, words, loader, known_cells, retry_failed, retry_changed)
+        todo = _to_do(config, folder, words, loader, resuming)
         with _interruptible(launcher, folder):
-            return _launch_all(launcher, folder, todo, at_once, trackers)
+            return _launch_all(launcher, folder, todo, resuming.at_once, resuming.trackers)
     except (ValueError, OSError) as error:  # Hydra would print a traceback
         print(f"mindseye: {one_line(error)}", file=sys.stderr)
         raise SystemExit(1) from None
@@ -83,33 +85,27 @@ def run_sweep(
 
 
 def _to_do(
-    config: DictConfig,
-    folder: Path,
-    words: Sequence[str],
-    loader: ConfigLoader,
-    known_cells: bool,
-    retry_failed: bool,
-    retry_changed: bool,
+    config: DictConfig, folder: Path, words: Sequence[str], loader: ConfigLoader, resuming: Resuming
 ) -> list[Cell]:
     """The cells there is something to do for, after the manifest has all of them."""
     command = [*_own_folders(config), *OmegaConf.to_container(config.hydra.overrides.hydra), *words]
-    cells = _known(folder) if known_cells else _asked(folder, words, loader, command)
+    cells = _known(folder) if resuming.known_cells else _asked(folder, words, loader, command)
     if (begun_with := Manifest.read(folder).config_sha256) != configuration_sha256():
         _warn(
             f"{folder} was begun with another version of mindseye or its configuration ({begun_with:.8}…): cells that "
             "are completed stay as they are; another hydra.sweep.dir starts anew"
         )
     changed, said = _changed(folder, cells)
-    if changed and retry_changed:
+    if changed and resuming.retry_changed:
         _warn(f"{said}: they are drawn anew")
         for cell in changed:
             write_status(folder / cell.folder, RunStatus(overrides=cell.overrides))
-    todo = [cell for cell in cells if _is_open(folder, cell, retry_failed)]
-    if changed and todo and not retry_changed:  # else the end says it at once
+    todo = [cell for cell in cells if _is_open(folder, cell, resuming.retry_failed)]
+    if changed and todo and not resuming.retry_changed:  # else the end says it at once
         _warn(_stays(said, folder))
     if len(todo) < len(cells):
         log.info("%d of %d cells are done already", len(cells) - len(todo), len(cells))
-    if retry_failed:
+    if resuming.retry_failed:
         for cell in todo:
             if (status := read_status(folder / cell.folder)).status == "failed":
                 write_status(folder / cell.folder, RunStatus(overrides=cell.overrides, seconds=status.seconds))

@@ -6,7 +6,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
@@ -45,8 +46,7 @@ from mindseye.commands.stages import (
     make_method,
     make_metrics,
     open_cache,
-    try_parts,
-    with_previous,
+    tried,
 )
 from mindseye.commands.tracking import make_trackers, tracked
 from mindseye.files import hash_of
@@ -184,45 +184,58 @@ def run(config: DictConfig) -> float | None:
     # Unresolved: the same wherever the run folder lies.
     key = hash_of(OmegaConf.to_yaml(config).encode())
     record = RunRecord(folder, list(hydra_config.overrides.task), key, keep_completed=in_sweep)
-    with verbosity.unfailing_output(), verbosity.log_on_terminal(), Interruptible() as signals:
-        try:
-            with record:
-                if record.completed is not None:
-                    log.info("completed already: %s", folder)
-                    return record.completed.measure
-                with signals.insisted():
-                    measure = _run(_checked(config), config, folder, record)
-                if not in_sweep and (earlier := _repeated.get()) is not None:
-                    tell_differences(earlier, folder)
-                return measure
-        except (Interrupted, KeyboardInterrupt) as stop:
-            by_hand = isinstance(stop, KeyboardInterrupt)
-            again = f"the same command with hydra.run.dir={folder}"
-            if in_sweep:
-                again = f"mindseye sweep resume {Path(hydra_config.sweep.dir).absolute()}"
-            if record.is_complete and not in_sweep:
-                print(f"mindseye: {'interrupted' if by_hand else stop}; the run is complete: {folder}", file=sys.stderr)
-                raise SystemExit(CTRL_C if by_hand else 0) from None
-            print(f"mindseye: {'interrupted' if by_hand else stop}; {again} goes on", file=sys.stderr)
-            if by_hand:
-                raise SystemExit(CTRL_C) from None
-            handler = signals.handler_before(stop.signum)
-            if handler is not None:  # submitit's, say: it asks the scheduler for another turn, and ends the process
-                handler(stop.signum, None)
-            raise SystemExit(TO_BE_CONTINUED) from None
-        except Occupied as error:
-            if in_sweep:
-                log.warning("%s", error)  # the other one's work is as good as ours
-                return None
+    with (
+        verbosity.unfailing_output(),
+        verbosity.log_on_terminal(),
+        Interruptible() as signals,
+        told_in_one_line(record, signals),
+        record,
+    ):
+        if record.completed is not None:
+            log.info("completed already: %s", folder)
+            return record.completed.measure
+        with signals.insisted():
+            measure = _run(_checked(config), config, folder, record)
+        if not in_sweep and (earlier := _repeated.get()) is not None:
+            tell_differences(earlier, folder)
+        return measure
+    return None  # somebody else is at the cell, whose work is as good as ours
+
+
+@contextmanager
+def told_in_one_line(record: RunRecord, signals: Interruptible) -> Iterator[None]:
+    """What ends a job early is a line on standard error and an exit code; in a sweep an error fails the cell alone."""
+    hydra_config = HydraConfig.get()
+    folder, in_sweep = record.folder, hydra_config.mode == RunMode.MULTIRUN
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as stop:
+        by_hand = isinstance(stop, KeyboardInterrupt)
+        again = f"the same command with hydra.run.dir={folder}"
+        if in_sweep:
+            again = f"mindseye sweep resume {Path(hydra_config.sweep.dir).absolute()}"
+        if record.is_complete and not in_sweep:
+            print(f"mindseye: {'interrupted' if by_hand else stop}; the run is complete: {folder}", file=sys.stderr)
+            raise SystemExit(CTRL_C if by_hand else 0) from None
+        print(f"mindseye: {'interrupted' if by_hand else stop}; {again} goes on", file=sys.stderr)
+        if by_hand:
+            raise SystemExit(CTRL_C) from None
+        handler = signals.handler_before(stop.signum)
+        if handler is not None:  # submitit's, say: it asks the scheduler for another turn, and ends the process
+            handler(stop.signum, None)
+        raise SystemExit(TO_BE_CONTINUED) from None
+    except Occupied as error:
+        if not in_sweep:
             print(f"mindseye: {error}", file=sys.stderr)
             raise SystemExit(1) from None
-        except Exception as error:
-            logging.getLogger("mindseye.run").info("failed", exc_info=True)
-            if in_sweep or not isinstance(error, ValueError | OSError | RuntimeError):
-                raise
-            where = f"; the traceback is in {folder / 'run.log'}" if is_a_programs_mistake(error) else ""
-            print(f"mindseye: {' '.join(str(error).split())}{where}", file=sys.stderr)
-            raise SystemExit(1) from None
+        log.warning("%s", error)
+    except Exception as error:
+        logging.getLogger("mindseye.run").info("failed", exc_info=True)
+        if in_sweep or not isinstance(error, ValueError | OSError | RuntimeError):
+            raise
+        where = f"; the traceback is in {folder / 'run.log'}" if is_a_programs_mistake(error) else ""
+        print(f"mindseye: {' '.join(str(error).split())}{where}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def is_a_programs_mistake(error: BaseException) -> bool:
@@ -243,23 +256,18 @@ def _checked(config: DictConfig) -> Run:
 
 def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float | None:
     """The stages of a run, one after the other; `config` is what is written beside the result."""
-    from mindseye.visualizer.trying import try_out
-
     started = time.perf_counter()
     # Everything cheap is made first: a wrong value in any of it costs no reading of networks or photographs.
     check_constructors(run.parts)
     method, metrics = make_method(run), make_metrics(run)
-    running = replace(run.running, folder=folder / "checkpoint")
     trackers = trackers_of(run, folder)
     callbacks = make_callbacks(run, trackers)
     check_early(run)
     files = {path: file_sha256(path) for path in input_files(run, HydraConfig.get())}  # before they are read
     tell_of_the_demo(run)
     looking = load(run, method)
-    drawing = with_previous(looking, method)
+    drawing, channels = tried(run, looking, method)
     method = replace(method, previous=drawing.previous)  # its exact name
-    channels = try_out(drawing, method, run.facets.k, run.images.size or looking.network.size)
-    try_parts(method)
     about = {"network": looking.network.name, "layer": looking.layer, "channels": channels}
     # From here on Lightning, which takes seconds to import: what is wrong has been said by now.
     from mindseye.results.visualization import visualize as draw
@@ -268,24 +276,25 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
     photographs, factors = find_photographs(run, looking.prepared, folder)
     inputs = note_inputs(files, run.images.root, photographs)
     cache = open_cache(run.cache)
-    bar = progress_of(run, len(photographs))
-    with tracked(trackers, config, folder, about), bar as progress:
+    kept = Checkpoint(folder / "checkpoint")
+    with tracked(trackers, config, folder, about), progress_of(run, len(photographs)) as progress:
         begun = time.perf_counter()
         targets = discover(run, looking, photographs, cache, progress)
-        discovery_s = time.perf_counter() - begun
+        times = {"discovery_s": time.perf_counter() - begun}
         del looking  # the whole network, of which drawing needs the way to the layer alone
         progress.found(targets.C)
         others = judges(run, targets, cache)
         progress.stage("drawing")
         watchers = watchers_of(record, progress, trackers, callbacks, method.steps)
+        running = replace(run.running, folder=kept.folder)
         result = draw(drawing, targets, method, running, transfer=others, metrics=metrics, watchers=watchers)
-        times = {"discovery_s": discovery_s, "total_s": time.perf_counter() - started}
+        times["total_s"] = time.perf_counter() - started
         complete(result.metrics, targets, factors, times, config)
         result.metrics["provenance"][INPUTS] = inputs
         measure = measure_of(result.metrics["summary"], run.measure)
         result.save(folder, config=OmegaConf.to_yaml(config, resolve=True))
         record.complete(measure)  # whatever becomes of what follows, the result is there
-        Checkpoint(folder / "checkpoint").discard()
+        kept.discard()
         page = try_gallery(folder)
         tell_trackers(trackers, folder, result, method.steps, progress)
     say_where(result, folder, page)

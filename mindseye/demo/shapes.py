@@ -31,30 +31,29 @@ class Sheet:
     pixel: float
     planes: Array
 
+    def paint(
+        self,
+        distance: Array,
+        height: Array | float,
+        colour: Colour | Array,
+        metal: float = 0.0,
+        gloss: float = 0.3,
+        glow: float = 0.0,
+        opacity: float = 1.0,
+    ) -> None:
+        """Lays one part over the sheet where distance [h,w] is negative, with a one-pixel soft edge.
 
-def paint(
-    sheet: Sheet,
-    distance: Array,
-    height: Array | float,
-    colour: Colour | Array,
-    metal: float = 0.0,
-    gloss: float = 0.3,
-    glow: float = 0.0,
-    opacity: float = 1.0,
-) -> None:
-    """Lays one part over the sheet where distance [h,w] is negative, with a one-pixel soft edge.
-
-    height: above the table, object units; colour: red, green, blue in [0,1], or float32 [3,h,w];
-    metal, gloss, glow, opacity: in [0,1]. Height and gloss ignore opacity, so that clear glass still shines.
-    """
-    inside = np.clip(0.5 - distance / sheet.pixel, 0.0, 1.0)
-    seen = inside * opacity
-    planes = sheet.planes
-    tint = np.asarray(colour, dtype=np.float32)
-    planes[:3] += seen * ((tint if tint.ndim == 3 else tint[:, None, None]) - planes[:3])
-    for index, value in ((HEIGHT, height), (METAL, metal), (GLOSS, gloss), (GLOW, glow)):
-        planes[index] += inside * (value - planes[index])
-    planes[COVER] += seen * (1.0 - planes[COVER])
+        height: above the table, object units; colour: red, green, blue in [0,1], or float32 [3,h,w];
+        metal, gloss, glow, opacity: in [0,1]. Height and gloss ignore opacity, so that clear glass still shines.
+        """
+        inside = np.clip(0.5 - distance / self.pixel, 0.0, 1.0)
+        seen = inside * opacity
+        planes = self.planes
+        tint = np.asarray(colour, dtype=np.float32)
+        planes[:3] += seen * ((tint if tint.ndim == 3 else tint[:, None, None]) - planes[:3])
+        for index, value in ((HEIGHT, height), (METAL, metal), (GLOSS, gloss), (GLOW, glow)):
+            planes[index] += inside * (value - planes[index])
+        planes[COVER] += seen * (1.0 - planes[COVER])
 
 
 def length(x: Array, y: Array) -> Array:

@@ -20,7 +20,7 @@ from mindseye.facets.firmness import STAYS
 from mindseye.facets.grouping import group_photographs
 from mindseye.facets.number import MOST_KINDS
 from mindseye.facets.photographs import Photographs
-from mindseye.facets.survey import Progress, Survey, survey
+from mindseye.facets.survey import Passing, Progress, Survey, survey
 from mindseye.facets.targets import FacetTargets, top_channels
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
@@ -150,18 +150,8 @@ def discover_facets(
     (torch.Size([2, 3, 32, 32]), torch.Size([2, 8]), torch.Size([2, 4]))
     >>> folder.cleanup()
     """
-    check_network(network)
-    if not isinstance(photographs, Photographs):
-        raise ValueError(
-            f"the photographs must be what load_photographs(FOLDER, size=…) gives, not a {type(photographs).__name__}"
-        )
+    _check_given(network, photographs, facets)
     layer = network.resolve(layer)
-    if not isinstance(facets, Facets):
-        raise ValueError(f"the facets must be Facets(C=…, k=…), not a {type(facets).__name__}")
-    if facets.C != "auto" and len(photographs) < facets.C:
-        raise ValueError(
-            f"C={facets.C} facets need at least as many photographs; {photographs.root} holds {len(photographs)}"
-        )
     if isinstance(network, Network):
         network = prepare(network, layer, way=resolve_way(network, layer, facets.way))
     # What cannot be done is refused before the photographs are read.
@@ -175,12 +165,10 @@ def discover_facets(
         network,
         photographs,
         layer,
-        batch_size=facets.batch_size,
-        workers=facets.workers,
+        Passing(batch_size=facets.batch_size, workers=facets.workers, progress=progress),
         cache=cache,
         content=content_of(photographs),
         check=check_k,
-        progress=progress,
     )
     check_k(everything.means.shape[1])
     most = MOST_KINDS if facets.C == "auto" else facets.C
@@ -202,20 +190,7 @@ def discover_facets(
     images, unchanged = _read_chosen(seen, chosen)
     if not unchanged:
         cache = None
-    levels = int(images.amax()) - int(images.amin()) + 1
-    black, white, brightest = photographs.black, photographs.white, int(images.amax())
-    if black is None and (levels < FEW_LEVELS or brightest < DARK):
-        log.warning(
-            "the photographs use %d of 256 levels of brightness, the brightest is %d, and the network sees no finer "
-            "ones: raw counts need black and white, the values in the files that become 0 and 1",
-            levels, brightest,
-        )  # fmt: skip
-    elif levels < FEW_LEVELS:
-        log.warning(
-            "the photographs use %d of 256 levels of brightness between black=%g and white=%g: nearer to their counts, "
-            "there are more",
-            levels, black, white,
-        )  # fmt: skip
+    _warn_of_levels(images, photographs.black, photographs.white)
     blend = blend_chosen(network, seen, images, chosen, weights, cache)
     channels = top_channels(blend.maps, facets.k)
     _refuse_silence(blend.maps, channels, layer)
@@ -256,6 +231,21 @@ def discover_facets(
     return targets
 
 
+def _check_given(network: object, photographs: object, facets: object) -> None:
+    """Raises ValueError, in one line, for what is given in place of a network, photographs or Facets, or too few."""
+    check_network(network)
+    if not isinstance(photographs, Photographs):
+        raise ValueError(
+            f"the photographs must be what load_photographs(FOLDER, size=…) gives, not a {type(photographs).__name__}"
+        )
+    if not isinstance(facets, Facets):
+        raise ValueError(f"the facets must be Facets(C=…, k=…), not a {type(facets).__name__}")
+    if facets.C != "auto" and len(photographs) < facets.C:
+        raise ValueError(
+            f"C={facets.C} facets need at least as many photographs; {photographs.root} holds {len(photographs)}"
+        )
+
+
 def set_aside(seen: Survey, share: float, needed: int, seed: int) -> tuple[Survey, Survey]:
     """(the photographs that facets are looked for in, those held out): none where there are fewer than AMPLE·needed.
 
@@ -282,6 +272,24 @@ def _some_of(seen: Survey, rows: list[int]) -> Survey:
         key=None if seen.key is None else {**seen.key, "rows": hashlib.sha256(repr(rows).encode()).hexdigest()},
         content=None if seen.content is None else seen.content.of(rows),
     )
+
+
+def _warn_of_levels(images: Tensor, black: float | None, white: float | None) -> None:
+    """One line where photographs, uint8, use so few levels that raw counts may have been cut down to 256."""
+    levels = int(images.amax()) - int(images.amin()) + 1
+    brightest = int(images.amax())
+    if black is None and (levels < FEW_LEVELS or brightest < DARK):
+        log.warning(
+            "the photographs use %d of 256 levels of brightness, the brightest is %d, and the network sees no finer "
+            "ones: raw counts need black and white, the values in the files that become 0 and 1",
+            levels, brightest,
+        )  # fmt: skip
+    elif levels < FEW_LEVELS:
+        log.warning(
+            "the photographs use %d of 256 levels of brightness between black=%g and white=%g: nearer to their counts, "
+            "there are more",
+            levels, black, white,
+        )  # fmt: skip
 
 
 def _warn_of_facets(marks: list[list[str]]) -> None:

@@ -10,7 +10,7 @@ import re
 import signal
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -348,28 +348,34 @@ def list_photographs(root: Path) -> tuple[list[str], list[SkippedFile], list[str
         left_out += [os.path.relpath(os.path.join(folder, name), root) for name in ours]
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in ours)
         for name in sorted(files):
-            suffix = Path(name.lower().removesuffix(".gz") if name.lower().endswith(".nii.gz") else name).suffix.lower()
-            if name.startswith(".") or name in ours or suffix in NO_PICTURES - usable:
+            if name in ours:
                 continue
             path = os.path.join(folder, name)
-            relative = os.path.relpath(path, root)
-            try:
-                regular = stat.S_ISREG(os.stat(path).st_mode)
-            except OSError as error:
-                if suffix in usable:
-                    skipped.append(SkippedFile(relative, f"broken link ({error.strerror})"))
-                continue
-            if suffix in usable:
-                if regular:
-                    paths.append(relative)
-                else:  # opening a FIFO would wait for ever
-                    skipped.append(SkippedFile(relative, "not a regular file"))
-            elif suffix in OTHER_PICTURES:
-                right = "give .npy arrays" if suffix == ".npz" else "save it as JPEG or PNG"
-                skipped.append(SkippedFile(relative, f"nothing here reads {suffix}: {right}"))
-            elif regular and _begins_as_a_picture(path):
-                skipped.append(SkippedFile(relative, "holds a picture, and its name does not end as one's: rename it"))
+            relative, reason = os.path.relpath(path, root), _why_not(path, usable)
+            if reason is None:
+                paths.append(relative)
+            elif reason:
+                skipped.append(SkippedFile(relative, reason))
     return sorted(paths), skipped, sorted(left_out)
+
+
+def _why_not(path: str, usable: Collection[str]) -> str | None:
+    """Why a file is no photograph that can be read; "" of one that nobody takes for one, None of one that is."""
+    name = os.path.basename(path)
+    suffix = Path(name.lower().removesuffix(".gz") if name.lower().endswith(".nii.gz") else name).suffix.lower()
+    if name.startswith(".") or suffix in NO_PICTURES - set(usable):
+        return ""
+    try:
+        regular = stat.S_ISREG(os.stat(path).st_mode)
+    except OSError as error:
+        return f"broken link ({error.strerror})" if suffix in usable else ""
+    if suffix in usable:
+        return None if regular else "not a regular file"  # opening a FIFO would wait for ever
+    if suffix in OTHER_PICTURES:
+        return f"nothing here reads {suffix}: {'give .npy arrays' if suffix == '.npz' else 'save it as JPEG or PNG'}"
+    if regular and _begins_as_a_picture(path):
+        return "holds a picture, and its name does not end as one's: rename it"
+    return ""
 
 
 def _made_here(folder: str, folders: set[str], files: set[str]) -> bool:

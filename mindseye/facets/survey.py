@@ -52,25 +52,31 @@ class Survey:
     content: Content | None = None  # of the photographs; None where it is not known, or changed meanwhile
 
 
+@dataclass(frozen=True)
+class Passing:
+    """How photographs are passed through a network, and who is told how far that is."""
+
+    batch_size: int = 16
+    keep_maps: int = KEEP_MAPS  # bytes, see `Survey`
+    workers: int | None = None  # see `Photographs.batches`
+    progress: Progress | None = None  # (photographs that are done, all)
+
+
 def survey(
     network: Network | PreparedNetwork,
     photographs: Photographs,
     layer: str,
+    passing: Passing = Passing(),
     *,
-    batch_size: int = 16,
-    keep_maps: int = KEEP_MAPS,
-    workers: int | None = None,
     cache: Cache | None = None,
     content: Content | None = None,
     check: Callable[[int], None] | None = None,
-    progress: Progress | None = None,
 ) -> Survey:
     """Run every photograph up to `layer`, never past it, or recall from the cache what was seen then.
 
-    A file that cannot be read is left out and named in `photographs.skipped`. `keep_maps`: see `Survey`, in bytes.
-    `workers`: see `Photographs.batches`. `content`: see `content_of`, where it is known already. `check(D)`, which
-    may raise, is told the layer's channels before any photograph is looked at. Files that change
-    while they are looked at are named in a warning, and then nothing is kept.
+    A file that cannot be read is left out and named in `photographs.skipped`. `content`: see `content_of`, where it is
+    known already. `check(D)`, which may raise, is told the layer's channels before any photograph is looked at. Files
+    that change while they are looked at are named in a warning, and then nothing is kept.
 
     Raises ValueError where no file is readable, where the layer's output has no channels (see `as_maps`) or holds NaN
     or infinite values.
@@ -82,7 +88,7 @@ def survey(
     def look() -> dict[str, Tensor]:
         if check is not None:
             check(map_shape(network, photographs)[1])
-        [table], readable, skipped = _look(network, photographs, batch_size, keep_maps, workers, progress)
+        [table], readable, skipped = _look(network, photographs, passing)
         unreadable[:] = skipped
         others[:] = changed_since(content, photographs) if content is not None else ()
         return table.seen(photographs, readable)
@@ -96,9 +102,7 @@ def survey(
     else:
         content = content_of(photographs) if content is None else content
         sha256 = content.sha256(photographs)
-        key = survey_key(
-            network, photographs, layer, batch_size=batch_size, keep_maps=keep_maps, content=sha256
-        )
+        key = survey_key(network, photographs, layer, passing, sha256)
         fetched = cache.fetch("survey", key, look, unchanged)
         seen, recalled = fetched.tensors, not fetched.made
         if recalled and (said := _skipped_again(photographs, seen["readable"])) is None:
@@ -108,8 +112,8 @@ def survey(
         elif recalled:
             unreadable[:] = said or ()
             _say_skipped([*photographs.skipped, *unreadable])
-            if progress is not None:
-                progress(len(photographs), len(photographs))
+            if passing.progress is not None:
+                passing.progress(len(photographs), len(photographs))
     readable = seen["readable"].tolist()
     kept = replace(
         photographs,
@@ -130,12 +134,9 @@ def survey_together(
     network: Network,
     photographs: Photographs,
     layers: Sequence[str],
+    passing: Passing = Passing(),
     *,
-    batch_size: int = 16,
-    keep_maps: int = KEEP_MAPS,
-    workers: int | None = None,
     cache: Cache | None = None,
-    progress: Progress | None = None,
 ) -> None:
     """Put into the cache what `survey` would put there for each of `layers`, to the same byte, in one pass.
 
@@ -163,15 +164,14 @@ def survey_together(
     content = content_of(photographs)
     sha256 = content.sha256(photographs)
     keys = {
-        layer: survey_key(one, photographs, layer, batch_size=batch_size, keep_maps=keep_maps, content=sha256)
-        for layer, one in prepared.items()
+        layer: survey_key(one, photographs, layer, passing, sha256) for layer, one in prepared.items()
     }
 
     def look(missing: list[str]) -> Iterator[tuple[str, dict[str, Tensor]]]:
         sizes: dict[str, int] = {}
         for layer in missing:
             try:
-                size = _kept_bytes(prepared[layer], photographs, keep_maps)
+                size = _kept_bytes(prepared[layer], photographs, passing.keep_maps)
             except ValueError as error:
                 _leave_out(layer, error)
                 continue
@@ -185,8 +185,8 @@ def survey_together(
             if merged is None:
                 continue
             log.info("looking at %d photographs up to %s", len(photographs), ", ".join(merged.layers))
-            tell = None if progress is None else _share_of(progress, number, len(passes))
-            tables, readable, _ = _look(merged, photographs, batch_size, keep_maps, workers, tell)
+            tell = None if passing.progress is None else _share_of(passing.progress, number, len(passes))
+            tables, readable, _ = _look(merged, photographs, replace(passing, progress=tell))
             if others := changed_since(content, photographs):
                 say_changed(others)
                 return
@@ -284,28 +284,23 @@ class _Table:
 
 @torch.no_grad()
 def _look(
-    network: PreparedNetwork | MergedNetwork,
-    photographs: Photographs,
-    batch_size: int,
-    keep_maps: int,
-    workers: int | None,
-    progress: Progress | None,
+    network: PreparedNetwork | MergedNetwork, photographs: Photographs, passing: Passing
 ) -> tuple[list[_Table], list[int], list[SkippedFile]]:
     """One pass over the photographs: a table for each layer, the indices [M] of the readable files, the others."""
     layers = network.layers if isinstance(network, MergedNetwork) else (network.layer,)
     side, count = photographs.size, len(photographs)
-    tables = [_Table(layer, network.layout(layer, side), count, keep_maps) for layer in layers]
+    tables = [_Table(layer, network.layout(layer, side), count, passing.keep_maps) for layer in layers]
     readable: list[int] = []
     skipped: list[SkippedFile] = []
-    for indices, images, unreadable in photographs.batches(batch_size, workers=workers):
+    for indices, images, unreadable in photographs.batches(passing.batch_size, workers=passing.workers):
         skipped += unreadable
         if indices:
             answers = _answers(network, to_unit(images, network.mean.device), photographs.size)
             for table, answer in zip(tables, answers, strict=True):
                 table.add(answer)
             readable += indices
-        if progress is not None:
-            progress(len(readable) + len(skipped), len(photographs))
+        if passing.progress is not None:
+            passing.progress(len(readable) + len(skipped), len(photographs))
     _say_skipped([*photographs.skipped, *skipped])
     if not readable:
         reason = f"{skipped[0].path}: {skipped[0].reason}" if skipped else "there are none"
@@ -401,9 +396,7 @@ def survey_key(
     network: PreparedNetwork,
     photographs: Photographs,
     layer: str,
-    *,
-    batch_size: int,
-    keep_maps: int,
+    passing: Passing,
     content: str | None = None,
 ) -> dict[str, object]:
     """What must be the same for a survey to be the same, as JSON: the bytes of all files and weights among it.
@@ -426,8 +419,8 @@ def survey_key(
             "channels": photographs.channels,
             "window": [photographs.black, photographs.white],
         },
-        "batch_size": batch_size,
-        "keep_maps": keep_maps,
+        "batch_size": passing.batch_size,
+        "keep_maps": passing.keep_maps,
         "device": network.mean.device.type,
         "precision": network.precision,
         "code": _CODE,

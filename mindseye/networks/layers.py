@@ -9,7 +9,7 @@ from torch import nn
 
 from mindseye.networks.layouts import observe
 from mindseye.networks.receptive_field import input_field
-from mindseye.words import nearest
+from mindseye.words import first_line, nearest
 
 # A residual network of torchvision's build has its four stages as children 4 to 7 of the body.
 _FIRST_STAGE = 4
@@ -124,8 +124,7 @@ def layer_table(network: _Described, size: int | None = None) -> LayerTable:
     pixels = size if size is not None else network.size
     seen = observe(network, pixels)
     if (error := seen.base.error) is not None:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{network.name} cannot read an image of {pixels}×{pixels}: {reason}") from error
+        raise ValueError(f"{network.name} cannot read an image of {pixels}×{pixels}: {first_line(error)}") from error
     aliases = {resolve_layer(network.body, layer)[0]: depth for depth, layer in network.layers.items()}
     rows = LayerTable()
     for path, module in network.body.named_modules():

@@ -61,7 +61,6 @@ class Network(nn.Module):
         size: int = 224,
         layers: Mapping[str, str] | None = None,
         classes: Sequence[str] | None = None,
-        unloaded: frozenset[str] | None = None,
     ) -> None:
         """Raises ValueError where mean, std and the first convolution disagree, or a depth names an unknown layer."""
         super().__init__()
@@ -82,7 +81,7 @@ class Network(nn.Module):
         given = KNOWN_LAYERS.get(name, {}) if layers is None else layers
         self.layers = {depth: layer for depth, layer in given.items() if layer is not None}
         self.classes = None if classes is None else tuple(classes)
-        self.unloaded = unloaded
+        self.unloaded: frozenset[str] | None = None
         for layer in self.layers.values():
             resolve_layer(body, layer)
         _check_channels(self)

@@ -1,11 +1,9 @@
-"""State dicts from files: read safely, their names fitted to a network, loaded whole or refused in one line."""
+"""State dicts of files: their names fitted to a network, loaded whole or refused in one line."""
 
 import logging
-import pickle
 import re
-import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,87 +14,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mindseye.networks.modules import every_module, every_name, saved_tensors, tensors
-
-STATE_DICT_FILES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors")
+from mindseye.networks.weight_files import Saved, StateDict
+from mindseye.words import first_line, some
 
 # what training programs put around a module, anywhere in a name: DataParallel, torch.compile, FSDP, DeepSpeed, …
 _WRAPPERS = frozenset(
     ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fpw_module", "_forward_module")
 )
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged?)([._]|$)", re.IGNORECASE)
-_DEEPEST = 5  # levels of mappings in a file that are looked into
 # What is counted beside weights: batches, which files of before torch 0.4.1 do not have and converted ones have as 0,
 # and what profilers (thop) leave in a module.
 _COUNTS = ("num_batches_tracked", "total_ops", "total_params")
 
-StateDict = Mapping[str, Tensor]
-Saved = Mapping[str, StateDict]  # the state dicts in a file, by the keys that lead to them, joined by dots
-
 log = logging.getLogger(__name__)
-
-
-def existing_file(path: str | Path) -> Path:
-    """The file, `~` expanded. Raises FileNotFoundError."""
-    found = Path(path).expanduser()
-    if not found.is_file():
-        raise FileNotFoundError(f"there is no weights file {str(path)!r} (looked in {Path.cwd()})")
-    return found
-
-
-def weights_file(weights: str | Path | None) -> Path | None:
-    """The file that `weights` names; None where it is None or a word such as DEFAULT. Raises FileNotFoundError."""
-    if weights is None:
-        return None
-    looks_like_file = isinstance(weights, Path) or "/" in weights or weights.endswith(STATE_DICT_FILES)
-    return existing_file(weights) if looks_like_file or Path(weights).is_file() else None
-
-
-def read_state_dict(path: Path) -> Saved:
-    """The tensors of a .safetensors file or of what torch.save wrote, by name, on the CPU: all mappings that have any.
-
-    Nothing in the file is run (weights_only=True). Raises ValueError where the file holds something else.
-    """
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return {"": load_file(path)}
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a whole .safetensors file: {error}") from None
-    try:
-        with warnings.catch_warnings():  # of a TorchScript file, which is refused below
-            warnings.simplefilter("ignore", UserWarning)
-            saved: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        holds = f"holds objects besides tensors ({found[1]})" if found else "is not a file of tensors"
-        raise ValueError(f"{path} {holds}: save model.state_dict() alone, with torch.save or as .safetensors") from None
-    except (RuntimeError, EOFError) as error:
-        if "TorchScript" in str(error):
-            raise ValueError(
-                f"{path} is a TorchScript program: save torch.jit.load({path.name!r}).state_dict(), with torch.save"
-            ) from None
-        raise ValueError(f"{path} cannot be read as a state dict: {_first_line(error)}") from None
-    held = dict(_state_dicts(saved))
-    if not held:
-        keys = f" (its keys: {some([str(key) for key in saved])})" if isinstance(saved, Mapping) and saved else ""
-        raise ValueError(f"{path} holds no state dict: a mapping from names to tensors was expected{keys}")
-    return held
-
-
-def read_hyperparameters(path: Path) -> Mapping[str, Any]:
-    """What Lightning's save_hyperparameters left in a checkpoint; empty where there is none. Tensors are not read."""
-    if path.suffix == ".safetensors":
-        return {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            saved: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # no file of this kind, or one of before torch 1.6; who reads its tensors says what is wrong
-        return {}
-    held = saved.get("hyper_parameters") if isinstance(saved, Mapping) else None
-    return {str(name): one for name, one in held.items()} if isinstance(held, Mapping) else {}
 
 
 def fit_names(saved: Saved, body: nn.Module, source: Path, prefix: str | None = None) -> StateDict:
@@ -277,7 +207,7 @@ def load_weights(state: StateDict, body: nn.Module, source: Path, name: str) -> 
     try:
         missing, unexpected = nn.Module.load_state_dict(body, state, strict=False)  # not the class's own
     except RuntimeError as error:
-        raise ValueError(f"{source} does not fit {name}: {_first_line(error)}") from error
+        raise ValueError(f"{source} does not fit {name}: {first_line(error)}") from error
     there = {_memory(own[key]) for key in state if key in own} - {None}
     missing = [key for key in missing if key in own and _is_a_weight(key, own[key]) and _memory(own[key]) not in there]
     unexpected = [key for key in unexpected if _is_a_weight(key, state[key])]
@@ -361,29 +291,3 @@ def _memory(tensor: Tensor) -> tuple[object, ...] | None:
     if tensor.device.type == "meta" or not tensor.numel():
         return None
     return tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()
-
-
-def _state_dicts(saved: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, StateDict]]:
-    """Every mapping from names to tensors in what was saved, by the keys that lead to it."""
-    if isinstance(saved, list | tuple):
-        saved = {str(place): one for place, one in enumerate(saved)}
-    if not isinstance(saved, Mapping) or depth > _DEEPEST:
-        return
-    named = ((name, one) for name, one in saved.items() if isinstance(name, str))
-    tensors = OrderedDict((name, one) for name, one in named if isinstance(one, Tensor))
-    if tensors:
-        if hasattr(saved, "_metadata"):
-            tensors._metadata = saved._metadata  # type: ignore[attr-defined]
-        yield key, tensors
-    for name, one in saved.items():
-        if isinstance(one, Mapping | list | tuple) and not str(name).startswith("optim"):  # whose moments look alike
-            yield from _state_dicts(one, f"{key}.{name}" if key else str(name), depth + 1)
-
-
-def some(keys: list[str]) -> str:
-    """The first three, and how many more there are."""
-    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

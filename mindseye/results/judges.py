@@ -9,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from mindseye.facets.cache import Cache
 from mindseye.facets.photographs import Photographs
-from mindseye.facets.survey import survey, to_unit
+from mindseye.facets.survey import Passing, survey, to_unit
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.chance import seeded
 from mindseye.networks.layers import resolve_layer
@@ -78,7 +78,7 @@ def transfer_reference(
 
     def mean_activations(some: Photographs) -> tuple[Tensor, tuple[str, ...]]:
         # Of the maps only the means are needed: none is kept.
-        seen = survey(network, some, layer, batch_size=batch_size, keep_maps=0, workers=workers, cache=cache)
+        seen = survey(network, some, layer, Passing(batch_size, keep_maps=0, workers=workers), cache=cache)
         return seen.means, seen.photographs.paths
 
     mean = mean_activations(photographs)[0].mean(dim=0)

@@ -6,6 +6,7 @@ c's picture at the target layer, t its target; both restricted to the facet's to
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -181,17 +182,24 @@ def _path(means: Mapping[str, Tensor], way: Sequence[OnTheWay]) -> Figures:
     return {"target": layers[-1], "mean": mean if len(way) > 1 else torch.full_like(mean, torch.nan), "layers": at}
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """What pictures are measured by, beside their own network.
+
+    gain: s, by which targets are multiplied. references: other networks that judge. measures: the user's own, by their
+    names. way: of `on_the_way` of the same network, found by who measures for None; empty, there is no path.
+    """
+
+    gain: float = 1.0
+    references: Sequence[TransferReference] = ()
+    measures: Mapping[str, Metric] | None = None
+    way: Sequence[OnTheWay] | None = None
+    batch_size: int = 16
+
+
 @torch.no_grad()
 def measure(
-    network: Network | PreparedNetwork,
-    targets: FacetTargets,
-    images: Tensor,
-    *,
-    gain: float = 1.0,
-    references: Sequence[TransferReference] = (),
-    measures: Mapping[str, Metric] | None = None,
-    way: Sequence[OnTheWay] | None = None,
-    batch_size: int = 16,
+    network: Network | PreparedNetwork, targets: FacetTargets, images: Tensor, measuring: Measuring = Measuring()
 ) -> list[Figures]:
     """Every figure of one picture per facet: a nested dictionary for each of the C facets.
 
@@ -200,13 +208,13 @@ def measure(
     where they are flat), naturalness.spectrum (see `spectral_distance`), copy (see `likeness.copy`, of
     `broad_structure`), path (see `likeness.path`; at the `target`'s layer, over all layers on the way as `mean`, None
     where the network records none, each of the `layers`), and transfer where other networks are given (the first one's
-    figures by their plain names; of several each one's under `networks`). `measures` are the user's own, under their
-    names; ValueError where one does not give C numbers. `way`: of `on_the_way` of the same network, found here for
-    None; empty, there is no path.
+    figures by their plain names; of several each one's under `networks`). The user's own stand under their
+    names; ValueError where one does not give C numbers.
     """
     prepared, images = _up_to_the_target(network, targets), images.cpu()
+    gain, references, batch_size = measuring.gain, measuring.references, measuring.batch_size
     v, drawn = _answered(prepared, images, batch_size, maps=True)
-    way = on_the_way(prepared, targets, batch_size=batch_size) if way is None else way
+    way = on_the_way(prepared, targets, batch_size=batch_size) if measuring.way is None else measuring.way
     top, t_top = take_channels(v, targets.channels), take_channels(targets.maps, targets.channels)
     means, t_means = top.mean(dim=(2, 3), keepdim=True), t_top.mean(dim=(2, 3), keepdim=True)
     similarity = centred_cosine(v.flatten(2).mean(2), targets.maps.flatten(2).mean(2), targets.mean_activation)
@@ -228,7 +236,7 @@ def measure(
     }
     if way:
         figures["path"] = _path(drawn, way)
-    for name, metric in (measures or {}).items():
+    for name, metric in (measuring.measures or {}).items():
         figures[name] = own_measure(name, metric, images, v, targets)
     if references:
         each = [transfer(images, reference, batch_size=batch_size) for reference in references]
@@ -311,22 +319,15 @@ def summarise(rows: Sequence[Figures]) -> Figures:
 
 
 def baselines(
-    network: Network | PreparedNetwork,
-    targets: FacetTargets,
-    *,
-    gain: float = 1.0,
-    references: Sequence[TransferReference] = (),
-    measures: Mapping[str, Metric] | None = None,
-    way: Sequence[OnTheWay] | None = None,
-    seed: int = 0,
-    batch_size: int = 16,
+    network: Network | PreparedNetwork, targets: FacetTargets, measuring: Measuring = Measuring(), *, seed: int = 0
 ) -> dict[str, list[Figures]]:
     """The same figures for three pictures that nobody drew: per facet, to hold the visualisation's against.
 
     initial: the blend it starts from; nearest: the photograph with the largest weight; noise: independent uniform
-    pixels. `gain`: s as in `measure`, so that the distances stand beside the visualisation's. `way`: as there.
+    pixels. measuring: as in `measure`, so that its distances stand beside the visualisation's.
     """
-    way = on_the_way(network, targets, batch_size=batch_size) if way is None else way
+    if measuring.way is None:
+        measuring = replace(measuring, way=on_the_way(network, targets, batch_size=measuring.batch_size))
     generator = torch.Generator().manual_seed(seed)
     pictures = {
         "initial": targets.initial,
@@ -334,17 +335,7 @@ def baselines(
         "noise": torch.rand(targets.initial.shape, generator=generator),
     }
     return {
-        name: measure(
-            network,
-            targets,
-            images,
-            gain=gain,
-            references=references,
-            measures=measures,
-            way=way,
-            batch_size=batch_size,
-        )
-        for name, images in pictures.items()
+        name: measure(network, targets, images, measuring) for name, images in pictures.items()
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +33,9 @@ from mindseye.results.pictures import band_sheet, contact_sheet, facet_labels
 from mindseye.results.run_status import FEATURES, FILES
 from mindseye.words import called, with_class
 
+if TYPE_CHECKING:
+    from mindseye.results.visualization import Visualization
+
 WRITING = ".writing"  # the folder in a run folder where a result is put together
 # The folders of an earlier run that a new one's replace, and what a run has in them.
 REPLACED = {"facets": re.compile(r"\d{2,}|\..*"), "targets": re.compile(r"targets\.(json|safetensors)|\..*")}
@@ -41,21 +44,8 @@ MOST_CONFIG_BYTES = 1 << 20  # of config.yaml
 THUMBNAILS, THUMBNAIL = 20, 128  # photographs of a facet at most, and pixels of their longer side
 
 
-def write_run(
-    folder: Path,
-    *,
-    targets: FacetTargets,
-    images: Tensor,
-    snapshots: Mapping[int, Tensor],
-    history: Mapping[str, Sequence[float | None]],
-    metrics: Mapping[str, Any],
-    features: Mapping[str, Tensor] | None = None,
-    config: str | None = None,
-    title: str = "",
-    subtitle: str = "",
-) -> None:
-    """Everything a run leaves behind. images [C, ch, S, S] in 0..1; snapshots: step -> uint8 of the same shape;
-    features: see `Visualization`.
+def write_run(folder: Path, result: "Visualization", config: str | None = None) -> None:
+    """Everything a run leaves behind; config: what config.yaml holds.
 
     An earlier run's result stays as it is until all of this one's is on disk; what a killed one left half-written goes.
     Raises ValueError where `facets` or `targets` in the folder hold something that is no run's, OSError as writing has
@@ -66,46 +56,25 @@ def write_run(
     shutil.rmtree(written, ignore_errors=True)
     remove_scratch(folder)
     try:
-        _write_all(
-            written,
-            targets,
-            images,
-            snapshots,
-            history,
-            metrics,
-            features or {},
-            config=config,
-            title=title,
-            subtitle=subtitle,
-        )
+        _write_all(written, result, config)
         _put_in_place(written, folder)
     except OSError:
         shutil.rmtree(written, ignore_errors=True)  # on a full disk it would be in the way
         raise
 
 
-def _write_all(
-    written: Path,
-    targets: FacetTargets,
-    images: Tensor,
-    snapshots: Mapping[int, Tensor],
-    history: Mapping[str, Sequence[float | None]],
-    metrics: Mapping[str, Any],
-    features: Mapping[str, Tensor],
-    *,
-    config: str | None,
-    title: str,
-    subtitle: str,
-) -> None:
+def _write_all(written: Path, result: "Visualization", config: str | None) -> None:
+    targets, images, snapshots = result.targets, result.images, result.fit.snapshots
     targets.save(written / "targets")
     if config is not None:
         write_atomically(written / "config.yaml", config.encode())
     tensors = save_tensors({"images": images.contiguous()})
     write_atomically(written / "images.safetensors", tensors)
-    if features:
-        write_atomically(written / FEATURES, save_tensors({name: x.contiguous() for name, x in features.items()}))
+    if result.features:
+        features = {name: x.contiguous() for name, x in result.features.items()}
+        write_atomically(written / FEATURES, save_tensors(features))
     table = io.BytesIO()
-    pq.write_table(pa.table({name: list(values) for name, values in history.items()}), table)
+    pq.write_table(pa.table({name: list(values) for name, values in result.fit.history.items()}), table)
     write_atomically(written / "history.parquet", table.getvalue())
     nearest = targets.nearest()
     # As many digits as the last step needs, so that names sort in the order of the steps.
@@ -121,16 +90,17 @@ def _write_all(
             write_atomically(place / "photographs" / f"{number:02d}.webp", small)
         for step, pictures in snapshots.items():
             write_atomically(place / "steps" / f"{step:0{digits}d}.webp", _encoded(targets.shown(pictures[c]), "WEBP"))
-    sheet = contact_sheet(targets, images, facet_labels(targets, metrics["facets"]), title=title, subtitle=subtitle)
+    labels = facet_labels(targets, result.metrics["facets"])
+    sheet = contact_sheet(targets, images, labels, title=result.title, subtitle=result.subtitle)
     stored = io.BytesIO()
     sheet.save(stored, "PNG")
     write_atomically(written / "facets.png", stored.getvalue())
     if images.shape[1] not in (1, 3):
         stored = io.BytesIO()
-        band_sheet(targets, images, title=title).save(stored, "PNG")
+        band_sheet(targets, images, title=result.title).save(stored, "PNG")
         write_atomically(written / "bands.png", stored.getvalue())
     hashes = {name: hash_of(content) for name, content in zip(RESULTS, (tensors, table.getvalue()), strict=True)}
-    write_atomically(written / "metrics.json", json.dumps({**metrics, FILES: hashes}, indent=1).encode())
+    write_atomically(written / "metrics.json", json.dumps({**result.metrics, FILES: hashes}, indent=1).encode())
 
 
 def _check_replaceable(folder: Path) -> None:

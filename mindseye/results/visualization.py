@@ -22,6 +22,7 @@ from mindseye.results.judges import TransferReference, judge_features
 from mindseye.results.likeness import broad_structure
 from mindseye.results.measures import MEASURES, is_own, numbers
 from mindseye.results.metrics import (
+    Measuring,
     Metric,
     baselines,
     check_names,
@@ -69,18 +70,7 @@ class Visualization:
         folder holds what is no run's, and OSError.
         """
         folder = Path(path).expanduser()
-        write_run(
-            folder,
-            targets=self.targets,
-            images=self.images,
-            snapshots=self.fit.snapshots,
-            history=self.fit.history,
-            features=self.features,
-            metrics=self.metrics,
-            config=config,
-            title=self.title,
-            subtitle=self.subtitle,
-        )
+        write_run(folder, self, config)
         return folder
 
     @property
@@ -160,28 +150,35 @@ def visualize(
     method = replace(method, previous=prepared.previous)  # its exact name, by which a prepared network knows it
     if metrics:  # a measure that fails costs no drawing
         check_names(metrics)
-        measure(prepared, targets, targets.initial, measures=metrics, way=())
+        measure(prepared, targets, targets.initial, Measuring(measures=metrics, way=()))
+    measuring = Measuring(gain=method.objective.gain, references=transfer, measures=metrics)
     fitted = fit(prepared, targets, method, running, watchers)
-    way = on_the_way(prepared, targets)
-    gain = method.objective.gain
-    rows = measure(
-        prepared, targets, fitted.images, gain=gain, references=transfer, measures=metrics, way=way
-    )
-    compared = baselines(
-        prepared, targets, gain=gain, references=transfer, measures=metrics, way=way, seed=method.seed
-    )
-    rows, compared = with_gains(rows, compared), {name: with_gains(one, compared) for name, one in compared.items()}
+    measuring = replace(measuring, way=on_the_way(prepared, targets))
+    figures = measured(prepared, targets, fitted, measuring, method.seed)
+    figures["provenance"] = provenance(prepared, targets, method, running)
+    figures["status"] = "completed"
     features = {"pixels": broad_structure(fitted.images)}
     features |= {f"transfer.{one.name}": judge_features(fitted.images, one) for one in transfer}
-    rows = [{**row, "facets": about} for row, about in zip(rows, facet_figures(targets, transfer), strict=True)]
+    return Visualization(fitted.images, figures, targets, fitted, f"{network.name} · {targets.layer}", features)
+
+
+def measured(
+    network: PreparedNetwork, targets: FacetTargets, fitted: Fit, measuring: Measuring, seed: int
+) -> dict[str, Any]:
+    """What metrics.json says of a fit's pictures: each facet's figures, their means, and the baselines'."""
+    rows = measure(network, targets, fitted.images, measuring)
+    compared = baselines(network, targets, measuring, seed=seed)
+    rows, compared = with_gains(rows, compared), {name: with_gains(one, compared) for name, one in compared.items()}
+    about = facet_figures(targets, measuring.references)
+    rows = [{**row, "facets": facet} for row, facet in zip(rows, about, strict=True)]
     own = own_terms(fitted, targets.C)
-    rows = [{**row, **({"loss": said} if said else {})} for row, said in zip(rows, own, strict=True)]
+    rows = [{**row, **({"loss": terms} if terms else {})} for row, terms in zip(rows, own, strict=True)]
     marks = {c: {"marks": ", ".join(own)} for c, own in enumerate(targets.marks()) if own}
-    stopped = {c: {"stopped": {"step": said.step, "why": said.reason}} for c, said in fitted.stopped.items()}
+    stopped = {c: {"stopped": {"step": stop.step, "why": stop.reason}} for c, stop in fitted.stopped.items()}
     apart = [{"facet": c, **marks.get(c, {}), **stopped.get(c, {})} for c in range(targets.C)]
     whole = [c for c in range(targets.C) if c not in stopped]
     summary = summarise([rows[c] for c in whole])
-    figures = {
+    return {
         "facets": [
             {**apart[c], **row, "baselines": {name: one[c] for name, one in compared.items()}}
             for c, row in enumerate(rows)
@@ -195,10 +192,7 @@ def visualize(
             "skipped_files": [{"path": file.path, "reason": file.reason} for file in targets.skipped],
         },
         "timing": {"fit_s": round(fitted.seconds, 3), "step_ms": rounded(fitted.step_ms)},
-        "provenance": provenance(prepared, targets, method, running),
-        "status": "completed",
     }
-    return Visualization(fitted.images, figures, targets, fitted, f"{network.name} · {targets.layer}", features)
 
 
 def own_terms(fitted: Fit, facets: int) -> list[dict[str, float | None]]:

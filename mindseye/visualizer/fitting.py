@@ -5,7 +5,8 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -127,6 +128,35 @@ def fit(
     check_targets(targets)
     check_asked(method, running, watchers)
     processes = count_processes(running.devices, targets.C, running.accelerator)
+    prepared = _ready(network, targets, method, running)
+    # As it was given: what is drawn with changes the filters' own attributes.
+    key = "" if running.folder is None else fit_key(prepared, targets, method)
+    canvas = method.canvas(targets.initial, targets.photographs.float() / 255)
+    matched = (IMAGE, *prepared.way) if matching_of(method.objective) and targets.way else ()
+    work = _Work(
+        FacetVisualizer(prepared, canvas, method, running, targets.C),
+        FacetTargetsDataModule(targets, method.steps, matched),
+        None if running.folder is None else Checkpoint(Path(running.folder), key, running.checkpoint),
+    )
+    started = time.perf_counter()
+    with _left_as_it_was(network):
+        if work.checkpoint is not None:
+            work.checkpoint.check(processes)
+        if processes == 1:
+            with _watched(work) as signals:
+                parts = [_draw(work, Share(0, 1, watchers, signals))]
+        else:
+            parts = _draw_shares(work, processes, watchers)
+    fitted, history = _whole(parts, started)
+    if processes > 1:
+        _retell(fitted, history, parts, watchers)
+    return fitted
+
+
+def _ready(
+    network: Network | PreparedNetwork, targets: FacetTargets, method: Method, running: Running
+) -> PreparedNetwork:
+    """The network as it is drawn with. Raises ValueError for what cannot be computed, and says what is in vain."""
     device = network.mean.device
     prepared = prepare_for(network, targets, method).in_precision(method.precision)
     if running.compile:
@@ -143,42 +173,19 @@ def fit(
         log.info("precision=tf32: %s has no TF32; the network computes in float32", device)
     check_deterministic(device, method.transformations)
     check_filters(method.filters)
-    # As it was given: what is drawn with changes the filters' own attributes.
-    key = "" if running.folder is None else fit_key(prepared, targets, method)
-    canvas = method.canvas(targets.initial, targets.photographs.float() / 255)
-    matched = (IMAGE, *prepared.way) if matching_of(method.objective) and targets.way else ()
-    work = _Work(
-        FacetVisualizer(prepared, canvas, method, running, targets.C),
-        FacetTargetsDataModule(targets, method.steps, matched),
-        None if running.folder is None else Checkpoint(Path(running.folder), key, running.checkpoint),
-    )
-    anomalies, benchmark = torch.is_anomaly_enabled(), torch.backends.cudnn.benchmark
-    started = time.perf_counter()
+    return prepared
+
+
+@contextmanager
+def _left_as_it_was(network: Network | PreparedNetwork) -> Iterator[None]:
+    """Lightning leaves everything on the CPU, and torch's switches as the trainer had them."""
+    device, anomalies, benchmark = network.mean.device, torch.is_anomaly_enabled(), torch.backends.cudnn.benchmark
     try:
-        if work.checkpoint is not None:
-            work.checkpoint.check(processes)
-        if processes == 1:
-            parts = [_draw_here(work, watchers)]
-        else:
-            prepared.to("cpu")
-            if device.type == "cuda":
-                torch.cuda.empty_cache()  # the first process draws on the same one
-            parts = _draw_shares(work, processes, watchers)
+        yield
     finally:
-        network.to(device)  # Lightning leaves everything on the CPU
+        network.to(device)
         torch.autograd.set_detect_anomaly(anomalies)
         torch.backends.cudnn.benchmark = benchmark
-    fitted, history = _whole(parts, started)
-    if processes > 1:
-        trackers = as_trackers(watchers.logger)
-        history.retell(trackers, watchers.every)
-        if all(part["first"] is not None for part in parts):
-            track_pictures(trackers, torch.cat([part["first"] for part in parts]), 0)
-        for step, images in fitted.snapshots.items():
-            track_pictures(trackers, images, step)
-        for tracker in trackers:
-            tracker.save()
-    return fitted
 
 
 def fit_key(network: PreparedNetwork, targets: FacetTargets, method: Method) -> str:
@@ -258,21 +265,27 @@ class _Work:
     checkpoint: Checkpoint | None
 
 
-def _draw_here(work: _Work, watchers: Watchers) -> Part:
-    """In this process."""
+@contextmanager
+def _watched(work: _Work) -> Iterator[SignalWatch | None]:
+    """The signals that wait for the end of a step, where the fit is kept."""
     if work.checkpoint is None:
-        return _draw(work, Share(0, 1, watchers, None))
+        yield None
+        return
     signals = SignalWatch()
     try:
-        part = _draw(work, Share(0, 1, watchers, signals))
+        yield signals
         signals.deliver(work.module.steps)  # what came after the last step
     finally:
         signals.put_back()
-    return part
 
 
 def _draw_shares(work: _Work, processes: int, watchers: Watchers) -> list[Part]:
     """In processes of their own, a device each."""
+    network = work.module.network
+    device = network.mean.device
+    network.to("cpu")
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # the first process draws on the same one
     with tempfile.TemporaryDirectory(prefix="mindseye-") as scratch:
         files = work.checkpoint or Checkpoint(Path(scratch))
         parts = [files.file(RESULT, process, processes) for process in range(processes)]
@@ -288,7 +301,7 @@ def _draw(work: _Work, share: Share) -> Part:
     module, running = work.module, work.module.running
     if share.of > 1:
         module.keep(share_of(module.facets, share.process, share.of))
-    with tempfile.TemporaryDirectory(prefix="mindseye-") as scratch, quiet_lightning():
+    with tempfile.TemporaryDirectory(prefix="mindseye-") as scratch, quiet_lightning(), _ctrl_c():
         trainer = pl.Trainer(
             **_device(running, share),
             logger=as_trackers(share.watchers.logger) or False,
@@ -306,7 +319,7 @@ def _draw(work: _Work, share: Share) -> Part:
         )
         if work.checkpoint is not None and (mine := work.checkpoint.file("", share.process, share.of)).exists():
             trainer.ckpt_path = str(mine)
-        _fit(trainer, module, work.data)
+        trainer.fit(module, datamodule=work.data)
         return _part(trainer)
 
 
@@ -333,11 +346,13 @@ def _callbacks(work: _Work, share: Share) -> list[pl.Callback]:
     return callbacks
 
 
-def _fit(trainer: pl.Trainer, module: FacetVisualizer, data: FacetTargetsDataModule) -> None:
+@contextmanager
+def _ctrl_c() -> Iterator[None]:
+    """Ctrl-C stays what it is: Lightning ends the process for it."""
     try:
-        trainer.fit(module, datamodule=data)
+        yield
     except SystemExit as ended:
-        if isinstance(ended.__context__, KeyboardInterrupt):  # what Lightning makes of Ctrl-C
+        if isinstance(ended.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
 
@@ -357,6 +372,18 @@ def _part(trainer: pl.Trainer) -> Part:
         "stopped": [(c, said.step, said.why) for c, said in trainer.lightning_module.stopped().items()],
         "seconds_before": 0.0 if kept is None else kept.seconds_before,
     }
+
+
+def _retell(fitted: Fit, history: History, parts: list[Part], watchers: Watchers) -> None:
+    """To trackers, which no process but this one may hear, what all of them have drawn."""
+    trackers = as_trackers(watchers.logger)
+    history.retell(trackers, watchers.every)
+    if all(part["first"] is not None for part in parts):
+        track_pictures(trackers, torch.cat([part["first"] for part in parts]), 0)
+    for step, images in fitted.snapshots.items():
+        track_pictures(trackers, images, step)
+    for tracker in trackers:
+        tracker.save()
 
 
 def _whole(parts: list[Part], started: float) -> tuple[Fit, History]:

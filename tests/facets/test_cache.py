@@ -25,9 +25,9 @@ from mindseye.facets import content as content_module
 from mindseye.facets import discover_facets, discovery, grouping, load_photographs, photographs
 from mindseye.facets import survey as survey_module
 from mindseye.facets.cache import Cache, address, default_folder
-from mindseye.facets.survey import survey
+from mindseye.facets.survey import Passing, survey
 from mindseye.leases import put_aside, signs_of_life
-from mindseye.networks import Network, callable_network
+from mindseye.networks import CallableSource, Network
 from mindseye.networks.architecture import architecture
 from mindseye.networks.preparing import prepare
 from mindseye.provenance import code_of
@@ -602,10 +602,10 @@ def test_the_photographs_go_through_the_network_once_in_a_sweep(kept, cache, net
 def test_the_maps_are_kept_by_their_size(network, photographs):
     D, H, W = 96, 6, 6
     size = 4 * len(photographs) * D * H * W
-    kept = survey(network, photographs, "layer3.0", keep_maps=size)
+    kept = survey(network, photographs, "layer3.0", Passing(keep_maps=size))
     assert kept.maps.shape == (len(photographs), D, H, W)
     assert torch.allclose(kept.maps.flatten(2).mean(dim=2), kept.means, atol=1e-6)
-    other = survey(network, photographs, "layer3.0", keep_maps=size - 1)
+    other = survey(network, photographs, "layer3.0", Passing(keep_maps=size - 1))
     assert other.maps is None
     assert torch.equal(other.means, kept.means)
 
@@ -639,7 +639,7 @@ def look(cache, folder, network=None, layer="second", size=16, black=None, white
     network = prepare(network or small(), layer)
     with counting(network) as entered:
         photographs = load_photographs(folder, size, 3, black, white)
-        seen = survey(network, photographs, layer, cache=cache, **settings)
+        seen = survey(network, photographs, layer, Passing(**settings), cache=cache)
         return entered(), seen
 
 
@@ -753,11 +753,11 @@ def test_another_way_to_read_files_is_another_key(cache, noise, monkeypatch, tmp
 
 def test_a_file_edited_after_it_was_imported_changes_nothing(tmp_path):
     (tmp_path / "body.py").write_text(BODY.format("self.conv(x)"))
-    network = callable_network(f"{tmp_path}/body.py:Body", mean=[0] * 3, std=[1] * 3, size=16)
+    network = CallableSource(f"{tmp_path}/body.py:Body", mean=[0] * 3, std=[1] * 3, size=16).load()
     before = architecture(network.body)
     (tmp_path / "body.py").write_text(BODY.format("self.conv(x).relu()"))
     assert architecture(network.body) == before
-    again = callable_network(f"{tmp_path}/body.py:Body", mean=[0] * 3, std=[1] * 3, size=16)
+    again = CallableSource(f"{tmp_path}/body.py:Body", mean=[0] * 3, std=[1] * 3, size=16).load()
     assert architecture(again.body) != before
 
 
@@ -786,7 +786,7 @@ def test_progress_ends_where_the_photographs_do(cache, noise):
     for _ in range(2):
         said = []
         tell = lambda done, total, said=said: said.append((done, total))  # noqa: E731
-        survey(small(), load_photographs(noise, 16), "second", cache=cache, progress=tell)
+        survey(small(), load_photographs(noise, 16), "second", Passing(progress=tell), cache=cache)
         assert said[-1] == (8, 8)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from mindseye.facets import discover_facets, load_photographs
 from mindseye.facets import survey as survey_module
 from mindseye.facets.cache import Cache
-from mindseye.facets.survey import survey, survey_together
+from mindseye.facets.survey import Passing, survey, survey_together
 from mindseye.networks import Network, demo_network
 from mindseye.settings import Facets
 
@@ -79,10 +79,10 @@ def counting(convolution):
 
 
 def test_the_same_entries_as_one_by_one(network, photographs, cache, alone):
-    settings = {"batch_size": 7, "keep_maps": 4 * len(photographs) * 48 * 12 * 12}  # those of layer1.0 are larger
-    survey_together(network, photographs, LAYERS, cache=cache, **settings)
+    passing = Passing(batch_size=7, keep_maps=4 * len(photographs) * 48 * 12 * 12)  # those of layer1.0 are larger
+    survey_together(network, photographs, LAYERS, passing, cache=cache)
     for layer in LAYERS:
-        survey(network, photographs, layer, cache=alone, **settings)
+        survey(network, photographs, layer, passing, cache=alone)
     assert_alike(cache, alone)
     with_maps = {key["layer"] for _, key, tensors in kept(cache).values() if "maps" in tensors}
     assert (layers_in(cache), with_maps) == (set(LAYERS), set(LAYERS[1:]))
@@ -129,7 +129,7 @@ def test_layers_that_keep_too_much_for_one_pass(photographs, cache, alone, monke
     said = []
     with counting(network.body.conv1) as batches:
         tell = lambda done, total: said.append((done, total))  # noqa: E731
-        survey_together(network, photographs, LAYERS, cache=cache, progress=tell)
+        survey_together(network, photographs, LAYERS, Passing(progress=tell), cache=cache)
     assert sum(batches) == 2 * M
     assert said == sorted(said)
     assert said[-1] == (2 * M, 2 * M)
@@ -208,12 +208,12 @@ def test_a_layer_that_gives_nothing_to_keep_does_not_stop_the_others(noise, cach
 
 def test_unreadable_files_are_left_out_as_alone(noise, cache, alone, caplog):
     photographs = load_photographs(noise, 24)
-    survey_together(odd(), photographs, ("first", "root"), cache=cache, batch_size=4)
+    survey_together(odd(), photographs, ("first", "root"), Passing(batch_size=4), cache=cache)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "skipped 4a.png" in caplog.text
     for layer in ("first", "root"):
-        survey(odd(), photographs, layer, cache=alone, batch_size=4)
-        recalled = survey(odd(), photographs, layer, cache=cache, batch_size=4)
+        survey(odd(), photographs, layer, Passing(batch_size=4), cache=alone)
+        recalled = survey(odd(), photographs, layer, Passing(batch_size=4), cache=cache)
         assert recalled.recalled
         assert [file.path for file in recalled.photographs.skipped] == ["4a.png"]
         assert len(recalled.means) == 9

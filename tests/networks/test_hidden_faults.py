@@ -20,10 +20,11 @@ from torchvision import models
 from torchvision.ops import FrozenBatchNorm2d
 
 from mindseye.facets import discover_facets
-from mindseye.networks import Network, checkpoint_network, layer_table, load_network, loading, record
+from mindseye.networks import CheckpointSource, Network, TorchvisionSource, layer_table, load_network, record
 from mindseye.networks.maps import as_maps
 from mindseye.networks.modules import every_module, saved_tensors, tensors
 from mindseye.networks.preparing import PreparedNetwork, prepare
+from mindseye.networks.sources.timm_models import published_normalisation
 from mindseye.settings import Facets, Running
 from mindseye.visualizer.fitting import fit
 from mindseye.visualizer.method import Method
@@ -256,7 +257,7 @@ def test_a_file_brings_the_normalisation_that_is_known_of_it(tmp_path, monkeypat
     one_line(error)
     assert load_network("squeezenet1_1", tmp_path / "own.pth", **HALF).std.flatten().tolist() == [0.5] * 3
     monkeypatch.setattr(models, "get_model_weights", lambda name: [published("https://x/a.pth", 0.2, 72)] * 2)
-    for ask in (load_network, lambda name, path: checkpoint_network(path, name)):
+    for ask in (load_network, lambda name, path: CheckpointSource(path, name).load()):
         network = ask("squeezenet1_1", tmp_path / "own.pth")
         assert network.mean.flatten().tolist() == pytest.approx([0.2] * 3)
         assert (network.size, network.classes) == (72, None)
@@ -266,18 +267,18 @@ def test_a_checkpoint_in_ones_own_function_asks_for_its_normalisation(tmp_path) 
     (tmp_path / "own.py").write_text("from torch import nn\n\ndef build():\n    return nn.Conv2d(3, 4, 3)\n")
     torch.save(nn.Conv2d(3, 4, 3).state_dict(), tmp_path / "own.pth")
     with pytest.raises(ValueError, match="give mean and std"):
-        checkpoint_network(tmp_path / "own.pth", f"{tmp_path}/own.py:build")
-    assert checkpoint_network(tmp_path / "own.pth", f"{tmp_path}/own.py:build", **HALF).size == 224
+        CheckpointSource(tmp_path / "own.pth", f"{tmp_path}/own.py:build").load()
+    assert CheckpointSource(tmp_path / "own.pth", f"{tmp_path}/own.py:build", **HALF).load().size == 224
 
 
 @pytest.mark.parametrize("name", ["vit_small_patch16_224", "mixer_b16_224", "resnet34"])
 def test_a_timm_name_whose_weights_differ_asks_for_the_normalisation_of_a_file(name, tmp_path) -> None:
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match=rf"of {name} are of several mean and std .*name with its tag") as error:
-        loading._timm_normalisation(name, tmp_path / "own.pth")
+        published_normalisation(name, tmp_path / "own.pth")
     one_line(error)
-    assert loading._timm_normalisation("resnet10t", tmp_path / "own.pth")["mean"] == (0.485, 0.456, 0.406)
-    assert loading._timm_normalisation("mixer_b16_224.goog_in21k", tmp_path / "own.pth")["mean"] == (0.5, 0.5, 0.5)
+    assert published_normalisation("resnet10t", tmp_path / "own.pth")["mean"] == (0.485, 0.456, 0.406)
+    assert published_normalisation("mixer_b16_224.goog_in21k", tmp_path / "own.pth")["mean"] == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
@@ -288,8 +289,8 @@ def test_what_a_network_does_to_its_input_can_be_said(name, tmp_path, caplog) ->
     assert "transform_input=true, as its published weights are" in caplog.text
     caplog.clear()
     for network in (
-        load_network(name, tmp_path / "own.pth", arguments={"transform_input": False}),
-        checkpoint_network(tmp_path / "own.pth", name, {"transform_input": False, "num_classes": 2}),
+        TorchvisionSource(name, tmp_path / "own.pth", arguments={"transform_input": False}).load(),
+        CheckpointSource(tmp_path / "own.pth", name, {"transform_input": False, "num_classes": 2}).load(),
     ):
         assert not network.body.transform_input
     assert not caplog.text
@@ -297,11 +298,8 @@ def test_what_a_network_does_to_its_input_can_be_said(name, tmp_path, caplog) ->
 
 def test_arguments_that_nothing_takes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"squeezenet1_1 cannot be built with \{'depth': 3\}") as error:
-        load_network("squeezenet1_1", None, arguments={"depth": 3})
+        TorchvisionSource("squeezenet1_1", None, arguments={"depth": 3}).load()
     one_line(error)
-    for name in ("demo", "timm/resnet10t", nn.Conv2d(3, 4, 3)):
-        with pytest.raises(ValueError, match="arguments are for a function of your own"):
-            load_network(name, None, arguments={"depth": 3}, **HALF)
 
 
 # ---- which weights of a file are meant, and files that have all that is needed ---------------------------------------

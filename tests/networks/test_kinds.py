@@ -10,7 +10,7 @@ from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.models.vision_transformer import VisionTransformer
 
 from mindseye.facets.discovery import discover_facets
-from mindseye.networks import Network, layer_table, load_network, record, timm_network, torchvision_network
+from mindseye.networks import Network, TimmSource, TorchvisionSource, layer_table, load_network, record
 from mindseye.networks.maps import Layout, as_maps, prefix_tokens
 from mindseye.networks.preparing import prepare
 from mindseye.settings import Facets, Running
@@ -128,7 +128,7 @@ def test_a_swin_transformer_has_its_channels_last(photographs):
 )
 def test_timm_s_transformers_of_another_size(name, layer, prefix):
     """Built for the size that is asked for; the class token and what stands beside it are no part of the map."""
-    network = timm_network(name, None, size=56)
+    network = TimmSource(name, None, size=56).load()
     assert network.size == 56
     assert network.prefix_tokens == prefix
     side = 56 // (14 if "patch14" in name else 16)
@@ -140,10 +140,10 @@ def test_timm_s_transformers_of_another_size(name, layer, prefix):
 
 def test_torchvision_s_transformer_of_another_size_keeps_its_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "get_model_builder", lambda name: tiny_transformer)
-    usual = torchvision_network("vit_b_32", None, size=16)
+    usual = TorchvisionSource("vit_b_32", None, size=16).load()
     nn.init.normal_(usual.body.encoder.pos_embedding)
     torch.save(usual.body.state_dict(), tmp_path / "vit.pth")
-    larger = torchvision_network("vit_b_32", tmp_path / "vit.pth", size=24)
+    larger = TorchvisionSource("vit_b_32", tmp_path / "vit.pth", size=24).load()
     assert larger.size == 24
     before, after = usual.body.state_dict(), larger.body.state_dict()
     assert after["encoder.pos_embedding"].shape == (1, 10, 16)
@@ -161,7 +161,7 @@ def test_torchvision_s_transformer_of_another_size_keeps_its_weights(tmp_path, m
     [("lraspp_mobilenet_v3_large", "backbone.4"), ("ssdlite320_mobilenet_v3_large", "backbone.features.0.4")],
 )
 def test_encoders_of_segmentation_and_detection(photographs, name, layer):
-    network = torchvision_network(name, None, size=48)
+    network = TorchvisionSource(name, None, size=48).load()
     rows = {row.name: row for row in layer_table(network)}
     assert rows[layer].map_size == (6, 6)
     targets, _ = drawn(network, photographs, layer)
@@ -174,7 +174,7 @@ def test_a_detector_reads_as_it_was_trained_and_takes_its_own_weights(tmp_path):
     torch.manual_seed(0)
     whole = detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3)
     torch.save({"model": whole.state_dict()}, tmp_path / "detector.pth")
-    network = torchvision_network("ssdlite320_mobilenet_v3_large", tmp_path / "detector.pth")
+    network = TorchvisionSource("ssdlite320_mobilenet_v3_large", tmp_path / "detector.pth").load()
     assert network.mean.flatten().tolist() == whole.transform.image_mean == [0.5] * 3
     assert torch.equal(network.body.backbone.features[0][0][0].weight, whole.backbone.features[0][0][0].weight)
     images = torch.rand(1, 3, 64, 64)
@@ -186,9 +186,9 @@ def test_a_detector_reads_as_it_was_trained_and_takes_its_own_weights(tmp_path):
 
 def test_a_model_of_no_images_is_refused():
     with pytest.raises(ValueError, match="torchvision has no model 'r3d_18' of images"):
-        torchvision_network("r3d_18", None)
+        TorchvisionSource("r3d_18", None).load()
     with pytest.raises(ValueError, match=r"the nearest names are .*deeplabv3_resnet50"):
-        torchvision_network("deeplab_resnet50", None)
+        TorchvisionSource("deeplab_resnet50", None).load()
 
 
 # ---- compiled programs ------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def test_other_numbers_of_channels(channels, tmp_path):
     generator = np.random.default_rng(0)
     for i in range(8):
         np.save(tmp_path / f"{i}.npy", generator.integers(0, 256, (channels, 32, 32), dtype=np.uint8))
-    network = timm_network("test_resnet", None, mean=[0.4] * channels, std=[0.2] * channels)
+    network = TimmSource("test_resnet", None, mean=[0.4] * channels, std=[0.2] * channels).load()
     photographs = load_photographs(tmp_path, size=32, channels=channels)
     _, done = drawn(network, photographs, "layer2.0")
     assert done.images.shape == (2, channels, 32, 32)

@@ -1,9 +1,14 @@
 """Networks by name, file and dotted path: frozen, normalised by themselves, refused in one clear line."""
 
+import argparse
 import copy
+import functools
+import importlib
 import inspect
+import os
 import re
 import sys
+import types
 import urllib.error
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,14 +23,15 @@ from torchvision import models
 
 from mindseye import networks
 from mindseye.networks import (
+    CallableSource,
+    CheckpointSource,
     Network,
-    callable_network,
-    checkpoint_network,
+    TimmSource,
+    TorchvisionSource,
     load_network,
     record,
-    timm_network,
-    torchvision_network,
 )
+from mindseye.networks.hyperparameters import read_hyperparameters
 from mindseye.networks.network import KNOWN_LAYERS
 
 CONFIGS = Path(__file__).parents[2] / "conf" / "network"
@@ -81,7 +87,7 @@ def refused(message: str, build: Callable[[], Network]) -> None:
 
 
 def test_frozen_and_in_evaluation_mode_for_ever() -> None:
-    network = torchvision_network("resnet18", None)
+    network = TorchvisionSource("resnet18", None).load()
     network.train()
     nn.ModuleList([network]).train()
     assert not any(module.training for module in network.modules())
@@ -109,7 +115,7 @@ def test_normalisation_as_it_was_computed(kind: Callable) -> None:
 
 
 def test_images_of_another_shape_are_refused() -> None:
-    network = torchvision_network("squeezenet1_1", None)
+    network = TorchvisionSource("squeezenet1_1", None).load()
     for shape in ((2, 1, 64, 64), (3, 64, 64), (2, 4, 64, 64)):
         with pytest.raises(ValueError, match=r"takes images \[B,3,H,W\]; these are \[" + str(shape[0])):
             network(torch.rand(shape))
@@ -127,7 +133,7 @@ def test_images_of_another_shape_are_refused() -> None:
     ],
 )
 def test_wrong_normalisation(mean: list[float], std: list[float], message: str) -> None:
-    refused(message, lambda: torchvision_network("resnet18", None, mean, std))
+    refused(message, lambda: TorchvisionSource("resnet18", None, mean=mean, std=std).load())
 
 
 def test_weights_that_were_forgotten_are_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -160,26 +166,26 @@ def test_the_first_convolution_is_the_first_one_called() -> None:
 
 
 def test_resolve_layers_and_depths() -> None:
-    network = torchvision_network("resnet50", None)
+    network = TorchvisionSource("resnet50", None).load()
     assert network.resolve(depth="middle") == "layer3.5.conv1"
     assert network.resolve("layer6.5.conv1", depth="late") == "layer3.5.conv1"
     assert network.resolve("6.5.relu@1") == "layer3.5.relu@1"
     refused("names no layer for depth 'deep' .it has early, middle, late", lambda: network.resolve(depth="deep"))
     refused("give a layer, or a depth: early", network.resolve)
     refused("nearest names are .*layer3.5.conv1", lambda: network.resolve("layer3.5.conv7"))
-    refused("there is no layer 'nope'", lambda: torchvision_network("resnet18", None, layers={"late": "nope"}))
+    refused("there is no layer 'nope'", lambda: TorchvisionSource("resnet18", None, layers={"late": "nope"}).load())
 
 
 def test_fingerprint_is_the_identity_of_the_weights() -> None:
-    one = torchvision_network("squeezenet1_1", None)
+    one = TorchvisionSource("squeezenet1_1", None).load()
     same = Network(copy.deepcopy(one.body), one.mean.flatten().tolist(), one.std.flatten().tolist(), one.name)
     assert one.fingerprint() == same.fingerprint()
     assert re.fullmatch("[0-9a-f]{64}", one.fingerprint())
     before = one.fingerprint()
     assert one.to(memory_format=torch.channels_last).fingerprint() == before
-    assert torchvision_network("squeezenet1_1", None).fingerprint() != before
-    first, again, other = (load_network("squeezenet1_1", None, seed=seed).fingerprint() for seed in (0, 0, 1))
-    assert first == again != other
+    assert TorchvisionSource("squeezenet1_1", None).load().fingerprint() != before
+    first, again = (load_network("squeezenet1_1", None).fingerprint() for _ in range(2))
+    assert first == again != before
     same.body.features[3].squeeze.weight.data[0, 0] += 1e-6
     assert same.fingerprint() != before
     one.name = "other"
@@ -200,7 +206,7 @@ def test_a_state_dict_comes_back_as_it_was(
         save_file(renamed, path)
     else:
         torch.save(renamed, path)
-    network = torchvision_network("squeezenet1_1", path)
+    network = TorchvisionSource("squeezenet1_1", path).load()
     assert same_weights(network, squeezenet)
     assert network(torch.rand(1, 3, 64, 64)).shape == (1, 7)  # the number of classes is the file's
 
@@ -209,7 +215,7 @@ def test_a_state_dict_comes_back_as_it_was(
 def test_nested_state_dicts(squeezenet: dict[str, Tensor], tmp_path: Path, key: str) -> None:
     path = tmp_path / "checkpoint.pth"
     torch.save({"epoch": 3, key: squeezenet, "optimizer": {"state": {}, "lr": 0.1}}, path)
-    assert same_weights(torchvision_network("squeezenet1_1", str(path)), squeezenet)
+    assert same_weights(TorchvisionSource("squeezenet1_1", str(path)).load(), squeezenet)
 
 
 @pytest.mark.parametrize(("name", "own"), [("googlenet", "aux1.fc2.weight"), ("inception_v3", "AuxLogits.fc.weight")])
@@ -217,7 +223,7 @@ def test_auxiliary_heads_are_left_out(tmp_path: Path, name: str, own: str) -> No
     state = models.get_model(name, weights=None, num_classes=5, init_weights=False).state_dict()
     assert own in state
     torch.save(state, tmp_path / "weights.pth")
-    network = torchvision_network(name, tmp_path / "weights.pth")
+    network = TorchvisionSource(name, tmp_path / "weights.pth").load()
     assert not any("aux" in key.lower() for key in network.body.state_dict())
     assert network.body.transform_input  # as with the published weights
     assert torch.equal(network.body.fc.weight, state["fc.weight"])
@@ -228,21 +234,21 @@ def test_densenets_old_names(tmp_path: Path) -> None:
     old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", key): value for key, value in state.items()}
     assert old.keys() != state.keys()
     torch.save(old, tmp_path / "weights.pth")
-    assert same_weights(torchvision_network("densenet121", tmp_path / "weights.pth"), state)
+    assert same_weights(TorchvisionSource("densenet121", tmp_path / "weights.pth").load(), state)
 
 
 def test_a_file_that_does_not_fit(squeezenet: dict[str, Tensor], tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(squeezenet, path)
-    refused(r"conv1.weight, .* and 99 more missing", lambda: torchvision_network("resnet18", path))
+    refused(r"conv1.weight, .* and 99 more missing", lambda: TorchvisionSource("resnet18", path).load())
     torch.save({**squeezenet, "features.0.weight": torch.zeros(64, 3, 5, 5)}, path)
     refused(r"features.0.weight is \[64, 3, 5, 5\] there, \[64, 3, 3, 3\]", lambda: load_network("squeezenet1_1", path))
     torch.save({**squeezenet, "extra": torch.zeros(1)}, path)
-    refused("does not fit squeezenet1_1: extra unknown", lambda: torchvision_network("squeezenet1_1", path))
+    refused("does not fit squeezenet1_1: extra unknown", lambda: TorchvisionSource("squeezenet1_1", path).load())
     torch.save([1, 2], path)
-    refused("holds no state dict", lambda: torchvision_network("squeezenet1_1", path))
+    refused("holds no state dict", lambda: TorchvisionSource("squeezenet1_1", path).load())
     path.write_bytes(b"not a file of tensors")
-    refused("weights.pth", lambda: torchvision_network("squeezenet1_1", path))
+    refused("weights.pth", lambda: TorchvisionSource("squeezenet1_1", path).load())
     path.with_suffix(".safetensors").write_bytes(b"short")
     refused("not a whole .safetensors", lambda: load_network("squeezenet1_1", path.with_suffix(".safetensors")))
 
@@ -255,10 +261,29 @@ class Malicious:
         return Path.touch, (self.trace,)
 
 
+class Shell(Malicious):
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.trace}",)
+
+
+class Opened:
+    def __init__(self, trace: str) -> None:
+        Path(trace).touch()
+
+
+class Called(Malicious):
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return Opened, (str(self.trace),)
+
+
 def test_nothing_in_a_weights_file_is_run(squeezenet: dict[str, Tensor], tmp_path: Path) -> None:
     path, trace = tmp_path / "weights.pth", tmp_path / "trace"
-    torch.save({**squeezenet, "hook": Malicious(trace)}, path)
-    refused("holds objects besides tensors", lambda: torchvision_network("squeezenet1_1", path))
+    for kind in (Malicious, Shell):
+        torch.save({**squeezenet, "hook": kind(trace)}, path)
+        refused("holds objects besides tensors", lambda: TorchvisionSource("squeezenet1_1", path).load())
+        assert not trace.exists()
+    torch.save({**squeezenet, "hook": Called(trace)}, path)  # a class in whose place another stands
+    assert same_weights(TorchvisionSource("squeezenet1_1", path).load(), squeezenet)
     assert not trace.exists()
 
 
@@ -267,9 +292,9 @@ def test_nothing_in_a_weights_file_is_run(squeezenet: dict[str, Tensor], tmp_pat
 
 def test_wrong_names() -> None:
     refused("no model 'resnet5O' of images; the nearest names are resnet50", lambda: load_network("resnet5O"))
-    refused("no model 'r3d_18'", lambda: torchvision_network("r3d_18", None))
-    refused("no weights 'IMAGENET': give null, IMAGENET1K_V1", lambda: torchvision_network("resnet18", "IMAGENET"))
-    refused("no weights file 'gone.pth'", lambda: torchvision_network("resnet18", "gone.pth"))
+    refused("no model 'r3d_18'", lambda: TorchvisionSource("r3d_18", None).load())
+    refused("no weights 'IMAGENET': give null, IMAGENET1K_V1", lambda: TorchvisionSource("resnet18", "IMAGENET").load())
+    refused("no weights file 'gone.pth'", lambda: TorchvisionSource("resnet18", "gone.pth").load())
 
 
 def test_no_internet_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -298,7 +323,8 @@ def test_published_weights_bring_their_own_reading(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("target", ["own_networks_here.build", "own_networks_here.py:build", "own_networks_here:Small"])
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_callables(own_file: Path, target: str, channels: int) -> None:
-    network = callable_network(target, {"channels": channels}, mean=[0.5] * channels, std=[0.2] * channels, size=12)
+    mean, std = [0.5] * channels, [0.2] * channels
+    network = CallableSource(target, {"channels": channels}, mean=mean, std=std, size=12).load()
     assert network.channels == channels
     with record(network, "conv1") as tape:
         assert tape(torch.rand(1, channels, 12, 12)).shape == (1, 4, 10, 10)
@@ -306,11 +332,11 @@ def test_callables(own_file: Path, target: str, channels: int) -> None:
 
 
 def test_callables_take_weights_and_layers(own_file: Path) -> None:
-    state = callable_network("own_networks_here.build", **HALF).body.state_dict()
+    state = CallableSource("own_networks_here.build", **HALF).load().body.state_dict()
     torch.save({f"net.{key}": value for key, value in state.items()}, own_file.parent / "own.pth")
-    network = callable_network(
+    network = CallableSource(
         "own_networks_here.build", weights="own.pth", layers={"late": "conv2"}, name="mine", **HALF
-    )
+    ).load()
     assert same_weights(network, state)
     assert network.resolve(depth="late") == "conv2"
     assert network.name == "mine"
@@ -325,10 +351,10 @@ def test_wrong_callables(own_file: Path) -> None:
         ("gone.py:build", "there is no file 'gone.py'"),
         ("own_networks_here.number", "returned must be a torch.nn.Module, not a int"),
     ):
-        refused(message, lambda target=target: callable_network(target, **HALF))
+        refused(message, lambda target=target: CallableSource(target, **HALF).load())
     refused(
         "cannot be called with arguments .*got an unexpected keyword argument 'depth'",
-        lambda: callable_network("own_networks_here.build", {"depth": 3}, **HALF),
+        lambda: CallableSource("own_networks_here.build", {"depth": 3}, **HALF).load(),
     )
     refused("give mean and std", lambda: load_network("own_networks_here.build"))
 
@@ -337,7 +363,7 @@ def test_a_lightning_checkpoint(own_file: Path, squeezenet: dict[str, Tensor]) -
     """As Lightning writes it: the network under an attribute of the module, other weights beside it."""
     import pytorch_lightning as pl
 
-    own = callable_network("own_networks_here.build", {"width": 6}, **HALF).body.requires_grad_(True)
+    own = CallableSource("own_networks_here.build", {"width": 6}, **HALF).load().body.requires_grad_(True)
 
     class Training(pl.LightningModule):
         def __init__(self, width: int) -> None:
@@ -357,13 +383,13 @@ def test_a_lightning_checkpoint(own_file: Path, squeezenet: dict[str, Tensor]) -
     )
     trainer.fit(Training(6), torch.utils.data.DataLoader(torch.rand(2, 3, 8, 8)))
     trainer.save_checkpoint("last.ckpt")
-    network = checkpoint_network("last.ckpt", "own_networks_here.build", {"width": 6}, **HALF)
+    network = CheckpointSource("last.ckpt", "own_networks_here.build", {"width": 6}, **HALF).load()
     assert same_weights(network, own.state_dict())
     torch.save({"state_dict": {f"model.{key}": value for key, value in squeezenet.items()}}, "other.ckpt")
-    network = checkpoint_network("other.ckpt", "squeezenet1_1", layers={"late": "features.12"}, name="mine")
+    network = CheckpointSource("other.ckpt", "squeezenet1_1", layers={"late": "features.12"}, name="mine").load()
     assert same_weights(network, squeezenet)
     assert network.name == "mine"
-    refused("no weights file 'gone.ckpt'", lambda: checkpoint_network("gone.ckpt", "squeezenet1_1"))
+    refused("no weights file 'gone.ckpt'", lambda: CheckpointSource("gone.ckpt", "squeezenet1_1").load())
 
 
 def test_a_module_itself() -> None:
@@ -379,24 +405,24 @@ def test_a_module_itself() -> None:
 
 def test_timm(tmp_path: Path) -> None:
     pytest.importorskip("timm")
-    gray = timm_network("resnet10t", None, mean=[0.5], std=[0.25])
+    gray = TimmSource("resnet10t", None, mean=[0.5], std=[0.25]).load()
     assert gray(torch.rand(1, 1, 64, 64)).shape == (1, 1000)
-    inception = timm_network("inception_v3", None)
+    inception = TimmSource("inception_v3", None).load()
     assert inception.size == 299
     state = {
         f"module.{key}": value
-        for key, value in timm_network("resnet10t", None, num_classes=4).body.state_dict().items()
+        for key, value in TimmSource("resnet10t", None, num_classes=4).load().body.state_dict().items()
     }
     torch.save(state, tmp_path / "weights.pth")
     own = load_network("timm/resnet10t", tmp_path / "weights.pth")
     assert own.body.num_classes == 4
     assert own.resolve("layer6.0.conv1") == "layer3.0.conv1"
-    refused("timm has no model 'resnet10x'; the nearest names are resnet10t", lambda: timm_network("resnet10x"))
+    refused("timm has no model 'resnet10x'; the nearest names are resnet10t", lambda: TimmSource("resnet10x").load())
 
 
 def test_timm_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    refused(r"pip install 'mindseye\[timm\]'", lambda: timm_network("resnet18"))
+    refused(r"pip install 'mindseye\[timm\]'", lambda: TimmSource("resnet18").load())
 
 
 # ---- the configs ------------------------------------------------------------------------------------------------
@@ -414,9 +440,10 @@ def test_a_configs_keys_are_arguments_and_its_layers_exist(path: Path) -> None:
     if OmegaConf.missing_keys(config):
         return
     config.weights = None
+    load = (lambda: build(**config)) if path.stem == "demo" else build(**config).load
     # random weights of a hundred million parameters take seconds to draw, and names need none
     with torch.device("cpu" if path.stem == "demo" else "meta"):
-        network = build(**config)
+        network = load()
     name = "demo" if path.stem == "demo" else config.name
     assert network.layers == dict(config.layers) == KNOWN_LAYERS[name]
     assert list(network.layers) == ["early", "middle", "late"]
@@ -452,7 +479,7 @@ def test_a_mistake_in_ones_own_function_is_one_line_with_its_place(tmp_path, mon
     whole = "net.py:whole failed: UnpicklingError in line 11 of my_failing_net.py: Weights only"
     for target, message in (("misfit", misfit), ("whole", whole)):
         with pytest.raises(ValueError, match=message) as caught:
-            callable_network(f"my_failing_net.py:{target}", **HALF)
+            CallableSource(f"my_failing_net.py:{target}", **HALF).load()
         said = str(caught.value)
         assert not {"\n", "\x1b", "\t"} & {*said}
         assert len(said) < 400
@@ -504,7 +531,7 @@ def own_classes(tmp_path, monkeypatch):
     ],
 )  # fmt: skip
 def test_every_way_to_name_a_class_of_one_s_own(target, width, own_classes):
-    network = callable_network(target, **RGB)
+    network = CallableSource(target, **RGB).load()
     assert network.body.layers[0].out_channels == width
     assert network.name == "Net"
 
@@ -521,25 +548,107 @@ def test_every_way_to_name_a_class_of_one_s_own(target, width, own_classes):
 )
 def test_a_name_that_leads_nowhere_is_one_line(target, message, own_classes):
     with pytest.raises(ValueError, match=message) as error:
-        callable_network(target, **RGB)
+        CallableSource(target, **RGB).load()
     assert "\n" not in str(error.value)
 
 
 def test_a_checkpoint_s_hyper_parameters_build_the_network_where_they_fit(own_classes, caplog):
-    made = callable_network("own_package.nets.Net", {"width": 6, "depth": 2}, **RGB).body
+    made = CallableSource("own_package.nets.Net", {"width": 6, "depth": 2}, **RGB).load().body
     wide = {f"model.{name}": one for name, one in made.state_dict().items()}
     kept = {"width": 6, "depth": 2, "lr": 0.1, "betas": (0.9, 0.99)}
     torch.save({"state_dict": wide, "hyper_parameters": kept}, "last.ckpt")
     torch.save({"state_dict": wide}, "bare.ckpt")
     with caplog.at_level("INFO", logger="mindseye"):
-        network = checkpoint_network("last.ckpt", "own_package.nets.Net", **RGB)
+        network = CheckpointSource("last.ckpt", "own_package.nets.Net", **RGB).load()
     assert [layer.out_channels for layer in network.body.layers] == [6, 6]
     assert "called with width=6, depth=2, the hyper_parameters of last.ckpt" in caplog.text
     assert torch.equal(network.body.layers[1].weight, wide["model.layers.1.weight"])
-    assert callable_network("own_package.nets.Net", weights="last.ckpt", **RGB).body.layers[0].out_channels == 6
-    given = callable_network("own_package.nets.Net", {"width": 6, "depth": 2}, "bare.ckpt", **RGB)
+    assert CallableSource("own_package.nets.Net", weights="last.ckpt", **RGB).load().body.layers[0].out_channels == 6
+    given = CallableSource("own_package.nets.Net", {"width": 6, "depth": 2}, "bare.ckpt", **RGB).load()
     assert torch.equal(given.body.layers[1].weight, network.body.layers[1].weight)
     with pytest.raises(ValueError, match=r"own_package.nets.Net takes width, depth: network.arguments="):
-        checkpoint_network("bare.ckpt", "own_package.nets.Net", **RGB)
+        CheckpointSource("bare.ckpt", "own_package.nets.Net", **RGB).load()
     with pytest.raises(ValueError, match="does not fit"):  # what is given stands before what is kept
-        checkpoint_network("last.ckpt", "own_package.nets.Net", {"width": 4}, **RGB)
+        CheckpointSource("last.ckpt", "own_package.nets.Net", {"width": 4}, **RGB).load()
+
+
+# ---- what Lightning leaves beside the weights -------------------------------------------------------------------
+
+KEEPING = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width=4, **others):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, width, 3), nn.Conv2d(width, others.get("classes", 2), 3))
+
+    def forward(self, x):
+        return self.layers(x)
+
+class ByOne(Net):
+    def __init__(self, hparams):
+        super().__init__(hparams.width, classes=hparams["head"].classes)
+
+class Needs(Net):
+    def __init__(self, width, act):
+        super().__init__(width)
+
+class Own:
+    pass
+"""
+
+
+@pytest.fixture
+def keeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """A module whose classes are gone again when a checkpoint that holds some of them is read."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keeping.py").write_text(KEEPING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("keeping")
+    monkeypatch.delitem(sys.modules, "keeping")
+    monkeypatch.setitem(sys.modules, "keeping", module)
+    return module
+
+
+def checkpoint(net: nn.Module, **beside: object) -> dict[str, Tensor]:
+    state = {f"model.{name}": one for name, one in net.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state, **beside}, "last.ckpt")
+    return net.state_dict()
+
+
+def test_objects_beside_the_weights_are_not_made_and_do_not_stand_in_the_way(keeping, monkeypatch, caplog):
+    objects = {
+        "optimizer": functools.partial(torch.optim.SGD, lr=0.1), "act": nn.GELU, "own": keeping.Own(),
+        "root": Path("a/b"), "args": argparse.Namespace(width=6), "config": OmegaConf.create({"a": [1, {"b": "c"}]}),
+    }  # fmt: skip
+    state = checkpoint(keeping.Net(6), hyper_parameters={"width": 6, **objects}, callbacks={"own": keeping.Own()})
+    monkeypatch.setattr(keeping.Own, "__init__", lambda self: pytest.fail("an object was made"))
+    kept = read_hyperparameters(Path("last.ckpt"))
+    assert kept.values["root"] == Path("a/b")
+    assert kept.values["args"].width == 6
+    assert kept.values["config"].a == [1, {"b": "c"}]
+    assert set(kept.unread) == {"optimizer", "act", "own"}
+    assert kept.unread["optimizer"] == "functools.partial"
+    with caplog.at_level("INFO", logger="mindseye"):
+        network = CheckpointSource("last.ckpt", "keeping.Net", **RGB).load()
+    assert same_weights(network, state)
+    assert "keeping.Net is called with width=6" in caplog.text
+    with pytest.raises(ValueError, match=r"'act'; act in last.ckpt is a torch.*GELU, which is not read") as error:
+        CheckpointSource("last.ckpt", "keeping.Needs", **RGB).load()
+    assert "\n" not in str(error.value)
+
+
+def test_a_constructor_gets_the_hyper_parameters_as_lightning_gives_them(keeping):
+    everything = {"width": 6, "classes": 5}
+    state = checkpoint(keeping.Net(**everything), hyper_parameters=everything, hparams_name="kwargs")
+    assert same_weights(CheckpointSource("last.ckpt", "keeping.Net", **RGB).load(), state)  # **others takes classes
+    nested = {"width": 6, "head": OmegaConf.create({"classes": 5})}
+    state = checkpoint(keeping.Net(**everything), hyper_parameters=nested, hparams_name="hparams")
+    assert same_weights(CheckpointSource("last.ckpt", "keeping.ByOne", **RGB).load(), state)
+
+
+def test_a_whole_module_is_refused_with_what_to_save(keeping):
+    torch.save(keeping.Net(), "whole.pth")
+    refused(r"objects besides tensors \(keeping.Net\): save model.state_dict\(\) alone", lambda: CallableSource(
+        "keeping.Net", weights="whole.pth", **RGB
+    ).load())  # fmt: skip

@@ -12,7 +12,7 @@ from mindseye.facets.survey import survey
 from mindseye.networks import Network
 from mindseye.networks.recording import record
 from mindseye.results.judges import _look, judge_features, transfer, transfer_reference, unit_of
-from mindseye.results.metrics import baselines, measure, summarise
+from mindseye.results.metrics import Measuring, baselines, measure, summarise
 
 
 class TwoColours(nn.Module):
@@ -223,12 +223,13 @@ def test_held_out_photographs_enter_nothing_else(network, targets, with_held_out
 
 
 def test_transfer_stands_in_every_row_and_baseline(network, targets, reference):
-    compared = baselines(network, targets, references=[reference])
+    compared = baselines(network, targets, Measuring(references=[reference]))
     assert set(compared) == {"initial", "nearest", "noise"}
     for rows in compared.values():
         assert len(rows) == 3
         assert set(rows[0]["transfer"]) == {"cosine", "retrieval", "copy", "agreement", "accuracy"}
-    [first, *_] = measure(network, targets, targets.initial, references=[reference, replace(reference, name="other")])
+    both = Measuring(references=[reference, replace(reference, name="other")])
+    [first, *_] = measure(network, targets, targets.initial, both)
     assert set(first["transfer"]["networks"]) == {"two colours", "other"}
     assert first["transfer"]["networks"]["other"]["cosine"] == first["transfer"]["cosine"]
     assert summarise(compared["nearest"])["fidelity"]["cosine"] > summarise(compared["noise"])["fidelity"]["cosine"]

@@ -9,6 +9,7 @@ from mindseye.facets.blending import look_at
 from mindseye.networks.preparing import prepare
 from mindseye.results.likeness import centred_cosine, retrieval
 from mindseye.results.metrics import (
+    Measuring,
     adjusted_rand_index,
     diversity,
     fidelity,
@@ -175,7 +176,7 @@ def test_the_way_is_what_the_network_records_and_ends_at_the_target(network, tar
     known = [layer for layer, _ in on_the_way(network, targets)]  # of a whole network those that the targets know
     assert known == [one.layer for one in targets.way[1:]] + [targets.layer]
     paths = measure_path(prepared, targets, targets.nearest(), way)
-    assert paths == [row["path"] for row in measure(prepared, targets, targets.nearest(), way=way)]
+    assert paths == [row["path"] for row in measure(prepared, targets, targets.nearest(), Measuring(way=way))]
 
 
 def test_without_a_layer_on_the_way_there_is_no_mean_over_it(network, targets):

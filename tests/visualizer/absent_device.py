@@ -28,13 +28,13 @@ from torch.utils import backend_registration
 from mindseye.demo.photographs import write_photographs
 from mindseye.facets import Photographs, discover_facets, load_photographs
 from mindseye.facets.blending import look_at
-from mindseye.facets.survey import _look
+from mindseye.facets.survey import Passing, _look
 from mindseye.facets.way_statistics import IMAGE
 from mindseye.networks import demo_network
 from mindseye.networks.merging import merge
 from mindseye.networks.preparing import prepare
 from mindseye.results.judges import transfer, transfer_reference
-from mindseye.results.metrics import measure
+from mindseye.results.metrics import Measuring, measure
 from mindseye.settings import Facets
 from mindseye.visualizer import distance
 from mindseye.visualizer.callbacks import (
@@ -245,7 +245,7 @@ def looked_at(*layers):
     network = prepared[0] if len(prepared) == 1 else merge(prepared, PHOTOGRAPHS.size)
     with Absent():
         move(network)
-        [*tables], readable, skipped = _look(network, READ, 5, 10**9, 0, None)
+        [*tables], readable, skipped = _look(network, READ, Passing(5, 10**9, workers=0))
     assert (len(tables), len(readable), len(skipped)) == (len(layers), 12, 0)
 
 
@@ -255,7 +255,7 @@ def measured():
     with Absent():
         move(reference.network)
         transfer(on_device(TARGETS.initial), reference)
-        measure(move(network), TARGETS, on_device(TARGETS.initial), references=[reference])
+        measure(move(network), TARGETS, on_device(TARGETS.initial), Measuring(references=[reference]))
 
 
 def discovered():

@@ -10,7 +10,7 @@ from given import given
 from torch.optim import SGD
 
 from mindseye.facets import discover_facets
-from mindseye.results.metrics import measure, summarise
+from mindseye.results.metrics import Measuring, measure, summarise
 from mindseye.settings import Facets
 from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
@@ -110,7 +110,7 @@ def test_optimising_raises_fidelity_over_the_initial_image(network, targets, can
         filters=[], objective=Objective(tv=0),
     )  # fmt: skip
     start = canvas(targets.initial, targets.photographs.float() / 255)().detach()
-    before, after = (summarise(measure(network, targets, x, gain=2.5)) for x in (start, made.images))
+    before, after = (summarise(measure(network, targets, x, Measuring(gain=2.5))) for x in (start, made.images))
     assert after["fidelity"]["cosine"] > before["fidelity"]["cosine"] + 0.01
     assert after["fidelity"]["relative_distance"] < before["fidelity"]["relative_distance"]
 
@@ -216,7 +216,7 @@ def test_a_larger_gain_draws_a_stronger_picture(network, photographs, depth):
     strong = []
     for gain in (1.0, 2.0, 3.0):
         made = drawn(network, targets, steps=80, objective=Objective(gain=gain), gradients=None)
-        strong.append(summarise(measure(network, targets, made.images, gain=gain))["fidelity"]["magnitude"])
+        strong.append(summarise(measure(network, targets, made.images, Measuring(gain=gain)))["fidelity"]["magnitude"])
     assert strong[0] == pytest.approx(1, abs=0.05)
     assert strong[1] == pytest.approx(2, rel=0.2)
     assert strong[2] > strong[1] + 0.05
