@@ -41,6 +41,7 @@ NOT_CONFIGURED = "not in the configuration"  # marks one that is given from Pyth
 
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Weight = Annotated[float, Field(ge=0)]  # of a term of the loss
+Start = Literal["facet", "sketch", "noise", "photograph"]  # what a canvas starts from, beside an image of one's own
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what numpy's and scikit-learn's generators take
 
 

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from hydra.utils import get_object
 from omegaconf import ListConfig
 
-from mindseye.commands.checking import CONSTRUCTORS_OF
+from mindseye.commands.checking import CONSTRUCTORS_OF, check_start, start_file
 from mindseye.commands.composing import ConfigurationError, config_folder, make, make_metric
 from mindseye.commands.progress import JobProgress
 from mindseye.settings import CacheSettings, Images, Run
@@ -57,15 +57,33 @@ def make_method(run: Run) -> "Method":
     )
 
 
-def try_parts(method: "Method") -> None:
-    """Canvas and optimiser are made from the facets, much later: one small picture shows what they refuse.
+def with_start(run: Run, method: "Method", channels: int, side: int) -> "Method":
+    """The method with the image whose path `canvas.init` is, read as the photographs are.
+
+    Raises ConfigurationError where it cannot be read.
+    """
+    path = start_file(run.parts)
+    if path is None:
+        return method
+    from mindseye.facets.decoding import UnreadablePhotograph, read_photograph
+
+    try:
+        image = read_photograph(path, side, channels, run.images.black, run.images.white)
+    except UnreadablePhotograph as error:
+        raise ConfigurationError(f"canvas.init={run.parts['canvas']['init']}: {error}") from error
+    return replace(method, canvas=partial(method.canvas, init=image.float() / 255))  # type: ignore[call-arg]
+
+
+def try_parts(method: "Method", channels: int, side: int) -> None:
+    """Canvas and optimiser are made from the facets, much later: one picture [channels, side, side] shows what they
+    refuse.
 
     The first optimiser of a process takes torch seconds, so that this comes after what is told without.
     """
     import torch
 
     name = "canvas"
-    picture = torch.full((1, 3, 8, 8), 0.5)
+    picture = torch.full((1, channels, side, side), 0.5)
     try:
         pixels = method.canvas(picture, picture[:, None])
         name = "optimizer"
@@ -108,6 +126,7 @@ def check_early(run: Run) -> None:
     # How many photographs can be read is not known yet; what is installed, and the settings, are refused all the same.
     pick_method(run.facets.subsample, run.facets.tsne, run.facets.subsample)
     check_photographs(run.images)
+    check_start(run.parts)
 
 
 def pick_device(accelerator: str) -> str:
@@ -158,13 +177,17 @@ def load(run: Run, method: "Method") -> Looking:
     return Looking(network, layer, prepare(network, layer, way=way))
 
 
-def with_previous(looking: Looking, method: "Method") -> "PreparedNetwork":
-    """What the pictures are drawn with: it records the layer that the penalty is on too, where one is named."""
+def for_drawing(looking: Looking, method: "Method") -> "PreparedNetwork":
+    """What the pictures are drawn with: it records the layers of penalty and anchor too, where there are any."""
     from mindseye.networks.preparing import prepare
+    from mindseye.visualizer.anchor import early_of
 
-    if method.previous is None:
+    early = early_of(looking.network, looking.layer, method.objective)
+    if method.previous is None and early is None:
         return looking.prepared
-    return prepare(looking.network, looking.layer, method.previous, looking.prepared.way)
+    if early is not None:
+        log.info("pictures are held to their start at %s", early)
+    return prepare(looking.network, looking.layer, method.previous, looking.prepared.way, early)
 
 
 def check_photographs(images: Images) -> None:

@@ -38,6 +38,7 @@ from mindseye.commands.stages import (
     check_early,
     discover,
     find_photographs,
+    for_drawing,
     input_files,
     judges,
     load,
@@ -46,7 +47,7 @@ from mindseye.commands.stages import (
     make_metrics,
     open_cache,
     try_parts,
-    with_previous,
+    with_start,
 )
 from mindseye.commands.tracking import make_trackers, tracked
 from mindseye.files import hash_of
@@ -256,10 +257,11 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
     files = {path: file_sha256(path) for path in input_files(run, HydraConfig.get())}  # before they are read
     tell_of_the_demo(run)
     looking = load(run, method)
-    drawing = with_previous(looking, method)
-    method = replace(method, previous=drawing.previous)  # its exact name
-    channels = try_out(drawing, method, run.facets.k, run.images.size or looking.network.size)
-    try_parts(method)
+    drawing = for_drawing(looking, method)
+    side = run.images.size or looking.network.size
+    method = with_start(run, replace(method, previous=drawing.previous), drawing.channels, side)  # its exact name
+    channels = try_out(drawing, method, run.facets.k, side)
+    try_parts(method, drawing.channels, side)
     about = {"network": looking.network.name, "layer": looking.layer, "channels": channels}
     # From here on Lightning, which takes seconds to import: what is wrong has been said by now.
     from mindseye.results.visualization import visualize as draw

@@ -35,6 +35,9 @@ def try_out(network: PreparedNetwork, method: Method, k: int, side: int) -> int:
         as_maps(one, name, network.layout(name, side)) for one, name in zip(answers.way, network.way, strict=True)
     ]
     way = dict(zip((IMAGE, *network.way), (images, *between), strict=True))
+    early = None
+    if answers.early is not None:
+        early = as_maps(answers.early, str(network.early), network.layout(str(network.early), side)).float()
     weights = torch.ones(1, device=a.device)
     seen = Seen(
         activation=a,
@@ -51,6 +54,8 @@ def try_out(network: PreparedNetwork, method: Method, k: int, side: int) -> int:
         facets=slice(0, PICTURES),
         adaptive=_adaptive(method.objective).to(a.device),
         now=method.schedule.at(1, method.steps),
+        early=early,
+        early_start=None if early is None else early.detach().flip(0),
     )
     terms = check_objective(method.objective, seen)
     if not terms.total.requires_grad:
