@@ -82,7 +82,7 @@ def look_at(
     for photographs, w in zip(images, weights, strict=True):
         seen = to_unit(photographs, device)
         with seeded(0):
-            target, _, way, _ = network(seen)
+            target, _, way = network(seen)
         maps = as_maps(target, network.layer, network.layout(network.layer, seen.shape[-1])).float()
         blended.append(_blend(maps, w.to(device)))
         if network.way:

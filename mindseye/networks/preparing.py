@@ -48,7 +48,6 @@ class Answers(NamedTuple):
     target: Tensor  # of the layer it was prepared for
     previous: Tensor | None  # what enters that layer, or another one's output before it
     way: tuple[Tensor, ...] = ()  # of the layers on the way, in their order
-    early: Tensor | None = None  # of the early layer, where one was asked for
 
 
 class PreparedNetwork(nn.Module):
@@ -101,22 +100,26 @@ class PreparedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Answers:
         """What the layers give for images [B,ch,H,W] in 0..1: target and previous in float32 whatever the network
-        computes in, the layers on the way and the early one as they were computed.
+        computes in, the layers on the way as they were computed.
 
         Raises ValueError for another number of channels.
         """
+        return self.with_early(images)[0]
+
+    def with_early(self, images: Tensor) -> tuple[Answers, Tensor | None]:
+        """The same, and what the early layer gives in the same pass; None where none was asked for."""
         self.check(images)
         count = len(images)
         odd = images.requires_grad and images.device.type == "cpu" and count % 2
         with self.arithmetic():
             # oneDNN takes other kernels for odd batches, with other last digits. Even ones agree to the bit, so that
             # facets come out the same however many of them are drawn together.
-            target, previous, recorded, _ = self._computed(torch.cat([images, images[-1:]]) if odd else images)
+            target, previous, recorded = self._computed(torch.cat([images, images[-1:]]) if odd else images)
         if odd:
             target, previous = target[:count], None if previous is None else previous[:count]
             recorded = tuple(answer[:count] for answer in recorded)
         early = None if self.early is None else recorded[self._recorded.index(self.early)]
-        return Answers(target, previous, recorded[: len(self.way)], early)
+        return Answers(target, previous, recorded[: len(self.way)]), early
 
     @torch.no_grad()
     def look_early(self, images: Tensor) -> Tensor:
@@ -157,11 +160,11 @@ class PreparedNetwork(nn.Module):
                 return self._through(images)
         if self.precision == "bfloat16":
             with torch.autocast(images.device.type, torch.bfloat16):
-                target, previous, way, _ = self._through(images)
+                target, previous, way = self._through(images)
             return Answers(target.float(), None if previous is None else previous.float(), way)
         scale = _Scale()
         with torch.autocast(images.device.type, torch.float16):
-            target, previous, way, _ = self._through(_ScaledBack.apply(images, scale))
+            target, previous, way = self._through(_ScaledBack.apply(images, scale))
         # In float32 before the gradient is scaled, so that on its way back it is scaled before it is rounded.
         entering = () if previous is None else (previous.float(),)
         scaled = _ScaledUp.apply(scale, len(images), target.float(), *entering, *(answer.float() for answer in way))
@@ -554,7 +557,7 @@ def _straight(
 
 
 def _detached(answers: Answers) -> Answers:
-    target, previous, way, _ = answers
+    target, previous, way = answers
     if isinstance(target, Tensor):
         target = target.detach()
     return Answers(target, None if previous is None else previous.detach(), tuple(one.detach() for one in way))
@@ -647,11 +650,11 @@ def _difference(made: PreparedNetwork, probe: Tensor, right: Answers) -> float:
     try:
         # fx prints what fails in its program, besides raising it
         with seeded(0), contextlib.redirect_stderr(io.StringIO()):
-            given = made(probe)
+            given, early = made.with_early(probe)
     except Exception:
         log.debug("running %s prepared", made.name, exc_info=True)
         return float("inf")
-    recorded = given.way if len(given.way) == len(right.way) else (*given.way, given.early)
+    recorded = given.way if len(given.way) == len(right.way) else (*given.way, early)
     worst = 0.0
     for answer, expected in zip((*given[:2], *recorded), (*right[:2], *right.way), strict=True):
         if expected is None and answer is None:

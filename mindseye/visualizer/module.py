@@ -131,9 +131,9 @@ class FacetVisualizer(pl.LightningModule):
         images = self.canvas(chunk)
         shown = through(images, facets)
         with self._chance(step, chunk):
-            answers = self.network(shown)
-        a, previous, way = self._as_maps(*answers[:3])
-        early, early_start = self._early(answers.early, chunk, facets, through, step)
+            answers, answered_early = self.network.with_early(shown)
+        a, previous, way = self._as_maps(*answers)
+        early, early_start = self._early(answered_early, chunk, facets, through, step)
         loss = self.objective(
             Seen(
                 activation=a,
@@ -248,9 +248,9 @@ class FacetVisualizer(pl.LightningModule):
                     images = torch.rand(
                         size, self.network.channels, self.canvas.side, self.canvas.side, device=self.device
                     ).requires_grad_()
-                    a, previous, way, early = self.network(images)
-                    answers = (a, previous, *way) if early is None else (a, previous, *way, early)
-                    sum(answer.float().sum() for answer in answers).backward()
+                    answers, early = self.network.with_early(images)
+                    given = (answers.target, answers.previous, *answers.way, early)
+                    torch.stack([one.float().sum() for one in given if one is not None]).sum().backward()
 
     @torch.no_grad()
     def images(self) -> Tensor:
