@@ -6,6 +6,7 @@ field means in the docstring under it. From there the messages and the reference
 
 import inspect
 import json
+import operator
 import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +17,10 @@ from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
+from pydantic_core import ArgsKwargs
 
 from mindseye.words import did_you_mean
 
@@ -39,6 +41,7 @@ NOT_CONFIGURED = "not in the configuration"  # marks one that is given from Pyth
 
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Weight = Annotated[float, Field(ge=0)]  # of a term of the loss
+Start = Literal["facet", "sketch", "noise", "photograph"]  # what a canvas starts from, beside an image of one's own
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what numpy's and scikit-learn's generators take
 
 
@@ -71,8 +74,10 @@ class WrongField(ValueError):
 def value(cls: type[T]) -> type[T]:
     """The class as a frozen dataclass that checks its fields; raises WrongField, a ValueError of one line.
 
-    Its docstring goes on with the fields, and its repr names those that are not as by default.
+    Its docstring goes on with the fields, and its repr names those that are not as by default. Whole numbers of other
+    libraries (numpy's) become Python's.
     """
+    cls._with_plain_numbers = model_validator(mode="before")(_with_plain_numbers)  # type: ignore[attr-defined]
     made: Any = dataclass(cls, frozen=True, kw_only=True, repr=False, config=CONFIG)
     made.__init__ = _in_one_line(made)(made.__init__)
     for base in made.__mro__[1:]:  # which pydantic takes no docstrings from
@@ -88,6 +93,31 @@ def value(cls: type[T]) -> type[T]:
     made.__doc__ = "\n\n".join([inspect.cleandoc(cls.__doc__ or ""), *_told(made)])
     made.__repr__ = _repr
     return made
+
+
+@classmethod  # type: ignore[misc]
+def _with_plain_numbers(cls: type, given: ArgsKwargs) -> ArgsKwargs:
+    """What a value is made of, with Python's own whole numbers wherever a field takes numbers."""
+    fields = fields_of(cls)
+    numbers = {name for name, field in fields.items() if _takes_numbers(field.annotation)}
+    named = given.kwargs or {}
+    return ArgsKwargs(given.args, {name: _plain_number(one) if name in numbers else one for name, one in named.items()})
+
+
+def _takes_numbers(annotation: Any) -> bool:
+    return annotation in (int, float) or any(_takes_numbers(one) for one in get_args(annotation))
+
+
+def _plain_number(given: Any) -> Any:
+    """A whole number that is none of Python's as one; anything else, and lists, as they are."""
+    if type(given) in (list, tuple):
+        return type(given)(map(_plain_number, given))
+    if isinstance(given, int) or not hasattr(type(given), "__index__"):
+        return given
+    try:
+        return operator.index(given)
+    except (TypeError, ValueError, RuntimeError):  # an array of several, say
+        return given
 
 
 def _signature(made: type, plain: Mapping[str, Any]) -> Signature:
@@ -202,7 +232,7 @@ def fits(given: Any, annotation: Any) -> bool:
 def _mistake(given: Any, annotation: Any) -> Exception | None:
     try:
         # As JSON, in which a list stands for a tuple and a text for a path.
-        _adapter(annotation).validate_json(json.dumps(given), strict=True)
+        _adapter(annotation).validate_json(json.dumps(given, default=operator.index), strict=True)
     except (ValidationError, TypeError, ValueError) as error:
         return error
     return None

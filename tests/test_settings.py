@@ -2,9 +2,10 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
-from mindseye.fields import WrongField, annotation_of, default_of, described, fields_of, fits
+from mindseye.fields import WrongField, annotation_of, check, default_of, described, fields_of, fits
 from mindseye.settings import CacheSettings, Drawing, Facets, Images, Run, Running, defaults, plain_settings
 from mindseye.words import did_you_mean
 
@@ -26,6 +27,17 @@ def test_a_value_is_frozen_closed_and_says_what_each_field_is(kind):
     with pytest.raises(ValueError, match=rf"^{kind.__name__} has no nothing_like_it") as caught:
         kind(nothing_like_it=3)
     assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_of_other_libraries_are_taken_and_truth_is_none():
+    made = Facets(k=np.int64(10), effective=np.int32(3), seed=np.uint8(7), workers=None)
+    assert made == Facets(k=10, effective=3, seed=7)
+    assert (type(made.k), type(dataclasses.replace(made, C=np.int16(5)).C)) == (int, int)
+    assert Images(bands=(np.int64(3), 2, np.int64(1))).bands == (3, 2, 1)
+    check("cycles", np.int64(4), float)
+    for wrong in (True, np.bool_(True), np.array([1, 2]), np.float64(2.5), "10", np.int64(0)):
+        with pytest.raises(WrongField, match=r"^k must be a whole number of 1 or more, not "):
+            Facets(k=wrong)
 
 
 def test_a_wrong_value_is_one_line_and_says_where():

@@ -30,7 +30,7 @@ from mindseye.commands.composing import (
 from mindseye.commands.grammar import MOST_CELLS, choices, parsed
 from mindseye.commands.meant import no_such_setting
 from mindseye.commands.tracking import check_trackers
-from mindseye.fields import MOST, annotation_of, described, fields_of, fits, is_value
+from mindseye.fields import MOST, Start, annotation_of, described, fields_of, fits, is_value
 from mindseye.fields import check as check_value
 from mindseye.results.measures import MEASURES, RANKED
 from mindseye.settings import GROUPS, MADE, MISSING, NAMED, Run, UnknownSetting, plain_settings
@@ -44,6 +44,7 @@ SEARCHES = {
     "hydra.sweeper.optim.maximize": (False, True),  # nevergrad
     "hydra.sweeper.ax_config.experiment.minimize": (True, False),
 }
+STARTS = typing.get_args(Start)  # the words of canvas.init; any other is a path
 MOST_SIDE = 8192  # pixels
 
 
@@ -281,6 +282,7 @@ def _check_outside(run: Run, here: bool) -> None:
     if here:
         _check_photographs(run.images.root)
         check_files(run.parts)
+        check_start(run.parts)
     check_layers(run)
 
 
@@ -333,6 +335,29 @@ def _check_photographs(root: Any) -> None:
     if not os.path.isdir(folder):
         what = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
         raise ConfigurationError(f"images.root={root} {what}; name a folder of images or of class folders")
+
+
+def start_file(parts: Mapping[str, Any]) -> str | None:
+    """The path of the image that the pictures start from, where `canvas.init` is one; `~` expanded."""
+    canvas = parts["canvas"]
+    init = canvas.get("init")
+    # A canvas of one's own may mean anything by it.
+    ours = str(canvas["_target_"]).startswith("mindseye.visualizer.canvas.")
+    if not ours or init is None or init in STARTS or "${" in str(init):
+        return None
+    return os.path.expanduser(str(init))
+
+
+def check_start(parts: Mapping[str, Any]) -> None:
+    """Refuse a start that is neither one of the words nor a file."""
+    path = start_file(parts)
+    if path is not None and not os.path.isfile(path):
+        init = parts["canvas"]["init"]
+        what = "a folder" if os.path.isdir(path) else "no file"
+        raise ConfigurationError(
+            f"canvas.init must be {', '.join(STARTS)} or the path of an image, not {init}, which is {what}"
+            f"{did_you_mean(str(init), STARTS)}"
+        )
 
 
 def check_layers(run: Run) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mindseye.commands.flows import flows_along, swept_settings
 from mindseye.commands.views import LAYER, read_view, views_of_sweep
-from mindseye.files import plain_file
+from mindseye.files import hash_of, plain_file
 from mindseye.sweeps.manifest import MANIFEST, Cell, cell_folder
 from mindseye.sweeps.status import SweepStatus, read_sweep
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mindseye.reports.figures import DrawnLayer
     from mindseye.results.run_folder import StoredRun
 
+LONGEST = 120  # characters of a figure's name
 
 
 def figures(arguments: list[str]) -> None:
@@ -154,8 +155,16 @@ def _flows(sweep: SweepStatus) -> "dict[str, Figure]":
             name = f"fig5_flow_{setting}" + (f"_{held.replace(' ', ',')}" if len(flows) > 1 else "")
             said = f"facets along {setting}: ribbons are the photographs that two share"
             heading = f"{said} · {held}" if held else said
-            drawn[re.sub(r"[^\w.,=+-]", "_", name)[:120]] = facet_flow(columns, heading=heading)
+            drawn[_file_name(name)] = facet_flow(columns, heading=heading)
     return drawn
+
+
+def _file_name(name: str) -> str:
+    """What a file can be called; where that is another name, or a shorter one, no other name's."""
+    plain = re.sub(r"[^\w.,=+-]", "_", name)
+    if plain == name and len(name) <= LONGEST:
+        return name
+    return f"{plain[: LONGEST - 11]}-{hash_of(name.encode())[:10]}"
 
 
 def _layers(folder: Path, completed: Sequence[Cell]) -> "dict[str, Figure]":

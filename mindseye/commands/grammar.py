@@ -18,7 +18,7 @@ MOST_CELLS = 100_000  # of a sweep
 # Keys whose values are files or folders, whatever group they stand in: images.root, transfer.demo.weights,
 # logger.csv.save_dir, network.target (my/net.py:build), hydra.run.dir.
 PATHS = re.compile(
-    r"\+{0,2}(?:[\w/@-]+\.)*(?:path|weights|root|folder|file|target|(?:sub)?dir|\w+_(?:path|folder|file|root|(?:sub)?dir))"
+    r"\+{0,2}(?:[\w/@-]+\.)*(?:path|init|weights|root|folder|file|target|(?:sub)?dir|\w+_(?:path|folder|file|root|(?:sub)?dir))"
 )
 # Of these no other value can be meant by a comma: they are not swept.
 ONE_PATH = re.compile(r"\+{0,2}hydra\.(?:run|sweep)\.(?:sub)?dir")

@@ -98,14 +98,14 @@ def report(arguments: list[str]) -> None:
 
 
 def _folded(sweep: SweepStatus, rows: Sequence[Row], by: str, measures: Sequence[str]) -> list[FoldedCell]:
-    """The cells with swept seeds folded away, the best first, in cells.csv; none without such seeds."""
-    seeds = [name for name in swept_settings(sweep) if is_seed(name)]
-    if not seeds or seeds[0] == by:
+    """The cells with swept seeds, all but `by`, folded away, the best first, in cells.csv; none without such seeds."""
+    seeds = [name for name in swept_settings(sweep) if is_seed(name) and name != by]
+    if not seeds:
         return []
     varying = set(swept_settings(sweep))
     cells = [
         replace(cell, settings={name: value for name, value in cell.settings.items() if name in varying})
-        for cell in fold(rows, seeds[0], measures)
+        for cell in fold(rows, seeds, measures)
     ]
     measure = next((name for name in measures if any(name in cell.means for cell in cells)), None)
     if measure is None:

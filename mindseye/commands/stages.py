@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from hydra.utils import get_object
 from omegaconf import ListConfig
 
-from mindseye.commands.checking import CONSTRUCTORS_OF
+from mindseye.commands.checking import CONSTRUCTORS_OF, check_start, start_file
 from mindseye.commands.composing import ConfigurationError, config_folder, make, make_metric
 from mindseye.commands.progress import JobProgress
 from mindseye.settings import CacheSettings, Images, Run
@@ -57,15 +57,33 @@ def make_method(run: Run) -> "Method":
     )
 
 
-def try_parts(method: "Method") -> None:
-    """Canvas and optimiser are made from the facets, much later: one small picture shows what they refuse.
+def with_start(run: Run, method: "Method", channels: int, side: int) -> "Method":
+    """The method with the image whose path `canvas.init` is, read as the photographs are.
+
+    Raises ConfigurationError where it cannot be read.
+    """
+    path = start_file(run.parts)
+    if path is None:
+        return method
+    from mindseye.facets.decoding import UnreadablePhotograph, read_photograph
+
+    try:
+        image = read_photograph(path, side, channels, run.images.black, run.images.white)
+    except UnreadablePhotograph as error:
+        raise ConfigurationError(f"canvas.init={run.parts['canvas']['init']}: {error}") from error
+    return replace(method, canvas=partial(method.canvas, init=image.float() / 255))  # type: ignore[call-arg]
+
+
+def try_parts(method: "Method", channels: int, side: int) -> None:
+    """Canvas and optimiser are made from the facets, much later: one picture [channels, side, side] shows what they
+    refuse.
 
     The first optimiser of a process takes torch seconds, so that this comes after what is told without.
     """
     import torch
 
     name = "canvas"
-    picture = torch.full((1, 3, 8, 8), 0.5)
+    picture = torch.full((1, channels, side, side), 0.5)
     try:
         pixels = method.canvas(picture, picture[:, None])
         name = "optimizer"
@@ -108,6 +126,7 @@ def check_early(run: Run) -> None:
     # How many photographs can be read is not known yet; what is installed, and the settings, are refused all the same.
     pick_method(run.facets.subsample, run.facets.tsne, run.facets.subsample)
     check_photographs(run.images)
+    check_start(run.parts)
 
 
 def pick_device(accelerator: str) -> str:
@@ -169,21 +188,26 @@ def load(run: Run, method: "Method") -> Looking:
     return Looking(network, layer, prepare(network, layer, way=way))
 
 
-def tried(run: Run, looking: Looking, method: "Method") -> tuple["PreparedNetwork", int]:
-    """What the pictures are drawn with, which records the layer that the penalty is on too, and the layer's channels.
+def tried(run: Run, looking: Looking, method: "Method") -> tuple["PreparedNetwork", "Method", int]:
+    """What the pictures are drawn with, which records the layers of penalty and anchor too, where there are any; the
+    method with their exact names and the image that it starts from; the layer's channels.
 
     A small picture goes through it: what layer, method or a part of it refuse is said before photographs are read.
     """
     from mindseye.networks.preparing import prepare
+    from mindseye.visualizer.anchor import early_of
     from mindseye.visualizer.trying import try_out
 
-    drawing = looking.prepared
-    if method.previous is not None:
-        drawing = prepare(looking.network, looking.layer, method.previous, looking.prepared.way)
-    exact = replace(method, previous=drawing.previous)
-    channels = try_out(drawing, exact, run.facets.k, run.images.size or looking.network.size)
-    try_parts(method)
-    return drawing, channels
+    drawing, early = looking.prepared, early_of(looking.network, looking.layer, method.objective)
+    if early is not None:
+        log.info("pictures are held to their start at %s", early)
+    if method.previous is not None or early is not None:
+        drawing = prepare(looking.network, looking.layer, method.previous, looking.prepared.way, early)
+    side = run.images.size or looking.network.size
+    method = with_start(run, replace(method, previous=drawing.previous), drawing.channels, side)
+    channels = try_out(drawing, method, run.facets.k, side)
+    try_parts(method, drawing.channels, side)
+    return drawing, method, channels
 
 
 def check_photographs(images: Images) -> None:

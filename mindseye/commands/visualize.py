@@ -266,8 +266,7 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
     files = {path: file_sha256(path) for path in input_files(run, HydraConfig.get())}  # before they are read
     tell_of_the_demo(run)
     looking = load(run, method)
-    drawing, channels = tried(run, looking, method)
-    method = replace(method, previous=drawing.previous)  # its exact name
+    drawing, method, channels = tried(run, looking, method)
     about = {"network": looking.network.name, "layer": looking.layer, "channels": channels}
     # From here on Lightning, which takes seconds to import: what is wrong has been said by now.
     from mindseye.results.visualization import visualize as draw

@@ -9,7 +9,7 @@ import copy
 import io
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -54,9 +54,9 @@ class PreparedNetwork(nn.Module):
     """A network cut off after one layer: images [B,ch,H,W] in 0..1 -> `Answers`.
 
     It has what the rooms ask of a `Network`: `name`, `channels`, `size`, `layers`, `classes`, `prefix_tokens`, `mean`,
-    `std`, `resolve`, `fingerprint`. `layer`, `previous` and `way` are the exact names it was prepared for; `folded` is
-    the number of BatchNorms folded; `traced`, whether it runs as one straight program (else by hooks on the whole
-    network).
+    `std`, `resolve`, `fingerprint`. `layer`, `previous`, `way` and `early` are the exact names it was prepared for;
+    `folded` is the number of BatchNorms folded; `traced`, whether it runs as one straight program (else by hooks on the
+    whole network).
     """
 
     mean: Tensor
@@ -69,6 +69,7 @@ class PreparedNetwork(nn.Module):
         layer: str,
         previous: str | None,
         way: tuple[str, ...],
+        early: str | None,
         *,
         channels_last: bool,
         folded: int,
@@ -80,18 +81,20 @@ class PreparedNetwork(nn.Module):
         self.prefix_tokens = network.prefix_tokens
         self.register_buffer("mean", network.mean.clone())
         self.register_buffer("std", network.std.clone())
-        self.layer, self.previous, self.way = layer, previous, way
+        self.layer, self.previous, self.way, self.early = layer, previous, way, early
+        self._recorded = _recorded(way, early)
         self.traced = straight is not None
         self.folded = folded
         self.precision: Precision = "float32"
         self.compiled = False
         self._channels_last = channels_last
         self._fingerprint = network.fingerprint()
-        self._layouts = {name: network.layout(name) for name in (layer, *way)}
+        self._layouts = {name: network.layout(name) for name in (layer, *self._recorded)}
         # Without a straight program the whole network stays, and hooks end the pass at the layer.
         self.body = network if straight is None else straight
         self._run: Any = None
         self._program: list[nn.Module] = []  # in a list, since it is no part of it
+        self._beginning: list[nn.Module] = []  # as well: up to the early layer
         freeze(self)
         evaluate(self)
 
@@ -101,19 +104,41 @@ class PreparedNetwork(nn.Module):
 
         Raises ValueError for another number of channels.
         """
+        return self.with_early(images)[0]
+
+    def with_early(self, images: Tensor) -> tuple[Answers, Tensor | None]:
+        """The same, and what the early layer gives in the same pass; None where none was asked for."""
         self.check(images)
         count = len(images)
         odd = images.requires_grad and images.device.type == "cpu" and count % 2
         with self.arithmetic():
             # oneDNN takes other kernels for odd batches, with other last digits. Even ones agree to the bit, so that
             # facets come out the same however many of them are drawn together.
-            answers = self._computed(torch.cat([images, images[-1:]]) if odd else images)
-        if not odd:
-            return answers
-        target, previous, way = answers
-        return Answers(
-            target[:count], None if previous is None else previous[:count], tuple(answer[:count] for answer in way)
-        )
+            target, previous, recorded = self._computed(torch.cat([images, images[-1:]]) if odd else images)
+        if odd:
+            target, previous = target[:count], None if previous is None else previous[:count]
+            recorded = tuple(answer[:count] for answer in recorded)
+        early = None if self.early is None else recorded[self._recorded.index(self.early)]
+        return Answers(target, previous, recorded[: len(self.way)]), early
+
+    @torch.no_grad()
+    def look_early(self, images: Tensor) -> Tensor:
+        """The early layer's answer to images [B,ch,H,W] in 0..1, without gradient; nothing after it is computed.
+
+        Raises ValueError for another number of channels, and where no early layer was asked for.
+        """
+        self.check(images)
+        if self.early is None:
+            raise ValueError(f"{self.name} is prepared without an early layer: prepare the network again")
+        count = len(images)
+        if images.device.type == "cpu" and count % 2:  # the same kernels as in `forward`
+            images = torch.cat([images, images[-1:]])
+        dtype = DTYPES[self.precision]
+        with self.arithmetic(), torch.autocast(images.device.type, dtype, enabled=dtype is not torch.float32):
+            if self.traced:
+                return self._up_to_early()(self.entering(images))[:count]
+            with record(self.body, self.early) as tape:
+                return tape(images)[:count]
 
     def arithmetic(self) -> AbstractContextManager[None]:
         """How a GPU computes its float32, whatever torch is told elsewhere; a pass back is to be made inside of it."""
@@ -147,7 +172,7 @@ class PreparedNetwork(nn.Module):
 
     def _through(self, images: Tensor) -> Answers:
         if not self.traced:
-            with record(self.body, self.layer, self.previous, self.way) as tape:
+            with record(self.body, self.layer, self.previous, self._recorded) as tape:
                 return Answers(tape(images), tape.previous, tape.way)
         return Answers(*(self.body if self._run is None else self._run)(self.entering(images)))
 
@@ -159,14 +184,24 @@ class PreparedNetwork(nn.Module):
         if not self.traced:
             return self.body
         if not self._program:
-            graph = fx.Graph()
-            outputs: Any = graph.graph_copy(self.body.graph, {})
-            graph.output((*outputs[:2], ()))
-            program = fx.GraphModule(self.body, graph)
-            program.graph.eliminate_dead_code()
-            program.recompile()
-            self._program.append(program)
+            self._program.append(self._part(lambda outputs: (*outputs[:2], ())))
         return self._program[0]
+
+    def _up_to_early(self) -> nn.Module:
+        """What leads to the early layer."""
+        if not self._beginning:
+            place = self._recorded.index(str(self.early))
+            self._beginning.append(self._part(lambda outputs: outputs[2][place]))
+        return self._beginning[0]
+
+    def _part(self, of: Callable[[Any], Any]) -> nn.Module:
+        """The program without what leads to none of these outputs, `of` all; it shares the weights."""
+        graph = fx.Graph()
+        graph.output(of(graph.graph_copy(self.body.graph, {})))
+        program = fx.GraphModule(self.body, graph)
+        program.graph.eliminate_dead_code()
+        program.recompile()
+        return program
 
     def train(self, mode: bool = True) -> "PreparedNetwork":
         """Stays in evaluation mode."""
@@ -179,12 +214,12 @@ class PreparedNetwork(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # What torch.compile wrote is this process's own: whoever gets the network compiles it anew.
-        return {**self.__dict__, "_run": None, "_program": [], "compiled": False}
+        return {**self.__dict__, "_run": None, "_program": [], "_beginning": [], "compiled": False}
 
     def resolve(self, layer: str | None = None, depth: str | None = None) -> str:
         """The layer it is prepared for. Raises ValueError where another one is asked for."""
         asked = layer if layer is not None else self.layers.get(depth or "")
-        if asked in self.way:
+        if asked in self._recorded:
             return asked
         if asked not in (self.layer, self.layer.partition("@")[0], self.previous):
             raise ValueError(f"{self.name} is prepared for layer {self.layer}, not {asked}: prepare the network again")
@@ -242,6 +277,7 @@ def prepare(
     layer: str,
     previous: str | None = None,
     way: Sequence[str] = (),
+    early: str | None = None,
     *,
     fold: bool = True,
     channels_last: bool = True,
@@ -249,8 +285,9 @@ def prepare(
     """Cut the network off after `layer`, fold its BatchNorms into convolutions and lay its weights out channels last.
 
     Names are as in `record`. A BatchNorm whose convolution's own output is one of these layers stays, as
-    does one whose convolution is used twice or feeds something else too. The network itself is left as it is; the
-    traced one shares nothing with it, so that the parts past the layer can be let go.
+    does one whose convolution is used twice or feeds something else too. `early` is one more layer before the target,
+    that `PreparedNetwork.look_early` ends at; it may be on the way. The network itself is left as it is; the traced
+    one shares nothing with it, so that the parts past the layer can be let go.
 
     A network whose program depends on its images' values cannot be traced; it is then kept and run by hooks. So
     is one whose prepared answer to a probe image is off by more than TOLERANCE. A prepared network comes back as it
@@ -263,16 +300,20 @@ def prepare(
             raise ValueError(f"{asked} is prepared without the previous layer {previous}: prepare the network again")
         if lacking := [name for name in way if name not in network.way]:
             raise ValueError(f"{asked} is prepared without {', '.join(lacking)} on the way: prepare the network again")
+        if early is not None and early != network.early:
+            raise ValueError(f"{asked} is prepared without the early layer {early}: prepare the network again")
         return network
     layer = network.resolve(layer)
     previous = None if previous is None else network.resolve(previous)
     way = tuple(map(network.resolve, way))
+    early = None if early is None else network.resolve(early)
+    recorded = _recorded(way, early)
     probe = _probe(network)
     reading = Reading(network.body, network.unloaded or ())
     watching = reading if network.unloaded else contextlib.nullcontext()
     try:
         # Programs are compared, not arithmetics: TF32 is off by ten times the tolerance.
-        with torch.no_grad(), tf32(False), record(network, layer, previous, way) as tape, watching:
+        with torch.no_grad(), tf32(False), record(network, layer, previous, recorded) as tape, watching:
             with seeded(0), torch.enable_grad():
                 seen = Answers(tape(probe.requires_grad_()), tape.previous, tape.way)
             own_gradient = _own_gradient((*seen[:2], *seen.way))
@@ -281,14 +322,14 @@ def prepare(
     except (RuntimeError, AssertionError, TypeError):
         reading.check(layer, network.name, whole=False)
         # It cannot look at images of its own size, so nothing could be compared; who runs it says what is wrong.
-        return PreparedNetwork(network, None, layer, previous, way, channels_last=False, folded=0)
+        return PreparedNetwork(network, None, layer, previous, way, early, channels_last=False, folded=0)
     reading.check(layer, network.name, whole=True)
     straight, folded, reason = None, 0, "its program depends on what is in the images"
     if own_gradient is not None:
         reason = f"{own_gradient} has a gradient of its own"
     for keep_copy in (False, True) if own_gradient is None else ():
         try:
-            straight = _straight(network.body, layer, previous, way, tape, keep_copy)
+            straight = _straight(network.body, layer, previous, recorded, tape, keep_copy)
             folded = _fold(straight) if fold else 0
             _freeze(straight)
         except Exception as error:  # a tracer meets anything a forward method may do
@@ -297,14 +338,21 @@ def prepare(
             break
         if channels_last:
             straight._apply(_channels_last)
-        made = PreparedNetwork(network, straight, layer, previous, way, channels_last=channels_last, folded=folded)
+        made = PreparedNetwork(
+            network, straight, layer, previous, way, early, channels_last=channels_last, folded=folded
+        )
         off = _difference(made, probe, right)
         if off <= TOLERANCE:
             log.debug("%s up to %s is one program: %d BatchNorms folded, off by %.1g", network.name, layer, folded, off)
             return made
         straight, reason = None, f"its answer would be off by {off:.1g}"
     log.info("%s runs as it stands, by hooks: %s", network.name, reason)
-    return PreparedNetwork(network, straight, layer, previous, way, channels_last=False, folded=0)
+    return PreparedNetwork(network, straight, layer, previous, way, early, channels_last=False, folded=0)
+
+
+def _recorded(way: tuple[str, ...], early: str | None) -> tuple[str, ...]:
+    """The layers before the target whose answers are kept: those on the way, then the early one if it is none."""
+    return way if early is None or early in way else (*way, early)
 
 
 def _tell_what_it_depends_on(network: Network, layer: str, tape: Tape, probe: Tensor, target: Any) -> None:
@@ -602,12 +650,13 @@ def _difference(made: PreparedNetwork, probe: Tensor, right: Answers) -> float:
     try:
         # fx prints what fails in its program, besides raising it
         with seeded(0), contextlib.redirect_stderr(io.StringIO()):
-            given = made(probe)
+            given, early = made.with_early(probe)
     except Exception:
         log.debug("running %s prepared", made.name, exc_info=True)
         return float("inf")
+    recorded = given.way if len(given.way) == len(right.way) else (*given.way, early)
     worst = 0.0
-    for answer, expected in zip((*given[:2], *given.way), (*right[:2], *right.way), strict=True):
+    for answer, expected in zip((*given[:2], *recorded), (*right[:2], *right.way), strict=True):
         if expected is None and answer is None:
             continue
         if expected is None or answer is None:

@@ -70,6 +70,25 @@ def resolve_way(network: Network, layer: str, way: Way) -> tuple[str, ...]:
     return names
 
 
+def resolve_early(network: Network, layer: str, early: str) -> str:
+    """The exact name of the layer that pictures are anchored at: `auto` is the first on the way.
+
+    Raises ValueError for an unknown name, for the target itself, and where there is nothing on the way.
+    """
+    if early != "auto":
+        name = network.resolve(early)
+        if name == network.resolve(layer):
+            raise ValueError(f"anchor.layer: {layer} is the target; name a layer before it, or auto")
+        return name
+    way = layers_on_the_way(network, layer)
+    if not way:
+        raise ValueError(
+            f"anchor.layer: no layer with a map comes before {layer}, at which pictures could be held to their start: "
+            "take a later target, or name a layer"
+        )
+    return way[0]
+
+
 def _steps(network: Network, layer: str) -> list[_Step]:
     """The calls of the candidates of `layers_on_the_way` that give maps, in order."""
     path = layer.partition("@")[0]

@@ -15,7 +15,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class FoldedCell:
-    """All cells that differ in the seed alone."""
+    """All cells that differ in seeds alone."""
 
     settings: Mapping[str, str]
     means: Mapping[str, float]  # measure -> the mean over seeds of the mean over each cell's facets
@@ -23,19 +23,19 @@ class FoldedCell:
     seeds: int
 
 
-def fold(rows: Sequence[Mapping[str, object]], away: str, measures: Sequence[str]) -> list[FoldedCell]:
-    """The cells of a sweep's summary (`read_rows`) with the setting `away` folded away, in the summary's order.
+def fold(rows: Sequence[Mapping[str, object]], away: Sequence[str], measures: Sequence[str]) -> list[FoldedCell]:
+    """The cells of a sweep's summary (`read_rows`) with the settings `away` folded away, in the summary's order.
 
-    A cell's facets count by `weight_in`, as everywhere; the interval is Student's, t·s/√n over n seeds, since facets of
-    one cell are no draws of their own. Facets that were stopped have no part in it, as in a run's own summary; what no
-    facet has is left out.
+    A cell's facets count by `weight_in`, as everywhere; the interval is Student's, t·s/√n over n seeds (of several
+    settings over the n combinations of their values), since facets of one cell are no draws of their own. Facets that
+    were stopped have no part in it, as in a run's own summary; what no facet has is left out.
     """
-    values: dict[tuple[tuple[str, str], ...], dict[str, dict[str, list[tuple[float, float]]]]] = {}
+    values: dict[tuple[tuple[str, str], ...], dict[tuple[str, ...], dict[str, list[tuple[float, float]]]]] = {}
     for row in rows:
         if row.get("facet") is None or row.get("stopped.step") is not None:
             continue
         given = {name.removeprefix("override."): str(row[name]) for name in row if name.startswith("override.")}
-        seed = given.pop(away, "")
+        seed = tuple(given.pop(one, "") for one in away)
         cell = values.setdefault(tuple(given.items()), {}).setdefault(seed, {})
         for measure in measures:
             value = row.get(measure)

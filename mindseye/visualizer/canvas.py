@@ -8,19 +8,19 @@ which work on pictures, work on every canvas.
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mindseye.fields import check
+from mindseye.fields import Start, Words, check
 
 SKETCH = 6.0  # cycles per image: the standard deviation, in frequency, of the low-pass that leaves a sketch of a blend
 NOISE = 0.01  # standard deviation, of 0..1, of the noise on grey and on sketches
 STEEP, FAINTEST = 1.4, 1e-2  # the power of 1/f, and the share of it, that the photographs' spectrum is never below
 STEEPEST = 5.0  # decay: above, fine detail is scaled below what float32 tells from nothing
-Init = Literal["facet", "sketch", "noise"]
+Init = Annotated[Start | Tensor, Words("facet, sketch, noise, photograph or an image")]  # the command: or its path
 Cycles = Annotated[float, Field(gt=0)]
 Noise = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, le=STEEPEST)] | None
@@ -77,13 +77,20 @@ def first_images(
     `facet`: the facet's blended photographs, `initial`. `sketch`: the broad forms and colours alone of its
     `photographs` [C, N, ch, S, S], their plain mean blurred until `cycles` cycles per image are left (a Gaussian of
     that standard deviation in frequency), so that every detail is drawn and none is given. `noise`: mid-grey with
-    noise of σ = `noise`, drawn by `seed`; a sketch has the same noise.
+    noise of σ = `noise`, drawn by `seed`; a sketch has the same noise. `photograph`: the first of its photographs,
+    which is the nearest to its centre. A tensor [ch, S, S] in 0..1: this image, for all facets.
+
+    Raises ValueError.
     """
     check("cycles", cycles, Cycles)
     check("noise", noise, Noise)
-    check("init", init, Init)
+    if isinstance(init, Tensor):
+        return _of_ones_own(init, initial)
+    check("init", init, Annotated[Start, Words("facet, sketch, noise, photograph or an image [ch, S, S]")])
     if init == "facet":
         return initial
+    if init == "photograph":
+        return photographs[:, 0]
     first = torch.full_like(initial, 0.5)
     for c in range(len(initial)):
         if init == "sketch":
@@ -93,6 +100,18 @@ def first_images(
         generator = torch.Generator().manual_seed(seed * 1_000_003 + c)
         first[c] += noise * torch.randn(initial.shape[1:], generator=generator).to(initial.device)
     return first
+
+
+def _of_ones_own(image: Tensor, initial: Tensor) -> Tensor:
+    """An image as the start of every facet."""
+    if image.shape != initial.shape[1:] or not image.is_floating_point():
+        raise ValueError(
+            f"init must be one image of {list(initial.shape[1:])}, in 0..1, as the pictures are, not "
+            f"{list(image.shape)} of {str(image.dtype).removeprefix('torch.')}"
+        )
+    if not (image.isfinite().all() and image.min() >= 0 and image.max() <= 1):
+        raise ValueError("init must be an image in 0..1: divide bytes by 255")
+    return image.to(initial)[None].expand_as(initial)
 
 
 def low_pass(image: Tensor, cycles: float) -> Tensor:
@@ -299,7 +318,8 @@ class MacoCanvas(_SpectralCanvas):
     MACO (Fel et al., NeurIPS 2023), with decorrelated logits. `encode` keeps a picture's phases and mean colour.
 
     initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1, for magnitudes and
-    colours. init, cycles, seed: see `first_images`, of which the phases are kept.
+    colours. init, cycles, seed: see `first_images`, of which the phases are kept: a photograph alone, whose magnitudes
+    are its own, cannot be the start. Raises ValueError.
     """
 
     per_facet = ("magnitude", "phase")
@@ -309,6 +329,10 @@ class MacoCanvas(_SpectralCanvas):
     def __init__(
         self, initial: Tensor, photographs: Tensor, *, init: Init = "facet", cycles: Cycles = SKETCH, seed: int = 0
     ) -> None:
+        if isinstance(init, Tensor) or init == "photograph":
+            raise ValueError(
+                "init: phases alone, with other magnitudes, are no photograph: canvas=fourier and canvas=pixel hold one"
+            )
         super().__init__(tuple(initial.shape), ColourStatistics.of(photographs.flatten(0, 1)), decay=0.0)
         magnitudes = [self.to_spectrum(self.unsquash(facet)).abs().mean(dim=0) for facet in photographs]
         self.register_buffer("magnitude", torch.stack(magnitudes))

@@ -24,6 +24,7 @@ from mindseye.networks.network import Network
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.settings import Running
 from mindseye.signals import SignalWatch
+from mindseye.visualizer.anchor import early_of
 from mindseye.visualizer.callbacks import Checkpointing, FunctionFilter, History, Schedule, Snapshots, Stopping
 from mindseye.visualizer.checkpoints import Checkpoint, SafetensorsIO, read_state
 from mindseye.visualizer.data import FacetTargetsDataModule
@@ -191,7 +192,7 @@ def _left_as_it_was(network: Network | PreparedNetwork) -> Iterator[None]:
 def fit_key(network: PreparedNetwork, targets: FacetTargets, method: Method) -> str:
     """sha256 over all that decides a bit of the pictures: network, targets and method."""
     modules = ADDRESS.sub("", repr(network.body))  # weights alone do not say what is computed with them
-    asked = (network.layer, network.previous, network.way, modules, network.fingerprint())
+    asked = (network.layer, network.previous, network.way, network.early, modules, network.fingerprint())
     # The same wherever the photographs lie.
     return identity(asked, replace(targets, root="").content_hash(), replace(method, previous=network.previous))
 
@@ -199,9 +200,11 @@ def fit_key(network: PreparedNetwork, targets: FacetTargets, method: Method) -> 
 def prepare_for(
     network: Network | PreparedNetwork, targets: FacetTargets, method: Method = Method()
 ) -> PreparedNetwork:
-    """The network up to the target, with the layers on the way that the objective matches.
+    """The network up to the target, with the layers on the way that the objective matches, and the early one at which
+    it anchors pictures.
 
-    Raises ValueError where `targets` do not say what the photographs are answered there.
+    Raises ValueError where `targets` do not say what the photographs are answered there, or the network is prepared
+    for others.
     """
     matching = matching_of(method.objective)
     known = tuple(statistics.layer for statistics in targets.way if statistics.layer != IMAGE)
@@ -216,7 +219,8 @@ def prepare_for(
             f"the targets do not say how the photographs are answered at {', '.join(lacking)}, where they are to be "
             "matched: discover_facets(…, Facets(way=[…])) finds it out"
         )
-    prepared = prepare(network, targets.layer, method.previous, wanted)
+    early = early_of(network, targets.layer, method.objective)
+    prepared = prepare(network, targets.layer, method.previous, wanted, early)
     if wanted and prepared.way != wanted:
         raise ValueError(
             f"the network is prepared for {', '.join(prepared.way)} on the way, the objective matches "

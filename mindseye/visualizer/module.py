@@ -13,6 +13,7 @@ from mindseye.networks.chance import seeded
 from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import PreparedNetwork
 from mindseye.settings import Running
+from mindseye.visualizer.anchor import anchor_of
 from mindseye.visualizer.canvas import Canvas
 from mindseye.visualizer.chunks import Chunks, room_for
 from mindseye.visualizer.data import TargetBatch
@@ -51,6 +52,8 @@ class FacetVisualizer(pl.LightningModule):
     `method.schedule.lr`; (r, b) have an Adam of their own at ADAPTIVE_LR.
     """
 
+    start: Tensor | None
+
     def __init__(
         self,
         network: PreparedNetwork,
@@ -78,6 +81,9 @@ class FacetVisualizer(pl.LightningModule):
         self.chunks = Chunks(facets, running.facets_per_batch)  # counted from the first of its own
         self.views = Views(method.transformations, (facets, network.channels, canvas.side, canvas.side), method.seed)
         self.stops = Stops(facets)  # of its own facets
+        # The pictures that its own facets start from, for an anchor: made again, not kept, by a fit that goes on.
+        start = None if anchor_of(method.objective) is None else canvas().detach().clone()
+        self.register_buffer("start", start, persistent=False)
 
     def keep(self, facets: slice) -> None:
         """Draw these facets alone, to be called before the first step: to the bit as among all C.
@@ -85,6 +91,7 @@ class FacetVisualizer(pl.LightningModule):
         Views and noise are drawn, and (r, b) are there, for all C.
         """
         self.canvas.keep(facets)
+        self.start = None if self.start is None else self.start[facets].clone()
         self.own = facets
         self.chunks = Chunks(facets.stop - facets.start, self.running.facets_per_batch)
         self.stops.keep(facets)
@@ -124,8 +131,9 @@ class FacetVisualizer(pl.LightningModule):
         images = self.canvas(chunk)
         shown = through(images, facets)
         with self._chance(step, chunk):
-            answers = self.network(shown)
+            answers, answered_early = self.network.with_early(shown)
         a, previous, way = self._as_maps(*answers)
+        early, early_start = self._early(answered_early, chunk, facets, through, step)
         loss = self.objective(
             Seen(
                 activation=a,
@@ -139,6 +147,8 @@ class FacetVisualizer(pl.LightningModule):
                 facets=facets,
                 adaptive=self.adaptive,
                 now=self.now,
+                early=early,
+                early_start=early_start,
             )
         )
         self._check(loss, images)
@@ -170,6 +180,18 @@ class FacetVisualizer(pl.LightningModule):
         if previous is None:
             raise ValueError(f"no image enters {network.layer}: name the layer before it, previous=…")
         return maps.float(), previous.float(), between
+
+    def _early(
+        self, answer: Tensor | None, chunk: slice, facets: slice, through: Through, step: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What an anchor compares: the early layer's maps of the pictures, and of their starts in the same views."""
+        if answer is None or self.start is None:
+            return None, None
+        with torch.no_grad(), self._chance(step, chunk):
+            started = self.network.look_early(through(self.start[chunk], facets))
+        name = str(self.network.early)
+        layout = self.network.layout(name, self.canvas.side)
+        return as_maps(answer, name, layout).float(), as_maps(started, name, layout).float()
 
     def _gradients(self, loss: LossTerms, images: Tensor, step: int) -> Tensor:
         """Goes back; the norm of each term's own gradient where it is noted, [terms with a gradient, c], else NaN."""
@@ -226,8 +248,9 @@ class FacetVisualizer(pl.LightningModule):
                     images = torch.rand(
                         size, self.network.channels, self.canvas.side, self.canvas.side, device=self.device
                     ).requires_grad_()
-                    a, previous, way = self.network(images)
-                    sum(answer.float().sum() for answer in (a, previous, *way)).backward()
+                    answers, early = self.network.with_early(images)
+                    given = (answers.target, answers.previous, *answers.way, early)
+                    torch.stack([one.float().sum() for one in given if one is not None]).sum().backward()
 
     @torch.no_grad()
     def images(self) -> Tensor:

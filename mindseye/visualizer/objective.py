@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mindseye.facets.way_statistics import WayStatistics
 from mindseye.fields import Weight, value
+from mindseye.visualizer.anchor import Anchor, anchor_distance
 from mindseye.visualizer.distance import LARGEST_SCALE, SHAPE_RANGE, SMALLEST_SCALE, AdaptiveDistance
 from mindseye.visualizer.filters import total_variation
 from mindseye.visualizer.matching import Matching
@@ -46,6 +47,10 @@ class Seen:
     facets: slice  # which of the C are at hand
     adaptive: AdaptiveDistance  # (r, b) of all facets
     now: Mapping[str, float]  # the scheduled values of this step by name, see `Schedules`; λ is `penalty`
+    # Each [c, D_e, H_e, W_e]: what the early layer answers the pictures, and what it answers those that they started
+    # from in the same views, without gradient. None where the objective has no `anchor`.
+    early: Tensor | None = None
+    early_start: Tensor | None = None
 
     @property
     def target(self) -> Tensor:
@@ -187,6 +192,9 @@ class Objective:
     """Weight of the picture's total variation."""
     matching: Matching = Matching()
     """How pictures are held to their photographs at the layers on the way, and how strongly."""
+    anchor: Anchor = Anchor()
+    """How pictures are held to what they started from, at an early layer, and how strongly; off by default. Its term
+    stands with those of one's own, as `anchor`, where it is on."""
     match: Match = "cosine"
     """DM as the cosine, the dot_product as printed, or their product, dot_product_cosine (lucid's way)."""
     distance: Distance = "relative"
@@ -233,6 +241,7 @@ class Objective:
             "matching": self.matching.weight * now["matching"],
             "penalty": times * self.penalty * now["penalty"],
             "tv": self.tv,
+            **({"anchor": self.anchor.weight} if self.anchor.weight else {}),
         }
 
     def extra(self, seen: Seen) -> Mapping[str, Tensor]:
@@ -243,10 +252,12 @@ class Objective:
         """All terms for the facets at hand."""
         a, previous, images, t, own = seen.activation, seen.previous, seen.images, seen.target, seen.top_k
         way, photographs = list(seen.way), seen.photographs
+        early = [] if seen.early is None or seen.early_start is None else [seen.early, seen.early_start]
         alone = len(a) == 1 and a.device.type == "cpu"
         if alone:
             # torch shares a single long sum out among its threads, but not one of several: one facet is taken twice,
             # so that it gives the same bits alone as among others.
+            early = [torch.cat([x, x]) for x in early]
             a, previous, images, t, own, *way = (torch.cat([x, x]) for x in (a, previous, images, t, own, *way))
         if self.pooled:
             a, t = (x.mean(dim=(2, 3), keepdim=True) for x in (a, t))
@@ -267,10 +278,17 @@ class Objective:
         weights = self.weights(seen.now, len(seen.targets))
         # As they are seen, not twice: a term of one's own may look at anything.
         extra = dict(self.extra(seen))
+        if "anchor" in weights:
+            if "anchor" in extra:
+                raise ValueError(f"the objective, {called(self)}, has a term anchor of its own: call it otherwise")
+            if not early:
+                raise ValueError("the anchor is on, and what it looks at was not recorded: draw with `fit`")
+            terms["anchor"] = anchor_distance(*early)
+            extra["anchor"] = terms["anchor"][: len(seen.target)]
         check_names(self, extra, weights)
         for name, term in extra.items():
             _check_term(self, name, term, len(seen.target))
-        terms |= {name: torch.cat([term, term]) if alone else term for name, term in extra.items()}
+            terms.setdefault(name, torch.cat([term, term]) if alone else term)
         # One after the other: torch's sum takes another order for another number of facets at hand.
         weighted = [weight * terms[name] for name, weight in weights.items() if weight]
         # Schedules may let every weight fall to 0.

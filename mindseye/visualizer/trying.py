@@ -23,7 +23,7 @@ def try_out(network: PreparedNetwork, method: Method, k: int, side: int) -> int:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(PICTURES, network.channels, side, side, generator=generator).to(network.mean.device)
     with seeded(0):
-        answers = network(images.requires_grad_())
+        answers, answered_early = network.with_early(images.requires_grad_())
     layout = network.layout(network.layer, side)
     a = as_maps(answers.target, network.layer, layout).float()
     D = a.shape[1]
@@ -35,6 +35,9 @@ def try_out(network: PreparedNetwork, method: Method, k: int, side: int) -> int:
         as_maps(one, name, network.layout(name, side)) for one, name in zip(answers.way, network.way, strict=True)
     ]
     way = dict(zip((IMAGE, *network.way), (images, *between), strict=True))
+    early = None
+    if answered_early is not None:
+        early = as_maps(answered_early, str(network.early), network.layout(str(network.early), side)).float()
     weights = torch.ones(1, device=a.device)
     seen = Seen(
         activation=a,
@@ -51,6 +54,8 @@ def try_out(network: PreparedNetwork, method: Method, k: int, side: int) -> int:
         facets=slice(0, PICTURES),
         adaptive=_adaptive(method.objective).to(a.device),
         now=method.schedule.at(1, method.steps),
+        early=early,
+        early_start=None if early is None else early.detach().flip(0),
     )
     terms = check_objective(method.objective, seen)
     if not terms.total.requires_grad:

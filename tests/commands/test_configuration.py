@@ -3,11 +3,13 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from PIL import Image
 
 from mindseye.commands import checking
 from mindseye.commands.checking import check, check_constructors, check_overrides, with_dots
@@ -16,6 +18,8 @@ from mindseye.commands.grammar import escaped, quoted
 from mindseye.commands.launchers import anchored
 from mindseye.commands.main import main
 from mindseye.commands.meant import TRAINER
+from mindseye.commands.stages import make_method, try_parts, with_start
+from mindseye.facets.photographs import load_photographs
 from mindseye.fields import annotation_of, default_of, described, fields_of
 from mindseye.fields import check as check_value
 from mindseye.settings import plain_settings
@@ -136,7 +140,7 @@ WRONG = {
     "objective.match=cos": "cosine, dot_product or dot_product_cosine",
     "objective.gain=strong": "must be a number above 0, not strong",
     "objective.pooled=3": "true or false",
-    "canvas.init=grey": "facet, sketch or noise",
+    "canvas.init=grey": "facet, sketch, noise, photograph or the path of an image, not grey, which is no file",
     "facets.weighting=softmax": "calibrated or published",
     "trainer.devices=two": "a whole number",
     "precision=8": "float32, tf32, bfloat16 or float16",
@@ -317,7 +321,7 @@ CHECKPOINT = ("network=checkpoint", "network.path=x.ckpt")
 THERE = [
     ["images.root=photos"], ["images.root=photos/../photos"], ["images.root='my photos'"], ["images.root=~/photos"],
     ["images.root=2012"], ["images.root=${oc.env:HOME}/photos"], ["-m", "images.root=photos,2012"],
-    ["hydra.job.chdir=true", "images.root=nowhere"],
+    ["hydra.job.chdir=true", "images.root=nowhere"], ["canvas.init=~/net.py"], ["-m", "canvas.init=photograph,net.py"],
     ["hydra.launcher._target_=hydra_plugins.mindseye_launchers.SlurmLauncher", "images.root=/scratch/nowhere"],
     [*OWN, NET, "layer=conv1"], [*OWN, "network.target='~/nets/net.py:build'", "layer=0"],
     [*OWN, "network.target=no.such.module.build", "layer=1"], [*OWN, "network.target=no.py.module:build", "layer=1"],
@@ -333,6 +337,8 @@ NOT_THERE = [
     (["-m", "images.root=photos,nowhere"], "images.root=nowhere does not exist"),
     (["+hydra.sweeper.params={images.root: 'photos,nowhere'}"], "images.root=nowhere does not exist"),
     (["-m", "images=demo,folder", "images.root=nowhere"], "does not exist"),
+    (["canvas.init=photos"], "the path of an image, not photos, which is a folder"),
+    (["-m", "canvas.init=sketch,photo graph"], "not photo graph, which is no file; did you mean photograph?"),
     ([*OWN, "network.target=nofile.py:build", "layer=conv1"], "there is no file nofile.py"),
     ([*OWN, "network.target=nets/net.py", "layer=conv1"], "give nets/net.py:FUNCTION, the function"),
     ([*OWN, NET], "layer must be given"),
@@ -395,7 +401,7 @@ PLACES = (
     "images.root", "cache.folder", "network.path", "network.weights", "network.target", "transfer.demo.path",
     "transfer.other.weights", "transfer.mine.target", "logger.csv.save_dir", "+logger.wandb.dir", "hydra.run.dir",
     "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir", "hydra.launcher.submitit_folder",
-    "+metrics.mine.file", "canvas.my_path",
+    "+metrics.mine.file", "canvas.my_path", "canvas.init",
 )  # fmt: skip
 
 
@@ -513,10 +519,14 @@ def test_what_is_wrong_with_layer_k_device_or_weight_is_told_before_lightning_an
     """Lightning takes longer to import than all else together; the demo's photographs are drawn into the folder."""
     import subprocess
 
+    (tmp_path / "no.jpg").write_bytes(b"no picture")
     program = """
 import sys
 from mindseye.commands.main import main
-for words in (["layer=layer3.5"], ["k=4096"], ["trainer.accelerator=mps"], ["objective.tv=-1"], ["schedule.lr=0.1"]):
+wrong = [["layer=layer3.5"], ["k=4096"], ["trainer.accelerator=mps"], ["objective.tv=-1"], ["schedule.lr=0.1"],
+         ["canvas.init=no.jpg"], ["canvas=maco", "canvas.init=photograph"],
+         ["objective.anchor.weight=1", "objective.anchor.layer=fc"]]
+for words in wrong:
     try:
         main([*words, "hydra.run.dir=run"])
     except SystemExit as end:
@@ -527,10 +537,25 @@ assert "pytorch_lightning" not in sys.modules
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    said = ["no layer 'layer3.5'", "k must be 1 to 160", "machine has none", "objective.tv must be", "schedule.lr:"]
+    said = ["no layer 'layer3.5'", "k must be 1 to 160", "machine has none", "objective.tv must be", "schedule.lr:",
+            "canvas.init=no.jpg: ", "canvas=fourier and canvas=pixel hold one", "name layers before the target"]
     for line, words in zip(done.stderr.splitlines(), said, strict=True):
         assert words in line
     assert not (tmp_path / "run" / "photographs").exists()
+
+
+@pytest.mark.parametrize(("name", "side"), [("wide.png", 24), ("tall.png", 16)])
+def test_an_image_of_any_size_is_read_as_the_photographs_are(name, side, tmp_path):
+    """The central square, resized: one way for all images that a network sees."""
+    shape = (40, 64, 3) if name == "wide.png" else (50, 32, 3)
+    pixels = np.random.default_rng(0).integers(40, 200, shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / name)
+    run = check(compose(["canvas=pixel", quoted(f"canvas.init={tmp_path / name}")]))
+    method = with_start(run, make_method(run), 3, side)
+    photographs = load_photographs(tmp_path, size=side).read(0)[None, None].float() / 255
+    drawn = method.canvas(torch.zeros(2, 3, side, side), photographs)()
+    assert torch.equal(drawn, photographs[0].expand(2, -1, -1, -1))
+    try_parts(method, 3, side)
 
 
 def test_the_configuration_needs_no_torch():

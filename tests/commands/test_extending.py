@@ -15,9 +15,10 @@ import warm
 import mindseye as me
 from mindseye.commands.checking import check, check_overrides
 from mindseye.commands.composing import ConfigurationError, compose
-from mindseye.commands.stages import make_method
+from mindseye.commands.stages import make_method, try_parts
 from mindseye.networks.preparing import prepare
 from mindseye.results.run_folder import read_run
+from mindseye.visualizer.canvas import FourierCanvas
 from mindseye.visualizer.trying import try_out
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
@@ -296,3 +297,22 @@ def test_one_more_term_and_a_function_as_a_filter_on_the_command(place, monkeypa
 def test_measures_that_are_none(network, targets, measures, message):
     with pytest.raises(ValueError, match=message):
         me.visualize(network, targets, me.Method(steps=1), metrics=measures)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_canvas_is_tried_on_as_many_channels_and_pixels_as_the_network_has(channels):
+    shapes = []
+
+    class Noting(FourierCanvas):
+        def __init__(self, initial, photographs):
+            shapes.append((tuple(initial.shape), tuple(photographs.shape)))
+            if channels == 4:
+                raise ValueError("canvas: no infrared")
+            super().__init__(initial, photographs)
+
+    if channels == 4:
+        with pytest.raises(ConfigurationError, match="no infrared"):
+            try_parts(me.Method(canvas=Noting), channels, 12)
+    else:
+        try_parts(me.Method(canvas=Noting), channels, 12)
+    assert shapes == [((1, channels, 12, 12), (1, 1, channels, 12, 12))]

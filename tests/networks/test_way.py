@@ -6,7 +6,7 @@ from torch import nn
 from mindseye.networks import load_network
 from mindseye.networks.preparing import prepare
 from mindseye.networks.recording import record
-from mindseye.networks.way import layers_on_the_way, resolve_way
+from mindseye.networks.way import layers_on_the_way, resolve_early, resolve_way
 
 # Of each resolution the last block and one half-way, of the first the last, by hand from each network's modules.
 KNOWN = {
@@ -151,3 +151,47 @@ class Listed(nn.Module):
 def test_a_list_of_modules_is_looked_into():
     assert layers_on_the_way(network(Listed(), 32), "target") == ("blocks.0", "blocks.1", "blocks.2")
     assert layers_on_the_way(network(Listed(), 32), "blocks.2") == ("blocks.0", "blocks.1")
+
+
+class Moody(Stages):
+    """Cannot be traced."""
+
+    def forward(self, x):
+        return super().forward(x if x.mean() > -1 else -x)
+
+
+@pytest.mark.parametrize("body", [Stages, Moody])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("way", "early"), [((), "stem"), (("act@1",), "stem"), (("act@0", "act@1"), "act@0")])
+def test_the_early_layer_alone_answers_as_in_the_whole_pass(body, precision, way, early):
+    """To the bit, for one picture and several, beside the layers on the way, which stay what they are."""
+    torch.manual_seed(0)
+    net = network(body())
+    made = prepare(net, "target", way=way, early=early).in_precision(precision)
+    assert made.traced == (body is Stages)
+    without = prepare(net, "target", way=way).in_precision(precision)
+    for count in (1, 2, 3):
+        images = torch.rand(count, 3, 64, 64, requires_grad=True)
+        answers, early_answer = made.with_early(images)
+        alone = made.look_early(images.detach())
+        assert torch.equal(early_answer, alone)
+        assert not alone.requires_grad
+        assert len(answers.way) == len(made.way) == len(way)
+        assert all(map(torch.equal, answers.way, without(images).way))
+    assert without.with_early(images)[1] is None
+
+
+def test_an_early_layer_is_the_first_on_the_way_or_named():
+    net = network(Stages())
+    assert resolve_early(net, "target", "auto") == layers_on_the_way(net, "target")[0]
+    assert resolve_early(net, "target", "down") == "down"
+    with pytest.raises(ValueError, match="is the target; name a layer before it"):
+        resolve_early(net, "target", "target")
+    with pytest.raises(ValueError, match="no layer with a map comes before stem"):
+        resolve_early(net, "stem", "auto")
+    made = prepare(net, "target", early="stem")
+    assert prepare(made, "target", early="stem") is made
+    with pytest.raises(ValueError, match="without the early layer down: prepare the network again"):
+        prepare(made, "target", early="down")
+    with pytest.raises(ValueError, match="without an early layer"):
+        prepare(net, "target").look_early(torch.rand(1, 3, 64, 64))

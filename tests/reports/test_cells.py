@@ -21,7 +21,7 @@ def rows(values):
 
 
 def test_a_cell_is_the_mean_over_seeds_of_the_means_over_facets():
-    cells = fold(rows({(1, 0): [0.1, 0.3], (1, 1): [0.4], (2, 0): [0.9]}), "seed", ["fidelity.cosine", "copy"])
+    cells = fold(rows({(1, 0): [0.1, 0.3], (1, 1): [0.4], (2, 0): [0.9]}), ["seed"], ["fidelity.cosine", "copy"])
     first, second = cells
     assert (first.settings, first.seeds) == ({"k": "1"}, 2)
     assert first.means == {"fidelity.cosine": pytest.approx(0.3)}
@@ -32,10 +32,21 @@ def test_a_cell_is_the_mean_over_seeds_of_the_means_over_facets():
     assert table[1] == {"k": "2", "seeds": "1", "fidelity.cosine": "0.9", "fidelity.cosine.half": ""}
 
 
+def test_seeds_of_several_settings_are_folded_together():
+    """Under the other seeds of the second one a cell would else stand there twice, each with half of its seeds."""
+    given = [
+        {"override.k": 5, "override.seed": a, "override.mine.seed": b, "facet": 0, "copy": value}
+        for (a, b), value in {(0, 0): 0.1, (0, 1): 0.2, (1, 0): 0.3, (1, 1): 0.4}.items()
+    ]
+    [cell] = fold(given, ["seed", "mine.seed"], ["copy"])
+    assert (dict(cell.settings), cell.seeds) == ({"k": "5"}, 4)
+    assert (cell.means["copy"], cell.halves["copy"]) == tuple(map(pytest.approx, mean_and_half([0.1, 0.2, 0.3, 0.4])))
+
+
 def test_stopped_facets_have_no_part_in_it():
     given = rows({(1, 0): [0.5, 0.1]})
     given[1]["stopped.step"] = 3
-    [cell] = fold(given, "seed", ["fidelity.cosine"])
+    [cell] = fold(given, ["seed"], ["fidelity.cosine"])
     assert cell.means == {"fidelity.cosine": 0.5}
 
 
@@ -44,7 +55,7 @@ def test_shares_of_a_way_count_by_the_way():
         {"override.seed": 0, "facet": c, "transfer.gain": gain, "transfer.way": way}
         for c, (gain, way) in enumerate([(0.5, 0.4), (-2.0, 0.06)])
     ]
-    [cell] = fold(given, "seed", ["transfer.gain"])
+    [cell] = fold(given, ["seed"], ["transfer.gain"])
     assert cell.means["transfer.gain"] == pytest.approx((0.5 * 0.4 - 2 * 0.06) / 0.46)
 
 

@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 import mindseye as me
-from mindseye.commands.figures import figures, film
+from mindseye.commands.figures import LONGEST, _file_name, figures, film
 from mindseye.commands.main import main
 from mindseye.commands.views import read_view
 from mindseye.facets import discover_facets
@@ -522,3 +522,12 @@ def test_without_pyav_an_mp4_costs_one_line(run, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"pip install 'mindseye\[video\]'"):
         film(run, tmp_path / "iterations.mp4", "mp4", 4)
     assert not (tmp_path / "iterations.mp4").exists()
+
+
+def test_long_or_strange_names_of_figures_stay_different():
+    long = "fig5_flow_k_" + ",".join(f"objective.matching.weight={n}" for n in range(9))
+    names = [long + "1", long + "2", "fig5_flow_k_root=a/b", "fig5_flow_k_root=a:b", "fig5_flow_k", "fig5_flow_k_C=4"]
+    files = [_file_name(name) for name in names]
+    assert len(set(files)) == len(names)
+    assert files[-2:] == names[-2:]
+    assert all(len(file) <= LONGEST and "/" not in file for file in files)

@@ -184,6 +184,16 @@ def test_a_damaged_run_is_listed_with_its_reason_beside_the_others(tmp_path, mak
     make_gallery(tmp_path)
 
 
+def test_a_damaged_history_hides_no_facet_that_was_stopped(tmp_path, make_run):
+    run = make_run(tmp_path / "run")
+    said = json.loads((run / "metrics.json").read_text())
+    said["facets"][1]["stopped"] = {"step": 3, "why": "its loss is not finite"}
+    (run / "metrics.json").write_text(json.dumps(said))
+    (run / "history.parquet").write_text("PAR1")
+    [listed] = collected(run)["overview"]["runs"]
+    assert "facet 1 is stopped at step 3, where its loss is not finite; no curves" in listed["reason"]
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -112,7 +112,7 @@ def test_noise_start_is_grey_seeded_and_the_same_whatever_the_number_of_facets()
     assert abs(few.mean().item() - 0.5) < 0.01
     assert 0.005 < few.std().item() < 0.015
     assert not torch.equal(few, PixelCanvas(pictures(2), photographs(2), init="noise", seed=2)())
-    with pytest.raises(ValueError, match="facet, sketch or noise"):
+    with pytest.raises(ValueError, match="facet, sketch, noise, photograph or an image"):
         PixelCanvas(pictures(1), photographs(1), init="grey")
 
 
@@ -167,3 +167,29 @@ def test_pixels_start_from_noise_as_strong_as_asked_for():
         assert float(pixels.detach().std()) == pytest.approx(noise, rel=0.05)
     with pytest.raises(ValueError, match=r"^noise must be a number of 0 to 1, not -1"):
         PixelCanvas(grey, grey[:, None], noise=-1)
+
+
+@pytest.mark.parametrize("canvas", [PixelCanvas, FourierCanvas])
+@pytest.mark.parametrize("ch", [1, 3, 4])
+def test_a_photograph_is_there_as_it_is_before_the_first_step(canvas, ch):
+    """The nearest of each facet, or one image for all; black and white come back at the margin of a spectrum."""
+    given, own = photographs(ch=ch), pictures(1, ch, seed=8)[0]
+    assert torch.allclose(canvas(pictures(ch=ch), given, init="photograph")(), given[:, 0], atol=1e-5)
+    assert torch.allclose(canvas(pictures(ch=ch), given, init=own)(), own.expand(3, -1, -1, -1), atol=1e-5)
+    hard = (given > given.mean()).float()
+    off = (canvas(pictures(ch=ch), hard, init="photograph")() - hard[:, 0]).abs().max()
+    assert off <= (1e-6 if canvas is PixelCanvas else MARGIN + 1e-5)
+
+
+def test_an_image_that_cannot_be_the_start_is_one_line():
+    first, given = pictures(), photographs()
+    for canvas in (PixelCanvas, FourierCanvas):
+        with pytest.raises(ValueError, match=r"one image of \[3, 16, 16\], in 0..1, .*, not \[3, 17, 17\] of float32"):
+            canvas(first, given, init=torch.rand(3, 17, 17))
+        with pytest.raises(ValueError, match=r"not \[3, 16, 16\] of uint8"):
+            canvas(first, given, init=torch.zeros(3, 16, 16, dtype=torch.uint8))
+        with pytest.raises(ValueError, match="divide bytes by 255"):
+            canvas(first, given, init=torch.full((3, 16, 16), 255.0))
+    for init in ("photograph", first[0]):
+        with pytest.raises(ValueError, match="canvas=fourier and canvas=pixel hold one"):
+            MacoCanvas(first, given, init=init)

@@ -222,7 +222,8 @@ def _read(folder: Path, root: Path, listed: ListedRun) -> _Run:
     try:
         run.curves = _history(place / "history.parquet", hashes)
     except (OSError, ValueError) as error:
-        run.reason = _text(f"no curves: its history.parquet cannot be read ({one_line(error)})")
+        said = f"no curves: its history.parquet cannot be read ({one_line(error)})"
+        run.reason = "; ".join(filter(None, (run.reason, _text(said))))
     run.stored, run.no_map = _stored(place, len(run.facets))
     # The demo's photographs lie in the run folder; the user's lie where they are, and only their names are shown.
     if _holds_no_links(place / "photographs"):
