@@ -50,6 +50,20 @@ class Answers(NamedTuple):
     way: tuple[Tensor, ...] = ()  # of the layers on the way, in their order
 
 
+class Named(NamedTuple):
+    """The exact names of the layers that a network is prepared for."""
+
+    target: str
+    previous: str | None
+    way: tuple[str, ...]
+    early: str | None  # one more before the target, which may be on the way
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """The layers before the target whose answers are kept: those on the way, then the early one if it is none."""
+        return self.way if self.early is None or self.early in self.way else (*self.way, self.early)
+
+
 class PreparedNetwork(nn.Module):
     """A network cut off after one layer: images [B,ch,H,W] in 0..1 -> `Answers`.
 
@@ -66,10 +80,7 @@ class PreparedNetwork(nn.Module):
         self,
         network: Network,
         straight: fx.GraphModule | None,
-        layer: str,
-        previous: str | None,
-        way: tuple[str, ...],
-        early: str | None,
+        named: Named,
         *,
         channels_last: bool,
         folded: int,
@@ -81,15 +92,15 @@ class PreparedNetwork(nn.Module):
         self.prefix_tokens = network.prefix_tokens
         self.register_buffer("mean", network.mean.clone())
         self.register_buffer("std", network.std.clone())
-        self.layer, self.previous, self.way, self.early = layer, previous, way, early
-        self._recorded = _recorded(way, early)
+        self.layer, self.previous, self.way, self.early = named
+        self._recorded = named.recorded
         self.traced = straight is not None
         self.folded = folded
         self.precision: Precision = "float32"
         self.compiled = False
         self._channels_last = channels_last
         self._fingerprint = network.fingerprint()
-        self._layouts = {name: network.layout(name) for name in (layer, *self._recorded)}
+        self._layouts = {name: network.layout(name) for name in (self.layer, *self._recorded)}
         # Without a straight program the whole network stays, and hooks end the pass at the layer.
         self.body = network if straight is None else straight
         self._run: Any = None
@@ -306,14 +317,13 @@ def prepare(
     layer = network.resolve(layer)
     previous = None if previous is None else network.resolve(previous)
     way = tuple(map(network.resolve, way))
-    early = None if early is None else network.resolve(early)
-    recorded = _recorded(way, early)
+    named = Named(layer, previous, way, None if early is None else network.resolve(early))
     probe = _probe(network)
     reading = Reading(network.body, network.unloaded or ())
     watching = reading if network.unloaded else contextlib.nullcontext()
     try:
         # Programs are compared, not arithmetics: TF32 is off by ten times the tolerance.
-        with torch.no_grad(), tf32(False), record(network, layer, previous, recorded) as tape, watching:
+        with torch.no_grad(), tf32(False), record(network, layer, previous, named.recorded) as tape, watching:
             with seeded(0), torch.enable_grad():
                 seen = Answers(tape(probe.requires_grad_()), tape.previous, tape.way)
             own_gradient = _own_gradient((*seen[:2], *seen.way))
@@ -322,14 +332,14 @@ def prepare(
     except (RuntimeError, AssertionError, TypeError):
         reading.check(layer, network.name, whole=False)
         # It cannot look at images of its own size, so nothing could be compared; who runs it says what is wrong.
-        return PreparedNetwork(network, None, layer, previous, way, early, channels_last=False, folded=0)
+        return PreparedNetwork(network, None, named, channels_last=False, folded=0)
     reading.check(layer, network.name, whole=True)
     straight, folded, reason = None, 0, "its program depends on what is in the images"
     if own_gradient is not None:
         reason = f"{own_gradient} has a gradient of its own"
     for keep_copy in (False, True) if own_gradient is None else ():
         try:
-            straight = _straight(network.body, layer, previous, recorded, tape, keep_copy)
+            straight = _straight(network.body, layer, previous, named.recorded, tape, keep_copy)
             folded = _fold(straight) if fold else 0
             _freeze(straight)
         except Exception as error:  # a tracer meets anything a forward method may do
@@ -338,21 +348,14 @@ def prepare(
             break
         if channels_last:
             straight._apply(_channels_last)
-        made = PreparedNetwork(
-            network, straight, layer, previous, way, early, channels_last=channels_last, folded=folded
-        )
+        made = PreparedNetwork(network, straight, named, channels_last=channels_last, folded=folded)
         off = _difference(made, probe, right)
         if off <= TOLERANCE:
             log.debug("%s up to %s is one program: %d BatchNorms folded, off by %.1g", network.name, layer, folded, off)
             return made
         straight, reason = None, f"its answer would be off by {off:.1g}"
     log.info("%s runs as it stands, by hooks: %s", network.name, reason)
-    return PreparedNetwork(network, straight, layer, previous, way, early, channels_last=False, folded=0)
-
-
-def _recorded(way: tuple[str, ...], early: str | None) -> tuple[str, ...]:
-    """The layers before the target whose answers are kept: those on the way, then the early one if it is none."""
-    return way if early is None or early in way else (*way, early)
+    return PreparedNetwork(network, straight, named, channels_last=False, folded=0)
 
 
 def _tell_what_it_depends_on(network: Network, layer: str, tape: Tape, probe: Tensor, target: Any) -> None:
