@@ -101,7 +101,7 @@ def test_who_starts_several_tasks_for_one_run_is_told_that_one_is_right(tmp_path
     done = command(*devices, "hydra.run.dir=run", cwd=tmp_path, WORLD_SIZE="2")
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
-    assert line.startswith("mindseye: devices=2: one task draws on all 2 devices by itself, and this is one of torchrun's")
+    assert line.startswith("mindseye: devices=2: one task draws on all 2 devices by itself, and this is one of torch")
     alone = command("trainer.nodes=2", "hydra.run.dir=run", cwd=tmp_path)
     assert alone.returncode == 1
     assert alone.stderr.startswith("mindseye: nodes=2: this is no task of a Slurm allocation: srun -N2")
