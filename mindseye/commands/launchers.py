@@ -58,13 +58,19 @@ def check_launcher(arguments: Sequence[str], sweeps: bool = True) -> None:
     words = [word for word in arguments if word.lstrip("+").startswith(("hydra/launcher=", "hydra.launcher."))]
     given = parsed([word for word in arguments if not word.startswith("-")]) if sweeps else []
     asked = [one for one in given if one.key_or_group in ASKED]
-    if not words and not any(one.key_or_group == "trainer.nodes" for one in asked):
+    if not words:  # by which cells are given nothing but this machine
+        asked = [one for one in asked if one.key_or_group == "trainer.nodes"]
+    if not words and not asked:
         return
     first = [choices(one)[0] for one in given if one.key_or_group in (*ASKED, "hydra.searchpath", "experiment")]
     composed = compose([*first, *words], with_hydra=True)
     launcher = composed.hydra.launcher
+    for one in asked:
+        asks = one.key_or_group == "trainer.nodes" or launcher._target_.split(".")[-1] in EXTRAS
+        if asks and len(choices(one)) > 1:
+            raise ConfigurationError(f"{one.input_line}: all jobs of a sweep ask for as much: start one for each value")
+    _check_nodes(composed.trainer, launcher)
     if not words:
-        _check_nodes(composed.trainer, launcher)
         return
     try:
         get_object(launcher._target_)
@@ -74,12 +80,9 @@ def check_launcher(arguments: Sequence[str], sweeps: bool = True) -> None:
         raise ConfigurationError(f"{words[0]} needs a package that is not installed: {mend}") from None
     if launcher._target_.endswith(".SlurmLauncher") and not shutil.which("sbatch"):
         raise ConfigurationError("hydra/launcher=slurm: there is no sbatch here; start the sweep on a Slurm cluster")
-    if several := [one.input_line for one in asked if len(choices(one)) > 1]:
-        raise ConfigurationError(f"{several[0]}: all jobs of a sweep ask for as much: start a sweep for each value")
-    _check_nodes(composed.trainer, launcher)
     gpus = ((launcher.get("ray") or {}).get("remote") or {}).get("num_gpus")
-    asks = {"ray.remote.num_gpus": gpus} | {name: launcher.get(name) for name in ("gpus_per_node", "gres")}
-    for key, said in asks.items():
+    gpus_by = {"ray.remote.num_gpus": gpus} | {name: launcher.get(name) for name in ("gpus_per_node", "gres")}
+    for key, said in gpus_by.items():
         _check_gpus(composed.trainer, f"hydra.launcher.{key}={said}", _counted(said) if isinstance(said, str) else said)
     if gpus and launcher.ray.init.get("address") is None and not os.environ.get("RAY_ADDRESS"):
         import torch

@@ -48,7 +48,7 @@ def test_two_nodes_draw_what_one_draws_and_are_stopped_and_gone_on_from_as_one(t
     words = ["steps=120", "snapshots=40", "logger=csv"]
     tasks = [begin(number, *words, cwd=tmp_path) for number in (1, 0)]
     folder = tmp_path / "outputs" / "slurm-12.0"  # the same for both, without being told
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while (read_status(folder).step or 0) < 10:
         assert time.monotonic() < until
         time.sleep(0.1)
