@@ -75,7 +75,7 @@ with suppress(ImportError):  # without the extra `slurm` there is no such launch
                 return lost(overrides, f"Slurm job {job.job_id} ended without a result{why}")
             time.sleep(1)
         try:
-            return job.results()[0]
+            return job.task(0).results()[0]  # of several nodes the first one's
         except (FailedJobError, UncompletedJobError) as error:
             return lost(overrides, str(error))
 

@@ -135,6 +135,9 @@ class Running:
     """Where the network computes; auto takes the fastest there is."""
     devices: Count = 1
     """How many processes, each with a device of its own, share the facets of a run; on a CPU they share its threads."""
+    nodes: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How many nodes of a Slurm allocation share the facets of a run, each with `devices` of its own: srun starts a
+    task on each, and their run folder lies where all of them see it."""
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
     """Lightning's profiler of the fit, whose summary goes to the log, run.log of a run: simple is by the parts of a
     step, advanced by Python's functions, pytorch by torch's operations."""

@@ -47,6 +47,21 @@ SPECIAL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/(ray|joblib)' is validated against ConfigStore")
 # Where each cell of a sweep goes. Hydra's workers import this file with the task, before they need it.
 OmegaConf.register_new_resolver("cell_folder", lambda overrides: cell_folder(list(overrides)), replace=True)
+# Where a run goes: tasks of several nodes do not begin within the same second, and their job is one.
+OmegaConf.register_new_resolver("run_name", lambda nodes, now: run_name(nodes, now), replace=True)
+# What a job of a launcher asks for: a GPU for every device.
+OmegaConf.register_new_resolver("gpus_of", lambda accelerator, devices: gpus_of(accelerator, devices), replace=True)
+
+
+def run_name(nodes: object, now: str) -> str:
+    """The name of a run's folder: the moment, or what every node's task of one job knows."""
+    job, step = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_STEP_ID", "0")
+    return now if nodes == 1 or job is None else f"slurm-{job}.{step}"
+
+
+def gpus_of(accelerator: object, devices: object) -> object:
+    """How many GPUs a run computes on, None for none."""
+    return None if accelerator == "cpu" else devices
 
 
 class ConfigurationError(ValueError):

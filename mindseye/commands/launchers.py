@@ -6,12 +6,15 @@ import shutil
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import get_object
 
 from mindseye.commands.composing import ConfigurationError, compose
+from mindseye.commands.grammar import choices, parsed
 
 EXTRAS = {"RayLauncher": "ray", "SlurmLauncher": "slurm"}  # what brings the package under a launcher
+ASKED = ("trainer.accelerator", "trainer.devices", "trainer.nodes")  # by which a job asks for machines
 
 
 def anchored(word: str) -> str:
@@ -49,12 +52,26 @@ def enter(folder: str) -> None:
         ) from error
 
 
-def check_launcher(arguments: Sequence[str]) -> None:
-    """Refuse a launcher that is not installed, Slurm's away from a cluster, and jobs that wait for GPUs in vain."""
+def check_launcher(arguments: Sequence[str], sweeps: bool = True) -> None:
+    """Refuse a launcher that is not installed, Slurm's away from a cluster, jobs that wait for GPUs in vain, and those
+    that ask for other GPUs than their runs compute on."""
     words = [word for word in arguments if word.lstrip("+").startswith(("hydra/launcher=", "hydra.launcher."))]
+    given = parsed([word for word in arguments if not word.startswith("-")]) if sweeps else []
+    asked = [one for one in given if one.key_or_group in ASKED]
+    if not words:  # by which cells are given nothing but this machine
+        asked = [one for one in asked if one.key_or_group == "trainer.nodes"]
+    if not words and not asked:
+        return
+    first = [choices(one)[0] for one in given if one.key_or_group in (*ASKED, "hydra.searchpath", "experiment")]
+    composed = compose([*first, *words], with_hydra=True)
+    launcher = composed.hydra.launcher
+    for one in asked:
+        asks = one.key_or_group == "trainer.nodes" or launcher._target_.split(".")[-1] in EXTRAS
+        if asks and len(choices(one)) > 1:
+            raise ConfigurationError(f"{one.input_line}: all jobs of a sweep ask for as much: start one for each value")
+    _check_nodes(composed.trainer, launcher)
     if not words:
         return
-    launcher = compose(words, with_hydra=True).hydra.launcher
     try:
         get_object(launcher._target_)
     except Exception as error:
@@ -64,6 +81,9 @@ def check_launcher(arguments: Sequence[str]) -> None:
     if launcher._target_.endswith(".SlurmLauncher") and not shutil.which("sbatch"):
         raise ConfigurationError("hydra/launcher=slurm: there is no sbatch here; start the sweep on a Slurm cluster")
     gpus = ((launcher.get("ray") or {}).get("remote") or {}).get("num_gpus")
+    gpus_by = {"ray.remote.num_gpus": gpus} | {name: launcher.get(name) for name in ("gpus_per_node", "gres")}
+    for key, said in gpus_by.items():
+        _check_gpus(composed.trainer, f"hydra.launcher.{key}={said}", _counted(said) if isinstance(said, str) else said)
     if gpus and launcher.ray.init.get("address") is None and not os.environ.get("RAY_ADDRESS"):
         import torch
 
@@ -73,3 +93,32 @@ def check_launcher(arguments: Sequence[str]) -> None:
                 "hydra.launcher.ray.remote.num_gpus=0 computes on its CPU, hydra.launcher.ray.init.address=HOST:6379 "
                 "on a cluster"
             )
+
+
+def _check_nodes(trainer: Any, launcher: Any) -> None:
+    if trainer.nodes != 1 and not launcher._target_.endswith(".SlurmLauncher"):
+        raise ConfigurationError(
+            f"trainer.nodes={trainer.nodes}: the cells of a sweep are given several nodes by hydra/launcher=slurm alone"
+        )
+
+
+def _check_gpus(trainer: Any, said: str, gpus: Any) -> None:
+    """Refuse other GPUs for a job than its run computes on; none at all is the cluster's business, or a CPU's."""
+    devices = trainer.devices
+    if gpus and trainer.accelerator == "cpu":
+        raise ConfigurationError(f"{said}: with trainer.accelerator=cpu a job computes on no GPU; leave it out")
+    if gpus and gpus != devices and not (devices == 1 and gpus < 1):
+        raise ConfigurationError(
+            f"{said}: trainer.devices={devices} says how many GPUs a run computes on, and both must agree; left out, a "
+            "job asks for as many"
+        )
+
+
+def _counted(gres: str) -> int | None:
+    """How many GPUs Slurm is asked for by `gres`, None where it names none.
+
+    >>> _counted("gpu:a100:2"), _counted("gpu"), _counted("nvme:1")
+    (2, 1, None)
+    """
+    found = re.search(r"(?:^|,)gpu(?::[A-Za-z]\w*)?(?::(\d+))?(?:,|$)", gres)
+    return None if found is None else int(found[1] or 1)

@@ -287,7 +287,7 @@ class SweepEnd(Callback):
         folder = Path(str(config.hydra.run.dir)).absolute()
         try:
             write_atomically(folder / ".tried", bytes(TRIED))
-            (folder / ".tried").unlink()
+            (folder / ".tried").unlink(missing_ok=True)  # another node's task tries it too
         except OSError as error:
             print(f"mindseye: the run folder {folder} cannot be written: {error.strerror}", file=sys.stderr)
             raise SystemExit(1) from None

@@ -32,6 +32,7 @@ from mindseye.commands.checking import (
 from mindseye.commands.composing import CONFIG_NAME, ConfigurationError, compose, composition_error, config_folder
 from mindseye.commands.gallery import try_gallery
 from mindseye.commands.grammar import choices, escaped, parsed, quoted
+from mindseye.commands.helping import hand_out, help_draw, is_helper, let_go, meet, nodes_of, write_no_log
 from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
 from mindseye.commands.repeating import EarlierRun, read_earlier, repeated_folder, tell_differences
@@ -57,6 +58,7 @@ from mindseye.results.run_status import Occupied, RunRecord
 from mindseye.settings import Run, plain_settings
 from mindseye.signals import CTRL_C, TO_BE_CONTINUED, Interrupted, Interruptible
 from mindseye.sweeps.inputs import INPUTS, note_inputs
+from mindseye.visualizer.nodes import Elsewhere, check_alone, joined, tasks_beside
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
@@ -92,10 +94,11 @@ def visualize(arguments: Sequence[str]) -> None:
     shows_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
     where = [f"hydra.searchpath=[{escaped(f'file://{Path(asked.config_dir).absolute()}')}]"] if asked.config_dir else []
     if not shows_only:
-        if not many and not sweeps(where, asked.overrides):
+        many = many or sweeps(where, asked.overrides)
+        if not many:
             check_one_run(asked.overrides)
         check_overrides([*where, *asked.overrides])
-        check_launcher(asked.overrides)
+        check_launcher([*where, *asked.overrides], sweeps=many)
     elif asked.info or asked.cfg:
         check_one_run(asked.overrides, "--cfg and --info show one")
         composed = compose([*where, *asked.overrides])
@@ -177,36 +180,55 @@ def run(config: DictConfig) -> float | None:
     TO_BE_CONTINUED, after whatever handler the scheduler's own library had set for it, which puts the job back into
     the queue. What the user can mend (ValueError, OSError, and RuntimeError, which networks raise) ends a single run
     with one line; in a sweep it fails the cell alone. Either way the run folder's run.log has the whole traceback.
+
+    On several nodes each node's task comes here: the first keeps the folder and says what there is to say, the others
+    draw with it, and of them only what went wrong there is heard.
     """
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     # Unresolved: the same wherever the run folder lies.
     key = hash_of(OmegaConf.to_yaml(config).encode())
+    nodes, devices = nodes_of(config)
+    helps = is_helper(nodes)
+    if helps:
+        write_no_log()
     record = RunRecord(folder, list(hydra_config.overrides.task), key, keep_completed=in_sweep)
     with (
         verbosity.unfailing_output(),
         verbosity.log_on_terminal(),
         Interruptible() as signals,
-        told_in_one_line(record, signals),
-        record,
+        told_in_one_line(record, signals, helps=helps),
     ):
-        if record.completed is not None:
-            log.info("completed already: %s", folder)
-            return record.completed.measure
-        with signals.insisted():
-            measure = _run(_checked(config), config, folder, record)
-        if not in_sweep and (earlier := _repeated.get()) is not None:
-            tell_differences(earlier, folder)
-        return measure
-    return None  # somebody else is at the cell, whose work is as good as ours
+        if nodes == 1:
+            check_alone(devices)
+        with joined(nodes, folder / "checkpoint") as node:
+            if node is not None and helps:
+                with signals.insisted():
+                    help_draw(_checked(config), node)
+                return None
+            with record:
+                if record.completed is not None:
+                    log.info("completed already: %s", folder)
+                    let_go()
+                    return record.completed.measure
+                with signals.insisted():
+                    measure = _run(_checked(config), config, folder, record)
+            if not in_sweep and (earlier := _repeated.get()) is not None:
+                tell_differences(earlier, folder)
+            return measure
+    return None  # somebody else is at the cell, whose work is as good as ours, or the first node's task has heard of it
 
 
 @contextmanager
-def told_in_one_line(record: RunRecord, signals: Interruptible) -> Iterator[None]:
-    """What ends a job early is a line on standard error and an exit code; in a sweep an error fails the cell alone."""
+def told_in_one_line(record: RunRecord, signals: Interruptible, *, helps: bool) -> Iterator[None]:
+    """What ends a job early is a line on standard error and an exit code; in a sweep an error fails the cell alone.
+
+    helps: whether this is not the first node's task, which says it for all.
+    """
     hydra_config = HydraConfig.get()
     folder, in_sweep = record.folder, hydra_config.mode == RunMode.MULTIRUN
+    say = silence if helps else tell
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
@@ -215,27 +237,44 @@ def told_in_one_line(record: RunRecord, signals: Interruptible) -> Iterator[None
         if in_sweep:
             again = f"mindseye sweep resume {Path(hydra_config.sweep.dir).absolute()}"
         if record.is_complete and not in_sweep:
-            print(f"mindseye: {'interrupted' if by_hand else stop}; the run is complete: {folder}", file=sys.stderr)
+            say(f"{'interrupted' if by_hand else stop}; the run is complete: {folder}")
             raise SystemExit(CTRL_C if by_hand else 0) from None
-        print(f"mindseye: {'interrupted' if by_hand else stop}; {again} goes on", file=sys.stderr)
+        say(f"{'interrupted' if by_hand else stop}; {again} goes on")
         if by_hand:
             raise SystemExit(CTRL_C) from None
         handler = signals.handler_before(stop.signum)
         if handler is not None:  # submitit's, say: it asks the scheduler for another turn, and ends the process
             handler(stop.signum, None)
-        raise SystemExit(TO_BE_CONTINUED) from None
+        if not (helps and in_sweep):  # Slurm may end a whole job with the first task that ends, and the first goes on
+            raise SystemExit(TO_BE_CONTINUED) from None
     except Occupied as error:
-        if not in_sweep:
-            print(f"mindseye: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
-        log.warning("%s", error)
+        if in_sweep:
+            log.warning("%s", error)
+            return
+        beside = tasks_beside()
+        say(f"{error}" if beside is None else f"{error}; this is {beside}, and one is right for a run: srun -n1")
+        raise SystemExit(1) from None
     except Exception as error:
         logging.getLogger("mindseye.run").info("failed", exc_info=True)
+        if helps and in_sweep:  # the first task has heard of it
+            return
         if in_sweep or not isinstance(error, ValueError | OSError | RuntimeError):
             raise
-        where = f"; the traceback is in {folder / 'run.log'}" if is_a_programs_mistake(error) else ""
-        print(f"mindseye: {' '.join(str(error).split())}{where}", file=sys.stderr)
+        if helps and isinstance(error, Elsewhere):
+            raise SystemExit(1) from None
+        logged = is_a_programs_mistake(error) and not helps
+        where = f"; the traceback is in {folder / 'run.log'}" if logged else ""
+        tell(f"{' '.join(str(error).split())}{where}")
         raise SystemExit(1) from None
+
+
+def tell(line: str) -> None:
+    """What a person must know, on standard error."""
+    print(f"mindseye: {line}", file=sys.stderr)
+
+
+def silence(line: str) -> None:
+    """The first node's task says it."""
 
 
 def is_a_programs_mistake(error: BaseException) -> bool:
@@ -272,6 +311,7 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
     from mindseye.results.visualization import visualize as draw
     from mindseye.visualizer.checkpoints import Checkpoint
 
+    meet()
     photographs, factors = find_photographs(run, looking.prepared, folder)
     inputs = note_inputs(files, run.images.root, photographs)
     cache = open_cache(run.cache)
@@ -282,6 +322,7 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
         times = {"discovery_s": time.perf_counter() - begun}
         del looking  # the whole network, of which drawing needs the way to the layer alone
         progress.found(targets.C)
+        hand_out(targets)
         others = judges(run, targets, cache)
         progress.stage("drawing")
         watchers = watchers_of(record, progress, trackers, callbacks, method.steps)
@@ -294,6 +335,7 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
         result.save(folder, config=OmegaConf.to_yaml(config, resolve=True))
         record.complete(measure)  # whatever becomes of what follows, the result is there
         kept.discard()
+        let_go()
         page = try_gallery(folder)
         tell_trackers(trackers, folder, result, method.steps, progress)
     say_where(result, folder, page)

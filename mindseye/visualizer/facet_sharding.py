@@ -24,21 +24,11 @@ import torch
 
 from mindseye.signals import SIGNALS, Interrupted, SignalWatch
 from mindseye.visualizer.checkpoints import Checkpoint, write_state
+from mindseye.visualizer.nodes import LOOK_S, Node
 from mindseye.visualizer.watching import Watchers
 
 RESULT = "result"  # the part of a process's files that holds what it has drawn
 log = logging.getLogger(__name__)
-
-
-def share_of(facets: int, process: int, of: int) -> slice:
-    """The facets of one of so many processes: as even as can be, in order.
-
-    >>> [share_of(5, process, 3) for process in range(3)]
-    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
-    """
-    size, more = divmod(facets, of)
-    first = process * size + min(process, more)
-    return slice(first, first + size + (process < more))
 
 
 Part = dict[str, Any]  # what a process has drawn, as `write_state` takes it
@@ -46,12 +36,13 @@ Part = dict[str, Any]  # what a process has drawn, as `write_state` takes it
 
 @dataclass(frozen=True)
 class Share:
-    """Which process of how many, who listens to it, and the signals that it watches, if it does."""
+    """Which process of how many, who listens to it, the signals that it watches, if it does, and its device here."""
 
     process: int
     of: int
     watchers: Watchers
     signals: SignalWatch | None
+    device: int = 0
 
 
 class _ToParent(logging.Handler):
@@ -71,13 +62,22 @@ class SharedOut:
 
     draw: what each process does with its share; it must be possible to pickle it. files: where each writes what it has
     drawn, as the part RESULT. watchers: who is told of the first process's share. watched: signals wait for the end of
-    a step, see `fit`.
+    a step, see `fit`. node: of several nodes this one, whose processes alone are started; what ends another ends it.
     """
 
     def __init__(
-        self, processes: int, draw: Callable[[Share], Part], files: Checkpoint, watchers: Watchers, watched: bool
+        self,
+        processes: int,
+        draw: Callable[[Share], Part],
+        files: Checkpoint,
+        watchers: Watchers,
+        watched: bool,
+        node: Node | None = None,
     ) -> None:
         self.processes = processes
+        self.node = node
+        self.own = range(processes) if node is None else node.share(processes)
+        self.steps = 0
         self.draw = draw
         self.files = files
         self.watchers = watchers
@@ -94,12 +94,13 @@ class SharedOut:
         # Through a file: a pipe would hold the parent up until each process has imported torch, one after the other.
         letter = scratch / "letter"
         letter.write_bytes(sent)
+        self.steps = steps
         try:
             if self.signals is not None:
                 self.signals.watch()
             while (ended := self._run(letter)) is not None:
                 signum, step = ended
-                if self.signals is None or not self.signals.noted:  # it came to a child alone
+                if self.signals is None or not self.signals.noted:  # it came to a child alone, or to another node
                     raise Interrupted(signum, step)
                 self.signals.deliver(step)
             if self.signals is not None:
@@ -132,7 +133,10 @@ class SharedOut:
         try:
             voices = self._start(letter)
             while voices:
-                for heard in connection.wait(list(voices)):
+                if self.node is not None and ended is None and (signum := self.node.ended("drawn")) is not None:
+                    self.kill(signum)
+                    ended = (signum, self.steps)
+                for heard in connection.wait(list(voices), None if self.node is None else LOOK_S):
                     process = voices[heard]
                     try:
                         message = heard.recv()
@@ -171,15 +175,15 @@ class SharedOut:
     def _start(self, letter: Path) -> dict[Any, Any]:
         """Every process, by the end of its pipe."""
         context = get_context("spawn")
-        setting = _Setting.of_this_process(self.processes)
+        setting = _Setting.of_this_process(len(self.own))
         heard = [name for name in ("report", "announce") if getattr(self.watchers, name) is not None]
         silent = self.watchers.silenced()
         self._running, voices = [], {}
         with _signals_held_back(), _spawning():
-            for rank in range(self.processes):
+            for device, rank in enumerate(self.own):
                 hear, speak = context.Pipe(duplex=False)
                 telling = {name: partial(_tell, speak, name) for name in heard if rank == 0}
-                share = Share(rank, self.processes, replace(silent, **telling), None)
+                share = Share(rank, self.processes, replace(silent, **telling), None, device)
                 process = context.Process(
                     target=_draw_share,
                     args=(share, letter, speak, setting, self.files, self.signals is not None),

@@ -29,10 +29,11 @@ from mindseye.visualizer.callbacks import Checkpointing, FunctionFilter, History
 from mindseye.visualizer.checkpoints import Checkpoint, SafetensorsIO, read_state
 from mindseye.visualizer.data import FacetTargetsDataModule
 from mindseye.visualizer.devices import count_processes
-from mindseye.visualizer.facet_sharding import RESULT, Part, Share, SharedOut, share_of
+from mindseye.visualizer.facet_sharding import RESULT, Part, Share, SharedOut
 from mindseye.visualizer.identity import ADDRESS, identity
 from mindseye.visualizer.method import Method
 from mindseye.visualizer.module import FacetVisualizer
+from mindseye.visualizer.nodes import Node, joined, share_of
 from mindseye.visualizer.objective import matching_of
 from mindseye.visualizer.quiet import quiet_lightning
 from mindseye.visualizer.stopping import Stopped, nothing_left
@@ -116,19 +117,36 @@ def fit(
     """Draw every facet of `targets`, as `method` says; `running` says where, and on a CPU changes no bit of a picture.
 
     `running.folder` is where the fit is kept while it runs, and gone on from: by whoever asks for the same network,
-    targets and method, whatever its `running`, but for the number of devices. While the steps run SIGTERM, SIGINT,
-    SIGUSR1 and SIGUSR2 then wait for the end of their step: the checkpoint is written and the handler that stood before
-    is called. Where there was none, `Interrupted` is raised; where it returns, the fit goes on. A second SIGINT goes to
-    that handler at once.
+    targets and method, whatever its `running`, but for the number of devices and nodes. While the steps run SIGTERM,
+    SIGINT, SIGUSR1 and SIGUSR2 then wait for the end of their step: the checkpoint is written and the handler that
+    stood before is called. Where there was none, `Interrupted` is raised; where it returns, the fit goes on. A second
+    SIGINT goes to that handler at once.
 
     A facet whose loss, gradient or picture is no longer finite is stopped: it stays as it was before that step,
     and the others' bits are those of a fit without it. `Fit.stopped` and one line in the log say so.
 
-    Raises ValueError in one line; also where every facet is stopped.
+    With `running.nodes` every node's task calls it with the same, and each is given the whole; loggers and `report` are
+    the first's alone.
+
+    Raises ValueError in one line; also where every facet is stopped. ChildProcessError where what ended another node's
+    task ends this one.
     """
     check_targets(targets)
     check_asked(method, running, watchers)
-    processes = count_processes(running.devices, targets.C, running.accelerator)
+    with joined(running.nodes, running.folder) as node:
+        told = watchers if node is None or node.is_first else watchers.silenced()
+        return _fitted(network, targets, method, running, told, node)
+
+
+def _fitted(
+    network: Network | PreparedNetwork,
+    targets: FacetTargets,
+    method: Method,
+    running: Running,
+    watchers: Watchers,
+    node: Node | None,
+) -> Fit:
+    processes = count_processes(running.devices, targets.C, running.accelerator, running.nodes)
     prepared = _ready(network, targets, method, running)
     # As it was given: what is drawn with changes the filters' own attributes.
     key = "" if running.folder is None else fit_key(prepared, targets, method)
@@ -142,14 +160,18 @@ def fit(
     started = time.perf_counter()
     with _left_as_it_was(network):
         if work.checkpoint is not None:
-            work.checkpoint.check(processes)
-        if processes == 1:
+            check = partial(work.checkpoint.check, processes)
+            if node is None:
+                check()
+            else:
+                node.agree(key, check)
+        if processes == 1 and node is None:
             with _watched(work) as signals:
                 parts = [_draw(work, Share(0, 1, watchers, signals))]
         else:
-            parts = _draw_shares(work, processes, watchers)
+            parts = _draw_shares(work, processes, watchers, node)
     fitted, history = _whole(parts, started)
-    if processes > 1:
+    if processes > 1 or node is not None:
         _retell(fitted, history, parts, watchers)
     return fitted
 
@@ -283,20 +305,35 @@ def _watched(work: _Work) -> Iterator[SignalWatch | None]:
         signals.put_back()
 
 
-def _draw_shares(work: _Work, processes: int, watchers: Watchers) -> list[Part]:
-    """In processes of their own, a device each."""
+def _draw_shares(work: _Work, processes: int, watchers: Watchers, node: Node | None) -> list[Part]:
+    """In processes of their own, a device each; of several nodes everybody's parts, once all have drawn theirs."""
     network = work.module.network
     device = network.mean.device
     network.to("cpu")
     if device.type == "cuda":
         torch.cuda.empty_cache()  # the first process draws on the same one
     with tempfile.TemporaryDirectory(prefix="mindseye-") as scratch:
-        files = work.checkpoint or Checkpoint(Path(scratch))
-        parts = [files.file(RESULT, process, processes) for process in range(processes)]
-        if not all(path.exists() for path in parts):
-            watched = work.checkpoint is not None
-            SharedOut(processes, partial(_draw, work), files, watchers, watched).run(Path(scratch), work.module.steps)
-        return [read_state(path, files.key) for path in parts]
+        files, watched = work.checkpoint or Checkpoint(Path(scratch)), work.checkpoint is not None
+        shares = SharedOut(processes, partial(_draw, work), files, watchers, watched, node)
+        if not all(files.file(RESULT, process, processes).exists() for process in shares.own):
+            shares.run(Path(scratch), work.module.steps)
+        if node is not None:
+            _wait_for_all(node, "drawn", work.module.steps)
+        parts = [read_state(files.file(RESULT, process, processes), files.key) for process in range(processes)]
+        if node is not None:
+            _wait_for_all(node, "read", work.module.steps)  # from here on the checkpoint may be discarded
+        return parts
+
+
+def _wait_for_all(node: Node, stage: str, steps: int) -> None:
+    """Until every node is so far; a signal meanwhile goes to the handler that stood before."""
+    node.say(stage)
+    signals = SignalWatch()
+    signals.watch()
+    try:
+        node.wait(stage, meanwhile=lambda: signals.deliver(steps) if signals.noted else None)
+    finally:
+        signals.put_back()
 
 
 @as_rank_zero()
@@ -332,7 +369,7 @@ def _device(running: Running, share: Share) -> dict[str, Any]:
     if share.of == 1:
         return {"accelerator": running.accelerator, "devices": 1}
     if running.accelerator != "cpu" and torch.cuda.is_available():
-        return {"accelerator": "cuda", "devices": [share.process]}
+        return {"accelerator": "cuda", "devices": [share.device]}
     return {"accelerator": "cpu", "devices": 1}
 
 

@@ -232,13 +232,18 @@ class FacetVisualizer(pl.LightningModule):
     def check_gradient(self) -> None:
         """Warns where no gradient of the layer reaches the image, before a network is compiled, whose program goes back
         once only. Whether the objective asks for one is not looked at."""
-        for chunk in self.chunks.slices:
-            images = self.canvas(chunk).detach().requires_grad_()
-            with self._chance(0, chunk):
-                answer = self.network(images).target
-            if answer.requires_grad and torch.autograd.grad(answer.square().sum(), images)[0].any():
-                return
-        log.warning("%s", self._no_gradient())
+        reached = False
+        for attempt in self.chunks.attempts(self.device):
+            with attempt as chunks:
+                reached = any(self._reaches(chunk) for chunk in chunks)
+        if not reached:
+            log.warning("%s", self._no_gradient())
+
+    def _reaches(self, chunk: slice) -> bool:
+        images = self.canvas(chunk).detach().requires_grad_()
+        with self._chance(0, chunk):
+            answer = self.network(images).target
+        return answer.requires_grad and bool(torch.autograd.grad(answer.square().sum(), images)[0].any())
 
     def warm_up(self) -> None:
         """One pass of each batch size forward and back, so that a compiled network is ready before the first step."""

@@ -10,17 +10,28 @@ import pytest
 from cluster.nodes import HERE, Node, need
 
 
-@pytest.fixture(scope="module")
-def slurm() -> Iterator[Node]:
-    """One node with two GPUs that are none, under Slurm."""
+def a_slurm(*nodes: str) -> Iterator[Node]:
+    """So many nodes, one if nothing is said, each with two GPUs that are none, under Slurm."""
     need("slurmctld", "slurmd", "munged", "sbatch")
     if importlib.util.find_spec("submitit") is None:
         pytest.skip("not installed: submitit (pip install 'mindseye[slurm]')")
     # Not pytest's own folder: a socket's path has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
-        node = Node([str(HERE / "slurm.sh"), folder], {"SLURM_CONF": f"{folder}/slurm.conf"})
+        node = Node([str(HERE / "slurm.sh"), folder, *nodes], {"SLURM_CONF": f"{folder}/slurm.conf"})
         yield node
         node.stop()
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Node]:
+    """One node."""
+    yield from a_slurm()
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[Node]:
+    """Two, for jobs that take both."""
+    yield from a_slurm("2")
 
 
 @pytest.fixture(scope="module")

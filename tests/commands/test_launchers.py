@@ -73,6 +73,11 @@ def test_a_launcher_that_is_not_installed_is_named_in_one_line(monkeypatch):
     stored = ConfigStore.instance().repo["hydra"]["launcher"]
     for name in ("submitit_slurm.yaml", "ray.yaml"):
         monkeypatch.delitem(stored, name, raising=False)
+    import hydra_plugins
+
+    # What Hydra has loaded is put back behind the one without its parts.
+    monkeypatch.setattr(hydra_plugins, "mindseye_launchers", None, raising=False)
+    monkeypatch.delattr(hydra_plugins, "mindseye_launchers")
     for module in [name for name in sys.modules if name.startswith("hydra_plugins.") and "launcher" in name]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_ray_launcher", None)
@@ -102,3 +107,64 @@ def test_a_sweep_is_resumed_from_another_folder_with_another_launcher(tmp_path, 
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert read_run(lost).metrics["status"] == "completed"
+
+
+@pytest.fixture
+def _on_a_cluster(monkeypatch):
+    pytest.importorskip("submitit")
+    pytest.importorskip("ray")
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+
+
+@pytest.mark.usefixtures("_on_a_cluster")
+def test_jobs_ask_for_as_many_gpus_and_nodes_as_a_run_takes():
+    """And for none where it computes on a CPU."""
+    for words, gpus in ((["trainer.devices=2"], 2), ([], 1), (["trainer.devices=2", "trainer.accelerator=cpu"], None)):
+        for name in ("slurm", "ray"):
+            check_launcher([f"hydra/launcher={name}", *words])
+        slurm = compose(["hydra/launcher=slurm", "trainer.nodes=3", *words], with_hydra=True).hydra.launcher
+        ray = compose(["hydra/launcher=ray", *words], with_hydra=True).hydra.launcher
+        assert (slurm.nodes, slurm.tasks_per_node, slurm.gpus_per_node) == (3, 1, gpus)
+        assert ray.ray.remote.num_gpus == gpus
+
+
+@pytest.mark.usefixtures("_on_a_cluster")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["=slurm", "trainer.devices=2", "gpus_per_node=1"], "hydra.launcher.gpus_per_node=1: trainer.devices=2 says"),
+        (["=slurm", "gpus_per_node=8"], "hydra.launcher.gpus_per_node=8: trainer.devices=1 says"),
+        (["=slurm", "trainer.devices=2", "gpus_per_node=null", "gres=gpu:a100:1"], "hydra.launcher.gres=gpu:a100:1:"),
+        (["=ray", "trainer.devices=2", "ray.remote.num_gpus=0.5"], r"hydra\.launcher\.ray\.remote\.num_gpus=0\.5: "),
+        (["=slurm", "trainer.accelerator=cpu", "gpus_per_node=1"], ".*computes on no GPU; leave it out"),
+        (["=slurm", "trainer.devices=1,2"], r"trainer\.devices=1,2: all jobs of a sweep ask for as much"),
+        (["=ray", "trainer.nodes=2"], r"trainer\.nodes=2: the cells of a sweep .*hydra/launcher=slurm alone"),
+    ],
+)
+def test_jobs_that_would_fail_after_they_were_queued_are_refused_before(words, said):
+    keys = {"=": "hydra/launcher", "g": "hydra.launcher.", "r": "hydra.launcher."}
+    with pytest.raises(ConfigurationError, match=f"^{said}") as raised:
+        check_launcher([f"{keys.get(word[0], '')}{word}" for word in words])
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("_on_a_cluster")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["hydra/launcher=slurm", "hydra.launcher.gpus_per_node=null"],
+        ["hydra/launcher=slurm", "trainer.devices=2", "hydra.launcher.gpus_per_node=null", "hydra.launcher.gres=gpu:2"],
+        ["hydra/launcher=ray", "hydra.launcher.ray.remote.num_gpus=0.5"],
+        ["hydra/launcher=ray", "trainer.devices=2", "hydra.launcher.ray.remote.num_gpus=0"],
+    ],
+)
+def test_other_ways_to_ask_are_taken(words):
+    check_launcher(words)
+
+
+def test_cells_of_several_nodes_need_a_launcher_that_gives_them():
+    for words in (["trainer.nodes=2"], ["trainer.nodes=2", "hydra/launcher=joblib"], ["trainer.nodes=1,2"]):
+        with pytest.raises(ConfigurationError, match=r"^trainer\.nodes="):
+            check_launcher(words)
+    check_launcher(["trainer.nodes=2"], sweeps=False)

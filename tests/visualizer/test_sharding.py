@@ -23,8 +23,9 @@ from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToL
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
 from mindseye.visualizer.checkpoints import Checkpoint, read_state
 from mindseye.visualizer.devices import count_processes
-from mindseye.visualizer.facet_sharding import _Setting, share_of
+from mindseye.visualizer.facet_sharding import _Setting
 from mindseye.visualizer.fitting import check_deterministic, fit
+from mindseye.visualizer.nodes import share_of
 from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.transformations import Transformations
 

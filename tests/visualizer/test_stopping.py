@@ -476,14 +476,15 @@ def test_no_memory_for_a_single_facet_is_said_as_torch_says_it(named, caplog):
 
 def test_a_network_is_warmed_up_with_as_many_as_there_is_memory_for(five):
     canvas = FourierCanvas(five.initial, five.photographs.float() / 255)
-    module, none = (
-        FacetVisualizer(prepare(hungry(most), five.layer), canvas, me.Method(steps=2), me.Running(), five.C)
-        for most in (2, 0)
-    )
-    module.warm_up()
-    assert [chunk.stop - chunk.start for chunk in module.chunks.slices] == [2, 2, 1]
-    with pytest.raises(RuntimeError, match="can't allocate memory"):
-        none.warm_up()
+    for begin in (FacetVisualizer.warm_up, FacetVisualizer.check_gradient):
+        module, none = (
+            FacetVisualizer(prepare(hungry(most), five.layer), canvas, me.Method(steps=2), me.Running(), five.C)
+            for most in (2, 0)
+        )
+        begin(module)
+        assert [chunk.stop - chunk.start for chunk in module.chunks.slices] == [2, 2, 1]
+        with pytest.raises(RuntimeError, match="can't allocate memory"):
+            begin(none)
 
 
 class Forgetful(Adam):
