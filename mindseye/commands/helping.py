@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from mindseye.commands.checking import check_constructors
-from mindseye.commands.stages import check_early, load, make_method, with_previous
+from mindseye.commands.stages import check_early, load, make_method, tried
 from mindseye.settings import Run
 from mindseye.visualizer.nodes import here
 
@@ -38,15 +38,14 @@ def help_draw(run: Run, node: "Node") -> None:
     check_constructors(run.parts)
     method = make_method(run)
     check_early(run)
-    drawing = with_previous(load(run, method), method)
+    drawing, method, _ = tried(run, load(run, method), method)
     from mindseye.visualizer.fitting import fit, prepare_for  # Lightning: what is wrong has been said by now
 
     node.say("ready")
     if node.wait("found", [0])[0].what == "done":  # a sweep's cell that was completed before
         return
     targets = FacetTargets.load(node.place / TARGETS)
-    prepared = prepare_for(drawing, targets, replace(method, previous=drawing.previous))
-    method = replace(method, previous=prepared.previous)
+    prepared = prepare_for(drawing, targets, method)
     fit(prepared, targets, method, replace(run.running, folder=str(node.folder)))
     node.wait("done", [0])
 
