@@ -10,8 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mindseye.commands.checking import check, check_constructors
+from mindseye.commands.checking import check
 from mindseye.commands.composing import ConfigurationError, compose, make
+from mindseye.commands.constructors import check_constructors
 from mindseye.commands.grammar import quoted
 
 if TYPE_CHECKING:

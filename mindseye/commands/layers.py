@@ -53,8 +53,9 @@ def layers(arguments: list[str]) -> None:
 
 
 def _build(overrides: list[str]) -> "Network":
-    from mindseye.commands.checking import check, check_constructors
+    from mindseye.commands.checking import check
     from mindseye.commands.composing import compose, make
+    from mindseye.commands.constructors import check_constructors
     from mindseye.commands.grammar import quoted
 
     node = check(compose([quoted(word, sweeps=False) for word in overrides])).parts["network"]

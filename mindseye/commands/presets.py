@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mindseye.commands.checking import check as check_configuration
-from mindseye.commands.checking import check_constructors, check_one_run
+from mindseye.commands.checking import check_one_run
 from mindseye.commands.composing import ConfigurationError, compose, options
+from mindseye.commands.constructors import check_constructors
 from mindseye.commands.grammar import quoted
 from mindseye.commands.stages import make_method
 from mindseye.settings import Facets

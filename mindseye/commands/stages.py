@@ -17,8 +17,8 @@ from hydra.types import RunMode
 from hydra.utils import get_object
 from omegaconf import ListConfig
 
-from mindseye.commands.checking import CONSTRUCTORS_OF
 from mindseye.commands.composing import ConfigurationError, config_folder, make, make_metric
+from mindseye.commands.constructors import CONSTRUCTORS_OF
 from mindseye.commands.progress import JobProgress
 from mindseye.settings import CacheSettings, Images, Run
 from mindseye.sweeps.manifest import Manifest, layers_beside

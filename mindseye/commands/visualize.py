@@ -21,14 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mindseye.commands import verbosity
-from mindseye.commands.checking import (
-    check,
-    check_constructors,
-    check_one_run,
-    check_overrides,
-    check_own_files,
-)
+from mindseye.commands.checking import check, check_one_run, check_overrides, check_own_files
 from mindseye.commands.composing import CONFIG_NAME, ConfigurationError, compose, composition_error, config_folder
+from mindseye.commands.constructors import check_constructors
 from mindseye.commands.gallery import try_gallery
 from mindseye.commands.grammar import choices, escaped, parsed, quoted
 from mindseye.commands.launchers import anchored, check_launcher, enter

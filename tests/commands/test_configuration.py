@@ -10,8 +10,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from mindseye.commands import checking
-from mindseye.commands.checking import check, check_constructors, check_overrides, with_dots
+from mindseye.commands.checking import check, check_overrides, with_dots
 from mindseye.commands.composing import ConfigurationError, compose, config_folder, make, option_meant
+from mindseye.commands.constructors import check_constructors
 from mindseye.commands.grammar import escaped, quoted
 from mindseye.commands.launchers import anchored
 from mindseye.commands.main import main
