@@ -12,15 +12,15 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from mindseye.commands.composing import (
-    ConfigurationError,
-    compose,
-    config_folder,
-    groups,
-    options,
-    plain,
+from mindseye.commands.composing import ConfigurationError, config_folder, groups, options, plain
+from mindseye.commands.constructors import (
+    check_arguments,
+    check_constructors,
+    check_onlookers,
+    check_replaced,
+    compose_known,
+    with_dots,
 )
-from mindseye.commands.constructors import check_arguments, check_constructors, check_replaced
 from mindseye.commands.grammar import MOST_CELLS, choices, parsed
 from mindseye.commands.meant import no_such_setting
 from mindseye.commands.tracking import check_trackers
@@ -28,7 +28,7 @@ from mindseye.fields import MOST, annotation_of, fits
 from mindseye.fields import check as check_value
 from mindseye.results.measures import MEASURES, RANKED
 from mindseye.settings import GROUPS, MADE, MISSING, NAMED, Run, UnknownSetting, plain_settings
-from mindseye.words import did_you_mean
+from mindseye.words import called, did_you_mean
 
 HYDRAS_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 # Where sweepers that search say whether they look for the smallest or the largest: their words for it.
@@ -63,33 +63,6 @@ def check(config: DictConfig) -> Run:
     return run
 
 
-def with_dots(settings: Any) -> Any:
-    """Every `_target_` as Hydra takes it, with dots alone: `module:Class` and `folder/file.py:Class` mean the same.
-
-    Raises ConfigurationError for a file that has no dotted path.
-    """
-    if isinstance(settings, list):
-        return [with_dots(one) for one in settings]
-    if not isinstance(settings, dict):
-        return settings
-    return {
-        key: _dotted(one) if key == "_target_" and isinstance(one, str) else with_dots(one)
-        for key, one in settings.items()
-    }
-
-
-def _dotted(target: str) -> str:
-    place, colon, name = target.rpartition(":")
-    if not colon:
-        return target
-    module = place.removeprefix("./").removesuffix(".py").replace("/", ".") if place.endswith(".py") else place
-    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", f"{module}.{name}"):
-        raise ConfigurationError(
-            f"_target_={target}: give package.module.{name or 'NAME'}, which lies where Python looks or in this folder"
-        )
-    return f"{module}.{name}"
-
-
 def _answered(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Without the plain settings that refer to what Hydra knows in a job alone, where they are looked at again."""
     left = {key: one for key, one in settings.items() if not (isinstance(one, str) and "${hydra:" in one)}
@@ -104,7 +77,8 @@ def _check_nodes(group: str, settings: Any) -> None:
     if group in ("metrics", "callbacks") and settings is None:
         return
     if not isinstance(settings, dict):
-        raise ConfigurationError(f"{group}={settings}: {_options(group)}")
+        own = f"give +metrics.NAME._target_={settings if '.' in str(settings) else 'my.module.function'}"
+        raise ConfigurationError(f"{group}={settings}: {own if group == 'metrics' else _options(group)}")
     for name, node in (settings if group in NAMED else {"": settings}).items():
         place = f"{group}.{name}" if name else group
         if node is None and name:
@@ -158,6 +132,11 @@ def networks(parts: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
 
 
 def _check_network(node: Mapping[str, Any], place: str) -> None:
+    if isinstance(node.get("weights"), bool):
+        raise ConfigurationError(
+            f"{place}.weights={str(node['weights']).lower()}: without it they are the network's own; null has random "
+            "ones, a file those in it"
+        )
     for name, most in (("size", MOST_SIDE), ("num_classes", MOST)):
         value: Any = node.get(name)
         if fits(value, int) and not 1 <= value <= most:
@@ -185,7 +164,7 @@ def check_own_files(folder: Path) -> None:
         except Exception as error:  # what damaged YAML makes its parser raise
             raise ConfigurationError(f"{file}: no readable YAML ({error})") from error
         if not isinstance(said, dict | None):
-            raise ConfigurationError(f"{file}: must hold settings, key: value, not a {type(said).__name__}")
+            raise ConfigurationError(f"{file}: must hold settings, key: value, not {called(said)}")
 
 
 def check_one_run(arguments: Sequence[str], what: str = "mindseye -m … sweeps over them") -> None:
@@ -218,7 +197,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
         if one.key_or_group in groups() and (isinstance(value, int | float | dict) or value == ""):
             raise ConfigurationError(f"{one.input_line}: {_options(one.key_or_group)}")
     first = {one.key_or_group: choices(one)[0] for one in overrides}
-    composed = compose([*(one.input_line for one in hydras), *first.values()], with_hydra=True)
+    composed = compose_known([*(one.input_line for one in hydras), *first.values()], with_hydra=True)
     params = _sweeper_params(composed)
     swept = parsed([f"{key}={values}" for key, values in params.items()])
     own_sweeper = str(composed.hydra.sweeper.get("_target_")).endswith(".ResumingSweeper")
@@ -231,7 +210,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
     first = {one.key_or_group: choices(one)[0] for one in overrides}
     where = [one.input_line for one in hydras if one.key_or_group == "hydra.searchpath"]
     if added:
-        task = compose([*where, *first.values()])
+        task = compose_known([*where, *first.values()])
     else:
         task = composed.copy()
         with open_dict(task):
@@ -248,10 +227,12 @@ def check_overrides(arguments: Sequence[str]) -> None:
                 _check_alone(one.key_or_group, getattr(value, "text", value), here)
             continue
         for other in choices(one)[1:]:
-            task = compose([*where, *(other if key == one.key_or_group else value for key, value in first.items())])
+            task = compose_known([*where, *(first | {one.key_or_group: other}).values()])
             runs.append(check(task))
             _check_outside(runs[-1], here)
     # The rest needs the constructors themselves, and they torch.
+    for run in runs:
+        check_onlookers(run.parts)
     check_replaced(runs[0].parts, {one.key_or_group for one in overrides}, composed.hydra.runtime.choices)
     for run in runs:
         check_constructors(run.parts)

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mindseye.commands.checking import check
-from mindseye.commands.composing import ConfigurationError, compose, make
-from mindseye.commands.constructors import check_constructors
+from mindseye.commands.composing import ConfigurationError, make
+from mindseye.commands.constructors import check_constructors, compose_known
 from mindseye.commands.grammar import quoted
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def wanted(text: str) -> list[int]:
 
 def look(overrides: list[str], numbers: list[int]) -> tuple["Choice", str]:
     """What the layer that the settings name says of the photographs, and a title."""
-    run = check(compose([quoted(word, sweeps=False) for word in overrides]))
+    run = check(compose_known([quoted(word, sweeps=False) for word in overrides]))
     check_constructors(run.parts)
     from mindseye.commands.stages import check_photographs, find_photographs, open_cache, pick_device
     from mindseye.facets.discovery import set_aside

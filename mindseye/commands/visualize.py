@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mindseye.commands import verbosity
 from mindseye.commands.checking import check, check_one_run, check_overrides, check_own_files
 from mindseye.commands.composing import CONFIG_NAME, ConfigurationError, compose, composition_error, config_folder
-from mindseye.commands.constructors import check_constructors
+from mindseye.commands.constructors import check_constructors, compose_known
 from mindseye.commands.gallery import try_gallery
 from mindseye.commands.grammar import choices, escaped, parsed, quoted
 from mindseye.commands.launchers import anchored, check_launcher, enter
@@ -36,6 +36,7 @@ from mindseye.commands.stages import (
     input_files,
     judges,
     load,
+    load_judges,
     make_callbacks,
     make_method,
     make_metrics,
@@ -93,7 +94,7 @@ def visualize(arguments: Sequence[str]) -> None:
         check_launcher(asked.overrides)
     elif asked.info or asked.cfg:
         check_one_run(asked.overrides, "--cfg and --info show one")
-        composed = compose([*where, *asked.overrides])
+        composed = compose_known([*where, *asked.overrides])
         if asked.cfg == "job" and not (asked.resolve or asked.package or asked.multirun):
             print(commented(composed), end="")
             return
@@ -255,6 +256,7 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
     method = replace(method, previous=drawing.previous)  # its exact name
     channels = try_out(drawing, method, run.facets.k, run.images.size or looking.network.size)
     try_parts(method)
+    judging = load_judges(run, looking)
     about = {"network": looking.network.name, "layer": looking.layer, "channels": channels}
     # From here on Lightning, which takes seconds to import: what is wrong has been said by now.
     from mindseye.results.visualization import visualize as draw
@@ -270,7 +272,7 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
         discovery_s = time.perf_counter() - begun
         del looking  # the whole network, of which drawing needs the way to the layer alone
         progress.found(targets.C)
-        others = judges(run, targets, cache)
+        others = judges(run, judging, targets, cache)
         progress.stage("drawing")
         watchers = watchers_of(record, progress, trackers, callbacks, method.steps)
         result = draw(drawing, targets, method, running, transfer=others, metrics=metrics, watchers=watchers)

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
@@ -34,7 +35,7 @@ from mindseye.networks.weights import (
     read_state_dict,
     weights_file,
 )
-from mindseye.words import nearest, with_class
+from mindseye.words import called, nearest, with_article, with_class
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ def torchvision_network(
     family = _torchvision_family(name)
     builder = models.get_model_builder(name)
     published = models.get_model_weights(name)
+    weights = _plain_name(weights, published)
     path = weights_file(weights)
     entry = None
     if weights is not None and path is None:
@@ -120,6 +122,19 @@ def torchvision_network(
     mean = mean if mean is not None else reading.mean or IMAGENET_MEAN
     std = std if std is not None else reading.std or IMAGENET_STD
     return Network(body, mean, std, name, size, layers, classes, unloaded)
+
+
+def _plain_name(weights: Any, published: Any) -> Any:
+    """The name of torchvision's weights out of its enumeration's entry, or of that as a text; anything else as it is.
+
+    Raises ValueError for those of another network, whose names are the same.
+    """
+    found = re.fullmatch(r"(?:torchvision\.models\.)?(\w+_Weights)\.(\w+)", str(weights))
+    if found is None:
+        return weights
+    if found[1] != published.__name__:
+        raise ValueError(f"{weights} is of another network: there are {', '.join(map(str, published))}")
+    return found[2]
 
 
 def timm_network(
@@ -343,17 +358,19 @@ def demo_network(
 ) -> Network:
     """The small network that comes with the package, trained on its generated photographs; no download.
 
-    weights: "packaged", or None (random). layers: what its depths early, middle and late are called.
+    weights: "packaged" (or "DEFAULT"), a file, or None (random). layers: what its depths early, middle and late are
+    called.
     """
     from mindseye.demo import network as demo
 
-    body = demo.demo_network(weights=weights)
+    own = "packaged" if weights == "DEFAULT" else weights
+    body = demo.demo_network(weights=own if own in ("packaged", None) else existing_file(own))
     return Network(body, demo.MEAN, demo.STD, name, size, layers, demo.CLASSES)
 
 
 def load_network(
     name: "str | nn.Module | torch.export.ExportedProgram" = "resnet50",
-    weights: str | Path | None = "DEFAULT",
+    weights: str | Path | Enum | None = "DEFAULT",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     size: int | None = None,
@@ -372,10 +389,11 @@ def load_network(
     [B,ch,H,W] in 0..1, ch being the length of mean and std. It computes in float32, as pictures are: of a module in
     another precision a copy is taken.
 
-    weights: None (random), "DEFAULT" (the network's own), or a file with a state dict. mean, std: on images in 0..1,
-    one number a channel; a module or a dotted path has no default for them. size: the side in pixels that photographs
-    are best read at. layers: the names of its depths, {"early": ..., "middle": ..., "late": ...}. num_classes: of a
-    torchvision or timm model, where the file does not say. arguments: what a dotted path or torchvision's function is
+    weights: None (random), "DEFAULT" (the network's own), another of torchvision's ("IMAGENET1K_V1", or as its own
+    enumeration has it), or a file with a state dict. mean, std: on images in 0..1, one number a channel; a module or a
+    dotted path has no default for them. size: the side in pixels that photographs are best read at. layers: the names
+    of its depths, {"early": ..., "middle": ..., "late": ...}. num_classes: of a torchvision or timm model, where the
+    file does not say. arguments: what a dotted path or torchvision's function is
     called with. prefix: which of several weights in the file, by the keys and the beginning of the names that lead to
     them, joined by dots ("state_dict_ema", "teacher.backbone"). seed: of weights that are random; the process's own
     generators are left as they are.
@@ -398,7 +416,7 @@ def load_network(
 
 def _by_name(
     name: "str | nn.Module | torch.export.ExportedProgram",
-    weights: str | Path | None,
+    weights: Any,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     size: int | None,
@@ -409,8 +427,7 @@ def _by_name(
 ) -> Network:
     if isinstance(name, str) and name == "demo":
         _refuse_arguments(name, arguments)
-        own = "packaged" if weights == "DEFAULT" else weights
-        return demo_network(own, layers, size if size is not None else 96)
+        return demo_network(weights, layers, size if size is not None else 96)
     if isinstance(name, str) and name.startswith("timm/"):
         _refuse_arguments(name, arguments)
         return timm_network(name.removeprefix("timm/"), weights, mean, std, size, layers, num_classes, prefix)
@@ -497,7 +514,7 @@ def _looked_into(given: object, what: str, mean: Sequence[float], std: Sequence[
             "torch.jit.load(file).state_dict() as its weights, or export it with torch.export"
         )
     if not isinstance(given, nn.Module):
-        raise ValueError(f"{what} must be a torch.nn.Module, not a {type(given).__name__}")
+        raise ValueError(f"{what} must be a torch.nn.Module, not {called(given)}")
     if isinstance(given, torch.fx.GraphModule) and "train" in vars(given):  # whose train() is one that refuses
         raise ValueError(
             f"{what} is the flat module of a program of torch.export, whose layers are none any more: give the "
@@ -526,12 +543,13 @@ def _refuse_packed(body: nn.Module, what: str) -> None:
         packed = "quantized" in kind.__module__.split(".") and not hasattr(part, "fake_quant_enabled")
         if any(one is not None and one.layout != torch.strided for one in part._parameters.values()):
             raise ValueError(
-                f"{what} has sparse weights ({path or 'itself'} is a {kind.__name__}): give them as weight.to_dense()"
+                f"{what} has sparse weights ({path or 'itself'} is {with_article(kind.__name__)}): give them as "
+                "weight.to_dense()"
             )
         if packed or any(not one.is_complex() for one in whole):
             raise ValueError(
-                f"{what} is quantised ({path or 'itself'} is a {kind.__name__}): no gradient goes through it; give the "
-                "network that it was made of"
+                f"{what} is quantised ({path or 'itself'} is {with_article(kind.__name__)}): no gradient goes through "
+                "it; give the network that it was made of"
             )
 
 
@@ -718,7 +736,7 @@ def _find_callable(target: str) -> Callable[..., Any]:
             raise ValueError(f"{place} has no function {attribute!r}{_nearest(name, known)}")
         found = getattr(found, name)
     if not callable(found):
-        raise ValueError(f"{target!r} must be a function or a class, not a {type(found).__name__}")
+        raise ValueError(f"{target!r} must be a function or a class, not {called(found)}")
     return found
 
 

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mindseye.networks.modules import every_module, every_name, saved_tensors, tensors
+from mindseye.words import called
 
 STATE_DICT_FILES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors")
 
@@ -36,7 +37,12 @@ log = logging.getLogger(__name__)
 
 
 def existing_file(path: str | Path) -> Path:
-    """The file, `~` expanded. Raises FileNotFoundError."""
+    """The file, `~` expanded. Raises FileNotFoundError, and ValueError for what is no path."""
+    if not isinstance(path, str | Path):
+        shown = path if isinstance(path, bool) else called(path)
+        raise ValueError(
+            f'weights must be "DEFAULT" (the network\'s own), None (random ones) or a file of them, not {shown}'
+        )
     found = Path(path).expanduser()
     if not found.is_file():
         raise FileNotFoundError(f"there is no weights file {str(path)!r} (looked in {Path.cwd()})")
@@ -44,10 +50,13 @@ def existing_file(path: str | Path) -> Path:
 
 
 def weights_file(weights: str | Path | None) -> Path | None:
-    """The file that `weights` names; None where it is None or a word such as DEFAULT. Raises FileNotFoundError."""
+    """The file that `weights` names; None where it is None or a word such as DEFAULT.
+
+    Raises FileNotFoundError, and ValueError for what is no such thing.
+    """
     if weights is None:
         return None
-    looks_like_file = isinstance(weights, Path) or "/" in weights or weights.endswith(STATE_DICT_FILES)
+    looks_like_file = not isinstance(weights, str) or "/" in weights or weights.endswith(STATE_DICT_FILES)
     return existing_file(weights) if looks_like_file or Path(weights).is_file() else None
 
 

@@ -22,6 +22,7 @@ from mindseye.networks import (
     callable_network,
     checkpoint_network,
     load_network,
+    loading,
     record,
     timm_network,
     torchvision_network,
@@ -323,7 +324,7 @@ def test_wrong_callables(own_file: Path) -> None:
         ("build", "names no function"),
         ("net.py", "'net.py' is a file: give net.py:FUNCTION"),
         ("gone.py:build", "there is no file 'gone.py'"),
-        ("own_networks_here.number", "returned must be a torch.nn.Module, not a int"),
+        ("own_networks_here.number", "returned must be a torch.nn.Module, not an int"),
     ):
         refused(message, lambda target=target: callable_network(target, **HALF))
     refused(
@@ -543,3 +544,34 @@ def test_a_checkpoint_s_hyper_parameters_build_the_network_where_they_fit(own_cl
         checkpoint_network("bare.ckpt", "own_package.nets.Net", **RGB)
     with pytest.raises(ValueError, match="does not fit"):  # what is given stands before what is kept
         checkpoint_network("last.ckpt", "own_package.nets.Net", {"width": 4}, **RGB)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "said"),
+    [
+        ("resnet18", True, r"weights must be .DEFAULT. .*, None .* or a file of them, not True"),
+        ("demo", False, "not False"),
+        ("resnet18", {"conv1.weight": torch.zeros(1)}, "not a dict"),
+        ("resnet18", models.ResNet50_Weights.DEFAULT, "is of another network: there are ResNet18_Weights"),
+        ("resnet18", "ResNet50_Weights.IMAGENET1K_V1", "is of another network"),
+        ("demo", models.ResNet50_Weights.DEFAULT, "not a ResNet50_Weights"),
+    ],
+)  # fmt: skip
+def test_weights_that_are_none(name, weights, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        load_network(name, weights)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    ["IMAGENET1K_V1", "SqueezeNet1_1_Weights.IMAGENET1K_V1", models.SqueezeNet1_1_Weights.IMAGENET1K_V1],
+    ids=str,
+)
+def test_torchvision_s_weights_by_name_and_by_its_enumeration(weights, monkeypatch):
+    """Whichever way they are named, the same entry is asked for."""
+    asked = []
+    body = models.squeezenet1_1()
+    monkeypatch.setattr(loading, "_downloaded", lambda name, load, url: asked.append(url) or body)
+    load_network("squeezenet1_1", weights)
+    assert asked == [models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url]
