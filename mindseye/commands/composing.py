@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -155,8 +154,8 @@ def options_with(key: str) -> list[str]:
     group, _, inner = key.partition(".")
     if group not in MADE or not inner:
         return []
-    held = {name: yaml.safe_load((config_folder() / group / f"{name}.yaml").read_text()) for name in options(group)}
-    return [name for name, settings in held.items() if inner.partition(".")[0] in (settings or {})]
+    held = {name: OmegaConf.load(config_folder() / group / f"{name}.yaml") for name in options(group)}
+    return [name for name, settings in held.items() if inner in _keys(OmegaConf.to_container(settings, resolve=False))]
 
 
 @lru_cache
@@ -190,7 +189,7 @@ def make_metric(node: Mapping[str, Any], place: str) -> Any:
     return make(node, place, partial=not inspect.isclass(pkgutil.resolve_name(node["_target_"])))
 
 
-def _keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _keys(settings: Any, prefix: str = "") -> Iterator[str]:
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from _keys(value, f"{prefix}{key}.")

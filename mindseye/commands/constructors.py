@@ -142,7 +142,8 @@ def compose_known(overrides: Sequence[str], *, with_hydra: bool = False) -> Dict
 def _what_takes(key: str, overrides: Sequence[str]) -> str | None:
     """One line for a key that no file has, of a part that is made by a constructor; None where it is not."""
     group, *names = key.split(".")
-    if group not in (*MADE, *NAMED) or not names or led_to(key):
+    led = led_to(key)
+    if group not in (*MADE, *NAMED) or not names or key == "optimizer.lr":  # which is not for its class
         return None
     try:
         node: Any = with_dots(plain(compose([_forced(word) for word in overrides])))
@@ -155,12 +156,14 @@ def _what_takes(key: str, overrides: Sequence[str]) -> str | None:
         place = f"{place}.{name}" if place else name
         target = str(node.get("_target_", "")) if isinstance(node, Mapping) else ""
         if not target and group in NAMED and place.count(".") == 1:
-            return no_such_part(key, options(group) if group in groups() else [])
+            return None if led and group == "logger" else no_such_part(key, options(group) if group in groups() else [])
+    [word] = [word for word in overrides if word.partition("=")[0] == key][-1:] or [f"{key}=…"]
+    if within[-1] == "arguments":  # of a network's function, whatever that takes
+        return f"{key}: no file sets it: +{word} adds it"
     if not target:
         return None
     takes = arguments_of(target, place)
-    if names[-1] in takes.hints or takes.open_ended:
-        [word] = [word for word in overrides if word.partition("=")[0] == key][-1:] or [f"{key}=…"]
+    if names[-1] in takes.hints or (takes.open_ended and not led):
         return f"{key}: no file sets it, and {target} takes it: +{word} adds it"
     return _not_taken(key, target, takes)
 

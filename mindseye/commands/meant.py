@@ -154,16 +154,21 @@ def led_to(key: str) -> str | None:
     place, _, last = key.rpartition(".")
     if place == "trainer" and last in TRAINER:
         return TRAINER[last]
-    if found := re.fullmatch(r"(?:logger\.)?(wandb|tensorboard|csv|mlflow|comet|neptune|aim)(?:\.(.+))?", key):
+    if found := re.fullmatch(r"(?:logger\.)?(wandb|tensorboard|csv|mlflow|comet|neptune|aim)(?:\.([^.]+))?", key):
         name, inner = found[1], found[2] or "NAME"
-        if name in _TRACKERS and inner.split(".")[0] not in (*_TRACKER_SETTINGS, "NAME"):
+        if name in _TRACKERS and inner not in (*_TRACKER_SETTINGS, "NAME"):
             near = nearest(inner, _TRACKER_SETTINGS, most=1)
             meant = f"did you mean logger.{name}.{near[0]}? " if near else ""
             return f"{meant}+logger.{name}.{inner}=… adds what its class takes"
         return f"logger={name} and logger.{name}.{inner}" if name in _TRACKERS else "another tracker: docs/wandb.md"
     if re.fullmatch(r"(?:logger\.)?(project|entity|group|tags|offline|notes|job_type)", key):
         return f"logger=wandb and logger.wandb.{last}"
-    return None if place not in ("", "trainer", "hydra") and last in _ALONE else _MEANT.get(last)
+    if place.partition(".")[0] in ("filters", "callbacks", "metrics"):  # of a class of somebody's own
+        return None
+    if place not in ("", "trainer", "hydra") and last in _ALONE:
+        return None
+    said = _MEANT.get(last)
+    return said.replace("network.", f"{place}.") if said and place.startswith("transfer.") else said
 
 
 def no_such_setting(
