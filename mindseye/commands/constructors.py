@@ -28,6 +28,7 @@ from mindseye.fields import annotation_of, described, fields_of, is_value
 from mindseye.fields import check as check_value
 from mindseye.settings import MADE, NAMED
 from mindseye.visualizer.onlookers import of_lightning, why_not, why_not_a_filter
+from mindseye.words import nearest
 
 CONSTRUCTORS_OF = ("mindseye", "torch", "pytorch_lightning", "wandb", "hydra_plugins")  # the packages that conf/ names
 
@@ -162,6 +163,9 @@ def _what_takes(key: str, overrides: Sequence[str]) -> str | None:
         return f"{key}: no file sets it: +{word} adds it"
     if not target:
         return None
+    others = [one for one in node if one != names[-1]]
+    if target.partition(".")[0] in CONSTRUCTORS_OF and nearest(names[-1], others, likeness=0.7):
+        return no_such_setting(key, [f"{place}.{one}" for one in others])  # a slip, which the file tells without torch
     takes = arguments_of(target, place)
     if names[-1] in takes.hints or (takes.open_ended and not led):
         return f"{key}: no file sets it, and {target} takes it: +{word} adds it"
