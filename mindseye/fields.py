@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from pydantic_core import ArgsKwargs
 
-from mindseye.words import did_you_mean
+from mindseye.words import did_you_mean, with_article
 
 T = TypeVar("T")
 CONFIG = ConfigDict(
@@ -183,7 +183,7 @@ def wrong_field(cls: type, error: ValidationError) -> WrongField:
     given = None if first["type"] == "missing" else _given(error, name)
     shown = "null" if given is None else given
     annotation = annotation_of(fields[name])
-    words = described(annotation, given) or f"a {getattr(annotation, '__name__', annotation)}"
+    words = described(annotation, given) or with_article(getattr(annotation, "__name__", str(annotation)))
     return WrongField(f"{name} must be {words}, not {shown}", name, given)
 
 

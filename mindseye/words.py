@@ -64,8 +64,18 @@ def some(names: Sequence[str]) -> str:
 
 
 def called(thing: object) -> str:
-    """A thing in a message: `the function f`, `a Blur`."""
-    return f"the function {thing.__name__}" if inspect.isfunction(thing) else f"a {type(thing).__name__}"
+    """A thing in a message: `the function f`, `a Blur`, `an int`."""
+    return f"the function {thing.__name__}" if inspect.isfunction(thing) else with_article(type(thing).__name__)
+
+
+def with_article(name: str) -> str:
+    """A class's name with the article that it is spoken with; of capitals, letter by letter.
+
+    >>> with_article("int"), with_article("ndarray"), with_article("SGD"), with_article("UNet"), with_article("Blur")
+    ('an int', 'an ndarray', 'an SGD', 'a UNet', 'a Blur')
+    """
+    an = re.match(r"[aeioAEIO]|nd|U([lp]|n[a-hj-z])|[FHLMNRSX]([A-Z\d]|$)", name)
+    return f"{'an' if an else 'a'} {name}"
 
 
 def counted(number: int, thing: str) -> str:
@@ -77,14 +87,16 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def nearest(name: str, known: Iterable[str], most: int = 4) -> list[str]:
+def nearest(name: str, known: Iterable[str], most: int = 4, likeness: float = 0.5) -> list[str]:
     """Those of the known names that may have been meant, the likeliest first, whatever their capitals.
+
+    likeness: how like they must be, in 0..1.
 
     >>> nearest("galery", ["report", "Gallery"])
     ['Gallery']
     """
     spelled = {other.lower(): other for other in known}
-    return [spelled[found] for found in difflib.get_close_matches(name.lower(), spelled, n=most, cutoff=0.5)]
+    return [spelled[found] for found in difflib.get_close_matches(name.lower(), spelled, n=most, cutoff=likeness)]
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
@@ -93,9 +105,12 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     >>> did_you_mean("objective.gian", ["objective.gain", "k"]), did_you_mean("zz", ["k"])
     ('; did you mean objective.gain?', '')
     """
-    near = nearest(name, known, most=2)
+    place, _, last = name.rpartition(".")
+    # What stands beside it is compared without the group's name, by which all of it would be near.
+    beside = {other.rpartition(".")[2]: other for other in known if place and other.rpartition(".")[0] == place}
+    near = [beside[other] for other in nearest(last, beside, most=2)] if beside else nearest(name, known, most=2)
     # A key given without its group, or under the wrong one: gain, loss.gain -> objective.gain.
-    near += [other for other in known if other.split(".")[-1] == name.split(".")[-1] and other not in near]
+    near += [other for other in known if other.split(".")[-1] == last and other not in near]
     return f"; did you mean {' or '.join(near[:3])}?" if near else ""
 
 

@@ -19,9 +19,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import yaml
 from omegaconf import OmegaConf
 
-from mindseye.commands.checking import arguments_of
 from mindseye.commands.composing import CONFIG_NAME, SPECIAL_KEYS, compose, config_folder
 from mindseye.commands.composing import options as names_of
+from mindseye.commands.constructors import arguments_of
 from mindseye.fields import annotation_of, described, fields_of, is_value
 from mindseye.settings import plain_settings
 

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 import mindseye as me
-from mindseye.commands.checking import check, check_constructors
+from mindseye.commands.checking import check
 from mindseye.commands.composing import ConfigurationError, compose
+from mindseye.commands.constructors import check_constructors
 from mindseye.commands.figures import figures
 from mindseye.commands.gallery import make_gallery
 from mindseye.commands.main import main

@@ -1,14 +1,9 @@
 """What is wrong in a configuration, said in one line before any work starts."""
 
-import importlib.util
-import inspect
 import os
-import pkgutil
 import re
-import sys
 import typing
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,25 +13,24 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from mindseye.commands.composing import (
-    SPECIAL_KEYS,
-    ConfigurationError,
-    compose,
-    config_folder,
-    groups,
-    options,
-    plain,
+from mindseye.commands.composing import ConfigurationError, config_folder, groups, options, plain
+from mindseye.commands.constructors import (
+    check_arguments,
+    check_constructors,
+    check_onlookers,
+    check_replaced,
+    compose_known,
+    with_dots,
 )
 from mindseye.commands.grammar import MOST_CELLS, choices, parsed
 from mindseye.commands.meant import no_such_setting
 from mindseye.commands.tracking import check_trackers
-from mindseye.fields import MOST, Start, annotation_of, described, fields_of, fits, is_value
+from mindseye.fields import MOST, Start, annotation_of, fits
 from mindseye.fields import check as check_value
 from mindseye.results.measures import MEASURES, RANKED
 from mindseye.settings import GROUPS, MADE, MISSING, NAMED, Run, UnknownSetting, plain_settings
-from mindseye.words import did_you_mean
+from mindseye.words import called, did_you_mean
 
-CONSTRUCTORS_OF = ("mindseye", "torch", "pytorch_lightning", "wandb", "hydra_plugins")  # the packages that conf/ names
 HYDRAS_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 # Where sweepers that search say whether they look for the smallest or the largest: their words for it.
 SEARCHES = {
@@ -71,33 +65,6 @@ def check(config: DictConfig) -> Run:
     return run
 
 
-def with_dots(settings: Any) -> Any:
-    """Every `_target_` as Hydra takes it, with dots alone: `module:Class` and `folder/file.py:Class` mean the same.
-
-    Raises ConfigurationError for a file that has no dotted path.
-    """
-    if isinstance(settings, list):
-        return [with_dots(one) for one in settings]
-    if not isinstance(settings, dict):
-        return settings
-    return {
-        key: _dotted(one) if key == "_target_" and isinstance(one, str) else with_dots(one)
-        for key, one in settings.items()
-    }
-
-
-def _dotted(target: str) -> str:
-    place, colon, name = target.rpartition(":")
-    if not colon:
-        return target
-    module = place.removeprefix("./").removesuffix(".py").replace("/", ".") if place.endswith(".py") else place
-    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", f"{module}.{name}"):
-        raise ConfigurationError(
-            f"_target_={target}: give package.module.{name or 'NAME'}, which lies where Python looks or in this folder"
-        )
-    return f"{module}.{name}"
-
-
 def _answered(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Without the plain settings that refer to what Hydra knows in a job alone, where they are looked at again."""
     left = {key: one for key, one in settings.items() if not (isinstance(one, str) and "${hydra:" in one)}
@@ -112,7 +79,8 @@ def _check_nodes(group: str, settings: Any) -> None:
     if group in ("metrics", "callbacks") and settings is None:
         return
     if not isinstance(settings, dict):
-        raise ConfigurationError(f"{group}={settings}: {_options(group)}")
+        own = f"give +metrics.NAME._target_={settings if '.' in str(settings) else 'my.module.function'}"
+        raise ConfigurationError(f"{group}={settings}: {own if group == 'metrics' else _options(group)}")
     for name, node in (settings if group in NAMED else {"": settings}).items():
         place = f"{group}.{name}" if name else group
         if node is None and name:
@@ -166,6 +134,11 @@ def networks(parts: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
 
 
 def _check_network(node: Mapping[str, Any], place: str) -> None:
+    if isinstance(node.get("weights"), bool):
+        raise ConfigurationError(
+            f"{place}.weights={str(node['weights']).lower()}: without it they are the network's own; null has random "
+            "ones, a file those in it"
+        )
     for name, most in (("size", MOST_SIDE), ("num_classes", MOST)):
         value: Any = node.get(name)
         if fits(value, int) and not 1 <= value <= most:
@@ -193,7 +166,7 @@ def check_own_files(folder: Path) -> None:
         except Exception as error:  # what damaged YAML makes its parser raise
             raise ConfigurationError(f"{file}: no readable YAML ({error})") from error
         if not isinstance(said, dict | None):
-            raise ConfigurationError(f"{file}: must hold settings, key: value, not a {type(said).__name__}")
+            raise ConfigurationError(f"{file}: must hold settings, key: value, not {called(said)}")
 
 
 def check_one_run(arguments: Sequence[str], what: str = "mindseye -m … sweeps over them") -> None:
@@ -226,7 +199,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
         if one.key_or_group in groups() and (isinstance(value, int | float | dict) or value == ""):
             raise ConfigurationError(f"{one.input_line}: {_options(one.key_or_group)}")
     first = {one.key_or_group: choices(one)[0] for one in overrides}
-    composed = compose([*(one.input_line for one in hydras), *first.values()], with_hydra=True)
+    composed = compose_known([*(one.input_line for one in hydras), *first.values()], with_hydra=True)
     params = _sweeper_params(composed)
     swept = parsed([f"{key}={values}" for key, values in params.items()])
     own_sweeper = str(composed.hydra.sweeper.get("_target_")).endswith(".ResumingSweeper")
@@ -239,7 +212,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
     first = {one.key_or_group: choices(one)[0] for one in overrides}
     where = [one.input_line for one in hydras if one.key_or_group == "hydra.searchpath"]
     if added:
-        task = compose([*where, *first.values()])
+        task = compose_known([*where, *first.values()])
     else:
         task = composed.copy()
         with open_dict(task):
@@ -256,11 +229,13 @@ def check_overrides(arguments: Sequence[str]) -> None:
                 _check_alone(one.key_or_group, getattr(value, "text", value), here)
             continue
         for other in choices(one)[1:]:
-            task = compose([*where, *(other if key == one.key_or_group else value for key, value in first.items())])
+            task = compose_known([*where, *(first | {one.key_or_group: other}).values()])
             runs.append(check(task))
             _check_outside(runs[-1], here)
     # The rest needs the constructors themselves, and they torch.
-    _check_replaced(runs[0].parts, {one.key_or_group for one in overrides}, composed.hydra.runtime.choices)
+    for run in runs:
+        check_onlookers(run.parts)
+    check_replaced(runs[0].parts, {one.key_or_group for one in overrides}, composed.hydra.runtime.choices)
     for run in runs:
         check_constructors(run.parts)
 
@@ -284,27 +259,6 @@ def _check_outside(run: Run, here: bool) -> None:
         check_files(run.parts)
         check_start(run.parts)
     check_layers(run)
-
-
-def _check_replaced(parts: Mapping[str, Any], given: Collection[str], chosen: Mapping[str, Any]) -> None:
-    """Say it where a constructor of one's own is given the settings that the group's file has for another."""
-    for key in given:
-        place, dot, last = key.rpartition(".")
-        node: Any = parts
-        for name in place.split("."):
-            node = node.get(name) if isinstance(node, Mapping) else None
-        if not (dot and last == "_target_" and isinstance(node, Mapping)):
-            continue
-        group, target = place.partition(".")[0], node["_target_"]
-        own_packages({"_target_": target})
-        takes = arguments_of(target, place)
-        extra = {*SPECIAL_KEYS, *takes.hints, *_beside(place)}
-        left = [str(name) for name in node if name not in extra and f"{place}.{name}" not in given]
-        if left and not takes.open_ended:
-            raise ConfigurationError(
-                f"{target} takes no {left[0]}, which {group}={chosen.get(group)} gives to {place}: write "
-                f"my_conf/{group}/NAME.yaml with `_target_: {target}`, and give --config-dir my_conf {group}=NAME"
-            )
 
 
 def _runs_here(composed: DictConfig) -> bool:
@@ -407,7 +361,7 @@ def _sweeper_params(composed: DictConfig) -> Mapping[str, Any]:
         if not isinstance(node, DictConfig) or not isinstance(node.get("_target_"), str):
             options = "mindseye, basic" if name == "sweeper" else "basic, joblib, slurm, ray"
             raise ConfigurationError(f"hydra.{name}={node}: hydra/{name}=NAME takes one; there are {options}")
-    _check_arguments(plain(sweeper), "hydra.sweeper")
+    check_arguments(plain(sweeper), "hydra.sweeper")
     params = sweeper.get("params")
     if params is not None and not isinstance(params, DictConfig):
         raise ConfigurationError(f"hydra.sweeper.params must be a mapping {{override: values}}, not {params}")
@@ -441,130 +395,3 @@ def _check_grid(overrides: Sequence[Override]) -> None:
             cells *= sum(1 for _ in one.sweep_iterator())
         if cells > MOST_CELLS:
             raise ConfigurationError(f"{one.input_line}: makes a sweep of {cells:,} cells; at most {MOST_CELLS:,}")
-
-
-# ---- behind torch's import -------------------------------------------------------------------------------------------
-
-
-class Arguments(typing.NamedTuple):
-    """The parameters of a callable by name, `self` left out, with their annotations; Any where one says nothing."""
-
-    hints: Mapping[str, Any]
-    open_ended: bool  # takes any further ones
-
-
-def check_constructors(parts: Mapping[str, Any]) -> None:
-    """Every constructor in the configuration holds only what it takes, of the types that it takes. It is imported."""
-    own_packages(parts)
-    for place, node in parts.items():
-        if isinstance(node, Mapping):
-            _check_arguments(node, place)
-
-
-def _check_arguments(node: Mapping[str, Any], place: str) -> None:
-    target = node.get("_target_")
-    if isinstance(target, str):
-        takes = arguments_of(target, place)
-        for key, value in node.items():
-            if key not in SPECIAL_KEYS and key not in _beside(place):
-                _check_argument(takes, key, value, f"{place}.{key}")
-    for key, child in node.items():
-        if isinstance(child, Mapping):
-            _check_arguments(child, f"{place}.{key}")
-
-
-def _check_argument(takes: Arguments, name: str, value: Any, key: str) -> None:
-    if name not in takes.hints and not takes.open_ended:
-        raise ConfigurationError(no_such_setting(key, _beside_it(key, takes)))
-    hint = takes.hints.get(name, Any)
-    told_elsewhere = (isinstance(value, Mapping) and "_target_" in value) or (isinstance(value, str) and "${" in value)
-    if told_elsewhere or not described(hint):
-        return
-    try:
-        check_value(key, value, hint)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
-
-
-def _beside_it(key: str, takes: Arguments) -> list[str]:
-    return [f"{key.rpartition('.')[0]}.{name}" for name in takes.hints]
-
-
-@lru_cache
-def arguments_of(target: str, place: str) -> Arguments:
-    """What a constructor takes. Raises ConfigurationError where it cannot be imported, or is none."""
-    try:
-        constructor = pkgutil.resolve_name(target)
-    except Exception as error:
-        raise ConfigurationError(f"{place}._target_={target}: cannot be imported ({error})") from error
-    fields = {}
-    if is_value(constructor):
-        fields = {name: annotation_of(field) for name, field in fields_of(constructor).items()}
-        if not _has_an_init_of_its_own(constructor):
-            for name in inspect.get_annotations(constructor):
-                if name not in fields and "ClassVar" not in str(inspect.get_annotations(constructor)[name]):
-                    raise ConfigurationError(
-                        f"{target}.{name} is no setting yet: write @value above the class (from mindseye.fields import "
-                        "value), which makes its annotated names settings"
-                    )
-            return Arguments(fields, False)
-    try:
-        # Of a value's subclass inspect would tell the value's own.
-        parameters = inspect.signature(constructor.__init__ if fields else constructor).parameters
-    except TypeError:
-        raise ConfigurationError(f"{place}._target_={target}: is no function or class") from None
-    except ValueError:  # written in C, without a signature
-        return Arguments({}, True)
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    try:
-        hints = typing.get_type_hints(
-            constructor.__init__ if inspect.isclass(constructor) else constructor, include_extras=True
-        )
-    except Exception:  # annotations of other people's constructors need not resolve
-        hints = {}
-    named = {name: hints.get(name, Any) for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
-    if fields:
-        named.pop("self", None)
-    # What a subclass of a value takes further it hands on.
-    return Arguments({**(fields if open_ended else {}), **named}, open_ended and not fields)
-
-
-def _has_an_init_of_its_own(constructor: type) -> bool:
-    """Whether a class derived from a value writes its own __init__, without being made a value itself."""
-    first = next(one for one in constructor.__mro__ if "__init__" in vars(one))
-    return "__pydantic_fields__" not in vars(first)
-
-
-def _beside(place: str) -> Collection[str]:
-    """Keys of a node that are not its constructor's: the layer of a network that judges is the command's own."""
-    return ("layer",) if place.startswith("transfer.") else ()
-
-
-def own_packages(settings: Any) -> None:
-    """Let dotted paths name what lies in the current directory, after all that is installed.
-
-    Only where one does that is not installed: in a folder of somebody else's a file that is called as a package that is
-    not there, timm.py say, must not be taken for it.
-    """
-    if os.getcwd() not in sys.path and any(map(_is_elsewhere, _constructors(settings))):
-        sys.path.append(os.getcwd())
-
-
-def _constructors(node: Any) -> Iterator[str]:
-    """Every _target_ in it."""
-    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
-        if key == "_target_" and isinstance(value, str):
-            yield value
-        else:
-            yield from _constructors(value)
-
-
-def _is_elsewhere(target: str) -> bool:
-    """Whether it is of a package that conf/ does not name and that is not installed."""
-    package = target.partition(".")[0]
-    if package in CONSTRUCTORS_OF or package in sys.modules:
-        return False
-    try:
-        return importlib.util.find_spec(package) is None
-    except ValueError:  # of a name that is none
-        return False

@@ -21,25 +21,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mindseye.commands.meant import no_such_setting
+from mindseye.commands.meant import no_such_option, no_such_setting
 from mindseye.fields import WrongField
-from mindseye.settings import defaults
+from mindseye.settings import MADE, defaults
 from mindseye.sweeps.manifest import cell_folder
-from mindseye.words import did_you_mean
 
 CONFIG_NAME = "visualize"
-# What Hydra's own further sweepers and launchers are installed by.
-PLUGINS = {
-    "hydra/sweeper": {
-        "optuna": "hydra-optuna-sweeper", "ax": "hydra-ax-sweeper", "nevergrad": "hydra-nevergrad-sweeper",
-    },
-    "hydra/launcher": {"submitit_slurm": "'mindseye[slurm]'", "submitit_local": "'mindseye[slurm]'",
-                       "rq": "hydra-rq-launcher"},
-}  # fmt: skip
-FURTHER = {
-    "logger": ", and any of Lightning's by a file of your own (docs/wandb.md)",
-    "callbacks": ", and any of Lightning's by +callbacks.mine._target_=my.module.Class",
-}  # what a group takes besides its files
 SPECIAL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 # conf/hydra/launcher/ has files of the names that the launchers' packages give to their own: those are replaced, and
@@ -71,6 +58,14 @@ class ConfigurationError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
+class UnknownKey(ConfigurationError):
+    """A key of an override that stands nowhere in the configuration."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(_unknown_key(key))
+        self.key = key
+
+
 def config_folder() -> Path:
     """conf/ as it travels: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
@@ -85,6 +80,8 @@ def compose(overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig
     try:
         return _compose(overrides, with_hydra)
     except Exception as error:  # of files that are no mappings Hydra's and YAML's own readers raise anything at all
+        if (key := _key_unknown(str(error))) is not None:
+            raise UnknownKey(key) from error
         raise ConfigurationError(composition_error(error)) from error
 
 
@@ -107,9 +104,8 @@ def composition_error(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "the configuration refers to itself without end"
     text = str(error)
-    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
-    if unknown:
-        return _unknown_key(unknown.group(1))
+    if (key := _key_unknown(text)) is not None:
+        return _unknown_key(key)
     if "Config group override must be a string or a list. Got NoneType" in text:
         return "a group of the configuration is none of its files by GROUP=none, not by GROUP=null"
     missing = re.search(r"Could not find '((?:hydra/)?\w+)/([^']+)'", text)
@@ -117,18 +113,16 @@ def composition_error(error: Exception) -> str:
         group, name = missing.groups()
         listed = re.search(r"Available options in '[^']+':\n(.*?)\nConfig", text, re.S)
         names = [option.strip() for option in (listed[1] if listed else "").split("\n") if option.strip()]
-        if (meant := option_meant(group, name)) is not None:
-            return meant
-        meant = f"{did_you_mean(name, names)}; there are {', '.join(names)}{FURTHER.get(group, '')}"
-        return f"{group}={name}: there is no such {group}{meant}"
+        return no_such_option(group, name, names)
     # One of several, logger=[csv,foo], which Hydra says in other words.
-    among = re.search(r"Could not load '([^'/]+)/([^'/]+)'", text)
+    among = re.search(r"Could not load '([^'/]+)/([^']+)'", text)
     if among and among[1] in groups():
         group, name = among.groups()
         files = (file for folder in re.findall(r"path=file://([^\n]+)", text) for file in Path(folder, group).glob("*"))
         names = sorted({*options(group), *(file.stem for file in files if file.suffix == ".yaml")})
-        meant = f"{did_you_mean(name, names)}; there are {', '.join(names)}{FURTHER.get(group, '')}"
-        return f"{group}: there is no {name}{meant}"
+        return no_such_option(group, name, names, several=True)
+    if isinstance(error, TypeError) and "'NoneType'" in text:  # logger=[csv,null], in which Hydra looks for a comma
+        return "null is none of a group's files: leave it out of the list; GROUP=none is none of them at all"
     if "Could not load 'hydra/launcher/submitit_slurm'" in text:
         return "hydra/launcher=slurm needs a package that is not installed: pip install 'mindseye[slurm]'"
     if within := re.search(r"invalid literal for int\(\) with base 10: '([^']*)'", text):
@@ -140,24 +134,6 @@ def composition_error(error: Exception) -> str:
     if isinstance(error.__cause__, OmegaConfBaseException):  # "Error merging override k=x", and why
         text = f"{text}: {str(error.__cause__).split(chr(10))[0]}"
     return text.split("\nSee https")[0] or type(error).__name__
-
-
-def option_meant(group: str, name: str) -> str | None:
-    """One line for a group's option that other programs have, or that is a value of one of its settings; else None."""
-    said = f"{group}={name}"
-    if group == "network" and re.search(r"\.(ckpt|pt|pth|bin|safetensors)$", name):
-        return f"{said}: give weights as network=checkpoint network.path={name} network.target=ARCHITECTURE"
-    if group in ("network", "transfer") and (":" in name or "." in name):
-        function = f"{name}:FUNCTION" if name.endswith(".py") else name
-        node = "network" if group == "network" else "transfer.callable"
-        return f"{said}: give a network of your own as {group}=callable {node}.target={function}"
-    if group == "images" and (os.path.isdir(os.path.expanduser(name)) or re.search(r"[/~]", name)):
-        return f"{said}: give images.root={name}, the folder of the photographs"
-    if group == "trainer":
-        return f"{said}: trainer.accelerator=gpu, cpu or auto and trainer.devices=N say where it is computed"
-    if group in PLUGINS and name in PLUGINS[group]:
-        return f"{said} needs a package that is not installed: pip install {PLUGINS[group][name]}"
-    return None
 
 
 def _failure(error: InstantiationException) -> str:
@@ -179,8 +155,23 @@ def _is_ones_own(file: str) -> bool:
     return not file.startswith(("<", package, sys.prefix, sys.base_prefix)) and "site-packages" not in file
 
 
+def _key_unknown(text: str) -> str | None:
+    """The key that Hydra or OmegaConf say is none."""
+    found = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
+    return found and found[1]
+
+
 def _unknown_key(key: str) -> str:
-    return no_such_setting(key, _settings_by_default(), "; mindseye --cfg job shows all")
+    return no_such_setting(key, _settings_by_default(), "; mindseye --cfg job shows all", options_with(key))
+
+
+def options_with(key: str) -> list[str]:
+    """Of a group that takes one file those whose own settings have a key: `checkpoint` has network.path."""
+    group, _, inner = key.partition(".")
+    if group not in MADE or not inner:
+        return []
+    held = {name: OmegaConf.load(config_folder() / group / f"{name}.yaml") for name in options(group)}
+    return [name for name, settings in held.items() if inner in _keys(OmegaConf.to_container(settings, resolve=False))]
 
 
 @lru_cache
@@ -214,7 +205,7 @@ def make_metric(node: Mapping[str, Any], place: str) -> Any:
     return make(node, place, partial=not inspect.isclass(pkgutil.resolve_name(node["_target_"])))
 
 
-def _keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _keys(settings: Any, prefix: str = "") -> Iterator[str]:
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from _keys(value, f"{prefix}{key}.")

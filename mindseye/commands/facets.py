@@ -10,8 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mindseye.commands.checking import check, check_constructors
-from mindseye.commands.composing import ConfigurationError, compose
+from mindseye.commands.checking import check
+from mindseye.commands.composing import ConfigurationError
+from mindseye.commands.constructors import check_constructors, compose_known
 from mindseye.commands.grammar import quoted
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def wanted(text: str) -> list[int]:
 
 def look(overrides: list[str], numbers: list[int]) -> tuple["Choice", str]:
     """What the layer that the settings name says of the photographs, and a title."""
-    run = check(compose([quoted(word, sweeps=False) for word in overrides]))
+    run = check(compose_known([quoted(word, sweeps=False) for word in overrides]))
     check_constructors(run.parts)
     from mindseye.commands.stages import check_photographs, find_photographs, make_network, open_cache, pick_device
     from mindseye.facets.discovery import set_aside

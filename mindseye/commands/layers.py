@@ -53,12 +53,12 @@ def layers(arguments: list[str]) -> None:
 
 
 def _build(overrides: list[str]) -> "Network":
-    from mindseye.commands.checking import check, check_constructors
-    from mindseye.commands.composing import compose
+    from mindseye.commands.checking import check
+    from mindseye.commands.constructors import check_constructors, compose_known
     from mindseye.commands.grammar import quoted
     from mindseye.commands.stages import make_network
 
-    node = check(compose([quoted(word, sweeps=False) for word in overrides])).parts["network"]
+    node = check(compose_known([quoted(word, sweeps=False) for word in overrides])).parts["network"]
     check_constructors({"network": node})
     # A table needs no weights, and none should be downloaded for it; a file of one's own says what the network is like.
     own = str(node["_target_"]).endswith(".CallableSource")

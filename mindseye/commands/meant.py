@@ -1,8 +1,11 @@
-"""What other programs of Lightning and Hydra call their settings, and which of ours does it."""
+"""What other programs of Lightning and Hydra call their settings and options, and which of ours does it."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 
+from mindseye.settings import NAMED
+from mindseye.visualizer.onlookers import of_lightning, why_not
 from mindseye.words import did_you_mean, nearest
 
 STEPS = "steps=N says how many steps are taken"
@@ -88,10 +91,51 @@ _NAMES: Mapping[str, str] = {
     "n_jobs jobs": "hydra/launcher=joblib hydra.launcher.n_jobs=N runs cells side by side",
     "layers": "layer=NAME is one; layer=NAME,NAME with -m draws several",
     "verbose": "-v says more",
+    "weight_decay": "+optimizer.weight_decay=N, of the canvas",
+    "momentum nesterov": "optimizer=sgd optimizer.momentum=N; of Adam it is the first of optimizer.betas",
+    "run_name exp_name experiment_name": "logger.wandb.name=NAME is its name in wandb, hydra.run.dir=FOLDER its place",
+    "num_classes n_classes classes": "network.num_classes=N, of network=torchvision and network=timm",
+    "in_channels in_chans n_channels_in": "a network takes as many channels as network.mean has numbers",
+    "patience early_stop early_stopping_patience": STEPS,
+    "use_wandb wandb_mode": "logger=wandb, and logger.wandb.offline=false online",
 }
 _MEANT = {name: said for names, said in _NAMES.items() for name in names.split()}
 # What may as well be a slip within a group of ours: meant so only where it stands alone.
-_ALONE = ("loss", "layers", "verbose", "debug", "save_dir", "data", "model", "net", "resume", "output", "half")
+_ALONE = (
+    "loss", "layers", "verbose", "debug", "save_dir", "data", "model", "net", "resume", "output", "half",
+    "weight_decay", "momentum", "nesterov", "num_classes", "classes",
+)  # fmt: skip
+_SLIP = 0.8  # how like another program's name a word must be to be a slip of it
+# What Hydra's own further parts are installed by.
+PLUGINS = {
+    "hydra/sweeper": {
+        "optuna": "hydra-optuna-sweeper", "ax": "hydra-ax-sweeper", "nevergrad": "hydra-nevergrad-sweeper",
+    },
+    "hydra/launcher": {"submitit_slurm": "'mindseye[slurm]'", "submitit_local": "'mindseye[slurm]'",
+                       "rq": "hydra-rq-launcher"},
+    "hydra/job_logging": {"colorlog": "hydra-colorlog"},
+    "hydra/hydra_logging": {"colorlog": "hydra-colorlog"},
+}  # fmt: skip
+# What a group takes besides its files; {name} is what was asked for.
+FURTHER = {
+    "network": "; others of torchvision's by network=torchvision network.name={name}, of timm's by network=timm "
+    "network.name={name}",
+    "transfer": "; others of torchvision's by transfer=torchvision transfer.torchvision.name={name}, of timm's by "
+    "transfer=timm transfer.timm.name={name}",
+    "logger": ", and any of Lightning's by a file of your own (docs/wandb.md)",
+    "callbacks": ", and others of Lightning's by +callbacks.mine._target_=my.module.Class",
+    "filters": ", and your own by +filters.mine._target_=my.module.Class",
+    "schedule": ", and a list for each value: 'schedule.lr=[START,END]'",
+    **{
+        group: f", and your own by {group}._target_=my.module.Class"
+        for group in ("objective", "canvas", "optimizer", "transformations")
+    },
+}
+# torch's optimisers that take what conf/optimizer/calibrated.yaml gives, and those that need a file of their own.
+_ADAMS = {"adamw": "AdamW", "adamax": "Adamax", "nadam": "NAdam", "radam": "RAdam"}
+_OPTIMIZERS = {
+    "rmsprop": "RMSprop", "adagrad": "Adagrad", "adadelta": "Adadelta", "asgd": "ASGD", "rprop": "Rprop",
+}  # fmt: skip
 _TRACKERS = ("wandb", "tensorboard", "csv")
 _TRACKER_SETTINGS = (
     "project", "entity", "group", "tags", "offline", "notes", "job_type", "name", "save_dir", "settings", "resume",
@@ -110,21 +154,128 @@ def led_to(key: str) -> str | None:
     place, _, last = key.rpartition(".")
     if place == "trainer" and last in TRAINER:
         return TRAINER[last]
-    if found := re.fullmatch(r"(?:logger\.)?(wandb|tensorboard|csv|mlflow|comet|neptune|aim)(?:\.(.+))?", key):
+    if found := re.fullmatch(r"(?:logger\.)?(wandb|tensorboard|csv|mlflow|comet|neptune|aim)(?:\.([^.]+))?", key):
         name, inner = found[1], found[2] or "NAME"
-        if name in _TRACKERS and inner.split(".")[0] not in (*_TRACKER_SETTINGS, "NAME"):
+        if name in _TRACKERS and inner not in (*_TRACKER_SETTINGS, "NAME"):
             near = nearest(inner, _TRACKER_SETTINGS, most=1)
             meant = f"did you mean logger.{name}.{near[0]}? " if near else ""
             return f"{meant}+logger.{name}.{inner}=… adds what its class takes"
         return f"logger={name} and logger.{name}.{inner}" if name in _TRACKERS else "another tracker: docs/wandb.md"
-    if re.fullmatch(r"logger\.(project|entity|group|tags|offline|notes|job_type)", key):
+    if re.fullmatch(r"(?:logger\.)?(project|entity|group|tags|offline|notes|job_type)", key):
         return f"logger=wandb and logger.wandb.{last}"
-    if found := re.match(r"callbacks\.([^.]+)", key):
-        return f"callbacks={found[1]} first, or +callbacks.{found[1]}._target_=my.module.Class"
-    return None if place not in ("", "trainer", "hydra") and last in _ALONE else _MEANT.get(last)
+    if place.partition(".")[0] in ("filters", "callbacks", "metrics"):  # of a class of somebody's own
+        return None
+    if place not in ("", "trainer", "hydra") and last in _ALONE:
+        return None
+    said = _MEANT.get(last)
+    return said.replace("network.", f"{place}.") if said and place.startswith("transfer.") else said
 
 
-def no_such_setting(key: str, known: Sequence[str], otherwise: str = "") -> str:
-    """One line for a key that is no setting: what does it here, else the nearest of the known keys."""
-    led = led_to(key)
-    return f"{key}: there is no such setting{f': {led}' if led else did_you_mean(key, known) or otherwise}"
+def no_such_setting(
+    key: str, known: Sequence[str], otherwise: str = "", options: Sequence[str] = ()
+) -> str:
+    """One line for a key that is no setting: what does it here, else the nearest of the known keys, else `otherwise`.
+
+    options: those of its group whose files have it.
+    """
+    group, last = key.partition(".")[0], key.rpartition(".")[2]
+    said = f"{key}: there is no such setting"
+    if led := led_to(key):
+        return f"{said}: {led}"
+    if options:
+        have_it = " or ".join(f"{group}={one}" for one in options)
+        return f"{said} of the {group} that is chosen, but of {have_it}"
+    others = TRAINER if group == "trainer" else _MEANT
+    ours = {one.rpartition(".")[2] for one in known}
+    [*slip] = nearest(last, {*others, *ours}, most=1, likeness=_SLIP)
+    if slip and slip[0] not in ours:
+        return f"{said}; as for {slip[0]}: {others[slip[0]]}"
+    return f"{said}{did_you_mean(key, known) or otherwise}"
+
+
+def no_such_part(key: str, names: Sequence[str]) -> str:
+    """One line for a setting of a part that is not there, filters.blur.every without filters=blur.
+
+    names: what its group's files are called.
+
+    >>> no_such_part("filters.blur.every", ["blur", "mask"])
+    'filters.blur.every: there is no filters.blur yet: filters=blur first, or filters=[…,blur]'
+    """
+    group, name, *_ = key.split(".")
+    said = f"{key}: there is no {group}.{name} yet"
+    if group == "callbacks" and (kinds := of_lightning(name)):
+        return f"{said}: {kinds[0]} {why_not(kinds, told=True)}"
+    if name in names:
+        return f"{said}: {group}={name} first, or {group}=[…,{name}]"
+    if group == "transfer":
+        return f"{said}: transfer=NAME first{did_you_mean(name, names)}"
+    return f"{said}: +{group}.{name}._target_=my.module.{'function' if group == 'metrics' else 'Class'} first"
+
+
+def no_such_option(group: str, name: str, names: Sequence[str], *, several: bool = False) -> str:
+    """One line for an option that its group has not: what does it here, else the nearest of the names.
+
+    several: whether it is one of a list, logger=[csv,foo].
+
+    >>> no_such_option("images", "dem", ["demo", "folder"])
+    'images=dem: there is no such images; did you mean demo?; there are demo, folder'
+    """
+    if (meant := option_meant(group, name)) is not None:
+        return meant
+    said = f"{group}: there is no {name}" if several else f"{group}={name}: there is no such {group}"
+    further = FURTHER.get(group, "").format(name=name)
+    return f"{said}{did_you_mean(name, names)}; there are {', '.join(names)}{further}"
+
+
+def option_meant(group: str, name: str) -> str | None:
+    """One line for a group's option that other programs have, or that is a value of one of its settings; else None."""
+    said = f"{group}={name}"
+    if group in ("network", "transfer"):
+        return _network_meant(group, name)
+    if group == "images" and (os.path.isdir(os.path.expanduser(name)) or re.search(r"[/~]", name)):
+        return f"{said}: give images.root={name}, the folder of the photographs"
+    if group == "trainer":
+        return f"{said}: trainer.accelerator=gpu, cpu or auto and trainer.devices=N say where it is computed"
+    if group in PLUGINS and name in PLUGINS[group]:
+        loses = "; run.log is written by hydra/job_logging=mindseye alone" if group == "hydra/job_logging" else ""
+        return f"{said} needs a package that is not installed: pip install {PLUGINS[group][name]}{loses}"
+    if group == "callbacks" and (kinds := of_lightning(name.rpartition(".")[2])):
+        return f"{said}: {kinds[0]} {why_not(kinds, told=True)}"
+    if group == "optimizer" and (known := {**_ADAMS, **_OPTIMIZERS}.get(name.lower())):
+        target = f"torch.optim.{known}"
+        if known in _ADAMS.values():
+            return f"{said}: give optimizer._target_={target}"
+        return f"{said}: {a_file_of_its_own('optimizer', target, partial=True)}"
+    if re.search(r"[.:]", name):
+        node = f"+{group}.mine" if group in NAMED else group
+        return f"{said}: give a class of your own as {node}._target_={name}"
+    return None
+
+
+def _network_meant(group: str, name: str) -> str | None:
+    said, node = f"{group}={name}", "network" if group == "network" else "transfer.{}"
+    if re.search(r"\.(ckpt|pt|pth|bin|safetensors)$", name):
+        place = node.format("checkpoint")
+        return f"{said}: give weights as {group}=checkpoint {place}.path={name} {place}.target=ARCHITECTURE"
+    if found := re.fullmatch(r"(?:hf[-_]hub:)?(timm|torchvision)(?:\.models)?[/.:](.+)", name):
+        of, model = found.groups()
+        model = model if of == "timm" else re.split("[./:]", model)[-1]  # timm's have tags behind a dot
+        return f"{said}: give {group}={of} {node.format(of)}.name={model}"
+    if not re.search(r"[.:/]", name):
+        return None
+    function = f"{name}:FUNCTION" if name.endswith(".py") else name
+    if ":" not in function and "/" in function:
+        function = "my_net.py:FUNCTION"  # of a hub, say
+    return f"{said}: give a network of your own as {group}=callable {node.format('callable')}.target={function}"
+
+
+def a_file_of_its_own(group: str, target: str, *, partial: bool) -> str:
+    """What to write where a class takes other settings than its group's file has.
+
+    >>> a_file_of_its_own("objective", "mine.Mean", partial=False)
+    'write my_conf/objective/NAME.yaml with `_target_: mine.Mean`, and give --config-dir my_conf objective=NAME'
+    """
+    also = " and `_partial_: true`" if partial else ""
+    return (
+        f"write my_conf/{group}/NAME.yaml with `_target_: {target}`{also}, and give --config-dir my_conf {group}=NAME"
+    )

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mindseye.commands.checking import check as check_configuration
-from mindseye.commands.checking import check_constructors, check_one_run
-from mindseye.commands.composing import ConfigurationError, compose, options
+from mindseye.commands.checking import check_one_run
+from mindseye.commands.composing import ConfigurationError, options
+from mindseye.commands.constructors import check_constructors, compose_known
 from mindseye.commands.grammar import quoted
 from mindseye.commands.stages import make_method
 from mindseye.settings import Facets
@@ -45,6 +46,6 @@ def preset(name: str = "calibrated", settings: Sequence[str] = ()) -> Preset:
     if isinstance(settings, str | Mapping) or not all(isinstance(word, str) for word in settings):
         raise ConfigurationError(f"settings must be a list of texts, ['C=10', 'k=50'], not {settings!r}")
     check_one_run(settings, "a preset is one method")
-    run = check_configuration(compose([f"{group}={name}", *(quoted(word, sweeps=False) for word in settings)]))
+    run = check_configuration(compose_known([f"{group}={name}", *(quoted(word, sweeps=False) for word in settings)]))
     check_constructors(run.parts)
     return Preset(run.facets, make_method(run))

@@ -1,5 +1,6 @@
 """The stages of a run, each made out of its own settings: network, photographs, facets, judges, method."""
 
+import importlib.util
 import inspect
 import json
 import logging
@@ -17,11 +18,13 @@ from hydra.types import RunMode
 from hydra.utils import get_object
 from omegaconf import ListConfig
 
-from mindseye.commands.checking import CONSTRUCTORS_OF, check_start, start_file
+from mindseye.commands.checking import check_start, start_file
 from mindseye.commands.composing import ConfigurationError, config_folder, make, make_metric
+from mindseye.commands.constructors import CONSTRUCTORS_OF
 from mindseye.commands.progress import JobProgress
 from mindseye.settings import CacheSettings, Images, Run
 from mindseye.sweeps.manifest import Manifest, layers_beside
+from mindseye.words import called
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
@@ -86,8 +89,12 @@ def try_parts(method: "Method", channels: int, side: int) -> None:
     picture = torch.full((1, channels, side, side), 0.5)
     try:
         pixels = method.canvas(picture, picture[:, None])
+        pixels(slice(0, 1)).sum().backward()
         name = "optimizer"
-        method.optimizer(pixels.parameters())
+        optimizer = method.optimizer(pixels.parameters())
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(f"it must give a torch.optim.Optimizer, not {called(optimizer)}")
+        optimizer.step()  # some ask for the loss again and again, which a step here computes once
     except Exception as error:  # whatever a constructor of anybody's raises
         raise ConfigurationError(f"{name}: {error}" if name not in str(error) else str(error)) from error
 
@@ -107,6 +114,11 @@ def make_callbacks(run: Run, trackers: Sequence["Tracker"]) -> list["Callback"]:
     nodes = {name: node for name, node in (run.parts["callbacks"] or {}).items() if node is not None}
     if not nodes:
         return []
+    for name, node in nodes.items():
+        if node["_target_"].endswith(".DeviceStatsMonitor") and node.get("cpu_stats") is not False:
+            on_cpu = node.get("cpu_stats") or pick_device(run.running.accelerator) == "cpu"
+            if on_cpu and importlib.util.find_spec("psutil") is None:
+                raise ConfigurationError(f"callbacks.{name} needs psutil for what a CPU does: pip install psutil")
     from mindseye.visualizer.watching import Watchers
 
     callbacks = [make(node, f"callbacks.{name}") for name, node in nodes.items()]
@@ -302,31 +314,62 @@ def discover(
     return found if run.images.bands is None else replace(found, bands=run.images.bands)
 
 
-def judges(run: Run, targets: "FacetTargets", cache: "Cache | None") -> list["TransferReference"]:
-    """The networks of the group `transfer`, the first of which gives the plain figures, and what each of them sees."""
+class Judge(NamedTuple):
+    """A network of the group `transfer`."""
+
+    name: str  # of its node
+    network: "Network"
+    layer: str
+
+
+def load_judges(run: Run, looking: Looking) -> list[Judge]:
+    """The networks that judge, on the CPU, each at its layer, which is tried on one image of noise.
+
+    Raises ValueError in one line for one whose layer is none, before any photograph is looked at.
+    """
     nodes = {name: node for name, node in run.parts["transfer"].items() if node is not None}
     if not nodes:
         return []
-    from mindseye.facets.photographs import Photographs
     from mindseye.networks.chance import seeded
+    from mindseye.results.judges import check_layer
+
+    found = []
+    for name, node in nodes.items():
+        settings = {key: one for key, one in node.items() if key != "layer"}
+        with seeded(run.drawing.seed):
+            network = make_network(settings, f"transfer.{name}")
+        if network.channels != looking.network.channels:
+            raise ConfigurationError(
+                f"transfer.{name} takes {network.channels} channels and the network {looking.network.channels}: they "
+                "must agree"
+            )
+        asked = None if node.get("layer") is None else str(node["layer"])  # one may be called 2
+        try:
+            layer = network.resolve(asked, "late")
+            check_layer(network, layer, run.images.size or looking.network.size)
+        except ValueError as error:
+            raise ConfigurationError(f"transfer.{name}.layer: {error}") from error
+        found.append(Judge(str(name), network, layer))
+    return found
+
+
+def judges(
+    run: Run, judging: Sequence[Judge], targets: "FacetTargets", cache: "Cache | None"
+) -> list["TransferReference"]:
+    """What each of the networks that judge sees in the photographs; the first gives the plain figures."""
+    if not judging:
+        return []
+    from mindseye.facets.photographs import Photographs
     from mindseye.results.judges import transfer_reference
 
     channels, size = targets.initial.shape[1], targets.initial.shape[-1]
     window = (run.images.black, run.images.white)
     photographs = Photographs(Path(targets.root), targets.paths, size, channels, (), *window)
     references = []
-    for name, node in nodes.items():
-        settings = {key: one for key, one in node.items() if key != "layer"}
-        with seeded(run.drawing.seed):
-            other = make_network(settings, f"transfer.{name}")
-        if other.channels != channels:
-            raise ConfigurationError(
-                f"transfer.{name} takes {other.channels} channels and the network {channels}: they must agree"
-            )
-        other.to(pick_device(run.running.accelerator))
-        layer = None if node.get("layer") is None else str(node["layer"])  # one may be called 2
-        seen = transfer_reference(other, other.resolve(layer, "late"), targets, photographs, cache=cache)
-        references.append(replace(seen, name=str(name)))
+    for judge in judging:
+        judge.network.to(pick_device(run.running.accelerator))
+        seen = transfer_reference(judge.network, judge.layer, targets, photographs, cache=cache)
+        references.append(replace(seen, name=judge.name))
     return references
 
 

@@ -22,14 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mindseye.commands import verbosity
-from mindseye.commands.checking import (
-    check,
-    check_constructors,
-    check_one_run,
-    check_overrides,
-    check_own_files,
-)
+from mindseye.commands.checking import check, check_one_run, check_overrides, check_own_files
 from mindseye.commands.composing import CONFIG_NAME, ConfigurationError, compose, composition_error, config_folder
+from mindseye.commands.constructors import check_constructors, compose_known
 from mindseye.commands.gallery import try_gallery
 from mindseye.commands.grammar import choices, escaped, parsed, quoted
 from mindseye.commands.helping import hand_out, help_draw, is_helper, let_go, meet, nodes_of, write_no_log
@@ -43,6 +38,7 @@ from mindseye.commands.stages import (
     input_files,
     judges,
     load,
+    load_judges,
     make_callbacks,
     make_method,
     make_metrics,
@@ -101,7 +97,7 @@ def visualize(arguments: Sequence[str]) -> None:
         check_launcher([*where, *asked.overrides], sweeps=many)
     elif asked.info or asked.cfg:
         check_one_run(asked.overrides, "--cfg and --info show one")
-        composed = compose([*where, *asked.overrides])
+        composed = compose_known([*where, *asked.overrides])
         if asked.cfg == "job" and not (asked.resolve or asked.package or asked.multirun):
             print(commented(composed), end="")
             return
@@ -306,6 +302,7 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
     tell_of_the_demo(run)
     looking = load(run, method)
     drawing, method, channels = tried(run, looking, method)
+    judging = load_judges(run, looking)
     about = {"network": looking.network.name, "layer": looking.layer, "channels": channels}
     # From here on Lightning, which takes seconds to import: what is wrong has been said by now.
     from mindseye.results.visualization import visualize as draw
@@ -323,7 +320,7 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
         del looking  # the whole network, of which drawing needs the way to the layer alone
         progress.found(targets.C)
         hand_out(targets)
-        others = judges(run, targets, cache)
+        others = judges(run, judging, targets, cache)
         progress.stage("drawing")
         watchers = watchers_of(record, progress, trackers, callbacks, method.steps)
         running = replace(run.running, folder=kept.folder)

@@ -26,7 +26,7 @@ from mindseye.networks.network import Network, check_network
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.way import resolve_way
 from mindseye.settings import Facets
-from mindseye.words import printable
+from mindseye.words import called, printable
 
 Weighting = Literal["calibrated", "published"]
 Selection = Literal["staying", "nearest", "nearest_members", "farthest"]
@@ -236,10 +236,10 @@ def _check_given(network: object, photographs: object, facets: object) -> None:
     check_network(network)
     if not isinstance(photographs, Photographs):
         raise ValueError(
-            f"the photographs must be what load_photographs(FOLDER, size=…) gives, not a {type(photographs).__name__}"
+            f"the photographs must be what load_photographs(FOLDER, size=…) gives, not {called(photographs)}"
         )
     if not isinstance(facets, Facets):
-        raise ValueError(f"the facets must be Facets(C=…, k=…), not a {type(facets).__name__}")
+        raise ValueError(f"the facets must be Facets(C=…, k=…), not {called(facets)}")
     if facets.C != "auto" and len(photographs) < facets.C:
         raise ValueError(
             f"C={facets.C} facets need at least as many photographs; {photographs.root} holds {len(photographs)}"

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from mindseye.networks.sources.own import UNKNOWN_NORMALISATION, CallableSource,
 from mindseye.networks.sources.source import SIZE, Source
 from mindseye.networks.sources.timm_models import TimmSource
 from mindseye.networks.sources.torchvision_models import TorchvisionSource
-from mindseye.networks.weight_files import STATE_DICT_FILES
+from mindseye.networks.weight_files import STATE_DICT_FILES, existing_file
 
 log = logging.getLogger(__name__)
 
 
 def load_network(
     name: "str | nn.Module | torch.export.ExportedProgram" = "resnet50",
-    weights: str | Path | None = "DEFAULT",
+    weights: str | Path | Enum | None = "DEFAULT",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     size: int | None = None,
@@ -38,11 +39,12 @@ def load_network(
     [B,ch,H,W] in 0..1, ch being the length of mean and std. It computes in float32, as pictures are: of a module in
     another precision a copy is taken.
 
-    weights: None (random, the same every time), "DEFAULT" (the network's own), or a file with a state dict. mean, std:
-    on images in 0..1, one number a channel; a module or a dotted path has no default for them. size: the side in pixels
-    that photographs are best read at. layers: the names of its depths, {"early": ..., "middle": ..., "late": ...}.
-    prefix: which of several weights in the file, by the keys and the beginning of the names that lead to them, joined
-    by dots ("state_dict_ema", "teacher.backbone").
+    weights: None (random, the same every time), "DEFAULT" (the network's own), another of torchvision's
+    ("IMAGENET1K_V1", or as its own enumeration has it), or a file with a state dict. mean, std: on images in 0..1, one
+    number a channel; a module or a dotted path has no default for them. size: the side in pixels that photographs are
+    best read at. layers: the names of its depths, {"early": ..., "middle": ..., "late": ...}. prefix: which of several
+    weights in the file, by the keys and the beginning of the names that lead to them, joined by dots
+    ("state_dict_ema", "teacher.backbone").
 
     What is built with arguments of its own, or with another number of classes, has a source that says so:
     `mindseye.networks.TorchvisionSource("inception_v3", "own.pth", arguments={"transform_input": False}).load()`.
@@ -58,7 +60,7 @@ def load_network(
     _refuse_file(name)
     with seeded(0):
         if name == "demo":
-            return demo_network("packaged" if weights == "DEFAULT" else weights, layers, 96 if size is None else size)
+            return demo_network(weights, layers, 96 if size is None else size)
         reads = {"mean": mean, "std": std, "size": size, "layers": layers, "prefix": prefix}
         source = _source(name, weights, reads)
         network = source.load()
@@ -68,7 +70,7 @@ def load_network(
 
 
 def _source(
-    name: "str | nn.Module | torch.export.ExportedProgram", weights: str | Path | None, reads: Mapping[str, Any]
+    name: "str | nn.Module | torch.export.ExportedProgram", weights: Any, reads: Mapping[str, Any]
 ) -> Source:
     """What loads a network that is named so; `reads`: what every source has."""
     if isinstance(name, str) and name.startswith("timm/"):
@@ -83,18 +85,20 @@ def _source(
 
 
 def demo_network(
-    weights: str | Path | None = "packaged",
+    weights: str | Path | Enum | None = "packaged",
     layers: Mapping[str, str] | None = None,
     size: int = 96,
     name: str = "demo",
 ) -> Network:
     """The small network that comes with the package, trained on its generated photographs; no download.
 
-    weights: "packaged", or None (random). layers: what its depths early, middle and late are called.
+    weights: "packaged" (or "DEFAULT"), a file, or None (random). layers: what its depths early, middle and late are
+    called.
     """
     from mindseye.demo import network as demo
 
-    body = demo.demo_network(weights=weights)
+    own = "packaged" if weights == "DEFAULT" else weights
+    body = demo.demo_network(weights=own if own in ("packaged", None) else existing_file(own))  # type: ignore[arg-type]
     return Network(body, demo.MEAN, demo.STD, name, size, layers, demo.CLASSES)
 
 

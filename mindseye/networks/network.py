@@ -15,7 +15,7 @@ from mindseye.networks.layouts import Observation, observe
 from mindseye.networks.maps import Layout, prefix_tokens
 from mindseye.networks.modules import as_it_was, evaluate, every_module, freeze, saved_tensors, tensors
 from mindseye.tensors import tensors_sha256
-from mindseye.words import with_class
+from mindseye.words import called, with_class
 
 # The layers of the depths early, middle and late; conf/network has the same, and a test compares them.
 # Where the paper shows a layer of the network, it is among them.
@@ -203,10 +203,10 @@ def check_network(network: object) -> None:
     """Raises ValueError for what is no `Network`, prepared or not, with what makes one of it."""
     if hasattr(network, "resolve") and hasattr(network, "fingerprint"):
         return
-    kind = type(network).__name__
     if isinstance(network, nn.Module):
+        kind = type(network).__name__
         raise ValueError(f"the network is a bare {kind}: load_network(module, mean=…, std=…, size=…) makes one of it")
-    raise ValueError(f"the network must be what load_network gives, not a {kind}")
+    raise ValueError(f"the network must be what load_network gives, not {called(network)}")
 
 
 def check_side(size: object) -> int:

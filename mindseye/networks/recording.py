@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from mindseye.networks.chance import seeded
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.modules import as_it_was
+from mindseye.words import called
 
 
 class _HasBody(Protocol):
@@ -143,7 +144,7 @@ class Tape:
             )
         if not isinstance(passing.target, Tensor):
             raise ValueError(
-                f"layer {self._layer!r} gives a {type(passing.target).__name__}, not one tensor: name a layer inside it"
+                f"layer {self._layer!r} gives {called(passing.target)}, not one tensor: name a layer inside it"
             )
         for name in self._way:
             if name not in passing.way:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from mindseye.networks.unpickling import unknown_classes, unpickled
-from mindseye.words import first_line, some
+from mindseye.words import called, first_line, some
 
 STATE_DICT_FILES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors")
 _DEEPEST = 5  # levels of mappings in a file that are looked into
@@ -20,7 +20,12 @@ Saved = Mapping[str, StateDict]  # the state dicts in a file, by the keys that l
 
 
 def existing_file(path: str | Path) -> Path:
-    """The file, `~` expanded. Raises FileNotFoundError."""
+    """The file, `~` expanded. Raises FileNotFoundError, and ValueError for what is no path."""
+    if not isinstance(path, str | Path):
+        shown = path if isinstance(path, bool) else called(path)
+        raise ValueError(
+            f'weights must be "DEFAULT" (the network\'s own), None (random ones) or a file of them, not {shown}'
+        )
     found = Path(path).expanduser()
     if not found.is_file():
         raise FileNotFoundError(f"there is no weights file {str(path)!r} (looked in {Path.cwd()})")
@@ -28,10 +33,13 @@ def existing_file(path: str | Path) -> Path:
 
 
 def weights_file(weights: str | Path | None) -> Path | None:
-    """The file that `weights` names; None where it is None or a word such as DEFAULT. Raises FileNotFoundError."""
+    """The file that `weights` names; None where it is None or a word such as DEFAULT.
+
+    Raises FileNotFoundError, and ValueError for what is no such thing.
+    """
     if weights is None:
         return None
-    looks_like_file = isinstance(weights, Path) or "/" in weights or weights.endswith(STATE_DICT_FILES)
+    looks_like_file = not isinstance(weights, str) or "/" in weights or weights.endswith(STATE_DICT_FILES)
     return existing_file(weights) if looks_like_file or Path(weights).is_file() else None
 
 

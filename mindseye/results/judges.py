@@ -110,6 +110,13 @@ def transfer_reference(
     )
 
 
+@torch.no_grad()
+def check_layer(network: Network, layer: str, side: int) -> None:
+    """Raises ValueError where a layer gives no maps for images of `side` pixels: one of noise is looked at."""
+    noise = torch.rand(1, network.channels, side, side, generator=torch.Generator().manual_seed(0))
+    _look(network, layer, noise, 1, classes=False)
+
+
 def unit_of(outputs: Tensor) -> float | None:
     """In what a network's outputs [n, classes] for photographs are: 1 in probabilities, 100 in percentages, None in
     logits or logarithms of probabilities.

@@ -23,6 +23,7 @@ from mindseye.results.likeness import broad_structure, centred_cosine, copy, pat
 from mindseye.results.measures import TAKEN, flat, weight_in
 from mindseye.visualizer.filters import total_variation
 from mindseye.visualizer.objective import as_strong, cosine, relative_distance, take_channels
+from mindseye.words import called
 
 Figures = dict[str, Any]  # names -> a number, or a group of such
 # A measure of one's own: (pictures [C, ch, S, S] in 0..1, their activations [C, D, H', W'] at the target layer, the
@@ -273,7 +274,7 @@ def check_names(measures: Mapping[str, Metric]) -> None:
     """Raises ValueError for a measure that is no function, or whose name is taken or no word."""
     if not isinstance(measures, Mapping):
         raise ValueError(
-            f"metrics is a {type(measures).__name__}: it must be functions by their names, {{'contrast': contrast}}"
+            f"metrics is {called(measures)}: it must be functions by their names, {{'contrast': contrast}}"
         )
     for name, metric in measures.items():
         if not name.isidentifier() or name in TAKEN:
@@ -284,7 +285,7 @@ def check_names(measures: Mapping[str, Metric]) -> None:
         if not callable(metric):
             raise ValueError(
                 f"the measure {name} must be a function (images, activations, targets) -> [C], "
-                f"not a {type(metric).__name__}"
+                f"not {called(metric)}"
             )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from mindseye.files import MOST_TENSOR_BYTES, read_plain, write_atomically
 from mindseye.provenance import code_of, versions
 from mindseye.tensors import packed, tensors_sha256, unpacked
-from mindseye.words import on_one_line
+from mindseye.words import called, on_one_line
 
 FORMAT = 3
 NAME = re.compile(r"fit-(\d+)-of-(\d+)(-.+)?\.safetensors")
@@ -128,7 +128,7 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, tuple):
         return {"tuple": [_packed(one, tensors) for one in value]}
     raise ValueError(
-        f"a checkpoint holds tensors, numbers, text, lists, tuples and dicts, and not a {type(value).__name__}: "
+        f"a checkpoint holds tensors, numbers, text, lists, tuples and dicts, and not {called(value)}: "
         "filters and optimisers must keep nothing else in their state_dict"
     )
 

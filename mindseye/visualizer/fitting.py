@@ -5,7 +5,7 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,7 +39,7 @@ from mindseye.visualizer.quiet import quiet_lightning
 from mindseye.visualizer.stopping import Stopped, nothing_left
 from mindseye.visualizer.tracking import as_rank_zero, as_trackers, track_pictures
 from mindseye.visualizer.transformations import Transformations
-from mindseye.visualizer.watching import Announce, Watchers
+from mindseye.visualizer.watching import Announce, Watchers, check_filters
 from mindseye.words import called
 
 Filter = pl.Callback | Callable[[Tensor], Tensor]  # a function runs every 10 steps, see FunctionFilter
@@ -254,7 +254,7 @@ def prepare_for(
 def check_targets(targets: object) -> None:
     """Raises ValueError, in one line, for what is given in place of targets."""
     if not isinstance(targets, FacetTargets):
-        raise ValueError(f"the targets must be what discover_facets gives, not a {type(targets).__name__}")
+        raise ValueError(f"the targets must be what discover_facets gives, not {called(targets)}")
 
 
 def check_asked(method: object, running: object, watchers: object) -> None:
@@ -273,13 +273,6 @@ def check_deterministic(device: torch.device, transformations: Transformations) 
             "torch.use_deterministic_algorithms(True): the gradient of random views has no deterministic form on a "
             "GPU: add warn_only=True, or draw with Transformations(jitter=0, scale=0, rotation=0)"
         )
-
-
-def check_filters(filters: Sequence[Filter]) -> None:
-    """Raises ValueError where one of Lightning's callbacks keeps checkpoints of its own."""
-    for one in filters:
-        if isinstance(one, pl.callbacks.Checkpoint):
-            raise ValueError(f"a filter is {called(one)}: a fit keeps its own state, see Running.folder")
 
 
 @dataclass(frozen=True)

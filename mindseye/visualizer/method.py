@@ -1,8 +1,9 @@
 """How facets are drawn: all that decides a bit of a picture, one value."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import SkipValidation
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.optim import Adam, Optimizer
 from mindseye.fields import value
 from mindseye.settings import Drawing
 from mindseye.visualizer.canvas import Canvas, FourierCanvas
-from mindseye.visualizer.objective import LossFunction, Objective
+from mindseye.visualizer.objective import Adaptive, LossFunction, Objective
 from mindseye.visualizer.schedules import Schedules
 from mindseye.visualizer.transformations import Transformations
 from mindseye.words import called
@@ -89,4 +90,13 @@ def _check_objective(objective: object) -> None:
         raise ValueError(
             f"the objective, {called(objective)}, has no {', '.join(lacking)}: it must be one of a class with what "
             "LossFunction lists, or of a subclass of Objective"
+        )
+    gain, adaptive = objective.gain, objective.adaptive  # type: ignore[attr-defined]
+    if not (isinstance(gain, int | float) and 0 < gain < math.inf):
+        raise ValueError(
+            f"gain of the objective, {called(objective)}, must be a number above 0 (1 where it knows none), not {gain}"
+        )
+    if adaptive not in get_args(Adaptive):
+        raise ValueError(
+            f"adaptive of the objective, {called(objective)}, must be {', '.join(get_args(Adaptive))}, not {adaptive}"
         )

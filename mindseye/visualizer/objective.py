@@ -9,6 +9,7 @@ import math
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Annotated, Literal, Protocol
 
 import torch
@@ -21,7 +22,7 @@ from mindseye.visualizer.anchor import Anchor, anchor_distance
 from mindseye.visualizer.distance import LARGEST_SCALE, SHAPE_RANGE, SMALLEST_SCALE, AdaptiveDistance
 from mindseye.visualizer.filters import total_variation
 from mindseye.visualizer.matching import Matching
-from mindseye.words import called, did_you_mean, with_class
+from mindseye.words import called, did_you_mean, on_one_line, with_class
 
 Match = Literal["cosine", "dot_product", "dot_product_cosine"]
 Distance = Literal["relative", "summed", "elementwise"]
@@ -277,7 +278,7 @@ class Objective:
         }  # fmt: skip
         weights = self.weights(seen.now, len(seen.targets))
         # As they are seen, not twice: a term of one's own may look at anything.
-        extra = dict(self.extra(seen))
+        extra = dict(_extra_of(self, self.extra(seen)))
         if "anchor" in weights:
             if "anchor" in extra:
                 raise ValueError(f"the objective, {called(self)}, has a term anchor of its own: call it otherwise")
@@ -349,9 +350,16 @@ def gradient_names(extra: Iterable[str]) -> tuple[str, ...]:
     return (*GRADIENTS[:-1], *extra, GRADIENTS[-1])
 
 
-def check_names(objective: object, extra: Iterable[str], weights: Mapping[str, float]) -> None:
-    """Raises ValueError, in one line, for an own term without name or weight, and for a weight without a term."""
-    extra, what = tuple(extra), called(objective)
+def check_names(objective: object, extra: object, weights: object) -> None:
+    """Raises ValueError, in one line, for own terms and weights that are none by their names, for an own term without a
+    name or weight, and for a weight without a term."""
+    what = called(objective)
+    extra = _extra_of(objective, extra)
+    if not isinstance(weights, Mapping):
+        raise ValueError(
+            f"weights() of the objective, {what}, must give {{NAME: number}}, a number for each term, not "
+            f"{called(weights)}"
+        )
     for name in extra:
         if not str(name).isidentifier() or name in TAKEN or name.startswith(("gradient_", "schedule_")):
             raise ValueError(
@@ -361,11 +369,25 @@ def check_names(objective: object, extra: Iterable[str], weights: Mapping[str, f
         if name not in weights:
             raise ValueError(f"the objective, {what}, has a term {name} without a weight: its weights() must name it")
     known = (*LossTerms.names(), *extra)
-    for name in weights:
+    for name, weight in weights.items():
         if name not in known:
             raise ValueError(
-                f"the objective, {what}, has a weight for {name} and no such term{did_you_mean(name, known)}"
+                f"the objective, {what}, has a weight for {name} and no such term{did_you_mean(str(name), known)}"
             )
+        # What lies on a device is not looked at: it would be waited for.
+        if not (isinstance(weight, Tensor) or (isinstance(weight, Real) and math.isfinite(weight))):
+            shown = weight if isinstance(weight, Real) else called(weight)
+            raise ValueError(f"the weight of {name} of the objective, {what}, must be a finite number, not {shown}")
+
+
+def _extra_of(objective: object, extra: object) -> Mapping[str, Tensor]:
+    """The own terms. Raises ValueError where they are none by their names."""
+    if isinstance(extra, Mapping):
+        return extra
+    raise ValueError(
+        f"extra of the objective, {called(objective)}, must give {{NAME: tensor}}, one real number a facet for each "
+        f"name, not {called(extra)}"
+    )
 
 
 def _check_term(objective: object, name: str, term: object, facets: int) -> None:
@@ -386,8 +408,9 @@ def check_terms(objective: object, terms: object, facets: int) -> None:
         raise ValueError(
             f"the objective, {called(objective)}, must give LossTerms(total=…, …), not {called(terms)}"
         )
+    _extra_of(objective, terms.extra)
     for name, term in terms.by_name().items():
-        if term is not None:
+        if term is not None or name == "total" or name in terms.extra:
             _check_term(objective, name, term, facets)
 
 
@@ -397,12 +420,30 @@ def check_objective(objective: LossFunction, seen: Seen) -> LossTerms:
         terms = objective(seen)
         weights = objective.weights(seen.now, len(seen.targets))
     except Exception as error:  # code of the user's own may do anything
-        if isinstance(error, ValueError):
-            raise
-        raise ValueError(f"the objective, {called(objective)}, failed: {with_class(error, place=True)}") from error
+        raise ValueError(failure_of(objective, error)) from error
     check_terms(objective, terms, len(seen.target))
     check_names(objective, terms.extra, weights)
+    _check_finite(objective, terms, seen)
     return terms
+
+
+def failure_of(objective: object, error: Exception) -> str:
+    """One line for what an objective raises."""
+    if not isinstance(error, ValueError):
+        return f"the objective, {called(objective)}, failed: {with_class(error, place=True)}"
+    said = on_one_line(error)
+    return said if "objective" in said else f"the objective, {called(objective)}: {said}"
+
+
+def _check_finite(objective: object, terms: LossTerms, seen: Seen) -> None:
+    """Raises ValueError for an own term or a total that is no number for any facet, though the layer answers all."""
+    answered = bool((seen.strengths > 0).all() and seen.activation.isfinite().all() and seen.previous.isfinite().all())
+    for name, term in {**terms.extra, "total": terms.total}.items():
+        if answered and not term.isfinite().any():
+            raise ValueError(
+                f"{name} of the objective, {called(objective)}, must be a finite number, not {term.tolist()[0]}, which "
+                "it is for pictures of noise"
+            )
 
 
 def take_channels(maps: Tensor, channels: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import PreparedNetwork
 from mindseye.visualizer.distance import AdaptiveDistance
 from mindseye.visualizer.method import Method
-from mindseye.visualizer.objective import LossFunction, Seen, check_objective
-from mindseye.words import called, with_class
+from mindseye.visualizer.objective import LossFunction, Seen, check_objective, failure_of
+from mindseye.words import called
 
 PICTURES = 2  # as many facets: one number a facet is then not taken for one number in all
 
@@ -70,9 +70,7 @@ def _adaptive(objective: LossFunction) -> AdaptiveDistance:
     try:
         adaptive = objective.adaptive_distance(PICTURES)
     except Exception as error:  # code of the user's own may do anything
-        if isinstance(error, ValueError):
-            raise
-        raise ValueError(f"the objective, {called(objective)}, failed: {with_class(error, place=True)}") from error
+        raise ValueError(failure_of(objective, error)) from error
     if not isinstance(adaptive, AdaptiveDistance):
         raise ValueError(
             f"adaptive_distance of the objective, {called(objective)}, must give an AdaptiveDistance, not "

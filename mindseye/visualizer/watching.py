@@ -7,6 +7,7 @@ from pytorch_lightning import Callback
 from pytorch_lightning.loggers import Logger
 
 from mindseye.fields import Count, check
+from mindseye.visualizer.onlookers import TELL_LOGGERS, why_not, why_not_a_filter
 from mindseye.words import called
 
 Report = Callable[[int, dict[str, float]], None]
@@ -43,14 +44,13 @@ class Watchers:
 
     def silenced(self) -> "Watchers":
         """For one of several processes: nobody is told, and callbacks that tell loggers alone stay away."""
-        kept = [one for one in self.callbacks if not {kind.__name__ for kind in type(one).__mro__} & {*TELL_LOGGERS}]
+        kept = [one for one in self.callbacks if not {*names_of(one)} & {*TELL_LOGGERS}]
         return Watchers(every=self.every, callbacks=kept)
 
 
-# Lightning's callbacks that tell loggers alone, and those that end a fit or keep its state, by their classes' names.
-TELL_LOGGERS = ("LearningRateMonitor", "DeviceStatsMonitor")
-END_IT = ("EarlyStopping", "Timer")
-KEEP_IT = ("Checkpoint", "WeightAveraging", "StochasticWeightAveraging")
+def names_of(thing: object) -> list[str]:
+    """The names of its class and of those above."""
+    return [kind.__name__ for kind in type(thing).__mro__]
 
 
 def _check_logger(logger: object) -> None:
@@ -68,12 +68,21 @@ def _check_logger(logger: object) -> None:
 
 def _check_callback(callback: object, *, told: bool) -> None:
     """Raises ValueError for what is no callback, and for one that cannot look on here."""
-    kinds = {kind.__name__ for kind in type(callback).__mro__}
-    if isinstance(callback, type) or "Callback" not in kinds:
-        raise ValueError(f"a callback must be one of a subclass of pytorch_lightning.Callback, not {called(callback)}")
-    if kinds & {*TELL_LOGGERS} and not told:
-        raise ValueError(f"{called(callback)} tells trackers alone, and there is none: add one, logger=csv say")
-    if kinds & {*END_IT}:
-        raise ValueError(f"{called(callback)} would end the fit before its last step: steps=N says how many there are")
-    if kinds & {*KEEP_IT}:
-        raise ValueError(f"{called(callback)} has no place here: a fit keeps its own state, see Running.folder")
+    if not isinstance(callback, Callback):
+        package = type(callback).__module__.partition(".")[0]
+        where = f" of the package {package}" if "Callback" in names_of(callback) else ""
+        raise ValueError(
+            f"a callback must be one of a subclass of pytorch_lightning.Callback, not {called(callback)}{where}"
+        )
+    if (why := why_not(names_of(callback), told=told)) is not None:
+        raise ValueError(f"{called(callback)} {why}")
+
+
+def check_filters(filters: Sequence[object]) -> None:
+    """Raises ValueError for a callback that cannot run here, or changes no picture."""
+    for one in filters:
+        names = names_of(one)
+        if not isinstance(one, Callback) and not callable(one):
+            raise ValueError(f"a filter must be a function or of pytorch_lightning.Callback, not {called(one)}")
+        if isinstance(one, Callback) and (why := why_not_a_filter(names)) is not None:
+            raise ValueError(f"a filter is {called(one)}, which {why}")

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mindseye.commands.checking import check, check_constructors
+from mindseye.commands.checking import check
 from mindseye.commands.composing import compose, config_folder
+from mindseye.commands.constructors import check_constructors
 from mindseye.commands.stages import make_method
 from mindseye.facets.discovery import discover_facets
 from mindseye.networks.preparing import prepare

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mindseye.commands.checking import arguments_of
 from mindseye.commands.composing import config_folder
+from mindseye.commands.constructors import arguments_of
 from mindseye.commands.main import VERBS
 
 

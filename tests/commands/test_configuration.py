@@ -6,18 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
 from mindseye.commands import checking
-from mindseye.commands.checking import check, check_constructors, check_overrides, with_dots
-from mindseye.commands.composing import ConfigurationError, compose, config_folder, make, option_meant
+from mindseye.commands.checking import check, check_overrides
+from mindseye.commands.composing import ConfigurationError, compose, config_folder, make, options_with
+from mindseye.commands.composing import options as files_of
+from mindseye.commands.constructors import check_constructors, with_dots
 from mindseye.commands.grammar import escaped, quoted
 from mindseye.commands.launchers import anchored
 from mindseye.commands.main import main
-from mindseye.commands.meant import TRAINER
+from mindseye.commands.meant import TRAINER, no_such_setting, option_meant
 from mindseye.commands.stages import make_method, try_parts, with_start
 from mindseye.facets.photographs import load_photographs
 from mindseye.fields import annotation_of, default_of, described, fields_of
@@ -175,8 +178,27 @@ WRONG = {
     "logger.wandb.entity=me": "logger=wandb and logger.wandb.entity",
     "logger.project=me": "logger=wandb and logger.wandb.project",
     "logger=mlflow": "any of Lightning's by a file of your own",
-    "callbacks=early_stopping": "+callbacks.mine._target_=my.module.Class",
-    "callbacks.early_stopping.patience=3": "+callbacks.early_stopping._target_",
+    "callbacks=early_stopping": "EarlyStopping would end the fit",
+    "callbacks=mine": "+callbacks.mine._target_=my.module.Class",
+    "callbacks.early_stopping.patience=3": "EarlyStopping would end the fit",
+    "callbacks.mine.patience=3": "+callbacks.mine._target_=my.module.Class first",
+    "callbacks=lr_monitor": "callbacks.lr_monitor: LearningRateMonitor tells trackers alone, and there is none",
+    "+callbacks.mine._target_=pytorch_lightning.callbacks.RichProgressBar": "callbacks.mine: RichProgressBar has no",
+    "+callbacks.mine._target_=lightning.pytorch.callbacks.LambdaCallback": "give pytorch_lightning.callbacks.Lambda",
+    "+callbacks.mine._target_=torch.nn.Linear": "torch.nn.Linear is no subclass of pytorch_lightning.Callback",
+    "+filters.mine._target_=pytorch_lightning.callbacks.ModelPruning": "filters.mine: ModelPruning changes the network",
+    "filters.blur.every=3": "there is no filters.blur yet: filters=blur first",
+    "filters=mine.Fade": "+filters.mine._target_=mine.Fade",
+    "objective=mine.Darker": "objective._target_=mine.Darker",
+    "optimizer=adamw": "give optimizer._target_=torch.optim.AdamW",
+    "optimizer.momentum=0.9": "but of optimizer=sgd",
+    "optimizer.weight_decay=0.1": "torch.optim.Adam takes it: +optimizer.weight_decay=0.1 adds it",
+    "network.target=mine:build": "but of network=callable or network=checkpoint",
+    "network.weights=true": "network.weights=true: without it they are the network's own",
+    "network=vit_b_16": "network=torchvision network.name=vit_b_16",
+    "metrics=mine.sparsity": "+metrics.NAME._target_=mine.sparsity",
+    "logger=[csv,null]": "null is none of a group's files",
+    "trainer.max_epoch=3": "as for max_epochs: steps=N",
     "+callbacks.mine=3": "give callbacks.mine._target_=my.module.Class",
     "hydra/sweeper=nevergrad": "pip install hydra-nevergrad-sweeper",
     "hydra/launcher=slurms": "did you mean slurm",
@@ -246,10 +268,63 @@ def test_several_values_where_one_is_taken(words, said, capsys):
     assert said in line
 
 
-def test_a_package_that_brings_a_sweeper_is_named():
-    assert option_meant("hydra/sweeper", "optuna") == (
-        "hydra/sweeper=optuna needs a package that is not installed: pip install hydra-optuna-sweeper"
-    )
+@pytest.mark.parametrize(
+    ("group", "name", "said"),
+    [
+        ("hydra/sweeper", "optuna", "needs a package that is not installed: pip install hydra-optuna-sweeper"),
+        ("hydra/job_logging", "colorlog", "pip install hydra-colorlog"),
+        ("network", "timm/resnet50", "give network=timm network.name=resnet50"),
+        ("network", "hf-hub:timm/resnet50.a1_in1k", "give network=timm network.name=resnet50.a1_in1k"),
+        ("network", "torchvision.models.vit_b_16", "give network=torchvision network.name=vit_b_16"),
+        ("transfer", "torchvision/vit_b_16", "give transfer=torchvision transfer.torchvision.name=vit_b_16"),
+        ("network", "nets/net.py", "network=callable network.target=nets/net.py:FUNCTION"),
+        ("network", "microsoft/resnet-50", "network=callable network.target=my_net.py:FUNCTION"),
+        ("transfer", "last.ckpt", "transfer=checkpoint transfer.checkpoint.path=last.ckpt"),
+        ("canvas", "mine:Grey", "canvas._target_=mine:Grey"),
+        ("optimizer", "torch.optim.AdamW", "optimizer._target_=torch.optim.AdamW"),
+        ("optimizer", "RMSprop", "with `_target_: torch.optim.RMSprop` and `_partial_: true`"),
+        ("logger", "pytorch_lightning.loggers.MLFlowLogger", "+logger.mine._target_=pytorch_lightning.loggers.MLFlow"),
+        ("callbacks", "pytorch_lightning.callbacks.Timer", "Timer would end the fit"),
+        ("callbacks", "rich_progress_bar", "RichProgressBar has no place here"),
+    ],
+)
+def test_an_option_of_other_programs_leads_to_what_does_it_here(group, name, said):
+    assert option_meant(group, name).startswith(f"{group}={name}")
+    assert said in option_meant(group, name)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("weight_decay", "+optimizer.weight_decay=N"), ("momentum", "optimizer=sgd optimizer.momentum=N"),
+        ("run_name", "logger.wandb.name=NAME"), ("tags", "logger=wandb and logger.wandb.tags"),
+        ("num_classes", "network.num_classes=N, of network=torchvision and network=timm"),
+        ("trainer.stategy", "as for strategy: "), ("learning_rat", "as for learning_rate: the learning rate is"),
+        ("trainer.acelerator", "did you mean trainer.accelerator?"), ("objective.gian", "did you mean objective.gain?"),
+        ("objective.zzz", "; and so on"),
+    ],
+)  # fmt: skip
+def test_a_key_of_other_programs_leads_to_what_does_it_here(key, said):
+    assert said in no_such_setting(key, [*plain_settings(), "objective.gain", "objective.r"], "; and so on")
+
+
+@pytest.mark.parametrize("group", ["optimizer", "canvas", "network"])
+def test_a_setting_of_another_file_of_its_group_is_one(group):
+    """Every setting that some file of the group has and the default has not leads to those that have it."""
+    held = {one: yaml.safe_load((config_folder() / group / f"{one}.yaml").read_text()) for one in files_of(group)}
+    chosen = set(OmegaConf.to_container(compose([]), resolve=False)[group])
+    elsewhere = {key for settings in held.values() for key in settings} - chosen - {"_convert_", "defaults"}
+    assert elsewhere
+    for key in elsewhere:
+        assert set(options_with(f"{group}.{key}")) == {one for one, settings in held.items() if key in settings}
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.LBFGS, torch.optim.SparseAdam, lambda parameters: None])
+def test_an_optimiser_that_cannot_take_a_step_is_refused_before_the_fit(optimizer):
+    with pytest.raises(ConfigurationError, match=r"^optimizer: ") as caught:
+        try_parts(Method(optimizer=optimizer))
+    assert "\n" not in str(caught.value)
+    try_parts(Method(optimizer=torch.optim.AdamW))
 
 
 def test_a_search_for_the_worst_is_refused():
@@ -525,7 +600,7 @@ import sys
 from mindseye.commands.main import main
 wrong = [["layer=layer3.5"], ["k=4096"], ["trainer.accelerator=mps"], ["objective.tv=-1"], ["schedule.lr=0.1"],
          ["canvas.init=no.jpg"], ["canvas=maco", "canvas.init=photograph"],
-         ["objective.anchor.weight=1", "objective.anchor.layer=fc"]]
+         ["objective.anchor.weight=1", "objective.anchor.layer=fc"], ["transfer=demo", "transfer.demo.layer=layer9"]]
 for words in wrong:
     try:
         main([*words, "hydra.run.dir=run"])
@@ -538,7 +613,8 @@ assert "pytorch_lightning" not in sys.modules
     )
     assert done.returncode == 0, done.stderr
     said = ["no layer 'layer3.5'", "k must be 1 to 160", "machine has none", "objective.tv must be", "schedule.lr:",
-            "canvas.init=no.jpg: ", "canvas=fourier and canvas=pixel hold one", "name layers before the target"]
+            "canvas.init=no.jpg: ", "canvas=fourier and canvas=pixel hold one", "name layers before the target",
+            "transfer.demo.layer: there is no layer 'layer9'"]  # fmt: skip
     for line, words in zip(done.stderr.splitlines(), said, strict=True):
         assert words in line
     assert not (tmp_path / "run" / "photographs").exists()

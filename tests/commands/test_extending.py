@@ -182,6 +182,7 @@ def test_a_term_of_one_s_own_stands_by_its_name_in_all_that_is_left(place, ablat
 OWN_SLIPS = """
 from dataclasses import replace
 from mindseye.fields import value
+from mindseye.visualizer.distance import AdaptiveDistance
 from mindseye.visualizer.objective import LossTerms, Objective
 
 class Summed(Objective):
@@ -217,6 +218,67 @@ class Taken(Objective):
 class Blind(Objective):
     def __call__(self):
         return None
+
+class NoExtra(Objective):
+    def extra(self, seen):
+        return None
+
+class BareExtra(Objective):
+    def extra(self, seen):
+        return seen.images.mean(dim=(1, 2, 3))
+
+class ListedExtra(Objective):
+    def __call__(self, seen):
+        return LossTerms(total=seen.images.mean(dim=(1, 2, 3)), extra=[seen.images.mean(dim=(1, 2, 3))])
+
+class NoneExtra(Objective):
+    def __call__(self, seen):
+        return LossTerms(total=seen.images.mean(dim=(1, 2, 3)), extra={"pale": None})
+
+class NoTotal(Objective):
+    def __call__(self, seen):
+        return LossTerms(total=None)
+
+class NoWeights(Objective):
+    def weights(self, now, facets):
+        return None
+
+class Weightless(Objective):
+    def weights(self, now, facets):
+        return super().weights(now, facets) | {"tv": float("nan")}
+
+class Worded(Objective):
+    def weights(self, now, facets):
+        return super().weights(now, facets) | {"tv": "much"}
+
+class TwoLines(Objective):
+    def extra(self, seen):
+        raise ValueError("no such\\nthing")
+
+class Undefined(Objective):
+    def extra(self, seen):
+        return {"pale": (seen.images.mean(dim=(1, 2, 3)) - 2).log()}
+    def weights(self, now, facets):
+        return super().weights(now, facets) | {"pale": 0.0}
+
+class Endless(Objective):
+    def __call__(self, seen):
+        return replace(terms := super().__call__(seen), total=terms.total / 0)
+
+class Foreign:
+    gain, adaptive = 1.0, "fixed"
+    def adaptive_distance(self, facets):
+        return AdaptiveDistance(facets, trainable=False)
+    def weights(self, now, facets):
+        return {}
+    def __call__(self, seen):
+        return LossTerms(total=seen.images.mean(dim=(1, 2, 3)))
+
+class Sometimes(Foreign):
+    adaptive = "sometimes"
+
+class Gainless(Foreign):
+    gain = None
 """
 
 
@@ -231,6 +293,19 @@ class Blind(Objective):
         ("Number", r"a Number, must give LossTerms\(total=…, …\), not a float"),
         ("Taken", r"must have a word of letters, digits and _ as its name, but none of .*, not 'facet'"),
         ("Blind", r"a Blind, must take one value, Seen, and give LossTerms"),
+        ("NoExtra", r"extra of the objective, a NoExtra, must give \{NAME: tensor\}, .* not a NoneType"),
+        ("BareExtra", r"extra of the objective, a BareExtra, must give \{NAME: tensor\}, .* not a Tensor"),
+        ("ListedExtra", r"extra of the objective, a ListedExtra, must give \{NAME: tensor\}, .* not a list"),
+        ("NoneExtra", r"pale of the objective, a NoneExtra, must be a tensor \[2\], not a NoneType"),
+        ("NoTotal", r"total of the objective, a NoTotal, must be a tensor \[2\], not a NoneType"),
+        ("NoWeights", r"weights\(\) of the objective, a NoWeights, must give \{NAME: number\}, .* not a NoneType"),
+        ("Weightless", r"the weight of tv of the objective, a Weightless, must be a finite number, not nan"),
+        ("Worded", r"the weight of tv of the objective, a Worded, must be a finite number, not a str"),
+        ("TwoLines", r"^the objective, a TwoLines: no such thing$"),
+        ("Undefined", r"pale of the objective, an Undefined, must be a finite number, not nan, which it is for"),
+        ("Endless", r"total of the objective, an Endless, must be a finite number, not -?inf"),
+        ("Sometimes", r"adaptive of the objective, a Sometimes, must be trained, fixed, restarted, not sometimes"),
+        ("Gainless", r"gain of the objective, a Gainless, must be a number above 0 .*, not None"),
     ],
 )
 def test_an_objective_s_slip_is_one_line_before_any_photograph(name, message, network, monkeypatch, tmp_path):
@@ -272,6 +347,17 @@ def test_settings_of_a_subclass(body, key, message, monkeypatch, tmp_path):
             check_overrides(words)
 
 
+def test_a_setting_of_one_s_own_class_without_its_plus_leads_to_it(place, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(ConfigurationError, match=r"^objective.darker: .* mine.Darker takes it: \+objective.darker=4 "):
+        check_overrides(["objective._target_=mine.Darker", "objective.darker=4"])
+    with pytest.raises(ConfigurationError, match=r"did you mean objective.darker\?$"):
+        check_overrides(["objective._target_=mine.Darker", "objective.darkr=4"])
+    with pytest.raises(ConfigurationError, match=r"filters.fade.amuont: .*; did you mean filters.fade.amount\?$"):
+        check_overrides([FADE[0], "filters.fade.amuont=0.5"])
+
+
 def test_one_more_term_and_a_function_as_a_filter_on_the_command(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -289,7 +375,7 @@ def test_one_more_term_and_a_function_as_a_filter_on_the_command(place, monkeypa
     [
         ({"one": lambda images, a, targets: images.mean()}, r"one must .*, not a tensor of shape \[\]"),
         ({"two": lambda images, a, targets: images}, r"must give one real number for each of 3 facets"),
-        ({"three": 3}, "the measure three must be a function .*, not a int"),
+        ({"three": 3}, "the measure three must be a function .*, not an int"),
         ({"a.b": len}, "a word of letters"),
         ({"transfer": len}, "the name of a measure must be .*, not 'transfer'"),
     ],

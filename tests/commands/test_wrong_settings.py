@@ -9,8 +9,9 @@ import warm
 import wrong_words
 import yaml
 
-from mindseye.commands.checking import check, check_constructors, check_overrides
+from mindseye.commands.checking import check, check_overrides
 from mindseye.commands.composing import ConfigurationError, compose, config_folder
+from mindseye.commands.constructors import check_constructors
 from mindseye.commands.stages import make_method, make_metrics, try_parts
 from mindseye.fields import annotation_of, described
 from mindseye.settings import plain_settings

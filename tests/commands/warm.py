@@ -79,8 +79,9 @@ def _know():
     """What every command works out once: the table of log Z(b), and what conf/ and its constructors take."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from mindseye.commands.checking import check, check_constructors
+    from mindseye.commands.checking import check
     from mindseye.commands.composing import compose
+    from mindseye.commands.constructors import check_constructors
     from mindseye.visualizer.distance import log_partition
 
     log_partition(torch.zeros(()))

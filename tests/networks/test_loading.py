@@ -33,6 +33,7 @@ from mindseye.networks import (
 )
 from mindseye.networks.hyperparameters import read_hyperparameters
 from mindseye.networks.network import KNOWN_LAYERS
+from mindseye.networks.sources import torchvision_models
 
 CONFIGS = Path(__file__).parents[2] / "conf" / "network"
 HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
@@ -349,7 +350,7 @@ def test_wrong_callables(own_file: Path) -> None:
         ("build", "names no function"),
         ("net.py", "'net.py' is a file: give net.py:FUNCTION"),
         ("gone.py:build", "there is no file 'gone.py'"),
-        ("own_networks_here.number", "returned must be a torch.nn.Module, not a int"),
+        ("own_networks_here.number", "returned must be a torch.nn.Module, not an int"),
     ):
         refused(message, lambda target=target: CallableSource(target, **HALF).load())
     refused(
@@ -652,3 +653,34 @@ def test_a_whole_module_is_refused_with_what_to_save(keeping):
     refused(r"objects besides tensors \(keeping.Net\): save model.state_dict\(\) alone", lambda: CallableSource(
         "keeping.Net", weights="whole.pth", **RGB
     ).load())  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "said"),
+    [
+        ("resnet18", True, r"weights must be .DEFAULT. .*, None .* or a file of them, not True"),
+        ("demo", False, "not False"),
+        ("resnet18", {"conv1.weight": torch.zeros(1)}, "not a dict"),
+        ("resnet18", models.ResNet50_Weights.DEFAULT, "is of another network: there are ResNet18_Weights"),
+        ("resnet18", "ResNet50_Weights.IMAGENET1K_V1", "is of another network"),
+        ("demo", models.ResNet50_Weights.DEFAULT, "not a ResNet50_Weights"),
+    ],
+)  # fmt: skip
+def test_weights_that_are_none(name, weights, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        load_network(name, weights)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    ["IMAGENET1K_V1", "SqueezeNet1_1_Weights.IMAGENET1K_V1", models.SqueezeNet1_1_Weights.IMAGENET1K_V1],
+    ids=str,
+)
+def test_torchvision_s_weights_by_name_and_by_its_enumeration(weights, monkeypatch):
+    """Whichever way they are named, the same entry is asked for."""
+    asked = []
+    body = models.squeezenet1_1()
+    monkeypatch.setattr(torchvision_models, "downloaded", lambda name, load, url: asked.append(url) or body)
+    load_network("squeezenet1_1", weights)
+    assert asked == [models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url]

@@ -47,7 +47,7 @@ class Mine(me.Objective):
         ({"objective": lambda images: images}, "the objective, the function <lambda>, has no gain, adaptive, adapt"),
         ({"filters": [Blur]}, r"a filter must be one of its class, Blur\(\), not the class Blur"),
         ({"filters": Blur()}, "filters must be a list, not a Blur"),
-        ({"filters": [3]}, "a filter must be one of a subclass of PeriodicFilter, or a function of images, not a int"),
+        ({"filters": [3]}, "a filter must be one of a subclass of PeriodicFilter, or a function of images, not an int"),
         (
             {"canvas": PixelCanvas(torch.zeros(1, 3, 4, 4), None)},
             "the canvas must be the class PixelCanvas, called with the photographs later, not one",
@@ -131,15 +131,15 @@ def test_no_such_preset_is_one_line(arguments, message):
 def test_other_things_in_place_of_settings(network, targets):
     for wrong, message in (
         (({"steps": 2},), r"method must be Method\(…\), not a dict"),
-        ((me.Objective(),), r"method must be Method\(…\), not a Objective"),
+        ((me.Objective(),), r"method must be Method\(…\), not an Objective"),
         ((me.Method(), {"devices": 1}), r"running must be Running\(…\), not a dict"),
     ):
         refused(lambda wrong=wrong: me.visualize(network, targets, *wrong), message)
         refused(lambda wrong=wrong: fit(network, targets, *wrong), message)
     refused(lambda: me.visualize(network, targets, watchers=None), r"watchers must be Watchers\(…\), not a NoneType")
-    refused(lambda: me.Watchers(report=3), "report must be a function, not a int")
+    refused(lambda: me.Watchers(report=3), "report must be a function, not an int")
     refused(lambda: me.Watchers(every="3"), "every must be a whole number of 1 or more, not 3")
-    refused(lambda: me.Watchers(callbacks=3), "callbacks must be a list, not a int")
+    refused(lambda: me.Watchers(callbacks=3), "callbacks must be a list, not an int")
     refused(lambda: me.read_run(None), "the folder must be a path, not a NoneType")
     refused(lambda: me.load_network(None), "the network must be a name, .* or an nn.Module, not None")
     refused(lambda: me.load_network(nn.Identity, **HALF), "not Identity")

@@ -11,7 +11,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from given import given
-from pytorch_lightning.callbacks import DeviceStatsMonitor, EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import (
+    DeviceStatsMonitor,
+    EarlyStopping,
+    LambdaCallback,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ThroughputMonitor,
+)
+from pytorch_lightning.callbacks.spike import SpikeDetection
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -23,8 +31,9 @@ from mindseye.visualizer.fitting import fit
 from mindseye.visualizer.matching import Matching
 from mindseye.visualizer.method import Method
 from mindseye.visualizer.objective import GRADIENTS, LossTerms, Objective, gradient_norms
+from mindseye.visualizer.onlookers import TELL_LOGGERS, of_lightning, why_not
 from mindseye.visualizer.tracking import Tracker, as_trackers
-from mindseye.visualizer.watching import Watchers
+from mindseye.visualizer.watching import Watchers, check_filters
 
 
 class Told(Logger):
@@ -67,7 +76,8 @@ def test_callbacks_of_lightning_s_look_on_and_change_nothing(network, targets, t
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             seen.append(batch_idx)
 
-    callbacks = [Summary(max_depth=1), DeviceStatsMonitor(), LearningRateMonitor(), Counting()]
+    others = [ThroughputMonitor(lambda batch: 1, window_size=2), LambdaCallback(), pl.Callback()]
+    callbacks = [Summary(max_depth=1), DeviceStatsMonitor(), LearningRateMonitor(), Counting(), *others]
     running = Running(accelerator="cpu", gradients=3, profiler="simple")
     watchers = Watchers(logger=told, every=2, callbacks=callbacks)
     with caplog.at_level(logging.INFO, logger="mindseye"):
@@ -91,13 +101,29 @@ def test_callbacks_of_lightning_s_look_on_and_change_nothing(network, targets, t
         ({"callbacks": ["lr_monitor"]}, "must be one of a subclass"),
         ({"logger": "wandb"}, "the logger must be one of Lightning's, .*, not the text 'wandb'"),
         ({"logger": [Told(), "csv"]}, "not the text 'csv'"),
-        ({"logger": 3}, "not a int"),
+        ({"logger": 3}, "not an int"),
     ],
 )
 def test_who_cannot_look_on_is_refused_at_once(watchers, message):
     with pytest.raises(ValueError, match=message) as error:
         Watchers(**watchers)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [getattr(pl.callbacks, name) for name in pl.callbacks.__all__] + [SpikeDetection])
+def test_each_of_lightning_s_callbacks_can_look_on_or_its_reason_is_known(kind):
+    """One that a new release brings is none of these: it is tried first, see above."""
+    names = [one.__name__ for one in kind.__mro__]
+    run_here = {"Callback", "LambdaCallback", *TELL_LOGGERS}
+    assert (why_not(names, told=True) is None) == (kind.__name__ in run_here)
+    assert set(of_lightning(kind.__name__)) <= set(names)
+    assert bool(of_lightning(kind.__name__)) == (kind.__name__ not in run_here)
+
+
+@pytest.mark.parametrize("one", [EarlyStopping("loss"), LearningRateMonitor(), pl.callbacks.RichProgressBar()])
+def test_what_cannot_look_on_is_no_filter(one):
+    with pytest.raises(ValueError, match=f"a filter is an? {type(one).__name__}, which "):
+        check_filters([one])
 
 
 def test_panels_steps_and_means(told_fit):

@@ -8,6 +8,7 @@ from torch import nn
 
 from mindseye.networks.modules import every_module, in_single, tensors
 from mindseye.networks.network import check_normalisation, check_side, materialise
+from mindseye.words import called, with_article
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def accepted(given: object, what: str, mean: Sequence[float], std: Sequence[floa
             "torch.jit.load(file).state_dict() as its weights, or export it with torch.export"
         )
     if not isinstance(given, nn.Module):
-        raise ValueError(f"{what} must be a torch.nn.Module, not a {type(given).__name__}")
+        raise ValueError(f"{what} must be a torch.nn.Module, not {called(given)}")
     if isinstance(given, torch.fx.GraphModule) and "train" in vars(given):  # whose train() is one that refuses
         raise ValueError(
             f"{what} is the flat module of a program of torch.export, whose layers are none any more: give the "
@@ -58,10 +59,11 @@ def _refuse_packed(body: nn.Module, what: str) -> None:
         packed = "quantized" in kind.__module__.split(".") and not hasattr(part, "fake_quant_enabled")
         if any(one is not None and one.layout != torch.strided for one in part._parameters.values()):
             raise ValueError(
-                f"{what} has sparse weights ({path or 'itself'} is a {kind.__name__}): give them as weight.to_dense()"
+                f"{what} has sparse weights ({path or 'itself'} is {with_article(kind.__name__)}): give them as "
+                "weight.to_dense()"
             )
         if packed or any(not one.is_complex() for one in whole):
             raise ValueError(
-                f"{what} is quantised ({path or 'itself'} is a {kind.__name__}): no gradient goes through it; give the "
-                "network that it was made of"
+                f"{what} is quantised ({path or 'itself'} is {with_article(kind.__name__)}): no gradient goes through "
+                "it; give the network that it was made of"
             )

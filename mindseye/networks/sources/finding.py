@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from mindseye.networks.sources.source import nearest_names
-from mindseye.words import with_class
+from mindseye.words import called, with_class
 
 
 def find_callable(target: str) -> Callable[..., Any]:
@@ -34,7 +34,7 @@ def find_callable(target: str) -> Callable[..., Any]:
             raise ValueError(f"{place} has no function {attribute!r}{nearest_names(name, known)}")
         found = getattr(found, name)
     if not callable(found):
-        raise ValueError(f"{target!r} must be a function or a class, not a {type(found).__name__}")
+        raise ValueError(f"{target!r} must be a function or a class, not {called(found)}")
     return found
 
 

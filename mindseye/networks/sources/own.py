@@ -19,7 +19,7 @@ from mindseye.networks.sources.source import SIZE, Loaded, Preprocessing, Source
 from mindseye.networks.sources.torchvision_models import TorchvisionSource
 from mindseye.networks.weight_files import existing_file, read_state_dict
 from mindseye.networks.weights import fit_names, load_weights
-from mindseye.words import with_class
+from mindseye.words import with_article, with_class
 
 log = logging.getLogger(__name__)
 UNKNOWN_NORMALISATION = "give mean and std, one number per channel: your own network's normalisation is not known"
@@ -179,5 +179,5 @@ def _kept_arguments(function: Callable[..., Any], file: Path) -> tuple[dict[str,
     else:
         taken = {name: one for name, one in kept.values.items() if any_other or name in names}
         unread = {name: kind for name, kind in kept.unread.items() if any_other or name in names}
-    told = [f"; {name} in {file} is a {kind}, which is not read" for name, kind in sorted(unread.items())]
+    told = [f"; {name} in {file} is {with_article(kind)}, which is not read" for name, kind in sorted(unread.items())]
     return taken, "".join(told)

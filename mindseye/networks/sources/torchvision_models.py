@@ -7,6 +7,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -39,17 +40,17 @@ RESCALES = ("googlenet", "inception_v3")  # which torchvision has with and witho
 class TorchvisionSource(Source):
     """A torchvision model for classification or segmentation, or the backbone of one for detection.
 
-    weights: None (random), "DEFAULT" or another of its published weights (downloaded once), or a file with a state
-    dict. mean, std, size: None takes what the published weights were evaluated with; of a file that is one of them, by
-    its name or its hash, that one's; of any other what all of the name have in common, where they have it. A
-    vision transformer of another size has its position embeddings interpolated. num_classes: None reads it from the
-    file, 1000 otherwise (segmentation: 21); a detection network's heads have no part in what is looked into. arguments:
-    further ones of torchvision's own function, such as {"transform_input": False} of an inception_v3 that was trained
-    without.
+    weights: None (random), "DEFAULT" or another of its published weights (downloaded once), also as torchvision's own
+    enumeration has it, or a file with a state dict. mean, std, size: None takes what the published weights were
+    evaluated with; of a file that is one of them, by its name or its hash, that one's; of any other what all of the
+    name have in common, where they have it. A vision transformer of another size has its position embeddings
+    interpolated. num_classes: None reads it from the file, 1000 otherwise (segmentation: 21); a detection network's
+    heads have no part in what is looked into. arguments: further ones of torchvision's own function, such as
+    {"transform_input": False} of an inception_v3 that was trained without.
     """
 
     name: str
-    weights: str | Path | None = "DEFAULT"
+    weights: str | Path | Enum | None = "DEFAULT"
     num_classes: int | None = None
     arguments: Mapping[str, Any] | None = None
 
@@ -59,8 +60,9 @@ class TorchvisionSource(Source):
 
         family = _family(self.name)
         published = models.get_model_weights(self.name)
-        file = weights_file(self.weights)
-        entry = self._entry(published) if file is None else _entry_of_file(file, published)
+        weights = _plain_name(self.weights, published)
+        file = weights_file(weights)
+        entry = self._entry(weights, published) if file is None else _entry_of_file(file, published)
         own = _reading([*published] if entry is None else [entry])
         if (self.mean is None or self.std is None) and own.mean is None and file is not None:
             raise ValueError(
@@ -76,7 +78,7 @@ class TorchvisionSource(Source):
                 loaded = Loaded(build(**self._built_with(family, reading.size, random=True)))
             elif self.name.startswith("vit_") and reading.size != own.size:
                 state = downloaded(self.name, lambda: entry.get_state_dict(progress=False, check_hash=True), entry.url)
-                loaded = self._filled(build, family, reading.size, {"": state}, Path(str(self.weights)))
+                loaded = self._filled(build, family, reading.size, {"": state}, Path(weights))
             else:
                 loaded = Loaded(downloaded(self.name, lambda: build(weights=entry, progress=False), entry.url))
         except TypeError as error:
@@ -90,16 +92,16 @@ class TorchvisionSource(Source):
             loaded = replace(loaded, body=_DetectionBackbone(body.backbone))
         return self.network(self.name, loaded, reading)
 
-    def _entry(self, published: Any) -> Any:
+    def _entry(self, weights: str | None, published: Any) -> Any:
         """The published weights that are asked for; None for random ones."""
-        if self.weights is None:
+        if weights is None:
             return None
-        if self.weights not in published.__members__:  # DEFAULT is among them
+        if weights not in published.__members__:  # DEFAULT is among them
             raise ValueError(
-                f"{self.name} has no weights {str(self.weights)!r}: give null, {', '.join(published.__members__)}, "
+                f"{self.name} has no weights {weights!r}: give null, {', '.join(published.__members__)}, "
                 f"or a file ({' '.join(STATE_DICT_FILES)})"
             )
-        return published[str(self.weights)]
+        return published[weights]
 
     def _builder(self, *, guessed: bool) -> Builder:
         """torchvision's function with further arguments; `guessed`: whether its `transform_input` is."""
@@ -145,6 +147,19 @@ class TorchvisionSource(Source):
         if self.num_classes is None and (classes := class_count(state, body, CLASSES[family])) is not None:
             body = build(**{**arguments, "num_classes": classes})
         return Loaded(body, load_weights(state, body, source, self.name))
+
+
+def _plain_name(weights: Any, published: Any) -> Any:
+    """The name of torchvision's weights out of its enumeration's entry, or of that as a text; anything else as it is.
+
+    Raises ValueError for those of another network, whose names are the same.
+    """
+    found = re.fullmatch(r"(?:torchvision\.models\.)?(\w+_Weights)\.(\w+)", str(weights))
+    if found is None:
+        return weights
+    if found[1] != published.__name__:
+        raise ValueError(f"{weights} is of another network: there are {', '.join(map(str, published))}")
+    return found[2]
 
 
 class _DetectionBackbone(nn.Module):
