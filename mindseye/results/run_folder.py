@@ -31,6 +31,7 @@ from mindseye.files import (
 )
 from mindseye.results.pictures import band_sheet, contact_sheet, facet_labels
 from mindseye.results.run_status import FEATURES, FILES
+from mindseye.results.where import Where, where_files
 from mindseye.words import called, with_class
 
 WRITING = ".writing"  # the folder in a run folder where a result is put together
@@ -50,12 +51,13 @@ def write_run(
     history: Mapping[str, Sequence[float | None]],
     metrics: Mapping[str, Any],
     features: Mapping[str, Tensor] | None = None,
+    where: Where | None = None,
     config: str | None = None,
     title: str = "",
     subtitle: str = "",
 ) -> None:
     """Everything a run leaves behind. images [C, ch, S, S] in 0..1; snapshots: step -> uint8 of the same shape;
-    features: see `Visualization`.
+    features, where: see `Visualization`.
 
     An earlier run's result stays as it is until all of this one's is on disk; what a killed one left half-written goes.
     Raises ValueError where `facets` or `targets` in the folder hold something that is no run's, OSError as writing has
@@ -74,6 +76,7 @@ def write_run(
             history,
             metrics,
             features or {},
+            where=where,
             config=config,
             title=title,
             subtitle=subtitle,
@@ -93,6 +96,7 @@ def _write_all(
     metrics: Mapping[str, Any],
     features: Mapping[str, Tensor],
     *,
+    where: Where | None,
     config: str | None,
     title: str,
     subtitle: str,
@@ -115,10 +119,12 @@ def _write_all(
         for name, image in (("visualization", images[c]), ("initial", targets.initial[c]), ("nearest", nearest[c])):
             write_atomically(place / f"{name}.png", _encoded(targets.shown(image), "PNG"))
         write_atomically(place / "photographs.json", json.dumps(_photographs(targets, c), indent=1).encode())
-        order = targets.weights[c].argsort(descending=True, stable=True).tolist()
-        for number, n in enumerate(order[:THUMBNAILS]):
+        order = targets.weights[c].argsort(descending=True, stable=True)[:THUMBNAILS].tolist()
+        for number, n in enumerate(order):
             small = _thumbnail(targets.shown(targets.photographs[c, n]))
             write_atomically(place / "photographs" / f"{number:02d}.webp", small)
+        for name, content in ({} if where is None else where_files(where, targets, images[c], c, order)).items():
+            write_atomically(place / name, content)
         for step, pictures in snapshots.items():
             write_atomically(place / "steps" / f"{step:0{digits}d}.webp", _encoded(targets.shown(pictures[c]), "WEBP"))
     sheet = contact_sheet(targets, images, facet_labels(targets, metrics["facets"]), title=title, subtitle=subtitle)

@@ -25,8 +25,8 @@ from mindseye.results.metrics import (
     Metric,
     baselines,
     check_names,
+    look_at_photographs,
     measure,
-    on_the_way,
     rounded,
     row_of,
     summarise,
@@ -34,6 +34,7 @@ from mindseye.results.metrics import (
 )
 from mindseye.results.pictures import contact_sheet, facet_labels
 from mindseye.results.run_folder import write_run
+from mindseye.results.where import Where, look_where
 from mindseye.settings import Running
 from mindseye.visualizer.fitting import Fit, check_asked, check_targets, fit, prepare_for
 from mindseye.visualizer.method import Method
@@ -61,6 +62,7 @@ class Visualization:
     # What each judge sees of the pictures (see `judge_features`), and the pixels (see `broad_structure`): by it a sweep
     # says whether a setting shows.
     features: Mapping[str, Tensor] = field(default_factory=dict)  # transfer.NAME [C, D], pixels [C, ch·32²]
+    where: Where | None = None  # where each facet is in its photographs, and how strongly its pixels were pulled at
 
     def save(self, path: str | os.PathLike[str], config: str | None = None) -> Path:
         """Write the run folder `path`; metrics.json, last, makes it whole.
@@ -76,6 +78,7 @@ class Visualization:
             snapshots=self.fit.snapshots,
             history=self.fit.history,
             features=self.features,
+            where=self.where,
             metrics=self.metrics,
             config=config,
             title=self.title,
@@ -162,7 +165,7 @@ def visualize(
         check_names(metrics)
         measure(prepared, targets, targets.initial, measures=metrics, way=())
     fitted = fit(prepared, targets, method, running, watchers)
-    way = on_the_way(prepared, targets)
+    way, evidence = look_at_photographs(prepared, targets)
     gain = method.objective.gain
     rows = measure(
         prepared, targets, fitted.images, gain=gain, references=transfer, measures=metrics, way=way
@@ -198,7 +201,9 @@ def visualize(
         "provenance": provenance(prepared, targets, method, running),
         "status": "completed",
     }
-    return Visualization(fitted.images, figures, targets, fitted, f"{network.name} · {targets.layer}", features)
+    where = look_where(prepared, targets, evidence, fitted.transparency)
+    title = f"{network.name} · {targets.layer}"
+    return Visualization(fitted.images, figures, targets, fitted, title, features, where)
 
 
 def own_terms(fitted: Fit, facets: int) -> list[dict[str, float | None]]:

@@ -37,6 +37,7 @@ class Noted(NamedTuple):
 
     terms: Tensor  # [terms, c], see LossTerms.stacked
     gradients: Tensor  # [terms with a gradient, c], see gradient_names; NaN where they were not looked at
+    pull: Tensor  # [c, S, S]: |∂L/∂x| of each pixel, summed over its channels
     reached: Tensor | None  # whether the layer's gradient reaches the images, where that was looked at
 
 
@@ -49,7 +50,13 @@ class FacetVisualizer(pl.LightningModule):
 
     The image's optimiser is `method.optimizer(parameters)`, its learning rate set at each step from
     `method.schedule.lr`; (r, b) have an Adam of their own at ADAPTIVE_LR.
+
+    `transparency` [c, S, S] is the running sum Σ|∂L/∂x| over steps and channels, x the picture in 0..1 and L the whole
+    loss: how strongly each pixel was pulled at (MACO, Fel et al., NeurIPS 2023). A checkpoint keeps it. What is not
+    finite, and what comes after a facet was stopped, has no part in it.
     """
+
+    transparency: Tensor
 
     def __init__(
         self,
@@ -78,6 +85,7 @@ class FacetVisualizer(pl.LightningModule):
         self.chunks = Chunks(facets, running.facets_per_batch)  # counted from the first of its own
         self.views = Views(method.transformations, (facets, network.channels, canvas.side, canvas.side), method.seed)
         self.stops = Stops(facets)  # of its own facets
+        self.register_buffer("transparency", torch.zeros(facets, canvas.side, canvas.side))
 
     def keep(self, facets: slice) -> None:
         """Draw these facets alone, to be called before the first step: to the bit as among all C.
@@ -88,6 +96,7 @@ class FacetVisualizer(pl.LightningModule):
         self.own = facets
         self.chunks = Chunks(facets.stop - facets.start, self.running.facets_per_batch)
         self.stops.keep(facets)
+        self.transparency = self.transparency[facets].clone()
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The image's optimiser, and Adam for (r, b)."""
@@ -144,7 +153,10 @@ class FacetVisualizer(pl.LightningModule):
         self._check(loss, images)
         first = step == 0 and not self.network.compiled  # whose program goes back once only
         reached = _comes_through(loss.total, answers.target, shown) if first else None
-        return Noted(loss.stacked(), self._gradients(loss, images, step), reached)
+        gradients = self._gradients(loss, images, step)
+        # Contiguous: where channels lie last, torch adds them up in an order of its own.
+        pull = torch.zeros_like(images) if images.grad is None else images.grad.contiguous().abs()
+        return Noted(loss.stacked(), gradients, pull.sum(dim=1), reached)
 
     def _check(self, loss: LossTerms, images: Tensor) -> None:
         """Raises ValueError, in one line, for terms that are none, and where they are others than at first."""
@@ -172,13 +184,15 @@ class FacetVisualizer(pl.LightningModule):
         return maps.float(), previous.float(), between
 
     def _gradients(self, loss: LossTerms, images: Tensor, step: int) -> Tensor:
-        """Goes back; the norm of each term's own gradient where it is noted, [terms with a gradient, c], else NaN."""
+        """Goes back, and `images` keep their gradient; the norm of each term's own where it is noted, [terms with a
+        gradient, c], else NaN."""
         every = None if self.network.compiled else self.running.gradients
         if every is None or (step > 0 and (step + 1) % every):
+            images.retain_grad()
             self.manual_backward(loss.total.sum())
             return loss.total.new_full((len(gradient_names(loss.extra)), len(images)), torch.nan)
         alone = gradient_norms(loss, self.objective.weights(self.now, self.facets), images)
-        images.retain_grad()
+        images.retain_grad()  # not before the terms' own have been taken, which would stay in it
         self.manual_backward(loss.total.sum())
         assert images.grad is not None
         return torch.cat([alone, images.grad.flatten(1).norm(dim=1)[None]])
@@ -190,6 +204,8 @@ class FacetVisualizer(pl.LightningModule):
             raise ValueError(self._no_gradient())
         self.terms = torch.cat([chunk.terms for chunk in noted], dim=1)
         self.gradients = torch.cat([chunk.gradients for chunk in noted], dim=1)
+        pull = torch.cat([chunk.pull for chunk in noted])
+        self.transparency += pull.masked_fill(~pull.isfinite() | (self.stops.at > 0)[:, None, None], 0)
 
     def _chance(self, step: int, chunk: slice) -> AbstractContextManager[None]:
         """What the network draws by itself, in Python, follows the seed, step by step. A compiled one has its own."""

@@ -82,7 +82,7 @@ def collect(
     (the one to compare by at first), `steps` (lists of file names), `report` (the table of `mindseye report`, see
     `_report`) and `runs`: path, href (its folder as a URL relative to the page), status, reason, `at` (index of its
     value on each axis) and `facets`: measures in the order of `measures`, the `pictures` there are, which list of
-    `steps`, which list of photographs, whether it was `stopped`. Of each run also `map`, which of the maps it has, and
+    `steps`, which list of photographs, whether it was `stopped`, whether there is its `transparency`. Of each run also `map`, which of the maps it has, and
     `no_map`, why it has none; `kinds`, of each map's facets the numbers by which they are coloured, see
     `mindseye.reports.flow.kinds`.
     maps: what map, flow and channels are drawn from, see `mindseye.reports.gallery.maps`.
@@ -124,6 +124,7 @@ def collect(
                     "steps": steps.index(facet["steps"]),
                     "photographs": photographs.index([world, facet["photographs"]]),
                     **({"stopped": True} if facet["ended"] else {}),
+                    **({"transparency": True} if facet["transparency"] else {}),
                 }
                 for facet in _by_number(run.facets)
             ],
@@ -161,8 +162,8 @@ def _world(drawn_from: Mapping[str, Any], number: int) -> int:
 
 def _details(run: _Run, common: Mapping[str, object], terms: Sequence[str], names: Sequence[str], points: int) -> Json:
     """`config`: what differs from the shared one (`without`: shared keys it lacks); `overrides`; per facet
-    `thumbnails`, how many of its photographs there are small copies of, `baselines` (measures as above) and `curves`,
-    per term: [steps, values], thinned to at most `points`."""
+    `thumbnails`, how many of its photographs there are small copies of, `where`, see `_where`, `baselines` (measures as
+    above) and `curves`, per term: [steps, values], thinned to at most `points`."""
     numbered = _by_number(run.facets)
     return {
         "overrides": [_text(word) for word in run.listed.overrides],
@@ -170,6 +171,7 @@ def _details(run: _Run, common: Mapping[str, object], terms: Sequence[str], name
         "has_config": bool(run.config),
         "photographs": run.photographs,
         "thumbnails": [facet["thumbnails"] if facet else 0 for facet in numbered],
+        "where": [facet["where"] if facet else None for facet in numbered],
         "baselines": [
             facet
             and {kind: [figures.get(name) for name in names] for kind, figures in sorted(facet["baselines"].items())}
@@ -286,6 +288,8 @@ def _facets(place: Path) -> tuple[list[dict], Mapping, str]:
                 "steps": sorted(filter(_STEP.fullmatch, _files(where / "steps", place)), key=_step),
                 "photographs": _photographs(where / "photographs.json", place),
                 "thumbnails": _thumbnails(_files(where / "photographs", place)),
+                "transparency": "transparency.webp" in there,
+                "where": _where(where / "where.json", place, there),
             }
         )
     hashes = said.get(FILES)
@@ -336,6 +340,30 @@ def _photographs(path: Path, run: Path) -> list[list]:
         return [[_text(str(one["path"])), _number(one["weight"])] for one in said]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
+
+
+def _where(path: Path, run: Path, there: set[str]) -> Json | None:
+    """What where.json says of a facet's photographs, see `mindseye.results.where`: `reason` alone where there is no heat
+    map, else `map`, `side`, `field`, `windows` and whether there are `crops`. None of a run of an earlier version, and
+    where the file is damaged."""
+    try:
+        said = json.loads(read_plain(path, run, 1 << 20))
+        if "reason" in said:
+            return {"reason": _text(str(said["reason"]))}
+        windows = [window and _whole(window, 4) for window in said["windows"][:_MOST_PHOTOGRAPHS]]
+        field = said["field"] and _whole(said["field"], 2)
+        found = {"map": _whole(said["map"], 2), "side": _whole([said["side"]], 1)[0], "field": field}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return {**found, "windows": windows, "crops": "crops.webp" in there} if "heat.webp" in there else None
+
+
+def _whole(said: Sequence[object], count: int) -> list[float]:
+    """So many numbers. Raises ValueError for anything else."""
+    numbers = [number for one in said if (number := _number(one)) is not None]
+    if len(numbers) != count or len(said) != count:
+        raise ValueError(f"these are no {count} numbers")
+    return numbers
 
 
 def _figures(said: Mapping) -> dict[str, float]:

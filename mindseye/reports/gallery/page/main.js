@@ -6,6 +6,7 @@ function fillChoices() {
   choices(byId("rows"), [["", "none"], ...axes]);
   choices(byId("columns"), [["", "none"], ...axes]);
   for (const name of ["outerRows", "outerColumns"]) choices(byId(name), [["", "none"], ...axes]);
+  if (!ANY_TRANSPARENCY) byId("as").querySelector("[value=transparency]").remove();
   choices(byId("measure"), MEASURES.map((measure) => [measure.name, spoken(measure.name)]));
   byId("sweeps-section").hidden = DATA.sweeps.length === 0;
   choices(byId("sweep"), [["", "all runs"], ...DATA.sweeps.map(({ name, runs }) => [name, `${name} (${runs.length})`])]);
@@ -307,6 +308,8 @@ const LARGE_KEYS = {
   "]": () => largeFacet(1),
   c: () => compareOpen(),
   d: () => differenceOpen(),
+  h: nextWhere,
+  o: () => set({ clear: !state.clear }),
   "*": () => toggleStar(state.open),
   t: nextTheme,
   "?": () => help.showModal(),
