@@ -95,8 +95,7 @@ class View:
         """The picture of a place, None where there is none, and what stands below it."""
         from mindseye.results.pictures import from_picture
 
-        swept = [axis["key"] for axis in self.overview["axes"]]
-        at = [self.axes[_own(key)].index(place[_own(key)]) for key in swept]
+        at = [self.axes[axis["key"]].index(place[axis["key"]]) for axis in self.overview["axes"]]
         run = next((run for run in self.overview["runs"] if run["at"] == at), None)
         facets = run["facets"] if run else []
         number = int(place["facet"])
@@ -128,20 +127,10 @@ def read_view(folder: Path, words: str) -> View:
             raise ValueError(f"--view has {what}, which is drawn on the page alone: clear it, and save the view again")
     notes: list[str] = []
     overview: Mapping[str, Any] = collect(folder, list(runs_below(folder, notes)), notes=notes)["overview"]  # type: ignore[assignment]
-    axes = {_own(axis["key"]): list(axis["values"]) for axis in overview["axes"]}
+    axes = {axis["key"]: list(axis["values"]) for axis in overview["axes"]}
     most = max((len(run["facets"]) for run in overview["runs"]), default=1)
-    names = overview["steps"]
-    kept = [
-        {int(name.removesuffix(".webp")) for facet in filter(None, run["facets"]) for name in names[facet["steps"]]}
-        for run in overview["runs"]
-    ]
-    ends = [(steps, run["steps"]) for steps, run in zip(kept, overview["runs"], strict=True)]
-    # A step that is the last of every run that keeps it is the visualisation.
-    steps = [
-        step for step in sorted(set().union(*kept)) if any(step in own and step != last for own, last in ends)
-    ]
     axes["facet"] = [str(c) for c in range(max(1, most))]
-    axes["picture"] = ["nearest photograph", "initial image", *(f"step {step}" for step in steps), "visualisation"]
+    axes["picture"] = list(overview["pictures"])
     laid_out = {name: said.get(name, "") for name in LAYS_OUT}
     for name, key in laid_out.items():
         if key and key not in axes:
@@ -157,8 +146,3 @@ def read_view(folder: Path, words: str) -> View:
 
 def _in_words(lines: Sequence[Mapping[str, str]]) -> list[str]:
     return [" · ".join(f"{key} {value}" for key, value in line.items()) for line in lines]
-
-
-def _own(key: str) -> str:
-    """A setting that has the name of one of the page's own two axes is called so."""
-    return f"{key} (setting)" if key in ("facet", "picture") else key

@@ -27,7 +27,7 @@ from mindseye.networks.chance import seeded
 from mindseye.networks.preparing import PreparedNetwork
 from mindseye.networks.receptive_field import FieldTracker, Span
 
-TILE, CROP = 64, 96  # pixels of a heat map's side, and of a crop's longer side at most
+TILE, CROP = 64, 72  # pixels of a heat map's side, and of a crop's longer side at most
 OPAQUE = 0.8  # the share of pixels below the one from which on a picture is opaque, as MACO's own program has it
 FILES = ("where.json", "heat.webp", "crops.webp", "transparency.webp")
 
@@ -111,10 +111,11 @@ def opacity(transparency: Tensor) -> Tensor:
 def where_files(where: Where, targets: FacetTargets, image: Tensor, c: int, order: Sequence[int]) -> dict[str, bytes]:
     """The files of a facet by their names, of FILES: its picture [ch, S, S], its photographs in the order given.
 
-    where.json: `map` [H', W'], `side` S, `field` [height, width] in pixels (null: not known), `windows`, one [left, top, right,
-    bottom] a photograph in shares of its side (null where there is none), or `reason`. heat.webp, grey: a heat map a
-    photograph, one below the other. crops.webp: likewise the windows, what is outside of the photograph transparent;
-    where the field is as large as a photograph there is none. transparency.webp: the picture with α of `opacity`.
+    where.json: `map` [H', W'], `side` S, `field` [height, width] in pixels (null: not known), `windows`, one [left,
+    top, right, bottom] a photograph in shares of its side (null where there is none); or `reason` alone. heat.webp,
+    grey: a heat map a photograph, one below the other. crops.webp: likewise the windows, what is outside of the
+    photograph transparent; where the field is as large as a photograph there is none. transparency.webp: the picture
+    with α of `opacity`.
     """
     files = {}
     if where.transparency[c].any():
@@ -167,5 +168,6 @@ def _below_each_other(tiles: Sequence[Image.Image]) -> Image.Image:
 
 def _webp(picture: Image.Image) -> bytes:
     stored = io.BytesIO()
-    (picture if picture.mode == "RGBA" else picture.convert("RGB")).save(stored, "WEBP", quality=80, method=4)
+    plain = picture if picture.mode == "RGBA" else picture.convert("RGB")
+    plain.save(stored, "WEBP", quality=80, method=4, alpha_quality=70)
     return stored.getvalue()

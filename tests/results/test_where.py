@@ -85,7 +85,8 @@ def test_the_peak_lies_where_the_channel_looks(red):
             left, top, right, bottom = spot_of(targets.photographs[c, n])
             x0, y0, x1, y1 = peak_window(where.heat[c, n], where.field)
             assert (x1 - x0, y1 - y0) == (3, 3)
-            assert left <= x0 and x1 <= right and top <= y0 and y1 <= bottom  # all that the unit sees is red
+            assert left <= x0 < x1 <= right  # all that the unit sees is red
+            assert top <= y0 < y1 <= bottom
             # and nothing answers where no unit sees any red
             outside = where.heat[c, n].clone()
             outside[(top - 2) // STRIDE : bottom // STRIDE + 2, (left - 2) // STRIDE : right // STRIDE + 2] = 0

@@ -90,7 +90,7 @@ def test_a_checkpoint_holds_what_a_run_goes_on_from_and_not_the_network(network,
 
     made = drawn(network, targets, filters=[Keep()])
     state = kept["checkpoint"]["state_dict"]
-    assert {name.split(".")[0] for name in state} == {"canvas", "adaptive", "stops"}
+    assert {name.split(".")[0] for name in state} == {"canvas", "adaptive", "stops", "transparency"}
     assert "generator" in kept["checkpoint"]
     canvas = FourierCanvas(targets.initial, targets.photographs.float() / 255)
     canvas.load_state_dict({name.removeprefix("canvas."): value for name, value in state.items() if "canvas" in name})

@@ -24,26 +24,13 @@ function detailsOf(run) {
 const LAST = "visualisation";
 const stepOf = (file) => Number(file.slice(0, -".webp".length));
 
-function pictureValues() {
-  const ends = RUNS.flatMap((run) => run.facets.flatMap((facet) => (facet ? DATA.steps[facet.steps].map((file) => [stepOf(file), run.steps]) : [])));
-  // A step that is the last of every run that keeps it is the visualisation.
-  const steps = new Set(ends.filter(([step, last]) => step !== last).map(([step]) => step));
-  const kept = [...steps].sort((a, b) => a - b);
-  return ["nearest photograph", "initial image", ...kept.map((step) => `step ${step}`), LAST];
-}
-
 const FACETS = Math.max(0, ...RUNS.map((run) => run.facets.length));
 const isNumber = (text) => text !== "" && Number.isFinite(Number(text));
-const SWEPT = (SWEEP?.axes ?? DATA.axes).map((axis) => ({
-  // a setting that has the name of one of the two axes of our own
-  key: axis.key === "facet" || axis.key === "picture" ? `${axis.key} (setting)` : axis.key,
-  values: axis.values,
-  numeric: axis.values.every(isNumber),
-}));
+const SWEPT = (SWEEP?.axes ?? DATA.axes).map((axis) => ({ ...axis, numeric: axis.values.every(isNumber) }));
 const AXES = [
   ...SWEPT,
   { key: "facet", values: Array.from({ length: Math.max(1, FACETS) }, (_, c) => String(c)), numeric: true },
-  { key: "picture", values: pictureValues(), numeric: true },
+  { key: "picture", values: (SWEEP ?? DATA).pictures, numeric: true },
 ];
 const axisOf = (key) => AXES.find((axis) => axis.key === key) ?? null;
 const PICTURES = axisOf("picture").values;
