@@ -405,7 +405,8 @@ def test_what_is_shown_as_png_from_a_web_server(visit, sweep, tmp_path):
     assert share("view", teal) > 0.1  # the pictures are in it
     # |teal − grey| = (128, 0, 0), four times of which is as red as can be
     assert share("difference", (255, 0, 0)) > 0.1
-    assert share("difference", teal) == share("difference", grey) == 0
+    assert share("difference", teal) == 0
+    assert share("difference", grey) < 1e-3  # the edges of letters
     assert share("heat", (8, 48, 107)) > 0.02  # the best of all
     assert share("heat", teal) == 0
 

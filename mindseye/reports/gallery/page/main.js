@@ -330,7 +330,8 @@ document.addEventListener("keydown", (event) => {
   if (help.open || saving.open) done = false;
   else if (comparison.open) done = comparisonKey(event);
   else if (large.open) {
-    const scrolls = event.target.closest?.(".right") && event.key.startsWith("Arrow") && event.key !== "ArrowLeft" && event.key !== "ArrowRight";
+    const across = event.key === "ArrowLeft" || event.key === "ArrowRight", wide = event.target.closest?.(".wide");
+    const scrolls = event.key in ARROWS && (across ? wide && wide.scrollWidth > wide.clientWidth : event.target.closest?.(".right"));
     if (event.key in LARGE_KEYS) LARGE_KEYS[event.key]();
     else if (event.key in ARROWS && !scrolls) moveLarge(ARROWS[event.key]);
     else done = false;
