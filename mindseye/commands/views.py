@@ -24,7 +24,7 @@ FILES = {"nearest photograph": "nearest.png", "initial image": "initial.png", "v
 FRAME_DPI = 150
 _UNDRAWN = {
     "filter": "a filter", "bound": "a bound on the measure", "sort": "another order than as swept",
-    "folded": "seeds folded away", "as": "differences or a heat map",
+    "folded": "seeds folded away", "as": "differences, transparency or a heat map",
 }  # fmt: skip
 
 
