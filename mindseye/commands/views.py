@@ -28,7 +28,7 @@ FILES = {"nearest photograph": "nearest.png", "initial image": "initial.png", "v
 FRAME_DPI = 150
 _UNDRAWN = {
     "filter": "a filter", "bound": "a bound on the measure", "sort": "another order than as swept",
-    "folded": "seeds folded away", "as": "differences or a heat map",
+    "folded": "seeds folded away", "as": "differences, transparency or a heat map",
 }  # fmt: skip
 
 
@@ -106,18 +106,16 @@ class Pictures:
         notes: list[str] = []
         runs = [run for run in runs_below(folder, notes) if paths is None or run.path in paths]
         overview: Mapping[str, Any] = collect(folder, runs, notes=notes)["overview"]  # type: ignore[assignment]
-        axes = {_own(axis["key"]): list(axis["values"]) for axis in overview["axes"]}
+        axes = {axis["key"]: list(axis["values"]) for axis in overview["axes"]}
         most = max((len(run["facets"]) for run in overview["runs"]), default=1)
         axes["facet"] = [str(c) for c in range(max(1, most))]
-        steps = [f"step {step}" for step in _steps_on_the_way(overview)]
-        axes["picture"] = ["nearest photograph", "initial image", *steps, "visualisation"]
+        axes["picture"] = list(overview["pictures"])
         return cls(folder, overview, axes)
 
     @property
     def settings(self) -> list[str]:
         """The axes that are settings with several values."""
-        own = (_own(axis["key"]) for axis in self.overview["axes"])
-        return [key for key in own if len(self.axes[key]) > 1]
+        return [axis["key"] for axis in self.overview["axes"] if len(axis["values"]) > 1]
 
     def first(self) -> Line:
         """Where every axis begins, at the visualisation."""
@@ -125,8 +123,7 @@ class Pictures:
 
     def place(self, run: Mapping[str, Any]) -> Line:
         """Where one of the overview's runs stands on the axes that are settings."""
-        keys = [_own(axis["key"]) for axis in self.overview["axes"]]
-        return {key: self.axes[key][at] for key, at in zip(keys, run["at"], strict=True)}
+        return {axis["key"]: axis["values"][at] for axis, at in zip(self.overview["axes"], run["at"], strict=True)}
 
     def lines(self, *keys: str) -> list[Line]:
         """A line for each value of the last axis within each of those before it."""
@@ -207,17 +204,6 @@ def views_of_sweep(folder: Path, paths: Collection[str]) -> dict[str, View]:
     }
 
 
-def _steps_on_the_way(overview: Mapping[str, Any]) -> list[int]:
-    """The steps whose pictures are kept, but for one that is the last of every run that keeps it: the visualisation."""
-    names, runs = overview["steps"], overview["runs"]
-    kept = [
-        {int(name.removesuffix(".webp")) for facet in filter(None, run["facets"]) for name in names[facet["steps"]]}
-        for run in runs
-    ]
-    ends = [(steps, run["steps"]) for steps, run in zip(kept, runs, strict=True)]
-    return [step for step in sorted(set().union(*kept)) if any(step in own and step != last for own, last in ends)]
-
-
 def _in_words(lines: Sequence[Line]) -> list[str]:
     """Each line's values, with the last part of their keys where that is enough to tell them apart.
 
@@ -227,8 +213,3 @@ def _in_words(lines: Sequence[Line]) -> list[str]:
     ends = Counter(key.rpartition(".")[2] for key in {key for line in lines for key in line})
     named = {key: key if ends[key.rpartition(".")[2]] > 1 else key.rpartition(".")[2] for line in lines for key in line}
     return [" · ".join(f"{named[key]} {value}" for key, value in line.items()) for line in lines]
-
-
-def _own(key: str) -> str:
-    """A setting that has the name of one of the page's own two axes is called so."""
-    return f"{key} (setting)" if key in ("facet", "picture") else key

@@ -337,7 +337,8 @@ def facet_flow(columns: Sequence[FlowColumn], *, heading: str = "") -> Figure:
     if len(columns) < 2:
         raise ValueError(f"figure 5 needs the facets of two cells or more, not {len(columns)}")
     partitions = [column.facets for column in columns]
-    colours, orders = kinds(partitions), arrange(partitions)
+    between = [ribbons(one, other) for one, other in pairwise(partitions)]
+    colours, orders = kinds(partitions), arrange([one.C for one in partitions], between)
     tile, bar, gap = 0.34, 0.05, 0.06
     step = (PAGE - tile - 2 * bar) / (len(columns) - 1)
     room = TALLEST - _head(heading) - _line(SMALL) - max(one.C for one in partitions) * gap
@@ -361,8 +362,7 @@ def facet_flow(columns: Sequence[FlowColumn], *, heading: str = "") -> Figure:
     canvas.set(xlim=(0, page.width), ylim=(page.height, 0))
     canvas.set_axis_off()
     wide = tile + 2 * bar
-    for i, (one, other) in enumerate(pairwise(partitions)):
-        found = ribbons(one, other)
+    for i, found in enumerate(between):
         leaving = sorted(found, key=lambda r: (orders[i].index(r.before), orders[i + 1].index(r.after)))
         arriving = sorted(found, key=lambda r: (orders[i + 1].index(r.after), orders[i].index(r.before)))
         starts, ends = _stacked(leaving, placed[i], scale, "before"), _stacked(arriving, placed[i + 1], scale, "after")

@@ -8,7 +8,8 @@ cluster transitions are (Spiliopoulou et al. 2006, MONIC, τ = ½). numpy alone:
 import csv
 import io
 import itertools
-from collections.abc import Hashable, Iterator, Sequence
+import math
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -182,20 +183,22 @@ def _listed(numbers: Sequence[int] | np.ndarray) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def arrange(partitions: Sequence[Partition]) -> list[list[int]]:
+def arrange(counts: Sequence[int], between: Sequence[Iterable[Ribbon]]) -> list[list[int]]:
     """The order of each partition's facets from top to bottom in which few ribbons cross.
 
-    The first in its own order; every other one by the mean place of the photographs that its facets share with the one
-    before (the barycentre heuristic of Sugiyama et al. 1981).
+    counts: C of each of the partitions; between: the ribbons from each to the next. The first in its own order; every
+    other one by the mean place of the photographs that its facets share with the one before (the barycentre heuristic
+    of Sugiyama et al. 1981); those that share none come last.
     """
-    orders = [list(range(partition.C)) for partition in partitions]
-    for number, (one, other) in enumerate(pairwise(partitions)):
-        shared = shared_photographs(one, other).astype(float)
-        place = np.empty(one.C)
-        place[orders[number]] = np.arange(one.C)
-        total = shared.sum(axis=0)
-        middle = np.where(total > 0, place @ shared / np.maximum(total, 1), np.inf)
-        orders[number + 1] = [int(j) for j in middle.argsort(kind="stable")]
+    orders = [list(range(C)) for C in counts]
+    for number, flow in enumerate(between, start=1):
+        place = {c: at for at, c in enumerate(orders[number - 1])}
+        sums, shared = [0] * counts[number], [0] * counts[number]
+        for ribbon in flow:
+            sums[ribbon.after] += place[ribbon.before] * ribbon.shared
+            shared[ribbon.after] += ribbon.shared
+        middle = [total / count if count else math.inf for total, count in zip(sums, shared, strict=True)]
+        orders[number].sort(key=middle.__getitem__)
     return orders
 
 

@@ -21,6 +21,7 @@ from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.results.judges import TransferReference, transfer, unit
 from mindseye.results.likeness import broad_structure, centred_cosine, copy, path, retrieval, share_of_the_way
 from mindseye.results.measures import TAKEN, flat, weight_in
+from mindseye.results.where import channel_weights
 from mindseye.visualizer.filters import total_variation
 from mindseye.visualizer.objective import as_strong, cosine, relative_distance, take_channels
 from mindseye.words import called
@@ -123,15 +124,32 @@ class OnTheWay(NamedTuple):
     photographs: Tensor  # [C, N, D]: channel means
 
 
-@torch.no_grad()
-def on_the_way(network: Network | PreparedNetwork, targets: FacetTargets, *, batch_size: int = 16) -> list[OnTheWay]:
-    """What `path` holds pictures against, found once for all of them: the layers in order, the target's own last.
+class Photographed(NamedTuple):
+    """What the facets' photographs are answered, in one pass of them."""
 
-    Those on the way are what a prepared network records; of another network those that the targets know.
+    way: list[OnTheWay]  # the layers in order, the target's own last
+    evidence: Tensor  # [C, N, H', W']: Σ_j t̄_j·a_j at the target's layer, see `mindseye.results.where`
+
+
+@torch.no_grad()
+def look_at_photographs(
+    network: Network | PreparedNetwork, targets: FacetTargets, *, batch_size: int = 16
+) -> Photographed:
+    """What `path` holds pictures against, and where in each photograph its facet is, found once for all of them.
+
+    The layers on the way are what a prepared network records; of another network those that the targets know.
     """
     prepared = _up_to_the_target(network, targets)
-    answered = _answered(prepared, targets.photographs.flatten(0, 1), batch_size)
-    return [OnTheWay(layer, means.unflatten(0, tuple(targets.chosen.shape))) for layer, means in answered.means.items()]
+    shape = tuple(targets.chosen.shape)
+    weights = channel_weights(targets.maps, targets.channels).repeat_interleave(shape[1], dim=0)
+    answered = _answered(prepared, targets.photographs.flatten(0, 1), batch_size, weights=weights)
+    way = [OnTheWay(layer, means.unflatten(0, shape)) for layer, means in answered.means.items()]
+    return Photographed(way, answered.evidence.unflatten(0, shape))
+
+
+def on_the_way(network: Network | PreparedNetwork, targets: FacetTargets, *, batch_size: int = 16) -> list[OnTheWay]:
+    """`way` of `look_at_photographs` alone."""
+    return look_at_photographs(network, targets, batch_size=batch_size).way
 
 
 def _up_to_the_target(network: Network | PreparedNetwork, targets: FacetTargets) -> PreparedNetwork:
@@ -142,13 +160,17 @@ def _up_to_the_target(network: Network | PreparedNetwork, targets: FacetTargets)
 class _Answered(NamedTuple):
     maps: Tensor  # [n, D, H', W'] of the target's layer; none where they were not asked for
     means: dict[str, Tensor]  # by layer, channel means [n, D_l]
+    evidence: Tensor  # [n, H', W'], the target's maps summed by the weights; none where there were none
 
 
-def _answered(network: PreparedNetwork, images: Tensor, batch_size: int, *, maps: bool = False) -> _Answered:
-    """What the layers on the way and the target's answer images [n, ch, S, S], in one pass."""
+def _answered(
+    network: PreparedNetwork, images: Tensor, batch_size: int, *, maps: bool = False, weights: Tensor | None = None
+) -> _Answered:
+    """What the layers on the way and the target's answer images [n, ch, S, S], in one pass; weights [n, D]."""
     layers, kept = (*network.way, network.layer), []
+    summed: list[Tensor] = []
     means: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-    for batch in images.split(batch_size):
+    for first, batch in enumerate(images.split(batch_size)):
         with seeded(0):
             answers = network(unit(batch, network.mean.device))
         for layer, answer in zip(layers, (*answers.way, answers.target), strict=True):
@@ -156,8 +178,12 @@ def _answered(network: PreparedNetwork, images: Tensor, batch_size: int, *, maps
             means[layer].append(activation.flatten(2).mean(dim=2).cpu())
         if maps:
             kept.append(activation.cpu())  # the target's is the last
+        if weights is not None:
+            own = weights[first * batch_size :][: len(batch)].to(activation.device)
+            summed.append(torch.einsum("nd,ndhw->nhw", own, activation).cpu())
     together = {layer: torch.cat(parts) for layer, parts in means.items()}
-    return _Answered(torch.cat(kept) if maps else torch.empty(0), together)
+    nothing = torch.empty(0)
+    return _Answered(torch.cat(kept) if kept else nothing, together, torch.cat(summed) if summed else nothing)
 
 
 @torch.no_grad()
@@ -214,7 +240,7 @@ def measure(
     """
     prepared, images = _up_to_the_target(network, targets), images.cpu()
     gain, references, batch_size = measuring.gain, measuring.references, measuring.batch_size
-    v, drawn = _answered(prepared, images, batch_size, maps=True)
+    v, drawn, _ = _answered(prepared, images, batch_size, maps=True)
     way = on_the_way(prepared, targets, batch_size=batch_size) if measuring.way is None else measuring.way
     top, t_top = take_channels(v, targets.channels), take_channels(targets.maps, targets.channels)
     means, t_means = top.mean(dim=(2, 3), keepdim=True), t_top.mean(dim=(2, 3), keepdim=True)

@@ -31,6 +31,7 @@ from mindseye.files import (
 )
 from mindseye.results.pictures import band_sheet, contact_sheet, facet_labels
 from mindseye.results.run_status import FEATURES, FILES
+from mindseye.results.where import where_files
 from mindseye.words import called, with_class
 
 if TYPE_CHECKING:
@@ -84,10 +85,13 @@ def _write_all(written: Path, result: "Visualization", config: str | None) -> No
         for name, image in (("visualization", images[c]), ("initial", targets.initial[c]), ("nearest", nearest[c])):
             write_atomically(place / f"{name}.png", _encoded(targets.shown(image), "PNG"))
         write_atomically(place / "photographs.json", json.dumps(_photographs(targets, c), indent=1).encode())
-        order = targets.weights[c].argsort(descending=True, stable=True).tolist()
-        for number, n in enumerate(order[:THUMBNAILS]):
+        order = targets.weights[c].argsort(descending=True, stable=True)[:THUMBNAILS].tolist()
+        for number, n in enumerate(order):
             small = _thumbnail(targets.shown(targets.photographs[c, n]))
             write_atomically(place / "photographs" / f"{number:02d}.webp", small)
+        if result.where is not None:
+            for name, content in where_files(result.where, targets, images[c], c, order).items():
+                write_atomically(place / name, content)
         for step, pictures in snapshots.items():
             write_atomically(place / "steps" / f"{step:0{digits}d}.webp", _encoded(targets.shown(pictures[c]), "WEBP"))
     labels = facet_labels(targets, result.metrics["facets"])

@@ -26,8 +26,8 @@ from mindseye.results.metrics import (
     Metric,
     baselines,
     check_names,
+    look_at_photographs,
     measure,
-    on_the_way,
     rounded,
     row_of,
     summarise,
@@ -35,6 +35,7 @@ from mindseye.results.metrics import (
 )
 from mindseye.results.pictures import contact_sheet, facet_labels
 from mindseye.results.run_folder import write_run
+from mindseye.results.where import Where, look_where
 from mindseye.settings import Running
 from mindseye.visualizer.fitting import Fit, check_asked, check_targets, fit, prepare_for
 from mindseye.visualizer.method import Method
@@ -62,6 +63,7 @@ class Visualization:
     # What each judge sees of the pictures (see `judge_features`), and the pixels (see `broad_structure`): by it a sweep
     # says whether a setting shows.
     features: Mapping[str, Tensor] = field(default_factory=dict)  # transfer.NAME [C, D], pixels [C, ch·32²]
+    where: Where | None = None  # where each facet is in its photographs, and how strongly its pixels were pulled at
 
     def save(self, path: str | os.PathLike[str], config: str | None = None) -> Path:
         """Write the run folder `path`; metrics.json, last, makes it whole.
@@ -153,13 +155,16 @@ def visualize(
         measure(prepared, targets, targets.initial, Measuring(measures=metrics, way=()))
     measuring = Measuring(gain=method.objective.gain, references=transfer, measures=metrics)
     fitted = fit(prepared, targets, method, running, watchers)
-    measuring = replace(measuring, way=on_the_way(prepared, targets))
+    way, evidence = look_at_photographs(prepared, targets)
+    measuring = replace(measuring, way=way)
     figures = measured(prepared, targets, fitted, measuring, method.seed)
     figures["provenance"] = provenance(prepared, targets, method, running)
     figures["status"] = "completed"
     features = {"pixels": broad_structure(fitted.images)}
     features |= {f"transfer.{one.name}": judge_features(fitted.images, one) for one in transfer}
-    return Visualization(fitted.images, figures, targets, fitted, f"{network.name} · {targets.layer}", features)
+    where = look_where(prepared, targets, evidence, fitted.transparency)
+    title = f"{network.name} · {targets.layer}"
+    return Visualization(fitted.images, figures, targets, fitted, title, features, where)
 
 
 def measured(

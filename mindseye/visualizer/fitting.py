@@ -56,6 +56,7 @@ class Fit:
     seconds: float  # all of it, those before an interruption too
     step_ms: float  # the median after the first few steps
     stopped: dict[int, Stopped]  # facet -> since when and why it is as it is; empty where all went well
+    transparency: Tensor  # [C, S, S]: Σ|∂L/∂x| over steps and channels, see `FacetVisualizer`
     extra: tuple[str, ...] = ()  # the objective's own terms, columns of the history
 
     def __repr__(self) -> str:
@@ -399,6 +400,7 @@ def _part(trainer: pl.Trainer) -> Part:
     kept = by_kind.get(Checkpointing)
     return {
         "images": trainer.lightning_module.images().cpu().float(),
+        "transparency": trainer.lightning_module.transparency.cpu(),
         "history": by_kind[History].kept(),
         "snapshots": by_kind[Snapshots].images,
         "first": by_kind[Snapshots].first,
@@ -440,6 +442,7 @@ def _whole(parts: list[Part], started: float) -> tuple[Fit, History]:
         seconds=max(part["seconds_before"] for part in parts) + time.perf_counter() - started,
         step_ms=statistics.median(gaps[1:] or gaps),  # the first steps choose kernels and fill caches
         stopped=stopped,
+        transparency=torch.cat([part["transparency"] for part in parts]),
         extra=history.extra,
     )
     return fitted, history

@@ -38,6 +38,7 @@ class Noted(NamedTuple):
 
     terms: Tensor  # [terms, c], see LossTerms.stacked
     gradients: Tensor  # [terms with a gradient, c], see gradient_names; NaN where they were not looked at
+    pull: Tensor  # [c, S, S]: |∂L/∂x| of each pixel, summed over its channels
     reached: Tensor | None  # whether the layer's gradient reaches the images, where that was looked at
 
 
@@ -50,9 +51,14 @@ class FacetVisualizer(pl.LightningModule):
 
     The image's optimiser is `method.optimizer(parameters)`, its learning rate set at each step from
     `method.schedule.lr`; (r, b) have an Adam of their own at ADAPTIVE_LR.
+
+    `transparency` [c, S, S] is the running sum Σ|∂L/∂x| over steps and channels, x the picture in 0..1 and L the whole
+    loss: how strongly each pixel was pulled at (MACO, Fel et al., NeurIPS 2023). A checkpoint keeps it. What is not
+    finite, and what comes after a facet was stopped, has no part in it.
     """
 
     start: Tensor | None
+    transparency: Tensor
 
     def __init__(
         self,
@@ -84,6 +90,7 @@ class FacetVisualizer(pl.LightningModule):
         # The pictures that its own facets start from, for an anchor: made again, not kept, by a fit that goes on.
         start = None if anchor_of(method.objective) is None else canvas().detach().clone()
         self.register_buffer("start", start, persistent=False)
+        self.register_buffer("transparency", torch.zeros(facets, canvas.side, canvas.side))
 
     def keep(self, facets: slice) -> None:
         """Draw these facets alone, to be called before the first step: to the bit as among all C.
@@ -95,6 +102,7 @@ class FacetVisualizer(pl.LightningModule):
         self.own = facets
         self.chunks = Chunks(facets.stop - facets.start, self.running.facets_per_batch)
         self.stops.keep(facets)
+        self.transparency = self.transparency[facets].clone()
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The image's optimiser, and Adam for (r, b)."""
@@ -154,7 +162,10 @@ class FacetVisualizer(pl.LightningModule):
         self._check(loss, images)
         first = step == 0 and not self.network.compiled  # whose program goes back once only
         reached = _comes_through(loss.total, answers.target, shown) if first else None
-        return Noted(loss.stacked(), self._gradients(loss, images, step), reached)
+        gradients = self._gradients(loss, images, step)
+        # Contiguous: where channels lie last, torch adds them up in an order of its own.
+        pull = torch.zeros_like(images) if images.grad is None else images.grad.contiguous().abs()
+        return Noted(loss.stacked(), gradients, pull.sum(dim=1), reached)
 
     def _check(self, loss: LossTerms, images: Tensor) -> None:
         """Raises ValueError, in one line, for terms that are none, and where they are others than at first."""
@@ -194,13 +205,15 @@ class FacetVisualizer(pl.LightningModule):
         return as_maps(answer, name, layout).float(), as_maps(started, name, layout).float()
 
     def _gradients(self, loss: LossTerms, images: Tensor, step: int) -> Tensor:
-        """Goes back; the norm of each term's own gradient where it is noted, [terms with a gradient, c], else NaN."""
+        """Goes back, and `images` keep their gradient; the norm of each term's own where it is noted, [terms with a
+        gradient, c], else NaN."""
         every = None if self.network.compiled else self.running.gradients
         if every is None or (step > 0 and (step + 1) % every):
+            images.retain_grad()
             self.manual_backward(loss.total.sum())
             return loss.total.new_full((len(gradient_names(loss.extra)), len(images)), torch.nan)
         alone = gradient_norms(loss, self.objective.weights(self.now, self.facets), images)
-        images.retain_grad()
+        images.retain_grad()  # not before the terms' own have been taken, which would stay in it
         self.manual_backward(loss.total.sum())
         assert images.grad is not None
         return torch.cat([alone, images.grad.flatten(1).norm(dim=1)[None]])
@@ -212,6 +225,8 @@ class FacetVisualizer(pl.LightningModule):
             raise ValueError(self._no_gradient())
         self.terms = torch.cat([chunk.terms for chunk in noted], dim=1)
         self.gradients = torch.cat([chunk.gradients for chunk in noted], dim=1)
+        pull = torch.cat([chunk.pull for chunk in noted])
+        self.transparency += pull.masked_fill(~pull.isfinite() | (self.stops.at > 0)[:, None, None], 0)
 
     def _chance(self, step: int, chunk: slice) -> AbstractContextManager[None]:
         """What the network draws by itself, in Python, follows the seed, step by step. A compiled one has its own."""

@@ -6,6 +6,7 @@ import http.server
 import io
 import itertools
 import json
+import re
 import threading
 import time
 from contextlib import contextmanager
@@ -388,8 +389,48 @@ def test_what_is_shown_as_png_from_a_web_server(visit, sweep, tmp_path):
             page.click("#save-png")
         loading.value.save_as(tmp_path / "view.png")
         page.said.clear()
-    drawn = np.asarray(Image.open(tmp_path / "view.png").convert("RGB")).reshape(-1, 3)
-    assert (np.abs(drawn - np.array([0, 128, 128])).max(axis=1) < 3).mean() > 0.1  # the pictures are in it
+        for shown in ("difference", "heat"):
+            page = visit(f"{address}/gallery.html#as={shown}&measure=fidelity.cosine")
+            page.click("#save-button")
+            assert page.locator("#save-png-note").inner_text() == ""
+            with page.expect_download() as loading:
+                page.click("#save-png")
+            loading.value.save_as(tmp_path / f"{shown}.png")
+            page.said.clear()
+        colours = page.locator(".heat").evaluate_all("(all) => all.map((one) => one.style.backgroundColor)")
+
+    def share(name, colour):
+        drawn = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).reshape(-1, 3).astype(int)
+        return (np.abs(drawn - np.array(colour)).max(axis=1) < 3).mean()
+
+    teal, grey = (0, 128, 128), (128, 128, 128)
+    assert share("view", teal) > 0.1  # the pictures are in it
+    # |teal − grey| = (128, 0, 0), four times of which is as red as can be
+    assert share("difference", (255, 0, 0)) > 0.1
+    assert share("difference", teal) == 0
+    assert share("difference", grey) < 1e-3  # the edges of letters
+    assert colours
+    for colour in colours:
+        assert share("heat", [int(part) for part in re.findall(r"\d+", colour)]) > 0.02
+    assert share("heat", teal) == 0
+
+
+def test_a_png_says_what_it_leaves_out(visit, tmp_path, make_run):
+    for cell in add_cells(tmp_path, [(f"k={k}",) for k in range(60)], [], ""):
+        make_run(tmp_path / cell.folder, facets=1, steps=(), overrides=cell.overrides)
+    make_gallery(tmp_path)
+    with served(tmp_path) as address:
+        page = visit(f"{address}/gallery.html#size=384&rows=k&columns=facet")
+        page.click("#save-button")
+        assert "the first 19 of 60 rows" in page.locator("#save-png-note").inner_text()
+        with page.expect_download() as loading:
+            page.click("#save-png")
+        loading.value.save_as(tmp_path / "view.png")
+        page.said.clear()
+    drawn = Image.open(tmp_path / "view.png")
+    assert drawn.height <= 8192
+    last = drawn.convert("RGB").crop((0, drawn.height - 60, drawn.width, drawn.height - 40))
+    assert len(set(last.getdata())) > 1  # nothing is cut off
 
 
 def test_seeds_folded_away(visit, tmp_path, make_run, keep_facets):
@@ -419,6 +460,18 @@ def test_seeds_folded_away(visit, tmp_path, make_run, keep_facets):
     settled(page)
     page.reload()
     assert labels(page) == ["k 9", "k 5"]
+    page.click("#save-button")
+    with page.expect_download() as loading:
+        page.click("#save-csv")
+    loading.value.save_as(tmp_path / "table.csv")
+    rows = list(csv.DictReader((tmp_path / "table.csv").open(newline="")))
+    assert [(row["k"], row["seed"], row["facet"]) for row in rows] == [
+        ("9", "mean over 0, 1, 2, 3", "all"), ("5", "mean over 0, 1, 2, 3", "all")
+    ]  # fmt: skip
+    assert float(rows[0]["fidelity.cosine"]) == pytest.approx(np.mean(third))
+    assert float(rows[0]["fidelity.cosine half of the 95 % interval"]) == pytest.approx(4.30265 * 0.1 / np.sqrt(3))
+    assert len(rows[0]["folder"].split("; ")) == 4
+    page.keyboard.press("Escape")
     page.uncheck("#fold")
     assert page.locator(".cell").count() == 15
 
@@ -506,7 +559,9 @@ def test_the_report_s_table(visit, tmp_path, make_run):
         Difference("fidelity.cosine", "more", 0.9, 0.15, 0.1, 0.2, 6, 3),
         Difference("naturalness.tv", "no_dm", 1.1, -0.4, -0.5, -0.3, 6, 3),
     )
-    found = Comparison("ablation", "none", {"fidelity.cosine": 0.75, "naturalness.tv": 1.5}, differences, 0)
+    said = (f"ablation matters: {hostile}", "k does not show.")
+    means = {"fidelity.cosine": 0.75, "naturalness.tv": 1.5}
+    found = Comparison("ablation", "none", means, differences, 0, sentences=said)
     (tmp_path / "report.json").write_text(as_json(found))
     make_gallery(tmp_path)
     page = visit(tmp_path / "gallery.html")
@@ -521,6 +576,7 @@ def test_the_report_s_table(visit, tmp_path, make_run):
     assert "▲" not in rows[2][1]  # 0 is in the interval
     assert rows[2][2] == "–"
     assert "+0.150 ▲" in rows[3][1]
+    assert tuple(page.locator("#report-sentences li").all_inner_texts()) == said
     assert page.title() != "pwned"
     (tmp_path / "report.json").write_text('{"by": 3, "means": [')
     make_gallery(tmp_path)

@@ -1,6 +1,7 @@
 """The gallery's views beside the grid, in a real browser: map, flow, channels. Numbers are checked by hand."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from mindseye.results.run_status import RunStatus, write_status
 from mindseye.sweeps.manifest import add_cells
 
 pytestmark = pytest.mark.browser
+EXAMPLE = Path(__file__).parents[2] / "docs/example/gallery.html"
 
 # 12 photographs; from early to late facet 0 splits, and facets 1 and 2 have changed numbers.
 LABELS = {"early": [0] * 6 + [1] * 3 + [2] * 3, "late": [0] * 3 + [3] * 3 + [2] * 3 + [1] * 3}
@@ -315,6 +317,79 @@ def test_shared_channels_are_intersection_over_union_of_the_top_k(visit, layers)
     assert "of 0 facets" in page.locator("#channel-about").inner_text()
 
 
+def whole(page, selector):
+    page.wait_for_function(
+        "(chosen) => [...document.querySelectorAll(chosen)].every((one) => one.complete && one.naturalWidth)",
+        arg=selector,
+    )
+    return page.locator(selector)
+
+
+def test_where_a_facet_is_in_its_photographs_and_its_picture(visit, layers):
+    page = visit(f"file://{EXAMPLE}#open.depth=middle&open.k=20&open.facet=1&open.picture=visualisation")
+    count = page.locator(".photographs li").count()
+    picture = page.locator("#large-picture img")
+    assert page.locator(".lit, .crop").count() == 0
+    page.keyboard.press("h")
+    page.locator("#large-photographs").scroll_into_view_if_needed()
+    heat = whole(page, ".lit img").all()
+    assert len(heat) == 2 * count
+    # The n-th photograph has the n-th part of the sheet over it, and the frame of what the unit at the peak sees.
+    for n, one in enumerate(page.locator(".lit").all()):
+        box, sheet = one.bounding_box(), one.locator(".cut img").bounding_box()
+        assert sheet["y"] == pytest.approx(box["y"] - n * box["height"], abs=1)
+        assert sheet["height"] == pytest.approx(count * box["height"], abs=1)
+        sees = one.locator(".sees").bounding_box()
+        assert sees["width"] == pytest.approx(box["width"] * 47 / 96, abs=1)
+    assert "A map of 12 × 12" in page.locator("#where-about").inner_text()
+    page.click("#where-crops")
+    assert whole(page, ".crop img").count() == count
+    assert "47 × 47 of 96 pixels" in page.locator("#where-about").inner_text()
+    page.keyboard.press("o")
+    assert picture.get_attribute("src").endswith("/facets/01/transparency.webp")
+    page.wait_for_timeout(200)  # the address follows a little later
+    again = visit(page.url)
+    assert again.locator("#large-picture img").get_attribute("src").endswith("transparency.webp")
+    assert again.locator(".crop").count() == count
+    again.keyboard.press(",")  # a step on the way has none
+    assert again.locator("#clear-field").is_hidden()
+    again.keyboard.press("h")
+    assert again.locator(".lit, .crop").count() == 0
+    # A run of before keeps nothing of it, and the page offers nothing.
+    place = "open.layer=early&open.k=2&open.facet=0&open.picture=visualisation"
+    old = visit(f"file://{layers}#where=heat&clear=yes&{place}")
+    assert old.locator("#large").is_visible()
+    assert old.locator("#where").is_hidden()
+    assert old.locator("#clear-field").is_hidden()
+    assert old.locator("#as [value=transparency]").count() == 0
+
+
+def test_a_layer_without_places_says_so(visit, tmp_path, make_run):
+    run = make_run(tmp_path / "run", facets=1)
+    (run / "facets/00/where.json").write_text('{"reason": "fc answers with <b>one</b> number a channel"}')
+    page = visit(f"file://{make_gallery(run)}#open.facet=0&open.picture=visualisation")
+    assert page.locator("#where").is_hidden()
+    assert page.locator("#where-about").inner_text() == "No heat map: fc answers with <b>one</b> number a channel."
+
+
+def test_two_tabs_keep_each_other_s_stars_and_notes(visit, layers):
+    one = visit(f"file://{layers}#view=ranking")
+    other = one.context.new_page()
+    other.goto(f"file://{layers}#view=ranking")
+    other.wait_for_selector(".cell")
+    one.locator(".cell").nth(0).focus()
+    one.keyboard.press("*")
+    other.locator(".star").wait_for()  # told by the browser
+    other.locator(".cell").nth(2).focus()
+    other.keyboard.press("*")
+    one.locator(".star").nth(1).wait_for()
+    one.reload()
+    assert one.locator(".star").count() == 2
+    one.locator(".cell").nth(0).focus()
+    one.keyboard.press("*")
+    other.wait_for_function("document.querySelectorAll('.star').length === 1")
+
+
 @pytest.mark.parametrize("width", [360, 1300])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_view_is_accessible(visit, layers, scheme, width):
@@ -326,6 +401,12 @@ def test_every_view_is_accessible(visit, layers, scheme, width):
         found = axe.run(page)
         assert found.violations_count == 0, f"{address}: {found.generate_report()}"
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{address} is wider than the window"
+    place = "clear=yes&open.depth=late&open.facet=0&open.picture=visualisation"
+    page = visit(f"file://{EXAMPLE}#where=heat&{place}", scheme=scheme, width=width, height=740)
+    for key in "hh":
+        found = axe.run(page)
+        assert found.violations_count == 0, f"where: {found.generate_report()}"
+        page.keyboard.press(key)
 
 
 VIEWS = [

@@ -16,11 +16,16 @@ def test_the_example_is_whole_and_small_and_names_no_place():
     pictures = {"gallery.html"}
     assert overview["runs"]
     for number, run in enumerate(overview["runs"]):
-        thumbnails = json.loads(blocks[f"run-{number}"])["thumbnails"]
+        details = json.loads(blocks[f"run-{number}"])
+        thumbnails = details["thumbnails"]
         for c, facet in enumerate(run["facets"]):
             names = [f"{name}.png" for name in facet["pictures"]]
             names += [f"steps/{name}" for name in overview["steps"][facet["steps"]]]
             names += [f"photographs/{n:02d}.webp" for n in range(thumbnails[c])]
+            assert details["where"][c]["map"]
+            assert details["where"][c]["crops"]
+            assert facet["transparency"]
+            names += ["heat.webp", "crops.webp", "transparency.webp"]
             assert {"visualization.png", "initial.png", "nearest.png", "photographs/00.webp"} <= set(names)
             pictures |= {f"{run['path']}/facets/{c:02d}/{name}" for name in names}
     there = [path for path in EXAMPLE.rglob("*") if path.is_file()]

@@ -145,7 +145,11 @@ def test_the_order_of_facets_crosses_fewer_ribbons():
     partitions = [partition("000111222333"), partition("333222111000"), partition("222333000111")]
     plain = [list(range(4))] * 3
     assert crossings(partitions, plain) > 0
-    assert crossings(partitions, arrange(partitions)) == 0
+    between = [ribbons(one, other) for one, other in itertools.pairwise(partitions)]
+    assert crossings(partitions, arrange([4] * 3, between)) == 0
+    lonely = [partition("0011"), partition("01"), partition("10")]  # p2 and p3 are not in the others
+    between = [ribbons(one, other) for one, other in itertools.pairwise(lonely)]
+    assert arrange([2, 2, 2], between) == [[0, 1], [0, 1], [1, 0]]
 
 
 def test_the_report_by_a_setting_under_which_facets_change_tells_their_flow(tmp_path, make_run, keep_facets, capsys):

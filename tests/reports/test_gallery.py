@@ -396,6 +396,36 @@ def test_a_copy_has_the_pictures_that_the_page_shows_and_nothing_else(grid, tmp_
         gallery([str(grid), "--copy", str(place)])
 
 
+WHOLE = {"map": [6, 6], "side": 96, "field": [47, 47], "windows": [[-0.1, 0, 0.4, 0.5], None]}
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        (WHOLE, {**WHOLE, "crops": True}),
+        ({**WHOLE, "field": None}, {**WHOLE, "field": None, "crops": True}),
+        ({"reason": "it has no places"}, {"reason": "it has no places"}),
+        ({**WHOLE, "windows": [[0, 0, 1]]}, None),
+        ({**WHOLE, "map": "12"}, None),
+        ({**WHOLE, "side": [96]}, None),
+        ([1], None),
+        ({}, None),
+    ],
+)
+def test_where_a_facet_is_is_taken_or_left_as_a_whole(tmp_path, make_run, said, found):
+    run = make_run(tmp_path / "run", facets=2)
+    for name in ("heat.webp", "crops.webp"):
+        (run / "facets/00" / name).write_bytes(b"")
+    (run / "facets/00/where.json").write_text(json.dumps(said))
+    (run / "facets/01/where.json").write_text(json.dumps(WHOLE))  # whose pictures are not there
+    (run / "facets/01/transparency.webp").symlink_to("/etc/hostname")
+    data = collected(run)
+    assert data["details"][0]["where"] == [found, None]
+    assert not any("transparency" in facet for facet in data["overview"]["runs"][0]["facets"])
+    (run / "facets/00/transparency.webp").write_bytes(b"")
+    assert collected(run)["overview"]["runs"][0]["facets"][0]["transparency"]
+
+
 def test_a_sweep_with_a_damaged_manifest_still_shows_its_runs(grid):
     (grid / "manifest.json").write_text("{")
     overview = collected(grid)["overview"]

@@ -39,6 +39,7 @@ def test_everything_the_folder_promises(result, targets, tmp_path):
     steps = {"steps/0002.webp", "steps/0004.webp"}
     small = {f"photographs/{n:02d}.webp" for n in range(targets.chosen.shape[1])}
     facet = {"visualization.png", "initial.png", "nearest.png", "photographs.json", *steps, *small}
+    facet |= {"where.json", "heat.webp", "crops.webp", "transparency.webp"}
     expected = {"config.yaml", "metrics.json", "history.parquet", "images.safetensors", "facets.png"}
     expected |= {"features.safetensors"}
     expected |= {"targets/targets.json", "targets/targets.safetensors"}

@@ -99,6 +99,7 @@ class Counting(pl.Callback):
 def same(one, other):
     """The same pictures, snapshots, losses, (r, b) and scheduled values, to the bit."""
     assert torch.equal(one.images, other.images)
+    assert torch.equal(one.transparency, other.transparency)
     assert one.history == other.history
     assert list(one.snapshots) == list(other.snapshots)
     assert all(torch.equal(one.snapshots[step], other.snapshots[step]) for step in one.snapshots)

@@ -36,6 +36,9 @@ def short(network, targets):
 def test_what_comes_out(short, targets):
     assert short.images.shape == targets.initial.shape
     assert 0 <= short.images.min() < short.images.max() <= 1
+    assert short.transparency.shape == (3, *short.images.shape[2:])
+    assert short.transparency.isfinite().all()
+    assert (short.transparency.flatten(1).amax(dim=1) > 0).all()
     assert set(short.history) >= {"step", "facet", "dm", "mdist", "ad", "penalty", "tv", "total", "r", "b"}
     assert short.history["step"] == [t for t in (1, 2, 3, 4) for _ in range(3)]
     assert short.history["facet"] == [0, 1, 2] * 4
@@ -65,6 +68,7 @@ def test_facets_never_mix(network, targets, short):
 def test_chunks_give_what_one_batch_gives(network, targets, short, facets_per_batch):
     chunked = drawn(network, targets, filters=EVERYTHING, facets_per_batch=facets_per_batch)
     assert torch.equal(chunked.images, short.images)
+    assert torch.equal(chunked.transparency, short.transparency)
     assert chunked.history == short.history
 
 
@@ -86,7 +90,7 @@ def test_a_checkpoint_holds_what_a_run_goes_on_from_and_not_the_network(network,
 
     made = drawn(network, targets, filters=[Keep()])
     state = kept["checkpoint"]["state_dict"]
-    assert {name.split(".")[0] for name in state} == {"canvas", "adaptive", "stops"}
+    assert {name.split(".")[0] for name in state} == {"canvas", "adaptive", "stops", "transparency"}
     assert "generator" in kept["checkpoint"]
     canvas = FourierCanvas(targets.initial, targets.photographs.float() / 255)
     canvas.load_state_dict({name.removeprefix("canvas."): value for name, value in state.items() if "canvas" in name})

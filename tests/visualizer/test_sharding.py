@@ -68,6 +68,7 @@ def drawn(network, targets, **arguments):
 
 def same(one, other):
     assert torch.equal(one.images, other.images)
+    assert torch.equal(one.transparency, other.transparency)
     assert one.history == other.history
     assert list(one.snapshots) == list(other.snapshots)
     assert all(torch.equal(one.snapshots[step], other.snapshots[step]) for step in one.snapshots)

@@ -166,8 +166,11 @@ def stopped_alone(made, whole, images, step=STEP, why="the loss"):
     assert made.stopped == {LOST: Stopped(step, why)}
     for c in (0, 2):
         assert torch.equal(made.images[c], whole.images[c])
+        assert torch.equal(made.transparency[c], whole.transparency[c])
         assert of(made.history, c) == of(whole.history, c)
     assert torch.equal(made.images[LOST], images[LOST])
+    assert made.transparency.isfinite().all()
+    assert (made.transparency[LOST] <= whole.transparency[LOST]).all()
     mine, theirs = of(made.history, LOST), of(whole.history, LOST)
     for name, column in mine.items():
         assert column[: step - 1] == theirs[name][: step - 1]

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from mindseye.files import check_hash, read_plain
-from mindseye.reports.gallery.maps import MOST_PHOTOGRAPHS, maps_of
+from mindseye.reports.gallery.maps import MOST_PHOTOGRAPHS, Once, maps_of
 from mindseye.reports.response import Response, in_words
 from mindseye.results.measures import column_order, flat, known, usual, weight_of
 from mindseye.results.run_status import FILES, RunStatus
@@ -27,12 +27,13 @@ from mindseye.words import one_line
 FORMAT = 1
 BASELINES = ("initial", "nearest", "noise")
 PICTURES = ("visualization", "initial", "nearest")  # the .png files of a facet
+NEAREST, INITIAL, DRAWN = "nearest photograph", "initial image", "visualisation"  # what the page calls them
 SINGLE = "single runs"
 NOT_SET = "(default)"  # of a swept key that a run neither overrides nor has in its configuration
 
 _STEP = re.compile(r"\d{1,9}\.webp")
 _MOST_UNLIKE = 30  # times the usual curve's own range: more on one scale is a straight line
-_MOST_COLUMNS = 40  # of the report's table
+_MOST_COLUMNS, _MOST_SENTENCE = 40, 4000  # of the report's table; letters
 _MOST_KEYS, _MOST_FACETS, _MOST_PHOTOGRAPHS, _MOST_TEXT = 2000, 1000, 200, 400
 _POINTS = 400_000  # of all curves together; a page of 5000 facets then has about 3 MB of them
 _FEWEST_POINTS, _MOST_POINTS = 12, 120  # of one curve
@@ -75,16 +76,17 @@ def collect(
 ) -> Json:
     """Everything the page shows, as values that JSON has: `overview`, and `details` with one entry per run.
 
-    overview: title, notes, `axes` (each key with the values that it takes in these runs, in order), `sweeps` (of a
-    folder of several: name, `runs`, and the axes and places among these alone), `measures` (name; which is better,
-    larger, smaller or near 1, and what it says, both None where mindseye.results.measures does not have it; the
+    overview: title, notes, `axes` (each key with the values that it takes in these runs, in order; facet and picture,
+    the page's own two, are not among them), `pictures` (the values of the latter: see `_pictures_axis`), `sweeps` (of a
+    folder of several: name, `runs`, and the axes, pictures and places among these alone), `measures` (name; which is
+    better, larger, smaller or near 1, and what it says, both None where mindseye.results.measures does not have it; the
     `weight` by which facets count in a mean; `scale`, 0 or what is less and the largest of it, baselines too), `usual`
     (the one to compare by at first), `steps` (lists of file names), `report` (the table of `mindseye report`, see
     `_report`) and `runs`: path, href (its folder as a URL relative to the page), status, reason, `at` (index of its
     value on each axis) and `facets`: measures in the order of `measures`, the `pictures` there are, which list of
-    `steps`, which list of photographs, whether it was `stopped`. Of each run also `map`, which of the maps it has, and
-    `no_map`, why it has none; `kinds`, of each map's facets the numbers by which they are coloured, see
-    `mindseye.reports.flow.kinds`.
+    `steps`, which list of photographs, whether it was `stopped`, whether there is its `transparency`. Of each run also
+    `map`, which of the maps it has, and `no_map`, why it has none; `kinds`, of each map's facets the numbers by which
+    they are coloured, see `mindseye.reports.flow.kinds`.
     maps: what map, flow and channels are drawn from, see `mindseye.reports.gallery.maps`.
     details: what only the large view needs, see `_details`. Nothing is raised for a run that cannot be read.
     """
@@ -95,7 +97,7 @@ def collect(
     sweeps = _sweeps(read)
     compared = usual({name for facet in run.facets for name in facet["measures"]} for run in read if run.facets)
     names = sorted({name for run in read for facet in run.facets for name in facet["measures"]}, key=column_order)
-    steps, photographs, words = _Interned(), _Interned(), _Interned()
+    steps, photographs, words = Once(), Once(), Once()
     maps, kinds, drawn_from = maps_of(
         [run.stored for run in read],
         [run.network for run in read],
@@ -124,6 +126,7 @@ def collect(
                     "steps": steps.index(facet["steps"]),
                     "photographs": photographs.index([world, facet["photographs"]]),
                     **({"stopped": True} if facet["ended"] else {}),
+                    **({"transparency": True} if facet["transparency"] else {}),
                 }
                 for facet in _by_number(run.facets)
             ],
@@ -140,6 +143,7 @@ def collect(
             "title": _text(root.name),
             "notes": [_text(note) for note in notes],
             "axes": axes,
+            "pictures": _pictures_axis(read),
             "sweeps": sweeps,
             "measures": [{**_measure(name), "scale": _scale(read, name)} for name in names],
             "usual": compared,
@@ -161,8 +165,8 @@ def _world(drawn_from: Mapping[str, Any], number: int) -> int:
 
 def _details(run: _Run, common: Mapping[str, object], terms: Sequence[str], names: Sequence[str], points: int) -> Json:
     """`config`: what differs from the shared one (`without`: shared keys it lacks); `overrides`; per facet
-    `thumbnails`, how many of its photographs there are small copies of, `baselines` (measures as above) and `curves`,
-    per term: [steps, values], thinned to at most `points`."""
+    `thumbnails`, how many of its photographs there are small copies of, `where`, see `_where`, `baselines` (measures as
+    above) and `curves`, per term: [steps, values], thinned to at most `points`."""
     numbered = _by_number(run.facets)
     return {
         "overrides": [_text(word) for word in run.listed.overrides],
@@ -170,6 +174,7 @@ def _details(run: _Run, common: Mapping[str, object], terms: Sequence[str], name
         "has_config": bool(run.config),
         "photographs": run.photographs,
         "thumbnails": [facet["thumbnails"] if facet else 0 for facet in numbered],
+        "where": [facet["where"] if facet else None for facet in numbered],
         "baselines": [
             facet
             and {kind: [figures.get(name) for name in names] for kind, figures in sorted(facet["baselines"].items())}
@@ -180,21 +185,6 @@ def _details(run: _Run, common: Mapping[str, object], terms: Sequence[str], name
             for number in range(len(numbered))
         ],
     }
-
-
-class _Interned:
-    """Equal values kept once: `index` of each, and all `values`."""
-
-    def __init__(self) -> None:
-        self.values: list = []
-        self._known: dict[str, int] = {}
-
-    def index(self, value: object) -> int:
-        key = json.dumps(value)
-        if key not in self._known:
-            self._known[key] = len(self.values)
-            self.values.append(value)
-        return self._known[key]
 
 
 # ---- one run -------------------------------------------------------------------------------------------------------
@@ -287,6 +277,8 @@ def _facets(place: Path) -> tuple[list[dict], Mapping, str]:
                 "steps": sorted(filter(_STEP.fullmatch, _files(where / "steps", place)), key=_step),
                 "photographs": _photographs(where / "photographs.json", place),
                 "thumbnails": _thumbnails(_files(where / "photographs", place)),
+                "transparency": "transparency.webp" in there,
+                "where": _where(where / "where.json", place, there),
             }
         )
     hashes = said.get(FILES)
@@ -337,6 +329,30 @@ def _photographs(path: Path, run: Path) -> list[list]:
         return [[_text(str(one["path"])), _number(one["weight"])] for one in said]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
+
+
+def _where(path: Path, run: Path, there: set[str]) -> Json | None:
+    """What where.json says of a facet's photographs, see `mindseye.results.where`: `reason` alone where there is no
+    heat map, else `map`, `side`, `field`, `windows` and whether there are `crops`. None of a run of an earlier version,
+    and where the file is damaged."""
+    try:
+        said = json.loads(read_plain(path, run, 1 << 20))
+        if "reason" in said:
+            return {"reason": _text(str(said["reason"]))}
+        windows = [window and _whole(window, 4) for window in said["windows"][:_MOST_PHOTOGRAPHS]]
+        field = said["field"] and _whole(said["field"], 2)
+        found = {"map": _whole(said["map"], 2), "side": _whole([said["side"]], 1)[0], "field": field}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return {**found, "windows": windows, "crops": "crops.webp" in there} if "heat.webp" in there else None
+
+
+def _whole(said: Sequence[object], count: int) -> list[float]:
+    """So many numbers. Raises ValueError for anything else."""
+    numbers = [number for one in said if (number := _number(one)) is not None]
+    if len(numbers) != count or len(said) != count:
+        raise ValueError(f"these are no {count} numbers")
+    return numbers
 
 
 def _figures(said: Mapping) -> dict[str, float]:
@@ -443,7 +459,7 @@ def _measure(name: str) -> Json:
 def _report(path: Path) -> Json | None:
     """The comparison in report.json as rows: by, reference, measures, means, and per variant `pairs`, `facets` and
     `cells`, each [difference, low, high], the last two null where there is no interval, or null; `unpaired`, `stopped`;
-    `response`, one line, "" for none. None where there is no report that can be read."""
+    `response`, one line, "" for none; `sentences`. None where there is no report that can be read."""
     try:
         said = json.loads(read_plain(path, path.parent, 8 << 20))
         measures = [str(name) for name in said["means"]][:_MOST_COLUMNS]
@@ -465,6 +481,8 @@ def _report(path: Path) -> Json | None:
             "unpaired": int(said["unpaired"]),
             "stopped": int(said["stopped"]),
             "response": _text(_response(said)),
+            # none in a report of an earlier version
+            "sentences": [_text(str(one), _MOST_SENTENCE) for one in said.get("sentences", [])[:_MOST_COLUMNS]],
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
@@ -533,7 +551,9 @@ def _axes(read: Sequence[_Run]) -> tuple[list[Json], list[list[int]]]:
     axes, places = [], []
     for key, column in columns.items():
         values = _in_order(column)
-        axes.append({"key": _text(key), "values": values})
+        # a setting that has the name of one of the page's own two axes
+        own = f"{key} (setting)" if key in ("facet", "picture") else key
+        axes.append({"key": _text(own), "values": values})
         places.append([values.index(value) for value in column])
     return axes, [list(place) for place in zip(*places, strict=True)] if places else [[] for _ in read]
 
@@ -548,8 +568,24 @@ def _sweeps(read: Sequence[_Run]) -> list[dict[str, Any]]:
     sweeps = []
     for name, numbers in groups.items():
         axes, places = _axes([read[number] for number in numbers])
-        sweeps.append({"name": _text(name) or SINGLE, "runs": numbers, "axes": axes, "at": places})
+        pictures = _pictures_axis([read[number] for number in numbers])
+        name = _text(name) or SINGLE
+        sweeps.append({"name": name, "runs": numbers, "axes": axes, "pictures": pictures, "at": places})
     return sweeps
+
+
+def _pictures_axis(read: Sequence[_Run]) -> list[str]:
+    """From the nearest photograph over the initial image and the steps, `step 20` say, to the visualisation.
+
+    A step that is the last of every run that keeps it is the visualisation.
+    """
+    kept = {
+        _step(name)
+        for run in read
+        for name in {name for facet in run.facets for name in facet["steps"]}
+        if _step(name) != run.listed.status.steps
+    }
+    return [NEAREST, INITIAL, *(f"step {step}" for step in sorted(kept)), DRAWN]
 
 
 def _given(overrides: Iterable[str]) -> dict[str, str]:
@@ -624,10 +660,10 @@ def _term_order(name: str) -> tuple[int, str]:
     return (terms.index(name) if name in terms else len(terms), name)
 
 
-def _text(said: str) -> str:
+def _text(said: str, most: int = _MOST_TEXT) -> str:
     """Fit to be shown and to be JSON: bytes of a file name that are no UTF-8 become �, and it has an end."""
     whole = said.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return whole if len(whole) <= _MOST_TEXT else whole[: _MOST_TEXT - 1] + "…"
+    return whole if len(whole) <= most else whole[: most - 1] + "…"
 
 
 def _href(path: str) -> str:

@@ -1,11 +1,12 @@
 """What the page's map, flow and channels are drawn from: the facets that run folders keep, each different one once."""
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 
-from mindseye.reports.flow import Partition, chance, kinds, ribbons, transitions
+from mindseye.reports.flow import Partition, Ribbon, arrange, chance, kinds, ribbons, transitions
 from mindseye.results.stored_facets import StoredFacets, worlds
 
 SIDE = 1000  # of the square that a map is scaled into, in whole numbers
@@ -16,13 +17,15 @@ Places = Sequence[Sequence[int]] | Mapping[int, Sequence[int]]  # where each run
 
 
 class Once:
-    """Equal values kept once: `index` of each by its key, and all `values`."""
+    """Equal values kept once: `index` of each, and all `values`."""
 
     def __init__(self) -> None:
         self.values: list = []
         self._known: dict[object, int] = {}
 
-    def index(self, key: object, value: object) -> int:
+    def index(self, value: object, key: Hashable = None) -> int:
+        """By its key, the value's JSON where none is given."""
+        key = json.dumps(value) if key is None else key
         if key not in self._known:
             self._known[key] = len(self.values)
             self.values.append(value)
@@ -41,8 +44,9 @@ def maps_of(
     name in its world, see `worlds`. The block: `sets`, each a world and photographs as numbers of names; `maps`, each
     its set, whole coordinates x and y in 0..SIDE, labels and centres; `flows`, "a-b" -> ribbons [facet, facet, shared,
     overlap, assigned] and words for every two maps that are neighbours on an axis; `layers`, each [network, layer, D];
-    `channels`, lists of numbers; `runs`, each its layer and, per facet, which of the lists of channels it has (`tops`),
-    or None.
+    `channels`, lists of numbers; `orders`, lists of facets, see `arrange`; `runs`, each its layer, per facet which of
+    the lists of channels it has (`tops`), and per grid that it stands in, per axis, which of the orders its facets have
+    from top to bottom (`orders`), or None.
     """
     sets, maps, layers, channels = Once(), Once(), Once(), Once()
     partitions: list[Partition] = []
@@ -57,10 +61,9 @@ def maps_of(
         world = next(world_of)
         names = tuple(word(world, path) for path in one.paths)
         scaled, centres = _scaled(one)
-        which = sets.index(names, {"world": world, "names": list(names)})
+        which = sets.index({"world": world, "names": list(names)}, names)
         key = (which, scaled.tobytes(), one.labels.tobytes(), centres.tobytes())
         number = maps.index(
-            key,
             {
                 "set": which,
                 "x": scaled[:, 0].tolist(),
@@ -68,25 +71,31 @@ def maps_of(
                 "labels": one.labels.tolist(),
                 "centres": centres.tolist(),
             },
+            key,
         )
         if number == len(partitions):
             partitions.append(Partition(str(number), names, one.labels, len(one.centres)))
         of_run.append(number)
-        tops = [tuple(row) for row in one.channels.tolist()]
-        layer = layers.index((network, one.layer, one.D), [network, one.layer, one.D])
-        rows.append({"layer": layer, "tops": [channels.index(row, list(row)) for row in tops]})
+        layer = layers.index([network, one.layer, one.D])
+        rows.append({"layer": layer, "tops": [channels.index(row) for row in one.channels.tolist()]})
+    lines = [_lines(of_run, places) for places in grids]
+    neighbours = {pair for grid in lines for line in grid for pair in pairwise(number for _, number in line)}
+    between = {(a, b): ribbons(partitions[a], partitions[b]) for a, b in neighbours if a != b}
     flows = {}
-    for a, b in sorted(set().union(*(_neighbours(of_run, places) for places in grids))):
+    for a, b in sorted(between):
         before, after = partitions[a], partitions[b]
-        found = [[r.before, r.after, r.shared, round(r.overlap, 4), int(r.assigned)] for r in ribbons(before, after)]
         flows[f"{a}-{b}"] = {
-            "ribbons": found,
+            "ribbons": [[r.before, r.after, r.shared, round(r.overlap, 4), int(r.assigned)] for r in between[a, b]],
             "words": transitions(before, after),
             "chance": round(chance(before.C, after.C), 4),
         }
+    orders, of_runs = Once(), [_orders(grid, partitions, between) for grid in lines]
+    for run, row in enumerate(rows):
+        if row is not None:
+            row["orders"] = [[orders.index(order) for order in own[run]] for own in of_runs if run in own]
     block = {
         "sets": sets.values, "maps": maps.values, "flows": flows, "layers": layers.values, "channels": channels.values,
-        "runs": rows,
+        "orders": orders.values, "runs": rows,
     }  # fmt: skip
     return of_run, kinds(partitions), block
 
@@ -101,17 +110,33 @@ def _scaled(one: StoredFacets) -> tuple[np.ndarray, np.ndarray]:
     return points, centres
 
 
-def _neighbours(of_run: Sequence[int | None], places: Places) -> set[tuple[int, int]]:
-    """Two maps whose runs differ on one axis alone and have none between them there, in the axis' order."""
-    found: set[tuple[int, int]] = set()
+def _lines(of_run: Sequence[int | None], places: Places) -> list[list[tuple[int, int]]]:
+    """The lines of the grid along its first axis, then along its second, …: (run, its map) in the axis' order, of the
+    runs that have maps. Each of these is in one line of each axis."""
     stands = dict(places if isinstance(places, Mapping) else enumerate(places))
+    found = []
     for axis in range(len(next(iter(stands.values()), ()))):
-        lines: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        lines: dict[tuple[int, ...], list[tuple[int, int, int]]] = {}
         for run, place in stands.items():
             number = of_run[run]
             if number is not None:
-                others = (*place[:axis], *place[axis + 1 :])
-                lines.setdefault(others, []).append((place[axis], number))
-        for line in lines.values():
-            found |= {(a, b) for (_, a), (_, b) in pairwise(sorted(line)) if a != b}
+                lines.setdefault((*place[:axis], *place[axis + 1 :]), []).append((place[axis], run, number))
+        found += [[(run, number) for _, run, number in sorted(line)] for line in lines.values()]
+    return found
+
+
+def _orders(
+    lines: Sequence[Sequence[tuple[int, int]]],
+    partitions: Sequence[Partition],
+    between: Mapping[tuple[int, int], Sequence[Ribbon]],
+) -> dict[int, list[list[int]]]:
+    """Of each run in a grid's lines, per axis, the order of its facets in the line along it."""
+    found: dict[int, list[list[int]]] = {}
+    for line in lines:
+        flows = [
+            [Ribbon(c, c, 1, 1.0, True) for c in range(partitions[a].C)] if a == b else between[a, b]
+            for (_, a), (_, b) in pairwise(line)
+        ]
+        for (run, _), order in zip(line, arrange([partitions[n].C for _, n in line], flows), strict=True):
+            found.setdefault(run, []).append(order)
     return found

@@ -73,6 +73,9 @@ def _pictures(data: Mapping[str, Any], runs: Sequence[ListedRun]) -> Iterator[Pa
             yield from (below / f"{name}.png" for name in facet["pictures"])
             yield from (below / "steps" / name for name in data["overview"]["steps"][facet["steps"]])
             yield from (below / "photographs" / f"{n:02d}.webp" for n in range(details["thumbnails"][number]))
+            where = details["where"][number] or {}
+            shown = {"transparency": facet.get("transparency"), "heat": "map" in where, "crops": where.get("crops")}
+            yield from (below / f"{name}.webp" for name, there in shown.items() if there)
 
 
 def page(data: Mapping[str, object]) -> str:

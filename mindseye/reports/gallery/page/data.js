@@ -24,26 +24,13 @@ function detailsOf(run) {
 const LAST = "visualisation";
 const stepOf = (file) => Number(file.slice(0, -".webp".length));
 
-function pictureValues() {
-  const ends = RUNS.flatMap((run) => run.facets.flatMap((facet) => (facet ? DATA.steps[facet.steps].map((file) => [stepOf(file), run.steps]) : [])));
-  // A step that is the last of every run that keeps it is the visualisation.
-  const steps = new Set(ends.filter(([step, last]) => step !== last).map(([step]) => step));
-  const kept = [...steps].sort((a, b) => a - b);
-  return ["nearest photograph", "initial image", ...kept.map((step) => `step ${step}`), LAST];
-}
-
 const FACETS = Math.max(0, ...RUNS.map((run) => run.facets.length));
 const isNumber = (text) => text !== "" && Number.isFinite(Number(text));
-const SWEPT = (SWEEP?.axes ?? DATA.axes).map((axis) => ({
-  // a setting that has the name of one of the two axes of our own
-  key: axis.key === "facet" || axis.key === "picture" ? `${axis.key} (setting)` : axis.key,
-  values: axis.values,
-  numeric: axis.values.every(isNumber),
-}));
+const SWEPT = (SWEEP?.axes ?? DATA.axes).map((axis) => ({ ...axis, numeric: axis.values.every(isNumber) }));
 const AXES = [
   ...SWEPT,
   { key: "facet", values: Array.from({ length: Math.max(1, FACETS) }, (_, c) => String(c)), numeric: true },
-  { key: "picture", values: pictureValues(), numeric: true },
+  { key: "picture", values: (SWEEP ?? DATA).pictures, numeric: true },
 ];
 const axisOf = (key) => AXES.find((axis) => axis.key === key) ?? null;
 const PICTURES = axisOf("picture").values;
@@ -64,17 +51,23 @@ function placeOf(cell) {
 
 const facetOf = (cell) => (cell.run < 0 ? null : (RUNS[cell.run].facets[cell.facet] ?? null));
 
-// Where a cell's picture is, relative to this page; null where there is none.
-function sourceOf(cell) {
+const folderOf = (cell) => `${RUNS[cell.run].href}/facets/${String(cell.facet).padStart(2, "0")}`;
+
+// Where a cell's picture is, relative to this page; null where there is none. `clear`: with its transparency, if it has one.
+function sourceOf(cell, { clear = false } = {}) {
   const facet = facetOf(cell);
   if (!facet) return null;
-  const name = PICTURES[cell.picture];
-  const folder = `${RUNS[cell.run].href}/facets/${String(cell.facet).padStart(2, "0")}`;
+  const name = PICTURES[cell.picture], folder = folderOf(cell);
+  if (clear && hasTransparency(cell)) return `${folder}/transparency.webp`;
   const kinds = { "nearest photograph": "nearest", "initial image": "initial", [LAST]: "visualization" };
   if (name in kinds) return facet.pictures.includes(kinds[name]) ? `${folder}/${kinds[name]}.png` : null;
   const file = DATA.steps[facet.steps].find((one) => `step ${stepOf(one)}` === name);
   return file ? `${folder}/steps/${file}` : null;
 }
+
+// Of the visualisation alone there is one: it is the sum of what every step has pulled at.
+const hasTransparency = (cell) => Boolean(facetOf(cell)?.transparency) && PICTURES[cell.picture] === LAST;
+const ANY_TRANSPARENCY = RUNS.some((run) => run.facets.some((facet) => facet?.transparency));
 
 const measureIndex = (name) => MEASURES.findIndex((measure) => measure.name === name);
 // A cell's measure is that of its visualisation: cells are sorted and filtered by it, whatever picture is shown.
@@ -151,8 +144,8 @@ function make(tag, settings = {}, children = []) {
 }
 
 // A picture, or in its place the reason why there is none. The reason is text.
-function picture(cell, { eager = false } = {}) {
-  const source = sourceOf(cell);
+function picture(cell, { eager = false, clear = false } = {}) {
+  const source = sourceOf(cell, { clear });
   if (source === null) return reasonTile(cell);
   const image = make("img", { alt: "", decoding: "async", loading: eager ? "eager" : "lazy", draggable: "false" });
   image.addEventListener("error", () => image.replaceWith(make("p", { class: "why", text: "This picture cannot be read." })), { once: true });

@@ -105,15 +105,18 @@ function showLarge() {
 }
 
 function showLargePicture(cell, place) {
-  const holder = byId("large-picture");
-  const content = `${cell.run} ${cell.facet} ${cell.picture}`;
+  const holder = byId("large-picture"), clear = state.clear && hasTransparency(cell);
+  const content = `${cell.run} ${cell.facet} ${cell.picture} ${clear}`;
   if (holder.dataset.content !== content) {
     holder.dataset.content = content;
-    const image = picture(cell, { eager: true });
-    if (image.tagName === "IMG") image.alt = `${PICTURES[cell.picture]} of facet ${cell.facet}`;
+    holder.classList.toggle("clear", clear);
+    const image = picture(cell, { eager: true, clear });
+    if (image.tagName === "IMG") image.alt = `${PICTURES[cell.picture]} of facet ${cell.facet}${clear ? ", transparent where little was pulled at" : ""}`;
     holder.replaceChildren(image);
   }
-  byId("large-caption").textContent = sourceOf(cell) ? PICTURES[place.picture] : "";
+  byId("large-caption").textContent = !sourceOf(cell) ? "" : clear ? `${PICTURES[place.picture]}, as opaque as the loss pulled at each pixel, Σ|∂L/∂x|` : PICTURES[place.picture];
+  byId("clear-field").hidden = !hasTransparency(cell);
+  byId("clear").checked = state.clear;
   const shown = picturesOf(cell);
   byId("large-iteration").hidden = shown.length < 2;
   const slider = byId("iteration");
@@ -197,7 +200,9 @@ function showPhotographs(cell, facet, details) {
   const { photographs, names } = shared();
   const entries = (photographs[facet.photographs] ?? []).map(([number, weight]) => ({ number, name: names[number], weight }));
   const most = Math.max(1e-9, ...entries.map((entry) => entry.weight ?? 0));
-  const list = make("ol", { class: "photographs" });
+  const where = details.where[cell.facet], shown = whereShown(where);
+  showWhere(where, shown);
+  const list = make("ol", { class: `photographs ${shown === "photographs" ? "" : "looked-into"}` });
   for (const [index, { number, name, weight }] of entries.entries()) {
     const item = make("li");
     const source = photographSource(cell, details, name, index);
@@ -205,7 +210,7 @@ function showPhotographs(cell, facet, details) {
       const image = make("img", { alt: "", loading: "lazy", decoding: "async" });
       image.addEventListener("error", () => image.remove(), { once: true });
       image.src = source;
-      item.append(image);
+      item.append(shown === "photographs" || index >= where.windows.length ? image : placed(image, cell, where, shown, index));
     }
     const bar = make("span", { class: "bar", "aria-hidden": "true" }, [make("i")]);
     bar.firstChild.style.width = `${(100 * (weight ?? 0)) / most}%`;
@@ -220,13 +225,66 @@ function showPhotographs(cell, facet, details) {
   );
 }
 
+// What can be shown of each photograph, and what is: the heat map and crops where the run has them.
+const WHERE = ["photographs", "heat", "crops"];
+function whereThere(where) {
+  return ["photographs", ...(where?.map ? ["heat"] : []), ...(where?.crops ? ["crops"] : [])];
+}
+const whereShown = (where) => (whereThere(where).includes(state.where) ? state.where : "photographs");
+
+function showWhere(where, shown) {
+  const there = whereThere(where);
+  byId("where").hidden = there.length < 2;
+  for (const one of WHERE) {
+    byId(`where-${one}`).hidden = !there.includes(one);
+    byId(`where-${one}`).setAttribute("aria-pressed", String(one === shown));
+  }
+  byId("where-about").textContent = !where ? "" : where.reason ? `No heat map: ${where.reason}.` : {
+    photographs: "",
+    heat: `Lit where the layer's top-k channels answer, weighted by the facet's target; unshaded is the strongest place of all these photographs. A map of ${where.map.join(" × ")}${where.crops ? "; the frame is what the unit at the peak sees" : ""}. ${noCrops(where)}`,
+    crops: `What the unit at the peak of each heat map sees, ${where.field?.join(" × ")} of ${where.side} pixels; hatched is beyond the photograph's edge.`,
+  }[shown];
+}
+
+function noCrops(where) {
+  if (where.crops) return "";
+  if (!where.field) return "What a unit sees cannot be told here (behind attention, say), so that there are no crops.";
+  return Math.min(...where.field) >= where.side ? "A unit sees the whole photograph, so that there are no crops." : "";
+}
+
+// A photograph with its heat map laid over it, or the crop of it. All of a facet's lie in one file, one below the other.
+function placed(image, cell, where, shown, index) {
+  const sheet = make("img", { alt: "", loading: "lazy", decoding: "async", draggable: "false" });
+  sheet.addEventListener("error", () => sheet.remove(), { once: true });
+  sheet.src = `${folderOf(cell)}/${shown === "heat" ? "heat" : "crops"}.webp`;
+  sheet.style.height = `${100 * where.windows.length}%`;
+  sheet.style.top = `${-100 * index}%`;
+  const cut = make("span", { class: "cut" }, [sheet]), window = where.windows[index];
+  if (shown === "crops") {
+    cut.style.aspectRatio = `${where.field[1]} / ${where.field[0]}`;
+    return make("div", { class: "crop" }, [cut]);
+  }
+  const frame = where.crops && window ? [make("i", { class: "sees" })] : [];
+  for (const one of frame) {
+    const [left, top, right, bottom] = window;
+    Object.assign(one.style, { left: `${100 * left}%`, top: `${100 * top}%`, width: `${100 * (right - left)}%`, height: `${100 * (bottom - top)}%` });
+  }
+  return make("div", { class: "lit" }, [image, cut, ...frame]);
+}
+
+function nextWhere() {
+  const there = whereThere(detailsOf(cellAt(state.open).run).where[state.open.facet]);
+  set({ where: there[(there.indexOf(state.where) + 1) % there.length] });
+}
+for (const one of WHERE) byId(`where-${one}`).addEventListener("click", () => set({ where: one }));
+byId("clear").addEventListener("change", (event) => set({ clear: event.target.checked }));
+
 // Only pictures below this page's folder: small copies, the demo's own, and the copy of the nearest one.
 function photographSource(cell, details, name, index) {
   const folder = RUNS[cell.run].href;
   const parts = name.split("/");
   const clean = parts.every((part) => part !== "" && part !== "." && part !== "..") && !name.includes("\\") && name.isWellFormed();
-  const facet = String(cell.facet).padStart(2, "0");
-  if (index < (details.thumbnails[cell.facet] ?? 0)) return `${folder}/facets/${facet}/photographs/${String(index).padStart(2, "0")}.webp`;
+  if (index < (details.thumbnails[cell.facet] ?? 0)) return `${folderOf(cell)}/photographs/${String(index).padStart(2, "0")}.webp`;
   if (details.photographs && clean) return `${folder}/${details.photographs}/${parts.map(encodeURIComponent).join("/")}`;
   return index === 0 ? sourceOf({ ...cell, picture: 0 }) : null;
 }

@@ -56,21 +56,13 @@ function showFlow() {
   showFlowAbout(columns);
 }
 
-// From top to bottom so that few ribbons cross: each column by the mean place of what it shares with the one before.
-function flowOrder(columns, flows) {
-  let order = columns[0].map.sizes.map((_, c) => c);
-  return columns.map((column, i) => {
-    if (i === 0) return order;
-    const place = new Map(order.map((c, at) => [c, at])), sums = column.map.sizes.map(() => [0, 0]);
-    for (const [before, after, count] of flows[i - 1]?.ribbons ?? []) (sums[after][0] += place.get(before) * count), (sums[after][1] += count);
-    const middle = (c) => (sums[c][1] ? sums[c][0] / sums[c][1] : Infinity);
-    order = column.map.sizes.map((_, c) => c).toSorted((a, b) => middle(a) - middle(b) || a - b);
-    return order;
-  });
+// Each column's facets from top to bottom so that few ribbons cross, as the report's figure has them.
+function flowOrder(axis, columns) {
+  return columns.map(({ run }) => maps().orders[maps().runs[RUNS[run].block].orders[SWEEP ? 1 : 0][SWEPT.indexOf(axis)]]);
 }
 
 function flowPicture(axis, columns, flows) {
-  const orders = flowOrder(columns, flows);
+  const orders = flowOrder(axis, columns);
   const largest = Math.max(...columns.map(({ map }) => map.names.length));
   const scale = Math.min(FLOW.perPhotograph, FLOW.most / largest);
   const wide = FLOW.picture + 2 * FLOW.bar;

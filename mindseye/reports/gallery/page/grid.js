@@ -311,6 +311,7 @@ function shownOf(cell, value) {
     tile.style.backgroundColor = heatOf(Math.min(1, Math.max(0, share)));
     return tile;
   }
+  if (state.as === "transparency") return picture(cell, { clear: true });
   const initial = { ...cell, picture: PICTURES.indexOf("initial image") };
   if (state.as !== "difference" || sourceOf(cell) === null || sourceOf(initial) === null) return picture(cell);
   return make("div", { class: "minus" }, [picture(initial), picture(cell)]);

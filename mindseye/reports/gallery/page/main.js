@@ -6,6 +6,7 @@ function fillChoices() {
   choices(byId("rows"), [["", "none"], ...axes]);
   choices(byId("columns"), [["", "none"], ...axes]);
   for (const name of ["outerRows", "outerColumns"]) choices(byId(name), [["", "none"], ...axes]);
+  if (!ANY_TRANSPARENCY) byId("as").querySelector("[value=transparency]").remove();
   choices(byId("measure"), MEASURES.map((measure) => [measure.name, spoken(measure.name)]));
   byId("sweeps-section").hidden = DATA.sweeps.length === 0;
   choices(byId("sweep"), [["", "all runs"], ...DATA.sweeps.map(({ name, runs }) => [name, `${name} (${runs.length})`])]);
@@ -307,6 +308,8 @@ const LARGE_KEYS = {
   "]": () => largeFacet(1),
   c: () => compareOpen(),
   d: () => differenceOpen(),
+  h: nextWhere,
+  o: () => set({ clear: !state.clear }),
   "*": () => toggleStar(state.open),
   t: nextTheme,
   "?": () => help.showModal(),
@@ -327,7 +330,8 @@ document.addEventListener("keydown", (event) => {
   if (help.open || saving.open) done = false;
   else if (comparison.open) done = comparisonKey(event);
   else if (large.open) {
-    const scrolls = event.target.closest?.(".right") && event.key.startsWith("Arrow") && event.key !== "ArrowLeft" && event.key !== "ArrowRight";
+    const across = event.key === "ArrowLeft" || event.key === "ArrowRight", wide = event.target.closest?.(".wide");
+    const scrolls = event.key in ARROWS && (across ? wide && wide.scrollWidth > wide.clientWidth : event.target.closest?.(".right"));
     if (event.key in LARGE_KEYS) LARGE_KEYS[event.key]();
     else if (event.key in ARROWS && !scrolls) moveLarge(ARROWS[event.key]);
     else done = false;

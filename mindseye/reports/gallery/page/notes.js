@@ -25,16 +25,36 @@ function notesAsJson() {
   return JSON.stringify({ format: 1, title: DATA.title, facets }, null, 1);
 }
 
+// Several tabs may show this page: the store is what they share, and each writes into it what it has changed alone.
+let unkept = false; // whether something is noted that the store did not take
+function stored() {
+  try {
+    return JSON.parse(localStorage.getItem(NOTES_KEY) ?? "{}").facets ?? [];
+  } catch {
+    return null; // a page from disk may have no storage, and what is there may be anything
+  }
+}
+
+function readStored() {
+  const entries = stored(), own = unkept || entries === null ? [...noted] : [];
+  noted = new Map();
+  takeNotes(entries);
+  for (const [id, note] of own) noted.set(id, note);
+}
+
 function keepNotes() {
   try {
     localStorage.setItem(NOTES_KEY, notesAsJson());
+    unkept = false;
     byId("note-about").textContent = "";
   } catch {
+    unkept = true;
     byId("note-about").textContent = "This browser does not keep it: export it before the page is closed.";
   }
 }
 
 function setNote(cell, change) {
+  readStored();
   const next = { ...noteOf(cell), ...change };
   if (next.star || next.note) noted.set(facetId(cell), next);
   else noted.delete(facetId(cell));
@@ -61,7 +81,9 @@ byId("save-notes").addEventListener("click", () => download(`${DATA.title} notes
 byId("read-notes").addEventListener("change", async (event) => {
   const [file] = event.target.files;
   try {
-    takeNotes(JSON.parse(await file.text()).facets);
+    const { facets } = JSON.parse(await file.text());
+    readStored();
+    takeNotes(facets);
     byId("notes-error").textContent = "";
     keepNotes();
     show();
@@ -70,8 +92,10 @@ byId("read-notes").addEventListener("change", async (event) => {
   }
   event.target.value = "";
 });
-try {
-  takeNotes(JSON.parse(localStorage.getItem(NOTES_KEY) ?? "{}").facets);
-} catch {
-  // a page from disk may have no storage, and what is there may be anything
-}
+// Another tab has noted something, or emptied the store (then the key is null).
+addEventListener("storage", (event) => {
+  if (event.key !== NOTES_KEY && event.key !== null) return;
+  readStored();
+  show();
+});
+readStored();

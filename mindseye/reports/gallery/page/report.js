@@ -12,6 +12,8 @@ function showReport() {
   const own = [`${report.reference} itself`, ...report.means.map((mean) => (mean === null ? "–" : mean.toFixed(3))), ""];
   const rows = report.rows.map((row) => [row.variant, ...row.cells.map((cell, i) => reportCell(cell, report.measures[i], report.means[i])), `${row.pairs} (${row.facets})`]);
   byId("report-table").replaceChildren(tableOf(heads, [own, ...rows], "plain figures report"));
+  byId("report-sentences").hidden = report.sentences.length === 0;
+  byId("report-sentences").replaceChildren(...report.sentences.map((text) => make("li", { text, dir: "auto" })));
 }
 
 function reportCell(cell, name, mean) {

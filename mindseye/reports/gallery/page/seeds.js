@@ -44,7 +44,7 @@ function foldedOf(cell, index, whole) {
       return { seed, run, facet: facet ?? 0, value };
     });
     const known = seeds.filter(({ value }) => value !== null);
-    foldedCells.set(key, { seeds, count: known.length, ...meanAndHalf(known.map(({ value }) => value)) });
+    foldedCells.set(key, { seeds, whole, count: known.length, ...meanAndHalf(known.map(({ value }) => value)) });
   }
   return foldedCells.get(key);
 }

@@ -32,7 +32,7 @@ function defaults() {
     view: DATA.sweeps.length && !SWEEP ? "ranking" : "grid", ...startingAxes(), held, measure: startingMeasure(), bound: null, sort: "swept", filter: "",
     size: startingSize(),
     outerRows: "", outerColumns: "", as: "picture", folded: "", besideMap: "", along: "", channelsAlong: "", channel: null, pair: null, mapPictures: true, looks: [null, null], photograph: null, kind: null,
-    open: null, beside: "", sameScale: SAME_SCALE, compared: null, mode: "divider", amplify: 4, lens: { x: 0.5, y: 0.5, zoom: 1 }, split: 50, mark: null,
+    open: null, where: "photographs", clear: false, beside: "", sameScale: SAME_SCALE, compared: null, mode: "divider", amplify: 4, lens: { x: 0.5, y: 0.5, zoom: 1 }, split: 50, mark: null,
   };
 }
 
@@ -63,10 +63,11 @@ function photographNamed(name) {
 function toAddress() {
   const words = new URLSearchParams(SWEEP ? { sweep: SWEEP.name } : {});
   const first = defaults();
-  for (const name of ["view", "rows", "columns", "measure", "sort", "filter", "beside", "besideMap", "along", "mode", "outerRows", "outerColumns", "as", "folded", "channelsAlong"])
+  for (const name of ["view", "rows", "columns", "measure", "sort", "filter", "beside", "besideMap", "along", "mode", "outerRows", "outerColumns", "as", "folded", "channelsAlong", "where"])
     if (state[name] !== first[name]) words.set(name, state[name]);
   for (const name of ["size", "split", "amplify"]) if (state[name] !== first[name]) words.set(name, String(state[name]));
   if (!state.mapPictures) words.set("pictures", "no");
+  if (state.clear) words.set("clear", "yes");
   state.looks.forEach((look, i) => {
     if (look && look.zoom > 1) words.set(`look.${i}`, [look.x, look.y, look.zoom].map((one) => one.toFixed(2)).join());
   });
@@ -100,7 +101,9 @@ function fromAddress() {
     if (LAYS_OUT.some((other) => other !== name && state[other] === state[name])) state[name] = "";
   }
   oneOf("folded", FOLDABLE.map((axis) => axis.key));
-  oneOf("as", ["picture", "difference", "heat"]);
+  oneOf("as", ["picture", "difference", "heat", ...(ANY_TRANSPARENCY ? ["transparency"] : [])]);
+  oneOf("where", WHERE);
+  state.clear = words.get("clear") === "yes";
   oneOf("measure", MEASURES.map((measure) => measure.name));
   oneOf("sort", ["swept", "best"]);
   oneOf("beside", ["left", "right", "above", "below"]);
