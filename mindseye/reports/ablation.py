@@ -153,7 +153,7 @@ def _several(rows: Sequence[Mapping[str, object]]) -> str:
 def _measured(rows: Sequence[Mapping[str, object]]) -> list[str]:
     apart = ("override.", "timing.", "stopped.")
     names = {name for row in rows for name, value in row.items() if _number(value) is not None}
-    return sorted(name for name in names if not name.startswith(apart) and name not in ("facet", "channels"))
+    return sorted(names - {"facet", "channels", "sample"} - {name for name in names if name.startswith(apart)})
 
 
 def _same_facet(one: Mapping[str, object], other: Mapping[str, object]) -> bool:

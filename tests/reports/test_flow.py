@@ -118,6 +118,7 @@ def test_a_report_counts_facets_of_several_seeds_as_samples(tmp_path, make_run, 
     report([str(tmp_path), "--by", "k"])
     found = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
     assert {(row["pairs"], row["facets"]) for row in found if row["difference"]} == {("6", "2")}
+    assert "sample" not in {row["measure"] for row in found}  # which is no measure
 
 
 def test_splits_merges_and_what_holds():
