@@ -163,7 +163,7 @@ def _what_takes(key: str, overrides: Sequence[str]) -> str | None:
         return f"{key}: no file sets it: +{word} adds it"
     if not target:
         return None
-    others = [one for one in node if one != names[-1]]
+    others = [str(one) for one in node if one != names[-1] and one not in SPECIAL_KEYS]
     if target.partition(".")[0] in CONSTRUCTORS_OF and nearest(names[-1], others, likeness=0.7):
         return no_such_setting(key, [f"{place}.{one}" for one in others])  # a slip, which the file tells without torch
     takes = arguments_of(target, place)

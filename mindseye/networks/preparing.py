@@ -115,10 +115,13 @@ class PreparedNetwork(nn.Module):
 
         Raises ValueError for another number of channels.
         """
-        return self.with_early(images)[0]
+        return self._answered(images)[0]
 
     def with_early(self, images: Tensor) -> tuple[Answers, Tensor | None]:
         """The same, and what the early layer gives in the same pass; None where none was asked for."""
+        return (self(images), None) if self.early is None else self._answered(images)
+
+    def _answered(self, images: Tensor) -> tuple[Answers, Tensor | None]:
         self.check(images)
         count = len(images)
         odd = images.requires_grad and images.device.type == "cpu" and count % 2

@@ -48,10 +48,8 @@ class Seen:
     facets: slice  # which of the C are at hand
     adaptive: AdaptiveDistance  # (r, b) of all facets
     now: Mapping[str, float]  # the scheduled values of this step by name, see `Schedules`; λ is `penalty`
-    # Each [c, D_e, H_e, W_e]: what the early layer answers the pictures, and what it answers those that they started
-    # from in the same views, without gradient. None where the objective has no `anchor`.
-    early: Tensor | None = None
-    early_start: Tensor | None = None
+    early: Tensor | None = None  # [c, D_e, H_e, W_e]: of the layer that the objective anchors at; None without one
+    early_start: Tensor | None = None  # of the pictures that these started from, in the same views, without gradient
 
     @property
     def target(self) -> Tensor:
@@ -279,7 +277,7 @@ class Objective:
         weights = self.weights(seen.now, len(seen.targets))
         # As they are seen, not twice: a term of one's own may look at anything.
         extra = dict(_extra_of(self, self.extra(seen)))
-        if "anchor" in weights:
+        if isinstance(weights, Mapping) and "anchor" in weights:
             if "anchor" in extra:
                 raise ValueError(f"the objective, {called(self)}, has a term anchor of its own: call it otherwise")
             if not early:

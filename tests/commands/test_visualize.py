@@ -63,7 +63,9 @@ SIZES = {
     "fig4_screw": ["k=8", "C=3", "layer=layer2.0,layer4.0"],
     "ablate_losses": ["k=8", "C=3", "ablation=none,lucid", "seed=0,1"],
 }
-CELLS = {"sweep_architectures": 3, "sweep_layers": 4, "sweep_k_C": 4, "fig4_screw": 2, "ablate_losses": 4}
+CELLS = {
+    "sweep_architectures": 3, "sweep_layers": 4, "sweep_k_C": 4, "fig4_screw": 2, "ablate_losses": 4, "accentuate": 3
+}  # fmt: skip
 
 
 @pytest.mark.slow

@@ -130,7 +130,7 @@ def test_the_numbers_are_found():
 def check_and_make(config):
     run = check(config)
     check_constructors(run.parts)
-    try_parts(make_method(run))
+    try_parts(make_method(run), 3, 8)
     make_metrics(run)
 
 

@@ -11,7 +11,6 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -553,7 +552,11 @@ def counting(network):
 def kept(request, monkeypatch):
     """Whether the survey keeps the maps."""
     if request.param == "maps too large":
-        monkeypatch.setattr(discovery, "survey", partial(survey, keep_maps=0))
+
+        def keeping_none(network, photographs, layer, passing, **others):
+            return survey(network, photographs, layer, replace(passing, keep_maps=0), **others)
+
+        monkeypatch.setattr(discovery, "survey", keeping_none)
     return request.param == "maps kept"
 
 

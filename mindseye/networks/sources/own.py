@@ -29,7 +29,7 @@ UNKNOWN_NORMALISATION = "give mean and std, one number per channel: your own net
 class ModuleSource(Source):
     """An nn.Module itself, or a program of torch.export that was exported for any number of images.
 
-    weights: a file with a state dict to load into it.
+    module: itself. weights: a file with a state dict to load into it. mean, std, size, layers, prefix: see `Source`.
     """
 
     module: "nn.Module | torch.export.ExportedProgram"
@@ -56,6 +56,7 @@ class CallableSource(Source):
     "path/to/file.py:function"; a class and its own constructor as well, "package.module.Net.from_name". arguments: what
     it is called with, before those that Lightning's save_hyperparameters left in the file. weights: a file with a state
     dict to load into what it returns. name: in titles and tables; None: the class's or the function's.
+    mean, std, size, layers, prefix: see `Source`.
     """
 
     target: str
@@ -118,7 +119,7 @@ class CheckpointSource(Source):
     Whatever prefix the trainer gave the weights' names ("model.", "net.", "module.", "backbone.") is found and taken
     off; `prefix` says which of several that fit. mean, std: as in training; of a torchvision name None is as of
     `TorchvisionSource`, and of a function of one's own there is no default. size: None is a torchvision name's own,
-    else 224. name: in titles and tables; None: the target's.
+    else 224. name: in titles and tables; None: the target's. layers: see `Source`.
     """
 
     path: str | Path

@@ -15,11 +15,12 @@ from mindseye.networks.weights import class_count, fit_names, load_weights
 
 @dataclass(frozen=True)
 class TimmSource(Source):
-    """A timm model. weights: None (random), "DEFAULT" (downloaded once), or a file with a state dict.
+    """A timm model. name: as timm has it, with a tag or without. weights: None (random), "DEFAULT" (downloaded once),
+    or a file with a state dict.
 
     mean, std, size: None takes timm's own for this model; the length of a given mean is the number of channels. A model
     of one image size alone (vision transformers) is built for another where one is given. num_classes: None reads it
-    from the file, else it is timm's own.
+    from the file, else it is timm's own. layers, prefix: see `Source`.
     """
 
     name: str

@@ -40,13 +40,14 @@ RESCALES = ("googlenet", "inception_v3")  # which torchvision has with and witho
 class TorchvisionSource(Source):
     """A torchvision model for classification or segmentation, or the backbone of one for detection.
 
-    weights: None (random), "DEFAULT" or another of its published weights (downloaded once), also as torchvision's own
-    enumeration has it, or a file with a state dict. mean, std, size: None takes what the published weights were
-    evaluated with; of a file that is one of them, by its name or its hash, that one's; of any other what all of the
-    name have in common, where they have it. A vision transformer of another size has its position embeddings
-    interpolated. num_classes: None reads it from the file, 1000 otherwise (segmentation: 21); a detection network's
-    heads have no part in what is looked into. arguments: further ones of torchvision's own function, such as
-    {"transform_input": False} of an inception_v3 that was trained without.
+    name: as torchvision has it. weights: None (random), "DEFAULT" or another of its published weights (downloaded
+    once), also as torchvision's own enumeration has it, or a file with a state dict. mean, std, size: None takes what
+    the published weights were evaluated with; of a file that is one of them, by its name or its hash, that one's; of
+    any other what all of the name have in common, where they have it. A vision transformer of another size has its
+    position embeddings interpolated. num_classes: None reads it from the file, 1000 otherwise (segmentation: 21); a
+    detection network's heads have no part in what is looked into. arguments: further ones of torchvision's own
+    function, such as {"transform_input": False} of an inception_v3 that was trained without. layers, prefix: see
+    `Source`.
     """
 
     name: str
