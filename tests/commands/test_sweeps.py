@@ -358,7 +358,7 @@ def write_cells(folder, count):
 
 @pytest.mark.slow
 def test_a_thousand_cells_are_shown_and_resumed_in_seconds_and_no_more_memory(tmp_path):
-    peak = {}
+    peak, seconds = {}, {}
     for count in (10, 1000):
         folder = write_cells(tmp_path / str(count), count)
         for verb in ("status", "resume"):
@@ -372,12 +372,12 @@ def test_a_thousand_cells_are_shown_and_resumed_in_seconds_and_no_more_memory(tm
                 cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False,
             )  # fmt: skip
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            seconds[verb, count] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             assert done.returncode == 0, done.stderr
             assert f"{count} completed" in done.stdout
-            assert seconds < 3
             peak[verb, count] = int(done.stdout.split()[-1])
     for verb in ("status", "resume"):
+        assert seconds[verb, 1000] < 4 * seconds[verb, 10]  # mostly imports: no machine's speed decides
         assert peak[verb, 1000] < 1.2 * peak[verb, 10] + 20_000  # KiB
 
 
