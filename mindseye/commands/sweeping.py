@@ -399,7 +399,9 @@ def say_failures(sweep: SweepStatus) -> None:
             named = "; ".join(told_apart[cell.id] for cell in cells[:NAMED_CELLS])
             more = f"; and {len(cells) - NAMED_CELLS} more" if len(cells) > NAMED_CELLS else ""
             print(f"mindseye: failed, {len(cells)} cells alike: {reason}\n    {named}{more}", file=sys.stderr)
-        print(f"    {sweep.folder / cells[0].folder / 'run.log'}", file=sys.stderr)
+        written = sweep.folder / cells[0].folder / "run.log"
+        if written.is_file():  # Hydra's other job_logging writes none of this name
+            print(f"    {written}", file=sys.stderr)
     whole = counted(len(sweep.cells), "cell")
     if sweep.count("failed"):
         print(

@@ -258,8 +258,9 @@ def told_in_one_line(record: RunRecord, signals: Interruptible, *, helps: bool) 
             raise
         if helps and isinstance(error, Elsewhere):
             raise SystemExit(1) from None
-        logged = is_a_programs_mistake(error) and not helps
-        where = f"; the traceback is in {folder / 'run.log'}" if logged else ""
+        written = folder / "run.log"  # Hydra's other job_logging writes none of this name
+        logged = is_a_programs_mistake(error) and not helps and written.is_file()
+        where = f"; the traceback is in {written}" if logged else ""
         tell(f"{' '.join(str(error).split())}{where}")
         raise SystemExit(1) from None
 

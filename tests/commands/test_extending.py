@@ -124,6 +124,10 @@ def test_a_measure_that_fails_is_one_line_and_a_traceback_in_the_log(place):
     assert done.stderr.endswith("wrong/run.log\n")
     assert "Traceback" in (place / "wrong" / "run.log").read_text()
     assert not (place / "wrong" / "metrics.json").exists()
+    words = ("+metrics.largest._target_=torch.argmax", "hydra/job_logging=default", "hydra.run.dir=elsewhere")
+    line = mindseye("experiment=smoke", *words, cwd=place).stderr.splitlines()[-1]
+    assert line.startswith("mindseye: the measure largest failed: TypeError: argmax()")
+    assert "run.log" not in line  # there is none
 
 
 def test_the_same_from_python(place, network, targets, monkeypatch, tmp_path):

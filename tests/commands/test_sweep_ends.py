@@ -96,6 +96,7 @@ def test_cells_that_fail_alike_are_said_once(tmp_path, capsys):
     for cell in add_cells(tmp_path, grid, [], ""):
         reason = "k must be 1 to 4" if "k=11" in cell.overrides else "no memory"
         write_status(tmp_path / cell.folder, RunStatus(status="failed", reason=reason, overrides=cell.overrides))
+        (tmp_path / cell.folder / "run.log").touch()
     say_failures(read_sweep(tmp_path))
     alike, named, log, alone, _, left = capsys.readouterr().err.splitlines()
     assert alike == "mindseye: failed, 10 cells alike: no memory"
