@@ -44,7 +44,7 @@ docs: .venv/documented  ## build the documentation site into site/: open site/in
 bench: .venv/benched  ## measure what mindseye costs beside the bare network and other tools (half an hour)
 	$(BIN)/python scripts/benchmark.py
 
-truth: .venv/tested  ## hold the method to what other networks see, beside other people's ways (hours; docs/truth.md)
+truth: .venv/truthful  ## hold the method to what other networks see, beside other people's ways (hours; docs/truth.md)
 	$(BIN)/python scripts/truth.py
 
 lint: style types  ## check style, imports and types
@@ -81,6 +81,10 @@ clean:  ## remove the environment and what runs left behind
 
 .venv/clustered: pyproject.toml .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cluster]'
+	@touch $@ .venv/tested .venv/installed
+
+.venv/truthful: pyproject.toml .venv/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[truth]'
 	@touch $@ .venv/tested .venv/installed
 
 .venv/browsed: pyproject.toml .venv/pyvenv.cfg

@@ -89,11 +89,14 @@ COLUMNS = (
     "fidelity.cosine", "fidelity.magnitude", "naturalness.tv", "naturalness.spectrum",
 )  # fmt: skip
 NORMALISED = "network.mean=[0.485,0.456,0.406],network.std=[0.229,0.224,0.225]"
-EFFICIENTNET = (
-    f"efficientnet_lite0=network=callable,network.target={PROJECT}/scripts/efficientnet_lite0.py:build,{NORMALISED},"
-    "network.name=efficientnet_lite0,network.layers={middle:_blocks.10,late:_bn1}"
+EFFICIENTNETS = tuple(
+    f"efficientnet_lite{version}=network=callable,network.target={PROJECT}/scripts/efficientnet_lite.py:build,"
+    f"network.arguments={{version:{version}}},{NORMALISED},network.name=efficientnet_lite{version},"
+    f"network.layers={{middle:_blocks.{middle},late:_bn1}}"
+    for version, middle in ((0, 10), (1, 14), (2, 14))
 )
-NETWORKS = (f"{EFFICIENTNET},layer=_bn1,layer=_blocks.10", "demo=network=demo,layer=layer4.0")
+NETWORKS = (f"{EFFICIENTNETS[0]},layer=_bn1,layer=_blocks.10", "demo=network=demo,layer=layer4.0")
+JUDGES = EFFICIENTNETS[1:]
 QUICK = (
     "images.size=64", "images.count=40", "C=2", "facets.N=4", "k=8", "trainer.accelerator=cpu",
 )  # fmt: skip
@@ -128,8 +131,12 @@ class Viewer:
         """The words by which it draws."""
         return [f"network={self.group}", *self.words, *([f"layer={layer}"] if layer else ["depth=late"])]
 
-    def judging(self) -> list[str]:
-        """The words by which it judges, beside transfer=[…, GROUP, …]."""
+    def judging(self, node: str) -> list[str]:
+        """The words by which it judges as transfer.NODE, its group, beside transfer=[…, GROUP, …]; by any other name,
+        where the group is taken, from nothing."""
+        if node != self.group:
+            composed = plain(compose([quoted(word) for word in (f"network={self.group}", *self.words)]).network)
+            return [f"+transfer.{node}.{key}={in_grammar(value)}" for key, value in composed.items()]
         words = []
         for word in self.words:
             key, _, value = word.partition("=")
@@ -157,6 +164,19 @@ def split(text: str) -> list[str]:
     return [word for word in words if word]
 
 
+def in_grammar(value: object) -> str:
+    """A plain value as Hydra's grammar reads it.
+
+    >>> print(in_grammar({"late": "_bn1", "sizes": [1, None, True]}))
+    {late:'_bn1',sizes:[1,null,true]}
+    """
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{in_grammar(one)}' for key, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(in_grammar, value))}]"
+    return escaped(value) if isinstance(value, str) else json.dumps(value)
+
+
 @dataclass(frozen=True)
 class Subject:
     """A network at a layer that looks at photographs, and who judges what it draws: one sweep."""
@@ -175,23 +195,22 @@ def subjects(
 ) -> list[Subject]:
     """Every network at each of its layers with all photographs. photographs: their words by their name.
 
-    Each is judged by the other networks that draw and by `judges`. Raises ValueError where nobody judges, or two
-    judges are of one group, of which mindseye can make one alone.
+    Each is judged by the other networks that draw and by `judges`. Raises ValueError where nobody judges.
     """
     found = []
     for viewer in drawing:
         others = [one for one in (*drawing, *judges) if one.name != viewer.name]
-        groups = [one.group for one in others]
-        twice = sorted({group for group in groups if groups.count(group) > 1})
-        if not groups:
+        if not others:
             raise ValueError(f"nobody judges what {viewer.name} draws: give another --network, or a --judge")
-        if twice:
-            raise ValueError(f"two judges are network={twice[0]}: give one of each group")
+        groups: dict[str, Viewer] = {}
+        for one in others:
+            groups.setdefault(one.group, one)
+        judging = [word for one in others for word in one.judging(one.group if groups[one.group] is one else one.name)]
         for layer in viewer.layers or (None,):
             for name, words in photographs.items():
                 every = (
                     "experiment=truth", *viewer.drawing(layer), *words, f"transfer=[{','.join(groups)}]",
-                    *(word for one in others for word in one.judging()), *extra,
+                    *judging, *extra,
                 )  # fmt: skip
                 title = f"{viewer.name} {layer or 'late'}, {name}"
                 place = re.sub(r"[^\w.-]+", "-", title) + f"-{cell_id(every)[:6]}"
@@ -643,7 +662,7 @@ def has_batch_norms(subject: Subject) -> bool:
 def plan(asked: argparse.Namespace) -> tuple[list[Subject], list[Draw], int]:
     """The sweeps, what each draws, and the number of steps that all methods are given. Raises ValueError."""
     extra = [word for word in asked.words if not word.startswith("hydra")]
-    networks, judges = asked.network or NETWORKS, asked.judge
+    networks, judges = asked.network or NETWORKS, asked.judge or (() if asked.network else JUDGES)
     if asked.quick:
         networks, judges, extra = ["demo=network=demo"], ["itself=network=demo"], [*QUICK, *extra]
     asked.starts = asked.starts or (["noise"] if asked.quick else list(ALL))

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from truth import (
     BASELINES,
+    EFFICIENTNETS,
     METHODS,
     Draw,
     Estimate,
@@ -24,6 +25,10 @@ from truth import (
     subjects,
     table,
 )
+
+from mindseye.commands.checking import check
+from mindseye.commands.composing import compose
+from mindseye.commands.grammar import quoted
 
 EFFECT = {"calibrated": 0.0, "lucid": -0.25, "nearest": 0.5}
 
@@ -136,10 +141,23 @@ def test_every_network_is_judged_by_the_others(tmp_path):
     assert "transfer.callable.weights='my file.pth'" in judged
     with pytest.raises(ValueError, match="nobody judges"):
         subjects([demo], [], {"drawn": []}, [], tmp_path)
-    with pytest.raises(ValueError, match="two judges are network=demo"):
-        subjects([own, demo, replace(demo, name="other")], [], {"drawn": []}, [], tmp_path)
     with pytest.raises(ValueError, match="must be NAME=network=GROUP"):
         Viewer.read("demo=layer=x")
+
+
+def test_judges_of_one_group_judge_by_their_names(tmp_path):
+    lites = [Viewer.read(text) for text in EFFICIENTNETS]
+    squeezenet = Viewer.read("squeezenet1_1=network=squeezenet1_1,network.weights=null")
+    [subject] = subjects([squeezenet], lites, {"drawn": ["images.kind=padlock"]}, [], tmp_path)
+    judging = check(compose([quoted(word) for word in subject.words])).parts["transfer"]
+    assert list(judging) == ["callable", "efficientnet_lite1", "efficientnet_lite2"]
+    for viewer, node in zip(lites, judging.values(), strict=True):
+        assert node["name"] == viewer.name
+        assert node["arguments"] == {"version": int(viewer.name[-1])}
+        assert node["mean"] == [0.485, 0.456, 0.406]
+        assert node["layers"]["late"] == "_bn1"
+    with pytest.raises(ValueError, match="nobody judges"):
+        subjects([squeezenet], [], {"drawn": []}, [], tmp_path)
 
 
 def test_other_people_s_ways_have_their_own_steps_where_asked():

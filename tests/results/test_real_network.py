@@ -44,7 +44,7 @@ def crops(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def body() -> torch.nn.Module:
     sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-    from efficientnet_lite0 import build
+    from efficientnet_lite import build
 
     return build().eval()
 

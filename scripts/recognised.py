@@ -1,0 +1,239 @@
+"""After how many passes through the network other networks recognise a picture, ours beside other people's ways.
+
+Every method with its own number of steps, whose pictures on the way are shown to the judges. A picture is *recognised*
+from the first look on after which `transfer.accuracy` never falls below its end value again. Resumable as
+scripts/truth.py, whose options it takes; recognised.json, recognised.md and recognised.png in the folder.
+
+    python scripts/recognised.py                     # the demo's network and EfficientNet-Lite0, the demo's padlocks
+    python scripts/recognised.py --images cinemas=FOLDER --drawn \\
+        --network mobilenet_v2=network=mobilenet_v2,layer=features.18 --judge squeezenet1_1=network=squeezenet1_1
+    python scripts/recognised.py … --only calibrated vital --seeds 0     # fewer cells; the others can follow
+    python scripts/recognised.py … --table                               # draw nothing, tell of what there is
+"""
+
+import json
+import statistics
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from benchmark import BLOCK, Alternate, Bare
+from matplotlib.figure import Figure
+from torch import Tensor
+from truth import METHODS, REFERENCE, Draw, Subject, arguments, has_batch_norms, own_steps, plan, sweep
+
+from mindseye.commands.checking import check
+from mindseye.commands.composing import compose, make, plain
+from mindseye.commands.grammar import quoted
+from mindseye.commands.stages import judges, load, load_judges, make_method, tried
+from mindseye.facets.targets import FacetTargets
+from mindseye.files import write_atomically
+from mindseye.results.judges import transfer
+from mindseye.results.pictures import from_picture
+from mindseye.results.run_folder import read_run, snapshot_files
+from mindseye.sweeps.status import read_sweep
+from mindseye.visualizer.fitting import fit
+
+LOOKS = 40  # at a method's pictures on the way
+NEAR = 0.02  # of transfer.cosine: less is chance
+JUDGED = ("cosine", "retrieval", "agreement", "accuracy")
+SHOWN = {"transfer.cosine": "cosine", "transfer.accuracy": "accuracy"}  # in the plot
+ROUNDS = 8  # of ten steps, beside as many bare ones
+COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#cc79a7", "#009e73", "#e69f00", "#7f7f7f", "#000000", "#b2912f")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A method from a start: means over pictures and judges after so many passes of a picture, forward and back."""
+
+    method: str
+    start: str
+    steps: int
+    cost: float  # of a step in bare steps
+    pictures: int  # facets of all seeds
+    looks: Mapping[int, Mapping[str, float]]  # passes -> JUDGED -> mean
+
+    @property
+    def end(self) -> Mapping[str, float]:
+        """Of the finished pictures."""
+        return self.looks[max(self.looks)]
+
+    def since(self, name: str, level: float) -> int | None:
+        """Passes after which a figure never falls below `level` again; None where it ends below.
+
+        >>> looks = {passes: {"accuracy": value} for passes, value in ((10, 0.5), (20, 0.25), (30, 0.5), (40, 0.75))}
+        >>> Curve("vital", "noise", 40, 1.0, 4, looks).since("accuracy", 0.5)
+        30
+        """
+        since = None
+        for passes in sorted(self.looks, reverse=True):
+            if self.looks[passes][name] < level - 1e-9:
+                break
+            since = passes
+        return since
+
+
+def drawn(methods: Sequence[str], starts: Sequence[str], steps: int) -> list[Draw]:
+    """Every method from noise and from what it starts from by default, with its own number of steps."""
+    found = []
+    for name in methods:
+        method = METHODS[name]
+        own = own_steps(method) or steps
+        found += [Draw(name, start, own) for start in ("facet", "noise") if start in method.starts and start in starts]
+    return found
+
+
+def looked_at(subject: Subject, draw: Draw) -> Subject:
+    """The subject whose runs keep LOOKS pictures on the way, the last being the end itself."""
+    return replace(subject, words=(*subject.words, f"snapshots={max(1, draw.steps // LOOKS)}"))
+
+
+def curve(subject: Subject, draw: Draw, seeds: Sequence[int]) -> Curve | None:
+    """What the judges say of the cells of a method that are done; None where none is."""
+    said: dict[int, dict[str, list[float]]] = {}
+    config = compose([quoted(word) for word in subject.words])
+    run = check(config)
+    judging, pictures = load_judges(run, load(run, make_method(run))), 0
+    for cell, status in read_sweep(subject.folder).cells:
+        words = dict(word.partition("=")[::2] for word in cell.overrides)
+        here = (words["ablation"], words["canvas.init"], int(words["steps"]), int(words["seed"]))
+        if status.status != "completed" or here[:3] != (METHODS[draw.method].ablation, draw.start, draw.steps):
+            continue
+        if here[3] not in seeds:
+            continue
+        folder = subject.folder / cell.folder
+        done = read_run(folder)
+        targets = FacetTargets.load(folder / "targets")
+        references = judges(run, judging, targets, None)
+        shown: dict[int, Tensor] = {
+            step: torch.stack([from_picture(file) for file in files]).float() / 255
+            for step, files in snapshot_files(folder).items()
+        }
+        shown[draw.steps] = done.images
+        pictures += len(done.images)
+        for step, images in shown.items():
+            for reference in references:
+                for name, values in transfer(images, reference).items():
+                    if name in JUDGED:
+                        said.setdefault(step, {}).setdefault(name, []).extend(values.tolist())
+    if not said:
+        return None
+    passes = METHODS[draw.method].passes
+    looks = {passes * step: {name: statistics.fmean(each) for name, each in of.items()} for step, of in said.items()}
+    return Curve(draw.method, draw.start, draw.steps, cost(subject, draw), pictures, looks)
+
+
+def cost(subject: Subject, draw: Draw) -> float:
+    """A step in bare steps, by the median over rounds in which both were taken in turn."""
+    words = [*subject.words, f"ablation={METHODS[draw.method].ablation}", f"canvas.init={draw.start}"]
+    run = check(compose([quoted(word) for word in (*words, f"steps={(ROUNDS + 1) * BLOCK + 1}")]))
+    method = make_method(run)
+    looking = load(run, method)
+    drawing, method, _ = tried(run, looking, method)
+    sweeping = read_sweep(subject.folder)
+    folder = next(subject.folder / cell.folder for cell, status in sweeping.cells if status.status == "completed")
+    targets = FacetTargets.load(folder / "targets")
+    bare = Bare(make(plain(compose([quoted(word) for word in words]).network)).body, looking.layer, targets.initial)
+    clock = Alternate({"bare": bare})
+    fit(drawing, targets, replace(method, filters=[*method.filters, clock]), replace(run.running, snapshots=10**6))
+    return clock.ratio("ours", "bare")
+
+
+# ---- the table and the plot ----------------------------------------------------------------------------------------
+
+
+def as_markdown(curves: Sequence[Curve]) -> str:
+    """A row a method and start. The last two columns: passes after which the reference, from the same start and from
+    its own default, stays at or above the transfer.cosine that the method ends with."""
+    ours = {one.start: one for one in curves if one.method == REFERENCE}
+    rows = [
+        [
+            "method", "start", "passes", "a step / bare step", *(f"`transfer.{name}`" for name in JUDGED),
+            "recognised after passes", "in bare steps", f"`transfer.cosine` within {NEAR} after passes",
+            *(f"{REFERENCE} from {start} is there after passes" for start in ours),
+        ]
+    ]  # fmt: skip
+    for one in curves:
+        known = one.end["accuracy"] > 0
+        passes = one.since("accuracy", one.end["accuracy"]) if known else None
+        near = one.since("cosine", one.end["cosine"] - NEAR)
+        there = [our.since("cosine", one.end["cosine"]) for our in ours.values()]
+        rows.append(
+            [
+                one.method, one.start, str(max(one.looks)), f"{one.cost:.2f}",
+                *(f"{one.end[name]:.3f}" for name in JUDGED),
+                "never" if passes is None else str(passes),
+                "" if passes is None else f"{passes / METHODS[one.method].passes * one.cost:.0f}", str(near),
+                *("not" if passes is None else str(passes) for passes in there),
+            ]
+        )  # fmt: skip
+    rows.insert(1, ["---"] * len(rows[0]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def plot(curves: Sequence[Curve], title: str) -> Figure:
+    """What the judges see over passes, a line a method and start, dashed from the facets' blend."""
+    colours = dict(zip(dict.fromkeys(one.method for one in curves), COLOURS, strict=False))
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    axes = figure.subplots(1, len(SHOWN), sharex=True)
+    for place, name in zip(axes, SHOWN, strict=True):
+        for one in curves:
+            line = [(passes, look[SHOWN[name]]) for passes, look in sorted(one.looks.items())]
+            style = {"color": colours[one.method], "linestyle": "--" if one.start == "facet" else "-", "linewidth": 1.6}
+            place.plot(*zip(*line, strict=True), label=f"{one.method} from {one.start}", **style)
+            place.plot(*line[-1], marker="o", color=colours[one.method], markersize=4)
+        place.set(xscale="log", xlabel="passes of a picture through the network, forward and back", ylabel=name)
+        place.grid(visible=True, alpha=0.3)
+        place.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def tell(asked: Namespace, found: Sequence[Subject], every: Sequence[Draw]) -> None:
+    """Judge what is drawn, and write figures, table and plot of each subject. Raises ValueError where nothing is."""
+    said: dict[str, list[Curve]] = {}
+    for subject in found:
+        if (subject.folder / "manifest.json").is_file():
+            said[subject.name] = [one for draw in every if (one := curve(subject, draw, asked.seeds)) is not None]
+    said = {name: curves for name, curves in said.items() if curves}
+    if not said:
+        raise ValueError(f"{asked.folder}: no cell is done, so there is no table")
+    text = []
+    for number, (name, curves) in enumerate(said.items()):
+        about = f"{name}: means over {curves[0].pictures} pictures and their judges"
+        text += [f"## {about}", "", as_markdown(curves)]
+        plot(curves, about).savefig(asked.folder / f"recognised{number or ''}.png", dpi=110)
+    figures = {name: [asdict(one) for one in curves] for name, curves in said.items()}
+    write_atomically(asked.folder / "recognised.json", json.dumps(figures, indent=1).encode())
+    write_atomically(asked.folder / "recognised.md", "\n".join(text).encode())
+    print("\n".join(text))
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Sweep, then tell. Exits with 1 where a cell failed, with 75 where it is to be continued."""
+    parser = arguments()
+    parser.description = (__doc__ or "").split("\n\n")[0]
+    parser.set_defaults(folder=Path("build/recognised"))
+    asked = parser.parse_args(words)
+    try:
+        found, _, steps = plan(asked)
+        every = drawn(asked.only, asked.starts, steps)
+        hydras, worst = [word for word in asked.words if word.startswith("hydra")], 0
+        for subject in found if not asked.table else ():
+            for draw in every:
+                if draw.method != "deep_inversion" or has_batch_norms(subject):
+                    worst = max(worst, sweep(looked_at(subject, draw), [draw], asked.seeds, hydras))
+        tell(asked, found, every)
+    except (ValueError, OSError) as error:
+        print(f"recognised: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(1) from None
+    if worst:
+        raise SystemExit(worst)
+
+
+if __name__ == "__main__":
+    main()
