@@ -69,6 +69,7 @@ class Method:
 
 METHODS: Mapping[str, Method] = {
     "calibrated": Method("none", ALL, "the whole method"),
+    "from_nothing": Method("from_nothing", ("noise",), "the same with twice the matching and 200 steps", long=200),
     "no_matching": Method("no_matching", ALL, "without matching the layers on the way"),
     "matching_only": Method("matching_only", ALL, "matching alone: no DM, no AD, no strength"),
     "sorted": Method("sorted", ALL, "matching of the channels' sorted values"),

@@ -33,7 +33,7 @@ TERMS = {  # what is left of the loss
     "vital": {"matching"},
     "deep_inversion": {"dm", "matching"},
 }
-STARTS = dict.fromkeys(("noise", "lucid", "maco_lucid", "vital", "deep_inversion"), "noise")
+STARTS = dict.fromkeys(("noise", "from_nothing", "lucid", "maco_lucid", "vital", "deep_inversion"), "noise")
 STARTS |= {"published": "facet", "released": "facet", "sketch": "sketch"}
 
 
