@@ -26,9 +26,9 @@ from torch import Tensor
 from truth import METHODS, REFERENCE, Draw, Subject, arguments, has_batch_norms, own_steps, plan, sweep
 
 from mindseye.commands.checking import check
-from mindseye.commands.composing import compose, make, plain
+from mindseye.commands.composing import compose, plain
 from mindseye.commands.grammar import quoted
-from mindseye.commands.stages import judges, load, load_judges, make_method, tried
+from mindseye.commands.stages import judges, load, load_judges, make_method, make_network, tried
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import write_atomically
 from mindseye.results.judges import transfer
@@ -136,7 +136,8 @@ def cost(subject: Subject, draw: Draw) -> float:
     sweeping = read_sweep(subject.folder)
     folder = next(subject.folder / cell.folder for cell, status in sweeping.cells if status.status == "completed")
     targets = FacetTargets.load(folder / "targets")
-    bare = Bare(make(plain(compose([quoted(word) for word in words]).network)).body, looking.layer, targets.initial)
+    again = make_network(plain(compose([quoted(word) for word in words]).network), "network")
+    bare = Bare(again.body, looking.layer, targets.initial)
     clock = Alternate({"bare": bare})
     fit(drawing, targets, replace(method, filters=[*method.filters, clock]), replace(run.running, snapshots=10**6))
     return clock.ratio("ours", "bare")

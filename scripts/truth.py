@@ -35,9 +35,10 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from mindseye.commands.composing import compose, make, plain
+from mindseye.commands.composing import compose, plain
 from mindseye.commands.flows import with_samples
 from mindseye.commands.grammar import PATHS, escaped, quoted
+from mindseye.commands.stages import make_network
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import write_atomically
 from mindseye.networks.preparing import PreparedNetwork, prepare
@@ -345,7 +346,7 @@ def read_rows(subject: Subject, asked: Sequence[Draw], seeds: Sequence[int]) -> 
 def prepared(subject: Subject) -> PreparedNetwork:
     """The subject's network up to its layer, with the layers on the way: the same for methods that match and others."""
     config = compose([quoted(word) for word in subject.words])
-    network = make(plain(config.network))
+    network = make_network(plain(config.network), "network")
     layer = network.resolve(None if config.layer is None else str(config.layer), config.depth)
     return prepare(network, layer, way=layers_on_the_way(network, layer))
 
@@ -657,7 +658,8 @@ def photographs(asked: argparse.Namespace) -> dict[str, list[str]]:
 def has_batch_norms(subject: Subject) -> bool:
     """Whether DeepInversion's way can be gone at all."""
     config = compose([quoted(word) for word in subject.words])
-    return any(isinstance(module, nn.BatchNorm2d) for module in make(plain(config.network)).modules())
+    network = make_network(plain(config.network), "network")
+    return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
 def plan(asked: argparse.Namespace) -> tuple[list[Subject], list[Draw], int]:

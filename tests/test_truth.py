@@ -16,12 +16,15 @@ from truth import (
     Draw,
     Estimate,
     Row,
+    Subject,
     Viewer,
     as_markdown,
     contact_sheet,
     draws,
     figures_of,
+    has_batch_norms,
     main,
+    prepared,
     subjects,
     table,
 )
@@ -158,6 +161,13 @@ def test_judges_of_one_group_judge_by_their_names(tmp_path):
         assert node["layers"]["late"] == "_bn1"
     with pytest.raises(ValueError, match="nobody judges"):
         subjects([squeezenet], [], {"drawn": []}, [], tmp_path)
+
+
+@pytest.mark.parametrize(("name", "norms"), [("squeezenet1_1", False), ("mobilenet_v2", True), ("demo", True)])
+def test_a_subject_s_network_is_made_whatever_its_source(name, norms, tmp_path):
+    words = (f"network={name}", "depth=late", *(() if name == "demo" else ("network.weights=null",)))
+    assert has_batch_norms(Subject(name, words, tmp_path)) is norms
+    assert prepared(Subject(name, words, tmp_path)).way
 
 
 def test_other_people_s_ways_have_their_own_steps_where_asked():
