@@ -896,6 +896,25 @@ def test_where_facets_are_not_the_same_photographs_it_says_so(visit, tmp_path, m
     assert page.locator(".note").count() == 0
 
 
+def test_facets_of_one_kind_are_said_to_be_of_one_kind(visit, tmp_path, make_run, keep_facets):
+    """Of eight photographs: in b blended of others than in a, of much the same group; in c of the other group."""
+    groups = {"a": [0, 0, 0, 0, 1, 1, 1, 1], "b": [1, 0, 0, 0, 1, 1, 1, 1], "c": [1, 1, 1, 1, 0, 0, 0, 0]}
+    for depth, labels in groups.items():
+        keep_facets(make_run(tmp_path / depth, facets=2, overrides=[f"depth={depth}"]), labels)
+    page = visit(make_gallery(tmp_path))
+    page.select_option("#columns", "picture")
+    assert "not made of the same photographs in every cell" in page.locator(".note").inner_text()
+    page.fill("#filter", "depth!=c")
+    assert page.locator(".note").inner_text().startswith("Facet 0 is the same kind of photographs in every cell")
+
+
+def test_a_small_ranking_tells_its_cells_apart(visit, sweep):
+    page = visit(sweep, width=360, height=760)
+    page.click("#view-ranking")
+    whole = "label => label.scrollHeight <= label.clientHeight + 1"
+    assert all(label.evaluate(whole) for label in page.locator(".cell .label").all())
+
+
 def test_shares_of_a_way_are_sorted_by_the_ratio_of_mean_differences(visit, tmp_path, make_run):
     """k = 1 goes 0.5 of 0.4 and −2 of 0.06, 0.17 of all there is; k = 2 a tenth of both."""
     for k, gains in ((1, (0.5, -2.0)), (2, (0.1, 0.1))):

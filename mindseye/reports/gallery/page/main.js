@@ -153,13 +153,16 @@ function showNotes() {
   const notes = [...DATA.notes];
   if (!TABLES.includes(state.view)) return byId("notes").replaceChildren(...notes.map((text) => make("p", { class: "note", text, dir: "auto" })));
   if (table.kind === "grid" && table.axes.every((axis) => axis.key !== "facet") && FACETS > 1) {
-    const lists = new Set();
-    for (let i = 0; i < table.rows && lists.size < 2; i++)
+    const lists = new Set(), kinds = new Set(); // a kind means nothing where a run keeps no map
+    for (let i = 0; i < table.rows && kinds.size < 2; i++)
       for (let j = 0; j < table.columns; j++) {
-        const facet = facetOf(cellAt(table.placeAt(i, j)));
-        if (facet) lists.add(facet.photographs);
+        const cell = cellAt(table.placeAt(i, j)), facet = facetOf(cell);
+        if (!facet) continue;
+        lists.add(facet.photographs);
+        kinds.add(RUNS[cell.run].map === null ? `list ${facet.photographs}` : `${worldOf(cell.run)} ${kindOf(cell.run, cell.facet)}`);
       }
-    if (lists.size > 1) notes.push(`Facet ${state.held.facet} is not made of the same photographs in every cell: facets are found anew for each layer, network and seed.`);
+    if (kinds.size > 1) notes.push(`Facet ${state.held.facet} is not made of the same photographs in every cell: facets are found anew for each layer, network and seed.`);
+    else if (lists.size > 1) notes.push(`Facet ${state.held.facet} is the same kind of photographs in every cell, though not blended of the same ones.`);
   }
   if (state.folded && table.rows) {
     const run = RUNS.findIndex((one) => one.facets.length), worlds = run < 0 ? [] : runsOverSeeds(run).map(([, one]) => worldOf(one));
