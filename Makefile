@@ -33,10 +33,11 @@ test-cluster: .venv/clustered  ## sweeps on a real Slurm and Ray inside this mac
 test-browser: .venv/browsed  ## the gallery and the site in a real browser (Chromium from the system; CHROMIUM= names another)
 	$(BIN)/python -m pytest -m browser tests/browser
 
-example: .venv/installed  ## draw docs/example, the gallery of a small sweep over the demo, anew
+example: .venv/browsed  ## draw docs/example anew, the gallery of a small sweep over the demo, and the pictures of it in docs
 	rm -rf docs/example build/padlocks
 	$(BIN)/mindseye -m depth=middle,late k=5,20 C=3 objective=calibrated,published facets=calibrated snapshots=100 cache=off hydra.sweep.dir=build/padlocks
 	$(BIN)/mindseye gallery build/padlocks --copy docs/example
+	$(BIN)/python scripts/gallery_screenshots.py
 
 docs: .venv/documented  ## build the documentation site into site/: open site/index.html (a few minutes with the notebooks)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -77,6 +77,12 @@ class FieldTracker(TorchDispatchMode):
         """The spans of a tensor by dimension; empty where it has no map that could be followed."""
         return self._known[id(tensor)][1] if id(tensor) in self._known else {}
 
+    @property
+    def largest_jump(self) -> float:
+        """The pixels from unit to unit of the coarsest map of more than one place that was followed; 1 at least."""
+        known = self._known.values()
+        return max(span.jump for tensor, spans in known for dim, span in spans.items() if tensor.shape[dim] > 1)
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

@@ -8,7 +8,10 @@ with a_{n,j} the layer's map of channel j, and t̄_j the mean over the map of th
 channel was chosen. It is a class activation map (Zhou et al. 2016) with the facet's target in place of a classifier's
 weights. 1 is the strongest place among all of the facet's photographs, so that these can be held against each other.
 
-In its picture the transparency is T = Σ|∂L/∂x| over steps and channels (MACO, Fel et al., NeurIPS 2023).
+In its picture the transparency is T = Σ|∂L/∂x| over steps and channels (MACO, Fel et al., NeurIPS 2023). Where a
+network strides, its gradient lies on the grids of its strides: a pixel under more taps of a convolution gets more of
+it, in dots and chequers (Odena et al., Distill 2016) that say nothing of the picture. So T is shown `smoothed` at the
+coarsest of these grids, as fine as the heat maps are.
 """
 
 import io
@@ -40,6 +43,7 @@ class Where:
     heat: Tensor | None = None  # [C, N, H', W'] in 0..1; None where the layer has no places, see `reason`
     field: tuple[Span, Span] | None = None  # rows and columns that a unit sees, in pixels; None: not known
     reason: str = ""  # why there is no heat map
+    stride: int = 1  # pixels from unit to unit of the coarsest map on the way to the layer
 
 
 def channel_weights(maps: Tensor, channels: Tensor) -> Tensor:
@@ -60,15 +64,22 @@ def heat_maps(evidence: Tensor) -> Tensor:
 
 def look_where(network: PreparedNetwork, targets: FacetTargets, evidence: Tensor, transparency: Tensor) -> Where:
     """Everything at hand put together; `evidence` is of `mindseye.results.metrics.look_at_photographs`."""
+    S = targets.initial.shape[-1]
+    field, stride = field_and_stride(network, S)
     if evidence[0, 0].numel() == 1:
-        return Where(transparency, reason=f"{targets.layer} answers with one number a channel, without a place")
-    return Where(transparency, heat_maps(evidence), unit_field(network, targets.initial.shape[-1]))
+        reason = f"{targets.layer} answers with one number a channel, without a place"
+        return Where(transparency, reason=reason, stride=stride)
+    if field is None:  # the map's own size says more
+        stride = max(stride, round(S / max(evidence.shape[2:])))
+    return Where(transparency, heat_maps(evidence), field, stride=stride)
 
 
-def unit_field(network: PreparedNetwork, side: int) -> tuple[Span, Span] | None:
-    """Which rows and columns of an image of `side` pixels a unit of the network's layer sees.
+def field_and_stride(network: PreparedNetwork, side: int) -> tuple[tuple[Span, Span] | None, int]:
+    """Which rows and columns of an image of `side` pixels a unit of the network's layer sees, and how many pixels lie
+    from unit to unit of the coarsest map of more than one place on the way there.
 
-    None where that cannot be told, behind attention say: see `mindseye.networks.receptive_field`.
+    The field is None where it cannot be told, behind attention say, and the stride is what was seen until then: see
+    `mindseye.networks.receptive_field`.
     """
     with torch.inference_mode(), seeded(0):
         images = torch.zeros(1, network.channels, side, side, device=network.mean.device)
@@ -77,9 +88,10 @@ def unit_field(network: PreparedNetwork, side: int) -> tuple[Span, Span] | None:
             answer = network(images).target
         spans = tracker.spans(answer)
     layout = network.layout(network.layer, side)
+    stride = round(tracker.largest_jump)
     if layout is None or layout.rows not in spans or layout.columns not in spans:
-        return None
-    return spans[layout.rows], spans[layout.columns]
+        return None, stride
+    return (spans[layout.rows], spans[layout.columns]), stride
 
 
 def peak_window(heat: Tensor, field: tuple[Span, Span]) -> tuple[int, int, int, int] | None:
@@ -95,6 +107,20 @@ def peak_window(heat: Tensor, field: tuple[Span, Span]) -> tuple[int, int, int, 
         for span, u in zip(field, (row, column), strict=True)
     )
     return left, top, right, bottom
+
+
+def smoothed(transparency: Tensor, stride: int) -> Tensor:
+    """T of one picture [S, S], averaged over the pixels nearer than `stride`, with weights that fall linearly to 0.
+
+    Such a mean, a window of `stride` pixels laid over T twice, has zeros of second order at the period `stride` and at
+    all that divide it. So it takes away the grid of every stride on the way, also where random views turned and scaled
+    it, and leaves what is broader. It is also how the heat maps are laid over the photographs, bilinearly from units a
+    stride apart: neither tells of anything finer than the layer does. At the edges it is over the pixels there are.
+    """
+    at = torch.arange(len(transparency), device=transparency.device)
+    weights = (stride - (at[:, None] - at).abs()).clamp(min=0).to(transparency.dtype)
+    weights /= weights.sum(dim=1, keepdim=True)
+    return weights @ transparency @ weights.T
 
 
 def opacity(transparency: Tensor) -> Tensor:
@@ -115,12 +141,12 @@ def where_files(where: Where, targets: FacetTargets, image: Tensor, c: int, orde
     top, right, bottom] a photograph in shares of its side (null where there is none); or `reason` alone. heat.webp,
     grey: a heat map a photograph, one below the other. crops.webp: likewise the windows, what is outside of the
     photograph transparent; where the field is as large as a photograph there is none. transparency.webp: the picture
-    with α of `opacity`.
+    with α of `opacity` of T `smoothed`.
     """
     files = {}
     if where.transparency[c].any():
         picture = to_picture(targets.shown(image)).convert("RGB")
-        picture.putalpha(to_picture(opacity(where.transparency[c])[None]))
+        picture.putalpha(to_picture(opacity(smoothed(where.transparency[c], where.stride))[None]))
         files["transparency.webp"] = _webp(picture)
     if where.heat is None:
         return {**files, "where.json": json.dumps({"reason": where.reason}).encode()}
@@ -169,5 +195,5 @@ def _below_each_other(tiles: Sequence[Image.Image]) -> Image.Image:
 def _webp(picture: Image.Image) -> bytes:
     stored = io.BytesIO()
     plain = picture if picture.mode == "RGBA" else picture.convert("RGB")
-    plain.save(stored, "WEBP", quality=80, method=4, alpha_quality=70)
+    plain.save(stored, "WEBP", quality=80, method=4)  # its transparency as it is: fewer levels show as bands
     return stored.getvalue()

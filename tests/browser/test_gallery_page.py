@@ -440,7 +440,7 @@ def test_seeds_folded_away(visit, tmp_path, make_run, keep_facets):
         run = make_run(tmp_path / one.folder, facets=2, cosine=0.1 * n, overrides=one.overrides)
         keep_facets(run, [1, 1, 0, 0] if one.overrides[1] == "seed=1" else [0, 0, 1, 1])
     page = visit(make_gallery(tmp_path))
-    page.check("#fold")
+    page.check("#folds input")
     assert page.locator("#rows option").all_inner_texts() == ["none", "k", "seed", "facet", "picture"]
     page.select_option("#rows", "k")
     page.select_option("#columns", "facet")
@@ -472,7 +472,7 @@ def test_seeds_folded_away(visit, tmp_path, make_run, keep_facets):
     assert float(rows[0]["fidelity.cosine half of the 95 % interval"]) == pytest.approx(4.30265 * 0.1 / np.sqrt(3))
     assert len(rows[0]["folder"].split("; ")) == 4
     page.keyboard.press("Escape")
-    page.uncheck("#fold")
+    page.uncheck("#folds input")
     assert page.locator(".cell").count() == 15
 
 
@@ -481,11 +481,32 @@ def test_seeds_that_look_at_other_photographs_are_not_held_facet_by_facet(visit,
         run = make_run(tmp_path / one.folder, facets=2, cosine=0.5, overrides=one.overrides)
         keep_facets(run, [0, 0, 1, 1], content=one.overrides[1])
     page = visit(make_gallery(tmp_path))
-    page.check("#fold")
+    page.check("#folds input")
     page.select_option("#rows", "k")
     page.select_option("#columns", "facet")
     assert captions(page) == ["0.505 ± 0.000"] * 4
     assert "Each seed looks at photographs of its own" in page.locator(".note").all_inner_texts()[-1]
+
+
+def test_of_two_seeds_one_is_folded_away_at_a_time(visit, tmp_path, make_run):
+    """seed moves the measure by 0.1, the network's own seed by 0.4; a repeated run is no further draw."""
+    words = [(f"seed={a}", f"network.seed={b}") for a in (0, 1) for b in (7, 8)]
+    for n, one in enumerate(add_cells(tmp_path, [*words, words[0]], [], "")):
+        a, b = int("seed=1" in one.overrides), int("network.seed=8" in one.overrides)
+        make_run(tmp_path / f"{n}", facets=1, cosine=0.1 + 0.1 * a + 0.4 * b, overrides=one.overrides)
+    (tmp_path / "manifest.json").unlink()
+    page = visit(make_gallery(tmp_path))
+    boxes = page.locator("#folds label")
+    assert [text.split()[1] for text in boxes.all_inner_texts()] == ["seed", "network.seed"]
+    page.select_option("#rows", "network.seed")
+    page.select_option("#columns", "")
+    page.check("#folds input[value=seed]")
+    assert captions(page) == [f"{mean:.3f} ± {12.7062 * 0.05:.3f}" for mean in (0.15, 0.55)]
+    assert "over seed alone: what network.seed changes is not in it" in page.locator(".note").all_inner_texts()[-1]
+    page.check("#folds input[value='network.seed']")
+    assert not page.locator("#folds input[value=seed]").is_checked()
+    page.select_option("#rows", "seed")
+    assert captions(page) == [f"{mean:.3f} ± {12.7062 * 0.2:.3f}" for mean in (0.3, 0.4)]
 
 
 def test_the_address_says_all(visit, sweep):
@@ -873,6 +894,25 @@ def test_where_facets_are_not_the_same_photographs_it_says_so(visit, tmp_path, m
     assert "not made of the same photographs in every cell" in page.locator(".note").inner_text()
     page.fill("#filter", "depth!=c")
     assert page.locator(".note").count() == 0
+
+
+def test_facets_of_one_kind_are_said_to_be_of_one_kind(visit, tmp_path, make_run, keep_facets):
+    """Of eight photographs: in b blended of others than in a, of much the same group; in c of the other group."""
+    groups = {"a": [0, 0, 0, 0, 1, 1, 1, 1], "b": [1, 0, 0, 0, 1, 1, 1, 1], "c": [1, 1, 1, 1, 0, 0, 0, 0]}
+    for depth, labels in groups.items():
+        keep_facets(make_run(tmp_path / depth, facets=2, overrides=[f"depth={depth}"]), labels)
+    page = visit(make_gallery(tmp_path))
+    page.select_option("#columns", "picture")
+    assert "not made of the same photographs in every cell" in page.locator(".note").inner_text()
+    page.fill("#filter", "depth!=c")
+    assert page.locator(".note").inner_text().startswith("Facet 0 is the same kind of photographs in every cell")
+
+
+def test_a_small_ranking_tells_its_cells_apart(visit, sweep):
+    page = visit(sweep, width=360, height=760)
+    page.click("#view-ranking")
+    whole = "label => label.scrollHeight <= label.clientHeight + 1"
+    assert all(label.evaluate(whole) for label in page.locator(".cell .label").all())
 
 
 def test_shares_of_a_way_are_sorted_by_the_ratio_of_mean_differences(visit, tmp_path, make_run):

@@ -19,11 +19,12 @@ from mindseye.results.where import (
     TILE,
     Where,
     channel_weights,
+    field_and_stride,
     heat_maps,
     look_where,
     opacity,
     peak_window,
-    unit_field,
+    smoothed,
     where_files,
 )
 from mindseye.visualizer.canvas import PixelCanvas
@@ -145,6 +146,7 @@ def test_tokens_have_places_but_no_field(spotted):
     files = where_files(where, targets, targets.initial[1], 1, [0, 1])
     assert set(files) == {"where.json", "heat.webp"}
     assert json.loads(files["where.json"])["field"] is None
+    assert where.stride == 8  # a patch
 
 
 def test_a_field_as_large_as_the_photograph_has_no_crops(spotted):
@@ -153,7 +155,7 @@ def test_a_field_as_large_as_the_photograph_has_no_crops(spotted):
     assert min(span.pixels for span in where.field) >= S
     assert set(where_files(where, targets, targets.initial[0], 0, [0, 1])) == {"where.json", "heat.webp"}
     network = prepare(looks_for_red(nn.Conv2d(3, 2, 5, stride=2)), "2")
-    assert unit_field(network, S) == (Span(-1, 9, 4), Span(-1, 9, 4))
+    assert field_and_stride(network, S) == ((Span(-1, 9, 4), Span(-1, 9, 4)), 4)
 
 
 @dataclass(frozen=True)
@@ -180,3 +182,53 @@ def test_transparency_is_the_sum_of_absolute_gradients(network, targets, facets_
     assert clear.mode == "RGBA"
     alpha = torch.tensor(list(clear.getchannel("A").tobytes())).reshape(wanted.shape) / 255
     assert (alpha - opacity(wanted)).abs().max() < 0.01
+
+
+def grid_of(stride, side):
+    """|∂L/∂x| [side, side] of the sum of a strided convolution, its 3×3 taps all alike, behind another of stride 2."""
+    image = torch.zeros(1, 1, side, side, requires_grad=True)
+    taps = torch.ones(1, 1, 3, 3)
+    halved = nn.functional.conv2d(image, taps, stride=2, padding=1)
+    nn.functional.conv2d(halved, taps, stride=stride // 2, padding=1).sum().backward()
+    return image.grad[0, 0].abs()
+
+
+def middle_and_breadth(pull):
+    """Mean and standard deviation of where it lies [S, S], rows before columns."""
+    at = torch.arange(len(pull), dtype=pull.dtype)
+    shares = torch.stack([pull.sum(dim=1), pull.sum(dim=0)]) / pull.sum()
+    middle = (shares * at).sum(dim=1)
+    return middle, (shares * (at - middle[:, None]) ** 2).sum(dim=1).sqrt()
+
+
+@pytest.mark.parametrize("stride", [4, 8, 16])
+def test_the_grid_of_strides_is_smoothed_away_and_a_blob_stays(stride):
+    side = 128
+    grid = grid_of(stride, side)
+    inside = slice(2 * stride, -2 * stride)  # away from the edge, where fewer units look
+    assert grid[inside, inside].std() > 0.5 * grid.mean()  # dots and chequers before
+    even = smoothed(grid, stride)[inside, inside]
+    assert even.std() < 1e-5 * even.mean()
+    at = torch.arange(side)
+    blob = torch.exp(-((at[:, None] - 70) ** 2 + (at - 50) ** 2) / (2 * 16**2))
+    pull = blob * grid
+    shown = smoothed(pull, stride)
+    middle, breadth = middle_and_breadth(shown)
+    assert torch.allclose(middle, torch.tensor([70.0, 50.0]), atol=1)
+    assert torch.allclose(breadth, torch.tensor([16.0, 16.0]), rtol=0.1)
+    row, column = divmod(int(shown.argmax()), side)
+    assert max(abs(row - 70), abs(column - 50)) <= stride / 2
+    for dim in (0, 1):  # no dots: from pixel to pixel it changes as little as anything so broad
+        assert pull.diff(dim=dim).abs().max() > 0.4 * pull.max()
+        assert shown.diff(dim=dim).abs().max() < 0.08 * shown.max()
+    assert torch.equal(smoothed(pull, 1), pull)  # no stride, nothing to take away
+
+
+def test_the_picture_is_as_transparent_as_its_smoothed_pull(spotted):
+    """Of the coarsest map on the way, though the layer itself has no places."""
+    targets, where = of(looks_for_red(nn.MaxPool2d(3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), spotted, "4")
+    assert where.stride == 6
+    where = Where(torch.rand(2, S, S, generator=torch.Generator().manual_seed(0)), reason="none", stride=6)
+    clear = Image.open(io.BytesIO(where_files(where, targets, targets.initial[0], 0, [0])["transparency.webp"]))
+    alpha = torch.tensor(list(clear.getchannel("A").tobytes())).reshape(S, S) / 255
+    assert (alpha - opacity(smoothed(where.transparency[0], 6))).abs().max() < 0.005

@@ -141,7 +141,8 @@ function layOutRanking(filter, measure) {
 }
 
 const cellWidth = () => state.size + 2 * PADDING;
-const captionHeight = () => (state.view === "ranking" ? 60 : 24);
+const labelLines = () => (state.size < 160 ? 4 : 2); // of the settings below a small picture, all that tell it apart
+const captionHeight = () => (state.view === "ranking" ? 28 + 16 * labelLines() : 24);
 const cellHeight = () => state.size + 2 * PADDING + captionHeight();
 function sideWidth() {
   return (table.side ??= widthOfLabels());
@@ -368,7 +369,10 @@ function fillCell(element, place, i, j) {
     caption.append(make("span", { class: "value", text: folded ? withHalf(folded) : figure(value) }), bar);
   }
   element.append(caption);
-  if (table.kind === "ranking") element.append(make("div", { class: "label", dir: "auto", text: labelOf(place, whole ? keys : [...keys, "facet"]), title: describe(place, whole ? keys : [...keys, "facet"]) }));
+  if (table.kind !== "ranking") return;
+  const told = whole ? keys : [...keys, "facet"], label = make("div", { class: "label", dir: "auto", text: labelOf(place, told), title: describe(place, told) });
+  label.style.webkitLineClamp = labelLines();
+  element.append(label);
 }
 
 const samePlace = (one, other) => Boolean(one && other) && AXES.every((axis) => one[axis.key] === other[axis.key]);

@@ -10,6 +10,7 @@ function fillChoices() {
   choices(byId("measure"), MEASURES.map((measure) => [measure.name, spoken(measure.name)]));
   byId("sweeps-section").hidden = DATA.sweeps.length === 0;
   choices(byId("sweep"), [["", "all runs"], ...DATA.sweeps.map(({ name, runs }) => [name, `${name} (${runs.length})`])]);
+  byId("folds").replaceChildren(...FOLDABLE.map(foldControl));
   byId("sweep").value = SWEEP?.name ?? "";
   document.title = `${DATA.title} · mindseye gallery`;
   byId("title").textContent = DATA.title;
@@ -29,10 +30,9 @@ function showHeld() {
   const laidOut = [...LAID_OUT[state.view](), ...(TABLES.includes(state.view) ? [state.folded] : [])];
   const held = AXES.filter((axis) => axis.values.length > 1 && !laidOut.includes(axis.key));
   const holder = byId("held"), content = held.map((axis) => axis.key).join("\n");
-  byId("fold-field").hidden = FOLDABLE.length === 0 || !TABLES.includes(state.view);
-  byId("fold-label").textContent = FOLDABLE.length ? `fold ${FOLDABLE[0].key} away: mean and 95 % interval` : "";
-  byId("fold").checked = Boolean(state.folded);
-  byId("held").parentElement.hidden = held.length === 0 && byId("fold-field").hidden;
+  byId("folds").hidden = FOLDABLE.length === 0 || !TABLES.includes(state.view);
+  for (const box of byId("folds").querySelectorAll("input")) box.checked = box.value === state.folded;
+  byId("held").parentElement.hidden = held.length === 0 && byId("folds").hidden;
   if (holder.dataset.content !== content) {
     holder.dataset.content = content;
     holder.replaceChildren(...held.map(heldControl));
@@ -153,13 +153,16 @@ function showNotes() {
   const notes = [...DATA.notes];
   if (!TABLES.includes(state.view)) return byId("notes").replaceChildren(...notes.map((text) => make("p", { class: "note", text, dir: "auto" })));
   if (table.kind === "grid" && table.axes.every((axis) => axis.key !== "facet") && FACETS > 1) {
-    const lists = new Set();
-    for (let i = 0; i < table.rows && lists.size < 2; i++)
+    const lists = new Set(), kinds = new Set(); // a kind means nothing where a run keeps no map
+    for (let i = 0; i < table.rows && kinds.size < 2; i++)
       for (let j = 0; j < table.columns; j++) {
-        const facet = facetOf(cellAt(table.placeAt(i, j)));
-        if (facet) lists.add(facet.photographs);
+        const cell = cellAt(table.placeAt(i, j)), facet = facetOf(cell);
+        if (!facet) continue;
+        lists.add(facet.photographs);
+        kinds.add(RUNS[cell.run].map === null ? `list ${facet.photographs}` : `${worldOf(cell.run)} ${kindOf(cell.run, cell.facet)}`);
       }
-    if (lists.size > 1) notes.push(`Facet ${state.held.facet} is not made of the same photographs in every cell: facets are found anew for each layer, network and seed.`);
+    if (kinds.size > 1) notes.push(`Facet ${state.held.facet} is not made of the same photographs in every cell: facets are found anew for each layer, network and seed.`);
+    else if (lists.size > 1) notes.push(`Facet ${state.held.facet} is the same kind of photographs in every cell, though not blended of the same ones.`);
   }
   if (state.folded && table.rows) {
     const run = RUNS.findIndex((one) => one.facets.length), worlds = run < 0 ? [] : runsOverSeeds(run).map(([, one]) => worldOf(one));
@@ -167,6 +170,8 @@ function showNotes() {
     notes.push(state.view === "ranking" || apart
       ? `A figure is the mean over all facets of a cell, and ± half of its 95 % interval over ${state.folded} (Student's t).${apart ? ` Each ${state.folded} looks at photographs of its own, so that facets cannot be held against each other.` : ""}`
       : `A figure is the mean over the facets of one kind of photographs under each ${state.folded}, and ± half of its 95 % interval (Student's t).`);
+    const others = FOLDABLE.map((axis) => axis.key).filter((key) => key !== state.folded);
+    if (others.length) notes.push(`The interval is over ${state.folded} alone: what ${others.join(" or ")} changes is not in it.`);
   }
   if (state.mark) notes.push(`A: ${describe(state.mark, AXES.map((axis) => axis.key))}. Press c on another cell to compare, on the same to unmark.`);
   byId("notes").replaceChildren(...notes.map((text) => make("p", { class: "note", text, dir: "auto" })));

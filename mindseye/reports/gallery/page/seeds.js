@@ -8,7 +8,8 @@ const STUDENT = [
 ];
 const student = (freedom) => STUDENT[freedom - 1] ?? 1.959964 + (1.959964 ** 3 + 1.959964) / (4 * freedom);
 
-const isSeed = (axis) => axis.values.length > 1 && /(^|\.)(seed|repeat)$/.test(axis.key);
+// As mindseye.settings.is_seed. Runs of equal settings, which `repeat` numbers, have the same seed: that is no chance.
+const isSeed = (axis) => axis.values.length > 1 && /(^|\.)seed$/.test(axis.key);
 const FOLDABLE = SWEPT.filter(isSeed);
 
 // {mean, half}: the mean of some numbers and half of its 95 % interval, null for fewer than two.
@@ -70,4 +71,9 @@ function seedsInWords(folded) {
 const withHalf = ({ mean: middle, half }) => (half === null ? figure(middle) : `${figure(middle)} ± ${figure(half)}`);
 const foldAway = (key) => set({ folded: key, ...Object.fromEntries(LAYS_OUT.filter((name) => key && state[name] === key).map((name) => [name, ""])) });
 
-byId("fold").addEventListener("change", (event) => foldAway(event.target.checked ? FOLDABLE[0].key : ""));
+// One at a time: over the combinations of two seeds the cells are no draws of their own.
+function foldControl({ key }) {
+  const box = make("input", { type: "checkbox", value: key });
+  box.addEventListener("change", () => foldAway(box.checked ? key : ""));
+  return make("label", { class: "check" }, [box, make("span", { text: `fold ${key} away: mean and 95 % interval` })]);
+}
