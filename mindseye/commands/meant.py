@@ -154,6 +154,8 @@ def led_to(key: str) -> str | None:
     place, _, last = key.rpartition(".")
     if place == "trainer" and last in TRAINER:
         return TRAINER[last]
+    if place == "hydra.sweeper" and last in ("study_name", "storage", "n_trials", "direction", "sampler"):
+        return "hydra/sweeper=optuna takes it"
     if found := re.fullmatch(r"(?:logger\.)?(wandb|tensorboard|csv|mlflow|comet|neptune|aim)(?:\.([^.]+))?", key):
         name, inner = found[1], found[2] or "NAME"
         if name in _TRACKERS and inner not in (*_TRACKER_SETTINGS, "NAME"):

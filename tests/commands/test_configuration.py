@@ -272,7 +272,7 @@ def test_several_values_where_one_is_taken(words, said, capsys):
 @pytest.mark.parametrize(
     ("group", "name", "said"),
     [
-        ("hydra/sweeper", "optuna", "needs a package that is not installed: pip install hydra-optuna-sweeper"),
+        ("hydra/sweeper", "ax", "needs a package that is not installed: pip install hydra-ax-sweeper"),
         ("hydra/job_logging", "colorlog", "pip install hydra-colorlog"),
         ("network", "timm/resnet50", "give network=timm network.name=resnet50"),
         ("network", "hf-hub:timm/resnet50.a1_in1k", "give network=timm network.name=resnet50.a1_in1k"),
