@@ -1,5 +1,6 @@
 """Composing the configuration by Hydra, and its errors in our words."""
 
+import contextlib
 import inspect
 import os
 import pkgutil
@@ -183,12 +184,14 @@ def _settings_by_default() -> Sequence[str]:
 def make(node: Mapping[str, Any], place: str = "", *, partial: bool = False) -> Any:
     """What a constructor of the configuration gives, by Hydra; `place` is where it stands. Raises ConfigurationError.
 
-    partial: the function itself, with the node's keys as its first arguments, and not what it gives.
+    A source within it (`network: ${network}`) is given as the network that it loads. partial: the function itself, with
+    the node's keys as its first arguments, and not what it gives.
     """
     try:
+        inside = {key: _loading(value) for key, value in node.items()}
         if partial:
-            return instantiate(node, _partial_=True, _convert_="all")
-        return instantiate(node, _convert_="all")
+            return instantiate(inside, _partial_=True, _convert_="all")
+        return instantiate(inside, _convert_="all")
     except InstantiationException as error:
         within = re.search(r"full_key: (\S+)", str(error))
         where = ".".join(filter(None, (place, within and within[1])))
@@ -198,6 +201,24 @@ def make(node: Mapping[str, Any], place: str = "", *, partial: bool = False) -> 
         elif where and not said.startswith(where):
             said = f"{where}: {said}"
         raise ConfigurationError(said) from error
+
+
+def _loading(value: Any) -> Any:
+    """Plain settings in which what makes a source is told to load it."""
+    if isinstance(value, list):
+        return [_loading(one) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    inside = {key: _loading(one) for key, one in value.items()}
+    if "_target_" not in inside:
+        return inside
+    from mindseye.networks import Source
+
+    with contextlib.suppress(Exception):  # what cannot be imported is said where it is made
+        target = pkgutil.resolve_name(str(inside["_target_"]))
+        if inspect.isclass(target) and issubclass(target, Source):
+            return {"_target_": f"{Source.__module__}.loaded", "source": inside}
+    return inside
 
 
 def make_metric(node: Mapping[str, Any], place: str) -> Any:

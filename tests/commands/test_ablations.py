@@ -8,13 +8,14 @@ import torch
 from mindseye.commands.checking import check
 from mindseye.commands.composing import compose, config_folder
 from mindseye.commands.constructors import check_constructors
-from mindseye.commands.stages import make_method
+from mindseye.commands.stages import make_method, make_network
 from mindseye.facets.discovery import discover_facets
 from mindseye.networks.preparing import prepare
 from mindseye.networks.way import layers_on_the_way
 from mindseye.settings import Facets, Running
 from mindseye.visualizer.fitting import fit
 from mindseye.visualizer.objective import matching_of
+from mindseye.visualizer.running_statistics import batch_norms
 
 ABLATIONS = sorted(path.stem for path in (config_folder() / "ablation").glob("*.yaml"))
 WHOLE = {"dm", "ad", "strength", "matching", "penalty", "tv"}
@@ -54,6 +55,17 @@ def test_what_vital_matches_counts_alike_to_the_end():
     """Its weights do not fall: the calibrated schedule is this method's own."""
     matching = make_method(check(compose(["ablation=vital"]))).schedule.matching
     assert [matching(t, 80) for t in (1, 40, 80)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["demo", "resnet18"])
+def test_what_deep_inversion_holds_pictures_to_is_the_network_s(name):
+    """Whatever its source: a part of the configuration that names the network is given the network itself."""
+    words = [f"network={name}", *([] if name == "demo" else ["network.weights=null"]), "ablation=deep_inversion"]
+    run = check(compose(words))
+    objective = make_method(run).objective
+    assert len(batch_norms(objective.network)) == sum(
+        isinstance(module, torch.nn.BatchNorm2d) for module in make_network(run.parts["network"], "network").modules()
+    )
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)

@@ -95,3 +95,8 @@ def downloaded(name: str, build: Callable[[], Built], url: str | None = None) ->
             f"cannot download the weights of {name} ({first_line(error)}): give a file instead, "
             f"network.weights=PATH{put}"
         ) from error
+
+
+def loaded(source: Source) -> Network:
+    """What a source loads: for configurations, which can call a function and no method."""
+    return source.load()
