@@ -68,8 +68,14 @@ CELLS = {
 }  # fmt: skip
 
 
+# Of several cells each; sweep_k_C stands for them.
+SWEEPS = {"ablate_losses", "accentuate", "fig4_screw", "search", "sweep_architectures", "sweep_layers"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "experiment", [pytest.param(name, marks=pytest.mark.long) if name in SWEEPS else name for name in EXPERIMENTS]
+)
 def test_every_experiment_runs(experiment, tmp_path):
     overrides = [f"experiment={experiment}", *SMALL, *SIZES.get(experiment, ["k=8", "C=3"])]
     if "transfer: " in (config_folder() / f"experiment/{experiment}.yaml").read_text():

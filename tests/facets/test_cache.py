@@ -350,6 +350,7 @@ def test_of_eight_processes_one_computes_and_the_others_wait(tmp_path):
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".safetensors"]
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_they_hold_nobody_up_and_leave_nothing_torn(tmp_path):
     with asking(tmp_path, 6, slow=3) as (processes, record):
         begun = time.monotonic()
