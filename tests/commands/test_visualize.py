@@ -99,9 +99,12 @@ def test_the_same_command_gives_the_same_bytes_on_one_device_or_two(smoke, tmp_p
     "overrides",
     [
         ("objective=published",),
-        ("objective=released",),
+        pytest.param(("objective=released",), marks=pytest.mark.long),
         ("canvas=maco", "canvas.init=noise", "facets_per_batch=1", "previous=conv1"),
-        ("logger=csv", "layer=layer2.0.conv1", "optimizer=sgd", "filters=none", "schedule=constant"),
+        pytest.param(
+            ("logger=csv", "layer=layer2.0.conv1", "optimizer=sgd", "filters=none", "schedule=constant"),
+            marks=pytest.mark.long,
+        ),
         ("transfer=demo", "transfer.demo.layer=layer3.0", "facets.selection=nearest_members"),
     ],
     ids=lambda overrides: overrides[0],

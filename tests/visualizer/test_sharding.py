@@ -114,10 +114,10 @@ def test_any_number_of_facets_at_a_time_gives_the_same_bytes(network, odd_facets
         assert same(drawn(network, odd_facets, steps=2, facets_per_batch=facets_per_batch, **way), whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("devices", "C", "way"),
-    [(2, 4, PUBLISHED), pytest.param(2, 5, RELEASED, marks=LONG), pytest.param(3, 4, NOISE, marks=LONG)],
+    [(2, 4, PUBLISHED), (2, 5, RELEASED), (3, 4, NOISE)],
     ids=["published", "released", "noise"],
 )
 def test_several_processes_draw_what_one_draws(network, facets, devices, C, way):
@@ -125,9 +125,9 @@ def test_several_processes_draw_what_one_draws(network, facets, devices, C, way)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("devices", "C"), [(2, 4), pytest.param(3, 5, marks=LONG)])
+@pytest.mark.parametrize(("devices", "C", "way"), [(2, 4, PUBLISHED), pytest.param(3, 5, {}, marks=LONG)])
 def test_several_processes_report_log_stop_and_go_on_as_one(
-    network, facets, tmp_path, monkeypatch, caplog, devices, C
+    network, facets, tmp_path, monkeypatch, caplog, devices, C, way
 ):
     """The signal comes to the whole group, as from a terminal, and must count once."""
     caplog.set_level(logging.INFO, "mindseye")
@@ -143,13 +143,14 @@ def test_several_processes_report_log_stop_and_go_on_as_one(
                 os.kill(process.pid, signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    whole = drawn(network, facets[C])
+    whole = drawn(network, facets[C], **way)
+    way = {**way, "filters": [*way.get("filters", []), Slow()]}
     settings = {
-        "devices": devices, "folder": checkpoint.folder, "logger": CSVLogger(tmp_path, "log", version="one"),
+        **way, "devices": devices, "folder": checkpoint.folder, "logger": CSVLogger(tmp_path, "log", version="one"),
         "report": report, "announce": compiled.append,
     }  # fmt: skip
     with pytest.raises(Interrupted) as interrupted:
-        drawn(network, facets[C], filters=[Slow()], **settings)
+        drawn(network, facets[C], **settings)
     assert [signal.getsignal(signum) for signum in SIGNALS] == before
     assert not multiprocessing.active_children()
     steps = []
@@ -161,11 +162,11 @@ def test_several_processes_report_log_stop_and_go_on_as_one(
     assert said[0][1] == pytest.approx(sum(whole.history["total"][C : C + 2]) / 2)  # of the first process's two facets
     said.clear()
     settings["report"] = lambda step, terms: said.append((step, terms))
-    assert same(drawn(network, facets[C], filters=[Slow()], **settings), whole)
+    assert same(drawn(network, facets[C], **settings), whole)
     assert [step for step, _ in said] == [4, 5]
     assert "the fit goes on after step" in caplog.text  # what the processes log
     settings["logger"] = None
-    again = drawn(network, facets[C], filters=[Slow()], **settings)  # finished: read back, no process started
+    again = drawn(network, facets[C], **settings)  # finished: read back, no process started
     assert same(again, whole)
     assert again.step_ms > 0
     with open(tmp_path / "log" / "one" / "metrics.csv", newline="") as file:
