@@ -372,7 +372,8 @@ def everything(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("shares", [[0.4], pytest.param([0.05, 0.2, 0.6], marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("shares", [[0.4], [0.05, 0.2, 0.6]])
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     uninterrupted, disk, photograph_folder, tmp_path, shares
 ):

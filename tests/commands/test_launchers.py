@@ -31,6 +31,7 @@ def build():
 """
 
 
+@pytest.mark.long
 def test_joblib_divides_the_threads_and_a_failing_cell_stops_no_other(tmp_path):
     (tmp_path / "my.py").write_text(NETWORK)
     network = ["network=callable", "network.target=my.py:build", "network.mean=[0,0,0]", "network.std=[1,1,1]"]
@@ -88,6 +89,7 @@ def test_a_launcher_that_is_not_installed_is_named_in_one_line(monkeypatch):
     check_launcher(["hydra/launcher=joblib", "k=3,4"])
 
 
+@pytest.mark.long
 def test_a_sweep_is_resumed_from_another_folder_with_another_launcher(tmp_path, photograph_folder):
     """What is relative in its cells starts where the sweep did; the first launcher's settings are not the next's."""
     (tmp_path / "photos").symlink_to(photograph_folder)

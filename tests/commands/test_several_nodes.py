@@ -41,7 +41,7 @@ def command(*words, cwd, **environment):
     return warm.python(*COMMAND, *SMOKE, *words, cwd=cwd, env=env, timeout=240)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_two_nodes_draw_what_one_draws_and_are_stopped_and_gone_on_from_as_one(tmp_path):
     """The signal comes to the second node alone. Only the first keeps a log, a status, and the tracker's file."""

@@ -162,12 +162,12 @@ def nets(tmp_path):
     return tmp_path
 
 
-def test_3_of_12_cells_fail_each_in_its_own_way_and_the_other_9_are_completed(nets):
-    for words in (["experiment=right", "k=2,3,4", "C=2,3,4"], ["experiment=layer,memory,images", "k=2"]):
+def test_3_of_5_cells_fail_each_in_its_own_way_and_the_other_2_are_completed(nets):
+    for words in (["experiment=right", "k=2,3", "C=2"], ["experiment=layer,memory,images", "k=2"]):
         done = run("--config-dir", "mine", "-m", "steps=1", *words, "hydra.sweep.dir=sweep", cwd=nets)
     folder = nets / "sweep"
     found = read_sweep(folder)
-    assert found.counts() == {"waiting": 0, "running": 0, "completed": 9, "failed": 3, "to be continued": 0}
+    assert found.counts() == {"waiting": 0, "running": 0, "completed": 2, "failed": 3, "to be continued": 0}
     assert done.returncode == 1
     assert done.stderr.count("mindseye: failed: ") == 3
     assert "--failed tries them again" in done.stderr
@@ -188,7 +188,7 @@ def test_3_of_12_cells_fail_each_in_its_own_way_and_the_other_9_are_completed(ne
     assert "could not be written" in again.stderr
     assert again.stderr.count("mindseye: failed: ") == 2
     after = read_sweep(folder)
-    assert after.counts() == {"waiting": 0, "running": 0, "completed": 10, "failed": 2, "to be continued": 0}
+    assert after.counts() == {"waiting": 0, "running": 0, "completed": 3, "failed": 2, "to be continued": 0}
     assert {cell.id: status.started for cell, status in after.of("completed") if cell.id in before} == before
 
 
@@ -273,11 +273,11 @@ main(sys.argv[1:])
 
 
 def test_a_sweep_over_four_layers_reads_the_photographs_once(tmp_path):
-    words = ["layer=layer1.0,layer2.0,layer3.0.conv1,layer4.0", "k=4,8", "hydra.sweep.dir=sweep"]
+    words = ["layer=layer1.0,layer2.0,layer3.0.conv1,layer4.0", "k=4", "hydra.sweep.dir=sweep"]
     done = run("-m", *SMALL, *words, cwd=tmp_path, program=COUNTED)
     assert done.returncode == 0, done.stderr
     assert sum(map(int, (tmp_path / "seen").read_text().split())) == 24
-    assert read_sweep(tmp_path / "sweep").counts()["completed"] == 8
+    assert read_sweep(tmp_path / "sweep").counts()["completed"] == 4
 
 
 @pytest.mark.parametrize(

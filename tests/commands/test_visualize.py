@@ -69,8 +69,14 @@ CELLS = {
 }  # fmt: skip
 
 
+# Of several cells each; sweep_k_C stands for them.
+SWEEPS = {"ablate_losses", "accentuate", "fig4_screw", "search", "sweep_architectures", "sweep_layers"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "experiment", [pytest.param(name, marks=pytest.mark.long) if name in SWEEPS else name for name in EXPERIMENTS]
+)
 def test_every_experiment_runs(experiment, tmp_path):
     overrides = [f"experiment={experiment}", *SMALL, *SIZES.get(experiment, ["k=8", "C=3"])]
     if "transfer: " in (config_folder() / f"experiment/{experiment}.yaml").read_text():
@@ -94,9 +100,12 @@ def test_the_same_command_gives_the_same_bytes_on_one_device_or_two(smoke, tmp_p
     "overrides",
     [
         ("objective=published",),
-        ("objective=released",),
+        pytest.param(("objective=released",), marks=pytest.mark.long),
         ("canvas=maco", "canvas.init=noise", "facets_per_batch=1", "previous=conv1"),
-        ("logger=csv", "layer=layer2.0.conv1", "optimizer=sgd", "filters=none", "schedule=constant"),
+        pytest.param(
+            ("logger=csv", "layer=layer2.0.conv1", "optimizer=sgd", "filters=none", "schedule=constant"),
+            marks=pytest.mark.long,
+        ),
         ("transfer=demo", "transfer.demo.layer=layer3.0", "facets.selection=nearest_members"),
     ],
     ids=lambda overrides: overrides[0],

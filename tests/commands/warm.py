@@ -18,7 +18,7 @@ import torch
 IMPORTED = (
     "mindseye.commands.main", "mindseye.commands.visualize", "mindseye.commands.layers", "mindseye.commands.cache",
     "mindseye.demo.photographs", "mindseye.results.metrics", "mindseye.results.run_folder",
-    "mindseye.results.visualization",
+    "mindseye.results.visualization", "pyarrow.dataset", "sklearn.decomposition", "sklearn.manifold",
 )  # fmt: skip
 _parent: subprocess.Popen | None = None
 
@@ -76,7 +76,9 @@ def _running(env):
 
 
 def _know():
-    """What every command works out once: the table of log Z(b), and what conf/ and its constructors take."""
+    """What every command works out once: the table of log Z(b), Pillow's formats, what conf/ and its constructors
+    take."""
+    import PIL.Image
     from hydra.core.global_hydra import GlobalHydra
 
     from mindseye.commands.checking import check
@@ -85,6 +87,7 @@ def _know():
     from mindseye.visualizer.distance import log_partition
 
     log_partition(torch.zeros(()))
+    PIL.Image.init()
     check_constructors(check(compose([])).parts)
     GlobalHydra.instance().clear()
 
@@ -125,10 +128,13 @@ def _become(wish):
 
 
 if __name__ == "__main__":
+    import gc
     import importlib
 
     for name in IMPORTED:
         importlib.import_module(name)
     _know()
+    gc.collect()
+    gc.freeze()  # else each child goes through all of it again at its end, and copies it: more than a second
     if (wish := _wishes()) is not None:
         _become(wish)

@@ -318,6 +318,7 @@ def asking(cache, root, tmp_path, layers, stall=False):
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_several_processes_look_at_each_layer_once(photograph_folder, network, photographs, tmp_path, cache, alone):
     sets = [LAYERS[:2], LAYERS[:0:-1], LAYERS]
     processes = [asking(cache, photograph_folder, tmp_path, layers) for layers in sets]

@@ -70,8 +70,12 @@ def calls(merged, kind=nn.Conv2d):
     return sum(isinstance(modules[step.target], kind) for step in steps)
 
 
+# Those that are slow, and of parts that others have too.
+LARGE = {"resnet50", "resnext50_32x4d", "densenet121", "inception_v3", "convnext_tiny"}
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long) if name == "resnext50_32x4d" else name for name in FAMILIES]
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in LARGE else name for name in FAMILIES]
 )
 def test_every_family_to_the_last_bit(name):
     torch.manual_seed(0)

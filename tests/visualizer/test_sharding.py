@@ -43,6 +43,7 @@ RELEASED = {
     "optimizer": partial(SGD, lr=1.0, momentum=0.9, nesterov=True),
     "filters": [GradientMask(), Blur(2), TVDenoise(3), RoundToLevels(), Brighten(every=2)],
 }  # fmt: skip
+LONG = pytest.mark.long
 NOISE = {"canvas": partial(FourierCanvas, init="noise", seed=1)}
 
 
@@ -103,8 +104,8 @@ def odd_facets(network, photograph_folder):
     return discover_facets(network, photographs, network.resolve(depth="middle"), Facets(C=5, k=8, N=4))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("way", [{}, PUBLISHED, RELEASED, {"canvas": MacoCanvas}], ids="dprm")
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_any_number_of_facets_at_a_time_gives_the_same_bytes(network, odd_facets, way, threads):
     """What the processes rest on."""
     torch.set_num_threads(threads)
@@ -113,7 +114,7 @@ def test_any_number_of_facets_at_a_time_gives_the_same_bytes(network, odd_facets
         assert same(drawn(network, odd_facets, steps=2, facets_per_batch=facets_per_batch, **way), whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("devices", "C", "way"),
     [(2, 4, PUBLISHED), (2, 5, RELEASED), (3, 4, NOISE)],
@@ -124,10 +125,13 @@ def test_several_processes_draw_what_one_draws(network, facets, devices, C, way)
 
 
 @pytest.mark.slow
-def test_three_processes_report_log_stop_and_go_on_as_one(network, facets, tmp_path, monkeypatch, caplog):
-    """Five facets. The signal comes to the whole group, as from a terminal, and must count once."""
+@pytest.mark.parametrize(("devices", "C", "way"), [(2, 4, PUBLISHED), pytest.param(3, 5, {}, marks=LONG)])
+def test_several_processes_report_log_stop_and_go_on_as_one(
+    network, facets, tmp_path, monkeypatch, caplog, devices, C, way
+):
+    """The signal comes to the whole group, as from a terminal, and must count once."""
     caplog.set_level(logging.INFO, "mindseye")
-    monkeypatch.setenv("NODE_RANK", "1")  # of whatever started this: the processes are still 0, 1 and 2
+    monkeypatch.setenv("NODE_RANK", "1")  # of whatever started this: the processes are still 0, 1, …
     checkpoint = Checkpoint(tmp_path / "fit")
     before = [signal.getsignal(signum) for signum in SIGNALS]
     said, compiled = [], []
@@ -139,39 +143,40 @@ def test_three_processes_report_log_stop_and_go_on_as_one(network, facets, tmp_p
                 os.kill(process.pid, signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    whole = drawn(network, facets[5])
+    whole = drawn(network, facets[C], **way)
+    way = {**way, "filters": [*way.get("filters", []), Slow()]}
     settings = {
-        "devices": 3, "folder": checkpoint.folder, "logger": CSVLogger(tmp_path, "log", version="one"),
+        **way, "devices": devices, "folder": checkpoint.folder, "logger": CSVLogger(tmp_path, "log", version="one"),
         "report": report, "announce": compiled.append,
     }  # fmt: skip
     with pytest.raises(Interrupted) as interrupted:
-        drawn(network, facets[5], filters=[Slow()], **settings)
+        drawn(network, facets[C], **settings)
     assert [signal.getsignal(signum) for signum in SIGNALS] == before
     assert not multiprocessing.active_children()
     steps = []
-    for process in range(3):
-        with safe_open(path := checkpoint.file("", process, 3), "pt") as file:
+    for process in range(devices):
+        with safe_open(path := checkpoint.file("", process, devices), "pt") as file:
             steps.append(read_state(path, file.metadata()["key"])["global_step"])
     assert interrupted.value.step == min(steps) < 5
     assert [step for step, _ in said] == [2]
-    assert said[0][1] == pytest.approx(sum(whole.history["total"][5:7]) / 2)  # of the first process's two facets
+    assert said[0][1] == pytest.approx(sum(whole.history["total"][C : C + 2]) / 2)  # of the first process's two facets
     said.clear()
     settings["report"] = lambda step, terms: said.append((step, terms))
-    assert same(drawn(network, facets[5], filters=[Slow()], **settings), whole)
+    assert same(drawn(network, facets[C], **settings), whole)
     assert [step for step, _ in said] == [4, 5]
     assert "the fit goes on after step" in caplog.text  # what the processes log
     settings["logger"] = None
-    again = drawn(network, facets[5], filters=[Slow()], **settings)  # finished: read back, no process started
+    again = drawn(network, facets[C], **settings)  # finished: read back, no process started
     assert same(again, whole)
     assert again.step_ms > 0
     with open(tmp_path / "log" / "one" / "metrics.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["loss/total"]]
     assert [row["step"] for row in rows] == ["2", "4", "5"]
-    assert float(rows[0]["loss/total"]) == pytest.approx(sum(whole.history["total"][5:10]) / 5)  # of all five facets
+    assert float(rows[0]["loss/total"]) == pytest.approx(sum(whole.history["total"][C : 2 * C]) / C)  # of all facets
     assert not compiled
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_number_of_processes_starts_anew(network, facets, tmp_path, caplog):
     """So does a fit whose one process has left a damaged file; and there are no more processes than facets."""
     checkpoint = Checkpoint(tmp_path / "fit")
@@ -210,7 +215,7 @@ class FailIn(pl.Callback):
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
-        (ValueError("facet 3 is lost"), ValueError, "facet 3 is lost"),
+        pytest.param(ValueError("facet 3 is lost"), ValueError, "facet 3 is lost", marks=LONG),
         (None, RuntimeError, "one of 2 processes is gone (SIGKILL)"),
     ],
     ids=["error", "killed"],

@@ -22,6 +22,7 @@ def drawn(network, photographs, steps, **settings):
     return targets, me.visualize(network, targets, **given(steps=steps, accelerator="cpu", **settings)).images
 
 
+@pytest.mark.long
 def test_one_thread_or_two_draw_the_same_pictures(network, photographs, threads):
     found = []
     for count in (1, 2):

@@ -312,6 +312,7 @@ def test_one_several_or_none():
     assert as_trackers(wrapped) == wrapped
 
 
+@pytest.mark.long
 def test_several_processes_tell_of_all_facets(network, targets, told_fit):
     told = Told()
     fit(
