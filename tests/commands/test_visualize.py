@@ -70,7 +70,7 @@ CELLS = {
 
 
 # Of several cells each; sweep_k_C stands for them.
-SWEEPS = {"ablate_losses", "accentuate", "fig4_screw", "search", "sweep_architectures", "sweep_layers"}
+SWEEPS = {"ablate_losses", "accentuate", "fig4_screw", "sweep_architectures", "sweep_layers"}
 
 
 @pytest.mark.slow
