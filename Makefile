@@ -12,7 +12,7 @@ PARALLEL ?= -n auto --dist loadfile
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-demo: .venv/installed  ## install and draw the facets of the generated demo (about a minute)
+demo: .venv/installed  ## install (some minutes), draw the facets of the generated demo (about a minute)
 	$(BIN)/mindseye
 
 test: .venv/tested lint  ## install the test extra, run the whole test suite

@@ -109,7 +109,7 @@ _SLIP = 0.8  # how like another program's name a word must be to be a slip of it
 # What Hydra's own further parts are installed by.
 PLUGINS = {
     "hydra/sweeper": {
-        "optuna": "hydra-optuna-sweeper", "ax": "hydra-ax-sweeper", "nevergrad": "hydra-nevergrad-sweeper",
+        "optuna": "'mindseye[search]'", "ax": "hydra-ax-sweeper", "nevergrad": "hydra-nevergrad-sweeper",
     },
     "hydra/launcher": {"submitit_slurm": "'mindseye[slurm]'", "submitit_local": "'mindseye[slurm]'",
                        "rq": "hydra-rq-launcher"},
