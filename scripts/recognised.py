@@ -91,8 +91,8 @@ def looked_at(subject: Subject, draw: Draw) -> Subject:
     return replace(subject, words=(*subject.words, f"snapshots={max(1, draw.steps // LOOKS)}"))
 
 
-def curve(subject: Subject, draw: Draw, seeds: Sequence[int]) -> Curve | None:
-    """What the judges say of the cells of a method that are done; None where none is."""
+def curve(subject: Subject, draw: Draw, seeds: Sequence[int], known: float | None = None) -> Curve | None:
+    """What the judges say of the cells of a method that are done; None where none is. known: what a step costs."""
     said: dict[int, dict[str, list[float]]] = {}
     config = compose([quoted(word) for word in subject.words])
     run = check(config)
@@ -123,7 +123,17 @@ def curve(subject: Subject, draw: Draw, seeds: Sequence[int]) -> Curve | None:
         return None
     passes = METHODS[draw.method].passes
     looks = {passes * step: {name: statistics.fmean(each) for name, each in of.items()} for step, of in said.items()}
-    return Curve(draw.method, draw.start, draw.steps, cost(subject, draw), pictures, looks)
+    return Curve(draw.method, draw.start, draw.steps, known or cost(subject, draw), pictures, looks)
+
+
+def costs(folder: Path) -> dict[tuple[str, Draw], float]:
+    """Of the steps that were timed already: another time they would come out otherwise."""
+    try:
+        said = json.loads((folder / "recognised.json").read_text())
+    except FileNotFoundError:
+        return {}
+    curves = ((name, one) for name, each in said.items() for one in each)
+    return {(name, Draw(one["method"], one["start"], one["steps"])): one["cost"] for name, one in curves}
 
 
 def cost(subject: Subject, draw: Draw) -> float:
@@ -197,9 +207,11 @@ def plot(curves: Sequence[Curve], title: str) -> Figure:
 def tell(asked: Namespace, found: Sequence[Subject], every: Sequence[Draw]) -> None:
     """Judge what is drawn, and write figures, table and plot of each subject. Raises ValueError where nothing is."""
     said: dict[str, list[Curve]] = {}
+    timed = costs(asked.folder)
     for subject in found:
         if (subject.folder / "manifest.json").is_file():
-            said[subject.name] = [one for draw in every if (one := curve(subject, draw, asked.seeds)) is not None]
+            curves = (curve(subject, draw, asked.seeds, timed.get((subject.name, draw))) for draw in every)
+            said[subject.name] = [one for one in curves if one is not None]
     said = {name: curves for name, curves in said.items() if curves}
     if not said:
         raise ValueError(f"{asked.folder}: no cell is done, so there is no table")
@@ -220,6 +232,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.description = (__doc__ or "").split("\n\n")[0]
     parser.set_defaults(folder=Path("build/recognised"))
     asked = parser.parse_args(words)
+    if asked.long:
+        parser.error("--long: every method has its own number of steps here already")
     try:
         found, _, steps = plan(asked)
         every = drawn(asked.only, asked.starts, steps)

@@ -67,3 +67,6 @@ def test_a_tiny_one_is_drawn_and_told(tmp_path, capsys):
     with Image.open(tmp_path / "recognised.png") as picture:
         assert picture.width > 600
     assert "failed" not in capsys.readouterr().err
+    main([*words, "--table"])
+    again = json.loads((tmp_path / "recognised.json").read_text())
+    assert again == said  # what was timed is not timed again

@@ -287,12 +287,15 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def signed(value: float) -> str:
-    """Three decimals with their sign; 0 has none.
+    """Three decimals with their sign, and a fourth where these are all 0, so that an interval shows on which side of 0
+    it ends; 0 has no sign.
 
-    >>> signed(0.0312), signed(-0.25), signed(-0.0001)
-    ('+0.031', '-0.250', '0.000')
+    >>> signed(0.0312), signed(-0.25), signed(-0.0001), signed(0.00001)
+    ('+0.031', '-0.250', '-0.0001', '0.000')
     """
-    return "0.000" if abs(value) < 5e-4 else f"{value:+.3f}"
+    if abs(value) < 5e-5:
+        return "0.000"
+    return f"{value:+.4f}" if abs(value) < 5e-4 else f"{value:+.3f}"
 
 
 def _interval(difference: Difference) -> str:
