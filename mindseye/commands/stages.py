@@ -43,14 +43,17 @@ log = logging.getLogger(__name__)
 
 def make_method(run: Run) -> "Method":
     """The method out of its groups. Raises ConfigurationError for what a part of it refuses."""
+    from mindseye.networks.chance import seeded
     from mindseye.visualizer.method import Method
 
     parts = run.parts
+    with seeded(run.drawing.seed):  # a network that it names is the one that draws, also where weights are random
+        objective = make(parts["objective"], "objective")
     canvas = make(parts["canvas"], "canvas")
     if "seed" in inspect.signature(get_object(parts["canvas"]["_target_"])).parameters:
         canvas = partial(canvas, seed=run.drawing.seed)
     return Method(
-        objective=make(parts["objective"], "objective"),
+        objective=objective,
         canvas=canvas,
         schedule=make(parts["schedule"], "schedule"),
         transformations=make(parts["transformations"], "transformations"),
@@ -101,10 +104,14 @@ def try_parts(method: "Method", channels: int, side: int) -> None:
 
 def make_metrics(run: Run) -> dict[str, Any]:
     """The user's own metrics by their names."""
+    from mindseye.networks.chance import seeded
     from mindseye.results.metrics import check_names
 
-    nodes = (run.parts["metrics"] or {}).items()
-    metrics = {str(name): make_metric(node, f"metrics.{name}") for name, node in nodes if node is not None}
+    metrics = {}
+    for name, node in (run.parts["metrics"] or {}).items():
+        if node is not None:
+            with seeded(run.drawing.seed):
+                metrics[str(name)] = make_metric(node, f"metrics.{name}")
     check_names(metrics)
     return metrics
 
@@ -155,12 +162,27 @@ def pick_device(accelerator: str) -> str:
 
 
 def make_network(node: Mapping[str, Any], place: str) -> "Network":
-    """The network of a group: what its source loads, or what a constructor of the user's own gives."""
+    """The network of a group: what its source loads, or what a constructor of the user's own gives.
+
+    Raises ConfigurationError for what cannot be loaded and for what is no network.
+    """
+    from torch import nn
+
     from mindseye.networks import Source
+    from mindseye.networks.network import check_network
 
     made = make(node, place)
+    if isinstance(made, nn.Module) and not hasattr(made, "resolve"):
+        target, group = node["_target_"], place.partition(".")[0]
+        own = place if group == "network" else f"{group}.callable"
+        raise ConfigurationError(
+            f"{place}: {target} gives a bare {type(made).__name__}: {group}=callable {own}.target={target} makes a "
+            "network of it"
+        )
     try:
-        return made.load() if isinstance(made, Source) else made
+        network = made.load() if isinstance(made, Source) else made
+        check_network(network)
+        return network
     except (ValueError, OSError) as error:
         raise ConfigurationError(f"{place}: {error}") from error
 

@@ -17,6 +17,7 @@ from mindseye.networks.sources.source import SIZE, Source
 from mindseye.networks.sources.timm_models import TimmSource
 from mindseye.networks.sources.torchvision_models import TorchvisionSource
 from mindseye.networks.weight_files import STATE_DICT_FILES, existing_file
+from mindseye.words import called
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +58,11 @@ def load_network(
 
     Raises ValueError, FileNotFoundError.
     """
-    _refuse_file(name)
+    _refuse_no_name(name)
     with seeded(0):
         if name == "demo":
+            if given := [key for key, one in {"mean": mean, "std": std, "prefix": prefix}.items() if one is not None]:
+                raise ValueError(f"the demo's network has its own normalisation and weights: it takes no {given[0]}")
             return demo_network(weights, layers, 96 if size is None else size)
         reads = {"mean": mean, "std": std, "size": size, "layers": layers, "prefix": prefix}
         source = _source(name, weights, reads)
@@ -120,8 +123,12 @@ def warn_of_no_training(network: Network) -> None:
         )
 
 
-def _refuse_file(name: object) -> None:
-    """Raises ValueError where a network is named by a file that holds none, with what to give instead."""
+def _refuse_no_name(name: object) -> None:
+    """Raises ValueError where what names a network names none, a file of weights say, with what to give instead."""
+    if isinstance(name, Source):
+        raise ValueError(f"{called(name)} needs no load_network: its own load() gives the network")
+    if isinstance(name, Network):
+        raise ValueError("this is what load_network gives already: take it as it is")
     if name is None or isinstance(name, bool | int | float | type):
         raise ValueError(
             "the network must be a name, a function of a file (my_net.py:build), a dotted path or an nn.Module, not "

@@ -206,6 +206,8 @@ def check_network(network: object) -> None:
     if isinstance(network, nn.Module):
         kind = type(network).__name__
         raise ValueError(f"the network is a bare {kind}: load_network(module, mean=…, std=…, size=…) makes one of it")
+    if callable(getattr(network, "load", None)):
+        raise ValueError(f"the network is {called(network)}, which names one: its load() gives the network")
     raise ValueError(f"the network must be what load_network gives, not {called(network)}")
 
 

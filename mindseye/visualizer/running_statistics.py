@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mindseye.facets.way_statistics import moments
 from mindseye.fields import Weight, check
-from mindseye.networks.network import Network
+from mindseye.networks.network import Network, check_network
 from mindseye.visualizer.distance import AdaptiveDistance
 from mindseye.visualizer.objective import Adaptive, LossTerms, Seen, cosine, take_channels
 
@@ -75,6 +75,7 @@ class RunningStatistics:
     first: Weight = 10.0
 
     def __post_init__(self) -> None:
+        check_network(self.network)
         if not batch_norms(self.network):
             raise ValueError(f"{self.network.name} has no BatchNorm whose statistics there are")
         for name in ("dm", "weight", "first"):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from mindseye.commands.checking import check
-from mindseye.commands.composing import compose, config_folder
+from mindseye.commands.composing import ConfigurationError, compose, config_folder
 from mindseye.commands.constructors import check_constructors
-from mindseye.commands.stages import make_method, make_network
+from mindseye.commands.stages import load, make_method, make_network
 from mindseye.facets.discovery import discover_facets
 from mindseye.networks.preparing import prepare
 from mindseye.networks.way import layers_on_the_way
@@ -59,13 +59,32 @@ def test_what_vital_matches_counts_alike_to_the_end():
 
 @pytest.mark.parametrize("name", ["demo", "resnet18"])
 def test_what_deep_inversion_holds_pictures_to_is_the_network_s(name):
-    """Whatever its source: a part of the configuration that names the network is given the network itself."""
+    """Whatever its source: a part of the configuration that names the network is given the network itself.
+
+    Random weights are those of the network that draws, which the run's seed makes.
+    """
     words = [f"network={name}", *([] if name == "demo" else ["network.weights=null"]), "ablation=deep_inversion"]
     run = check(compose(words))
-    objective = make_method(run).objective
-    assert len(batch_norms(objective.network)) == sum(
-        isinstance(module, torch.nn.BatchNorm2d) for module in make_network(run.parts["network"], "network").modules()
+    method = make_method(run)
+    network = load(run, method).network
+    assert method.objective.network.fingerprint() == network.fingerprint()
+    assert len(batch_norms(method.objective.network)) == sum(
+        isinstance(module, torch.nn.BatchNorm2d) for module in network.modules()
     )
+
+
+@pytest.mark.parametrize(
+    ("place", "target", "message"),
+    [
+        ("network", "torch.nn.Identity", "torch.nn.Identity gives a bare Identity: network=callable network.targ"),
+        ("transfer.mine", "torch.nn.Identity", "transfer.mine: .* transfer=callable transfer.callable.target=torch.nn"),
+        ("network", "builtins.dict", "network: the network must be what load_network gives, not a dict"),
+    ],
+)
+def test_a_constructor_that_gives_no_network_is_one_line(place, target, message):
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        make_network({"_target_": target}, place)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)

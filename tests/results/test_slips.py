@@ -8,11 +8,13 @@ from given import given
 from torch import nn
 
 import mindseye as me
+from mindseye.networks import TorchvisionSource
 from mindseye.settings import Running
 from mindseye.visualizer.callbacks import Blur, FunctionFilter
 from mindseye.visualizer.canvas import PixelCanvas
 from mindseye.visualizer.fitting import fit
 from mindseye.visualizer.method import Method
+from mindseye.visualizer.running_statistics import RunningStatistics
 
 BODY = nn.Sequential(nn.Conv2d(3, 4, 3))
 HALF = {"mean": [0.5] * 3, "std": [0.25] * 3}
@@ -32,6 +34,12 @@ def test_what_is_no_network_and_what_are_no_photographs(network, photographs, ta
         lambda: me.transfer_reference(BODY, "0", targets, photographs),
     ):
         refused(call, r"bare Sequential: load_network\(module, mean=…, std=…")
+    source = TorchvisionSource("resnet18", weights=None)
+    refused(lambda: me.visualize(source, targets), r"the network is a TorchvisionSource, .* its load\(\) gives")
+    refused(lambda: RunningStatistics(source), r"its load\(\) gives the network")
+    refused(lambda: me.load_network(source), r"TorchvisionSource needs no load_network: its own load\(\)")
+    refused(lambda: me.load_network(network), "this is what load_network gives already")
+    refused(lambda: me.load_network("demo", mean=[0.5] * 3), "the demo's network has its own .* takes no mean")
     refused(lambda: me.visualize("resnet18", targets), "the network must be what load_network gives, not a str")
     refused(lambda: me.visualize(network, photographs), "what discover_facets gives, not a Photographs")
 
