@@ -40,6 +40,7 @@ NEEDS = {
     "network=callable": ["network.target=a.b", "network.mean=[0]", "network.std=[1]"],
     "network=checkpoint": ["network.path=x.ckpt", "network.target=resnet18"],
     "images=folder": ["images.root=somewhere"],
+    "experiment=search": ["transfer=demo"],
 }
 
 
