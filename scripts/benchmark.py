@@ -250,8 +250,11 @@ def steps(case: Case, device: torch.device, blocks: int, variants: Sequence[str]
         "compiled, float32": {**whole, "compile": True},
         "compiled, bfloat16": {**whole, "compile": True, "precision": "bfloat16"},
     }
+    chosen_ones = {name for name in known if not variants or any(wanted in name for wanted in variants)}
+    if not chosen_ones:
+        raise SystemExit(f"--variants {' '.join(variants or [])}: there is none of {', '.join(known)}")
     for name, settings in known.items():
-        if variants and not any(wanted in name for wanted in variants):
+        if name not in chosen_ones:
             continue
         chosen = dict(settings)
         matching = chosen.get("objective", Objective()).matching.weight > 0

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import re
 import socket
 import sys
 import time
@@ -386,13 +387,28 @@ def remarks(sweep: SweepStatus, rows: Sequence[dict], measure: str) -> list[str]
     return said + [in_words(found, setting) for setting in dict.fromkeys(one.setting for one in found)]
 
 
+def without_values(reason: str, swept: str) -> str:
+    """A reason without the swept values of the settings it names, so that cells which fail alike are told once.
+
+    >>> without_values("k must be 1 to 160, not 400", "k=400 C=1")
+    'k must be 1 to 160, not …'
+    """
+    for key, value in re.findall(r"([^\s=]+)=(\S+)", swept):
+        if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", reason):
+            reason = re.sub(rf"(?<![\w.]){re.escape(value)}(?![\w.])", "…", reason)
+    return reason
+
+
 def say_failures(sweep: SweepStatus) -> None:
     """On standard error: the failed cells by their reasons, each once, with a log of it, and how to go on."""
-    alike: dict[str, list[Cell]] = {}
-    for cell, status in sweep.of("failed"):
-        alike.setdefault(status.reason, []).append(cell)
+    alike: dict[str, list[tuple[Cell, str]]] = {}
     told_apart = varying_overrides([cell for cell, _ in sweep.cells])
-    for reason, cells in alike.items():
+    for cell, status in sweep.of("failed"):
+        kind = without_values(status.reason, told_apart[cell.id])
+        alike.setdefault(kind, []).append((cell, status.reason))
+    for kind, failed in alike.items():
+        cells, reasons = [cell for cell, _ in failed], {reason for _, reason in failed}
+        reason = reasons.pop() if len(reasons) == 1 else kind
         if len(cells) == 1:
             print(f"mindseye: failed: {as_written(' '.join(cells[0].overrides))}: {reason}", file=sys.stderr)
         else:

@@ -9,7 +9,7 @@ from torch import nn
 
 from mindseye.networks.layouts import observe
 from mindseye.networks.receptive_field import input_field
-from mindseye.words import first_line, nearest
+from mindseye.words import called, first_line, nearest
 
 # A residual network of torchvision's build has its four stages as children 4 to 7 of the body.
 _FIRST_STAGE = 4
@@ -119,8 +119,10 @@ def layer_table(network: _Described, size: int | None = None) -> LayerTable:
     network: of `load_network`. size: the side of the image in pixels; None is the network's own. Receptive fields rest
     on the assumptions of `mindseye.networks.receptive_field`.
 
-    Raises ValueError where the network cannot read an image of that size.
+    Raises ValueError for what is no network, and where the network cannot read an image of that size.
     """
+    if not hasattr(network, "body"):
+        raise ValueError(f"the network must be what load_network gives, not {called(network)}")
     pixels = size if size is not None else network.size
     seen = observe(network, pixels)
     if (error := seen.base.error) is not None:

@@ -106,6 +106,15 @@ def test_cells_that_fail_alike_are_said_once(tmp_path, capsys):
     assert left.startswith("mindseye: 11 of 11 cells failed")
 
 
+def test_what_every_swept_value_is_refused_for_is_said_once(tmp_path, capsys):
+    for cell in add_cells(tmp_path, [(f"k={k}", f"seed={seed}") for k in (400, 401) for seed in (0, 1)], [], ""):
+        reason = f"k must be 1 to 160, not {cell.overrides[0][2:]}"
+        write_status(tmp_path / cell.folder, RunStatus(status="failed", reason=reason, overrides=cell.overrides))
+    say_failures(read_sweep(tmp_path))
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first == "mindseye: failed, 4 cells alike: k must be 1 to 160, not …"
+
+
 def test_a_single_cell_is_one_cell(make_run, tmp_path, capsys):
     [cell] = add_cells(tmp_path, [("k=4",)], [], "")
     make_run(tmp_path / cell.folder, overrides=cell.overrides)

@@ -36,6 +36,7 @@ def test_what_is_no_network_and_what_are_no_photographs(network, photographs, ta
         refused(call, r"bare Sequential: load_network\(module, mean=…, std=…")
     source = TorchvisionSource("resnet18", weights=None)
     refused(lambda: me.visualize(source, targets), r"the network is a TorchvisionSource, .* its load\(\) gives")
+    refused(lambda: me.layer_table("resnet18"), "the network must be what load_network gives, not")
     refused(lambda: RunningStatistics(source), r"its load\(\) gives the network")
     refused(lambda: me.load_network(source), r"TorchvisionSource needs no load_network: its own load\(\)")
     refused(lambda: me.load_network(network), "this is what load_network gives already")
