@@ -22,7 +22,7 @@ from mindseye.commands.constructors import (
     compose_known,
     with_dots,
 )
-from mindseye.commands.grammar import MOST_CELLS, choices, parsed
+from mindseye.commands.grammar import MOST_CELLS, choices, escaped, parsed
 from mindseye.commands.meant import no_such_setting
 from mindseye.commands.tracking import check_trackers
 from mindseye.fields import MOST, Start, annotation_of, fits
@@ -154,6 +154,17 @@ def _check_network(node: Mapping[str, Any], place: str) -> None:
         raise ConfigurationError(f"{place}.std={std}: every number must be above 0")
     if isinstance(mean, list) and isinstance(std, list) and (len(mean) != len(std) or not mean):
         raise ConfigurationError(f"{place}.mean has {len(mean)} numbers and {place}.std {len(std)}: one per channel")
+
+
+def searched(folder: str | None) -> list[str]:
+    """The override by which Hydra looks into a folder of one's own too (--config-dir); none for None.
+
+    Raises ConfigurationError for a folder that is not there or holds what is no settings.
+    """
+    if not folder:
+        return []
+    check_own_files(Path(folder))
+    return [f"hydra.searchpath=[{escaped(f'file://{Path(folder).absolute()}')}]"]
 
 
 def check_own_files(folder: Path) -> None:

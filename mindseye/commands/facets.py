@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mindseye.commands.checking import check
+from mindseye.commands.checking import check, searched
 from mindseye.commands.composing import ConfigurationError
 from mindseye.commands.constructors import check_constructors, compose_known
 from mindseye.commands.grammar import quoted
@@ -34,11 +34,12 @@ def facets(arguments: list[str]) -> None:
         epilog="example: mindseye facets C=2..12 network=resnet50 layer=layer4.2 images=folder images.root=FOLDER",
     )
     parser.add_argument("overrides", nargs="*", metavar="C=2..12", help="which C to try; and settings as for mindseye")
+    parser.add_argument("--config-dir", metavar="FOLDER", help="files of your own, FOLDER/network/mine.yaml")
     parser.add_argument("--picture", default="number-of-facets.png", metavar="FILE", help="where the picture goes")
     options = parser.parse_intermixed_args(arguments)
     asked = [word for word in options.overrides if re.match(r"\+*C=", word)]
     numbers = wanted(asked[-1].partition("=")[2] if asked else USUAL)
-    choice, title = look([word for word in options.overrides if word not in asked], numbers)
+    choice, title = look([word for word in options.overrides if word not in asked], numbers, options.config_dir)
     console = Console()
     console.print(choice_table(choice, title))
     console.print(choice.reason, soft_wrap=True, highlight=False, markup=False)
@@ -65,9 +66,9 @@ def wanted(text: str) -> list[int]:
     return numbers
 
 
-def look(overrides: list[str], numbers: list[int]) -> tuple["Choice", str]:
-    """What the layer that the settings name says of the photographs, and a title."""
-    run = check(compose_known([quoted(word, sweeps=False) for word in overrides]))
+def look(overrides: list[str], numbers: list[int], own: str | None = None) -> tuple["Choice", str]:
+    """What the layer that the settings name says of the photographs, and a title. own: a folder of further settings."""
+    run = check(compose_known([*searched(own), *(quoted(word, sweeps=False) for word in overrides)]))
     check_constructors(run.parts)
     from mindseye.commands.stages import check_photographs, find_photographs, make_network, open_cache, pick_device
     from mindseye.facets.discovery import set_aside

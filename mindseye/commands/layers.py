@@ -25,11 +25,12 @@ def layers(arguments: list[str]) -> None:
         epilog="example: mindseye layers network=resnet50 --filter layer3.5",
     )
     parser.add_argument("overrides", nargs="*", metavar="network=NAME", help="as for mindseye itself")
+    parser.add_argument("--config-dir", metavar="FOLDER", help="files of your own, FOLDER/network/mine.yaml")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only layers whose name or kind contains TEXT")
     parser.add_argument("--all", action="store_true", help="also norms, activations, poolings, layers without a map")
     parser.add_argument("--size", type=int, default=None, help="side of the image in pixels (the network's own)")
     options = parser.parse_intermixed_args(arguments)
-    network = _build(options.overrides)
+    network = _build(options.overrides, options.config_dir)
     from mindseye.networks import layer_table
 
     rows = layer_table(network, options.size)
@@ -52,17 +53,17 @@ def layers(arguments: list[str]) -> None:
         console.print(f"on the way to {layer} ({depth}): {way}", style="dim", highlight=False, soft_wrap=True)
 
 
-def _build(overrides: list[str]) -> "Network":
-    from mindseye.commands.checking import check
+def _build(overrides: list[str], own: str | None) -> "Network":
+    from mindseye.commands.checking import check, searched
     from mindseye.commands.constructors import check_constructors, compose_known
     from mindseye.commands.grammar import quoted
     from mindseye.commands.stages import make_network
 
-    node = check(compose_known([quoted(word, sweeps=False) for word in overrides])).parts["network"]
+    node = check(compose_known([*searched(own), *(quoted(word, sweeps=False) for word in overrides)])).parts["network"]
     check_constructors({"network": node})
     # A table needs no weights, and none should be downloaded for it; a file of one's own says what the network is like.
-    own = str(node["_target_"]).endswith(".CallableSource")
-    return make_network(node if own or "weights" not in node else {**node, "weights": None}, "network")
+    loads_code = str(node["_target_"]).endswith(".CallableSource")
+    return make_network(node if loads_code or "weights" not in node else {**node, "weights": None}, "network")
 
 
 def _matches(row: "LayerRow", text: str) -> bool:

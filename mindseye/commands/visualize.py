@@ -22,11 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mindseye.commands import verbosity
-from mindseye.commands.checking import check, check_one_run, check_overrides, check_own_files
+from mindseye.commands.checking import check, check_one_run, check_overrides, searched
 from mindseye.commands.composing import CONFIG_NAME, ConfigurationError, compose, composition_error, config_folder
 from mindseye.commands.constructors import check_constructors, compose_known
 from mindseye.commands.gallery import try_gallery
-from mindseye.commands.grammar import choices, escaped, parsed, quoted
+from mindseye.commands.grammar import choices, parsed, quoted
 from mindseye.commands.helping import hand_out, help_draw, is_helper, let_go, meet, nodes_of, write_no_log
 from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
@@ -88,7 +88,7 @@ def visualize(arguments: Sequence[str]) -> None:
     # Hydra itself takes options in front of the settings or behind them, not among them.
     arguments = [*(word for word in arguments if word not in asked.overrides), *asked.overrides]
     shows_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
-    where = [f"hydra.searchpath=[{escaped(f'file://{Path(asked.config_dir).absolute()}')}]"] if asked.config_dir else []
+    where = searched(asked.config_dir)
     if not shows_only:
         many = many or sweeps(where, asked.overrides)
         if not many:
@@ -144,8 +144,6 @@ def check_flags(asked: argparse.Namespace) -> None:
             "--config-name, --config-path: there is one configuration; --config-dir=FOLDER adds files of your own to "
             "its groups, FOLDER/experiment/mine.yaml say, for experiment=mine"
         )
-    if asked.config_dir:
-        check_own_files(Path(asked.config_dir))
 
 
 def hand_over(arguments: Sequence[str]) -> None:

@@ -216,6 +216,21 @@ def test_layers_lists_a_network_s_layers(tmp_path):
     assert mindseye("layers", "network=nothing", cwd=tmp_path).returncode == 1
 
 
+@pytest.mark.parametrize("verb", ["layers", "facets"])
+def test_a_network_of_one_s_own_files_is_listed_and_looked_into(verb, tmp_path):
+    (tmp_path / "mine" / "network").mkdir(parents=True)
+    (tmp_path / "mine" / "network" / "small.yaml").write_text(
+        "# Of one's own\n_target_: mindseye.networks.demo_network\nname: small\n"
+    )
+    words = ["network=small", "--config-dir", "mine", *(["C=2..3", "layer=layer4.0", *SMALL[:3]] if verb == "facets" else [])]
+    done = mindseye(verb, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "small" in done.stdout
+    nowhere = mindseye(verb, "--config-dir", "nowhere", cwd=tmp_path)
+    assert nowhere.returncode == 1
+    assert "--config-dir=nowhere: there is no such folder" in nowhere.stderr
+
+
 def test_version_and_help(tmp_path):
     assert mindseye("--version", cwd=tmp_path).stdout.startswith("mindseye 0.")
     assert "network" in mindseye("--help", cwd=tmp_path).stdout
