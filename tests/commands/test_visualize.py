@@ -222,8 +222,8 @@ def test_a_network_of_one_s_own_files_is_listed_and_looked_into(verb, tmp_path):
     (tmp_path / "mine" / "network" / "small.yaml").write_text(
         "# Of one's own\n_target_: mindseye.networks.demo_network\nname: small\n"
     )
-    words = ["network=small", "--config-dir", "mine", *(["C=2..3", "layer=layer4.0", *SMALL[:3]] if verb == "facets" else [])]
-    done = mindseye(verb, *words, cwd=tmp_path)
+    more = ["C=2..3", "layer=layer4.0", *SMALL[:3]] if verb == "facets" else []
+    done = mindseye(verb, "network=small", "--config-dir", "mine", *more, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "small" in done.stdout
     nowhere = mindseye(verb, "--config-dir", "nowhere", cwd=tmp_path)
