@@ -529,13 +529,13 @@ def test_the_address_says_all(visit, sweep):
     what = """() => [...document.querySelectorAll('select, input')].map((one) => `${one.id} ${one.value}`).join() +
         document.querySelector('#large-title').textContent + [...document.images].map((one) => one.src).sort().join()"""
     assert other.evaluate(what) == page.evaluate(what)
+    page.go_back()  # the page hears of it a moment later: wait_for fails where it never does
+    page.locator("#comparison").wait_for(state="hidden")
+    page.locator("#large").wait_for()
     page.go_back()
-    assert not page.locator("#comparison").is_visible()
-    assert page.locator("#large").is_visible()
-    page.go_back()
-    assert not page.locator("#large").is_visible()
+    page.locator("#large").wait_for(state="hidden")
     page.go_forward()
-    assert page.locator("#large").is_visible()
+    page.locator("#large").wait_for()
 
 
 def test_an_address_of_nonsense_shows_the_grid(visit, sweep):
