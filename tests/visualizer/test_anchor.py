@@ -65,7 +65,7 @@ def test_the_photograph_stays_and_the_term_stands_where_it_is_on(prepared, targe
     assert (off < off_free).all()
     assert held.extra == ("anchor",)
     pull, all_of_it = (held.history[f"gradient_{name}"][:3] for name in ("anchor", "total"))
-    assert all(one < 1e-5 * whole for one, whole in zip(pull, all_of_it, strict=True))  # still the start, but for rounding
+    assert all(one < 1e-5 * whole for one, whole in zip(pull, all_of_it, strict=True))  # still the start
     assert free.extra == ()
     assert "anchor" not in free.history
 
