@@ -78,6 +78,7 @@ def test_a_point_of_the_map_is_where_the_plane_has_it(visit, layers):
     assert "look.0=" in page.url
     page.check("#map-pictures")
     page.click("[data-zoom=all]")
+    page.wait_for_timeout(200)  # it is drawn with the next frame
     box = canvas.bounding_box()
     c = min(range(3), key=lambda c: abs(data["centres"][c][1] - 500))
     x, y = data["centres"][c]
