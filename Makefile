@@ -31,7 +31,7 @@ test-cluster: .venv/clustered  ## sweeps on a real Slurm and Ray inside this mac
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
 test-browser: .venv/browsed  ## the gallery and the site in a real browser (Chromium from the system; CHROMIUM= names another)
-	$(BIN)/python -m pytest -m browser tests/browser --reruns 2  # a key or a frame may come late; -ra names what was run again
+	$(BIN)/python -m pytest -m browser tests/browser --reruns 1  # a key or a frame may come late; -ra names what was run again
 
 example: .venv/browsed  ## draw docs/example anew, the gallery of a small sweep over the demo, and the pictures of it in docs
 	rm -rf docs/example build/padlocks

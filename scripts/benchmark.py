@@ -250,13 +250,11 @@ def steps(case: Case, device: torch.device, blocks: int, variants: Sequence[str]
         "compiled, float32": {**whole, "compile": True},
         "compiled, bfloat16": {**whole, "compile": True, "precision": "bfloat16"},
     }
-    chosen_ones = {name for name in known if not variants or any(wanted in name for wanted in variants)}
-    if not chosen_ones:
-        raise SystemExit(f"--variants {' '.join(variants or [])}: there is none of {', '.join(known)}")
-    for name, settings in known.items():
-        if name not in chosen_ones:
-            continue
-        chosen = dict(settings)
+    measured = [name for name in known if not variants or any(wanted in name for wanted in variants)]
+    if not measured:
+        raise SystemExit(f"--variants {' '.join(variants or [])}: none of {', '.join(known)} contains it")
+    for name in measured:
+        chosen = dict(known[name])
         matching = chosen.get("objective", Objective()).matching.weight > 0
         prepared = prepared_for(network, targets, matching, **chosen.pop("prepare", {}))
         filters = chosen.pop("filters", list)()

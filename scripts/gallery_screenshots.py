@@ -38,6 +38,7 @@ VIEWS: dict[str, tuple[dict[str, str], str]] = {
 
 
 def main() -> None:
+    """Take every picture of VIEWS."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as started:

@@ -31,7 +31,7 @@ from mindseye.commands.grammar import quoted
 from mindseye.commands.stages import judges, load, load_judges, make_method, make_network, tried
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import write_atomically
-from mindseye.results.judges import transfer
+from mindseye.results.judges import TransferReference, transfer
 from mindseye.results.pictures import from_picture
 from mindseye.results.run_folder import read_run, snapshot_files
 from mindseye.sweeps.status import read_sweep
@@ -91,12 +91,26 @@ def looked_at(subject: Subject, draw: Draw) -> Subject:
     return replace(subject, words=(*subject.words, f"snapshots={max(1, draw.steps // LOOKS)}"))
 
 
-def curve(subject: Subject, draw: Draw, seeds: Sequence[int], known: float | None = None) -> Curve | None:
+class Panel:
+    """Who judges what is drawn of a subject. What they see in the photographs of the same facets is looked at once."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.run = check(compose([quoted(word) for word in subject.words]))
+        self.judging = load_judges(self.run, load(self.run, make_method(self.run)))
+        self._references: dict[str, list[TransferReference]] = {}
+
+    def __call__(self, targets: FacetTargets) -> list[TransferReference]:
+        """What each sees in these facets."""
+        key = targets.content_hash()
+        if key not in self._references:
+            self._references[key] = judges(self.run, self.judging, targets, None)
+        return self._references[key]
+
+
+def curve(subject: Subject, draw: Draw, seeds: Sequence[int], panel: Panel, known: float | None = None) -> Curve | None:
     """What the judges say of the cells of a method that are done; None where none is. known: what a step costs."""
     said: dict[int, dict[str, list[float]]] = {}
-    config = compose([quoted(word) for word in subject.words])
-    run = check(config)
-    judging, pictures = load_judges(run, load(run, make_method(run))), 0
+    pictures = 0
     for cell, status in read_sweep(subject.folder).cells:
         words = dict(word.partition("=")[::2] for word in cell.overrides)
         here = (words["ablation"], words["canvas.init"], int(words["steps"]), int(words["seed"]))
@@ -106,8 +120,7 @@ def curve(subject: Subject, draw: Draw, seeds: Sequence[int], known: float | Non
             continue
         folder = subject.folder / cell.folder
         done = read_run(folder)
-        targets = FacetTargets.load(folder / "targets")
-        references = judges(run, judging, targets, None)
+        references = panel(FacetTargets.load(folder / "targets"))
         shown: dict[int, Tensor] = {
             step: torch.stack([from_picture(file) for file in files]).float() / 255
             for step, files in snapshot_files(folder).items()
@@ -157,8 +170,8 @@ def cost(subject: Subject, draw: Draw) -> float:
 
 
 def as_markdown(curves: Sequence[Curve]) -> str:
-    """A row a method and start. The last two columns: passes after which the reference, from the same start and from
-    its own default, stays at or above the transfer.cosine that the method ends with."""
+    """A row a method and start. The last columns: passes after which the reference, from each of its starts, stays at
+    or above the transfer.cosine that the method ends with."""
     ours = {one.start: one for one in curves if one.method == REFERENCE}
     rows = [
         [
@@ -210,8 +223,9 @@ def tell(asked: Namespace, found: Sequence[Subject], every: Sequence[Draw]) -> N
     timed = costs(asked.folder)
     for subject in found:
         if (subject.folder / "manifest.json").is_file():
-            curves = (curve(subject, draw, asked.seeds, timed.get((subject.name, draw))) for draw in every)
-            said[subject.name] = [one for one in curves if one is not None]
+            panel = Panel(subject)
+            found_here = (curve(subject, draw, asked.seeds, panel, timed.get((subject.name, draw))) for draw in every)
+            said[subject.name] = [one for one in found_here if one is not None]
     said = {name: curves for name, curves in said.items() if curves}
     if not said:
         raise ValueError(f"{asked.folder}: no cell is done, so there is no table")

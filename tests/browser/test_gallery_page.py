@@ -628,7 +628,7 @@ def test_keys(visit, sweep):
     assert page.locator("#large-title").inner_text().endswith("facet 1")
     page.keyboard.press("Escape")
     assert not page.locator("#large").is_visible()
-    assert page.evaluate(at) == "0,1"  # where the large view had gone to
+    page.locator("[data-row='0'][data-column='1']:focus").wait_for()  # where the large view had gone to
     page.keyboard.press("]")
     assert page.locator("#held-3-value").inner_text() == "1"
     page.keyboard.press(",")
