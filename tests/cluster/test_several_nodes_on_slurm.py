@@ -12,7 +12,8 @@ from cluster.nodes import Node, eventually, mindseye_command
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-RUN = ["experiment=smoke", "steps=150", "snapshots=50", "cache=off", "checkpoint=1"]
+# A fit of many times the 2 s between two words of status.json: a quick machine must not be done unseen.
+RUN = ["experiment=smoke", "steps=600", "snapshots=100", "cache=off", "checkpoint=1"]
 ON_TWO = ["trainer.nodes=2", "trainer.accelerator=cpu"]
 SRUN = ["srun", "-N2", "--ntasks-per-node=1", "--label"]
 LONG_S = 280
@@ -47,7 +48,9 @@ def said(folder: Path) -> dict:
 
 def drawing(folder: Path) -> bool:
     """Whether the run is some steps into its fit."""
-    return said(folder)["status"] == "running" and (said(folder)["step"] or 0) >= 20
+    now = said(folder)
+    assert now["status"] in ("waiting", "running"), f"it is {now['status']} before it was seen drawing"
+    return now["status"] == "running" and (now["step"] or 0) >= 20
 
 
 @pytest.mark.timeout(900)
