@@ -52,7 +52,7 @@ class _Moments(torch.autograd.Function):
         ctx.save_for_backward(maps)
         wide = torch.promote_types(maps.dtype, torch.float32)
         mean = maps.mean(dim=(2, 3), dtype=wide)
-        square = torch.linalg.vector_norm(maps, dim=(2, 3), dtype=wide).square() / maps[0, 0].numel()
+        square = maps.to(wide).square().mean(dim=(2, 3))
         return mean, square
 
     @staticmethod

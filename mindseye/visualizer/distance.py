@@ -79,13 +79,21 @@ def _partition_table() -> tuple[Tensor, Tensor]:
     weight = torch.cosh(math.pi / 2 * torch.sinh(u)) * math.pi / 2 * torch.cosh(u) * (u[1] - u[0])
     w = torch.linspace(0, 1, _KNOTS, dtype=torch.float64)
     b = 2 - 2 * w**4
-    values = (torch.exp(-rho(x, b[:, None], 1.0)) * weight).sum(dim=1).log()
+    # Some knots at a time: all at once would hold 300 MB, the most that a small fit ever does.
+    each = [_partition_and_slope(some[:, None], x, weight) for some in b.split(64)]
+    values, slopes = (torch.cat(parts) for parts in zip(*each, strict=True))
+    return values, slopes * (-8 * w**3) / (_KNOTS - 1)
+
+
+def _partition_and_slope(b: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """log Z and ∂ log Z/∂b at shapes b [n, 1], by the quadrature at x with its weights, [P] each: [n] twice."""
+    values = (torch.exp(-rho(x, b, 1.0)) * weight).sum(dim=1).log()
     # ∂ρ/∂b has limits of its own at both ends, so the slope is taken just inside.
-    inside = b.clamp(1e-5, 2 - 1e-9)[:, None].requires_grad_()
+    inside = b.clamp(1e-5, 2 - 1e-9).requires_grad_()
     with torch.enable_grad():
         logs = (torch.exp(-rho(x, inside, 1.0)) * weight).sum(dim=1).log()
         (slope,) = torch.autograd.grad(logs.sum(), inside)
-    return values, slope[:, 0].detach() * (-8 * w**3) / (_KNOTS - 1)
+    return values, slope[:, 0]
 
 
 @functools.lru_cache(maxsize=8)
