@@ -43,8 +43,9 @@ class WayStatistics:
 class _Moments(torch.autograd.Function):
     """Mean and mean square over positions, [B, D] each, of maps [B, D, H', W'].
 
-    One pass forward for each and one back, where autograd's own would take a pass for every operation: on the large
-    maps of the first layers memory is what costs. Sums are in float32 at least, whatever the maps are in.
+    One pass back, where autograd's own would take a pass for every operation: on the large maps of the first layers
+    memory is what costs. Forward a product and a mean, since torch's norm over positions is slow where channels lie
+    last. Sums are in float32 at least, whatever the maps are in.
     """
 
     @staticmethod
