@@ -15,7 +15,7 @@ from mindseye.facets.clarity import clarity, redundancy
 from mindseye.facets.clusters import by_size, cluster, find_clusters, nearest_cluster
 from mindseye.facets.discovery import choose, facet_weights
 from mindseye.facets.embedding import embed, to_components
-from mindseye.facets.firmness import FIRM, measure_firmness
+from mindseye.facets.firmness import FIRM, Draws, measure_firmness
 from mindseye.facets.number import choose_number
 from mindseye.networks import Network
 from mindseye.settings import Facets
@@ -102,13 +102,13 @@ def test_copies_lie_at_one_place():
 # ---- firmness ----------------------------------------------------------------------------------------------------
 
 
-def firmness_of(means, C):
+def firmness_of(means, C, draws=None):
     def again(means, seed):
         return cluster(to_components(means, components=10, unit=True).reduced, C, seed=seed, starts=20)[0]
 
     space = to_components(means, components=10, unit=True).reduced
     labels, _ = cluster(space, C)
-    return measure_firmness(means, labels, C, space, again), labels
+    return measure_firmness(means, labels, C, space, again, draws=draws), labels
 
 
 def test_kinds_are_firm_and_a_cloud_is_not():
@@ -133,12 +133,25 @@ def test_a_kind_among_a_continuum_is_firm_alone():
     assert firm.facets.min() < 0.8
 
 
-def test_of_many_photographs_some_are_drawn_and_the_others_stay_as_these(monkeypatch):
-    monkeypatch.setattr("mindseye.facets.firmness.MOST", 40)
+def test_of_many_photographs_some_are_drawn_and_the_others_stay_as_these():
     means, _ = kinds([60, 40, 20])
-    firm, _ = firmness_of(means, 3)
+    firm, _ = firmness_of(means, 3, Draws((1, 1, 2), 40))
     assert len(firm.stays) == 120
     assert firm.stays.min() == 1
+
+
+def test_rounding_is_drawn_of_all_photographs_that_can_be_afforded():
+    """Of a thousand at a layer of few channels: a draw of some of them would not be one of rounding alone."""
+    means, labels, seen = torch.rand(1000, 8), torch.arange(1000) % 2, []
+
+    def noted(means, seed):
+        seen.append(means)
+        return torch.zeros(len(means), dtype=torch.int64)
+
+    measure_firmness(means, labels, 2, means, noted)
+    assert torch.allclose(seen[0], means, rtol=1e-5)
+    assert not torch.equal(seen[0], means)
+    assert [len(drawn) for drawn in seen] == [1000, 1000] + [800] * 6
 
 
 def test_a_draw_that_cannot_be_clustered_is_no_agreement():
