@@ -1,6 +1,7 @@
 """The photographs grouped: components, embedding, clusters and how firm they are, each kept for whoever asks again."""
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ EMBEDDING_CODE = code_of(inspect.getfile(embed))
 CLUSTERS_CODE = code_of(*(inspect.getfile(made) for made in (embed, cluster, measure_firmness)), __file__)
 
 RUNS_AGAIN, STARTS_AGAIN = 5, 60  # of a consensus and of k-means, where firmness is measured
+log = logging.getLogger(__name__)
 
 
 # The settings that decide how photographs are grouped, of those of `Facets`.
@@ -120,7 +122,10 @@ def group_photographs(
     )
     C = settings.C
     if C == "auto":
-        C = number_of_kinds(seen, settings, stage=stage, components=components).best
+        choice = number_of_kinds(seen, settings, stage=stage, components=components)
+        # That there are no kinds to be told apart has to be known of every picture: it goes to the terminal.
+        log.log(logging.INFO if choice.kinds else logging.WARNING, "C=auto: %s", choice.reason)
+        C = choice.best
     if (distinct := count_different(seen.means, C)) < C:
         raise ValueError(
             f"C={C} facets need at least as many different photographs; the layer tells {distinct} apart: "

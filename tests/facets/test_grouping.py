@@ -223,8 +223,12 @@ def test_a_cloud_is_one_continuum():
 
 
 def test_too_few_for_any_number():
-    with pytest.raises(ValueError, match="give C=1"):
+    with pytest.raises(ValueError, match=r"not 1: give C=1$"):
         number(torch.ones(5, 3))
+    with pytest.raises(ValueError, match=r"not 2: give C=1 or C=2$"):
+        number(torch.eye(2).repeat(5, 1))
+    with pytest.raises(ValueError, match=r"C must be 2 to 4, fewer than .*, not 5, 9"):
+        choose_number(torch.eye(5), lambda rows: torch.eye(5)[rows], [5, 9])
 
 
 # ---- is a facet worth drawing ------------------------------------------------------------------------------------
@@ -284,6 +288,21 @@ def test_held_out_photographs_take_part_in_nothing(tmp_path):
 def test_few_photographs_are_all_used(tmp_path):
     photographs, network = first_two(tmp_path, 29)
     assert discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3)).held_out == ()
+
+
+@pytest.mark.parametrize(("continuum", "level"), [(False, "INFO"), (True, "WARNING")])
+def test_what_c_auto_takes_is_said_and_a_continuum_to_the_terminal(tmp_path, caplog, continuum, level):
+    """Terminals show warnings. Two colours are two kinds; shades between them are one continuum."""
+    photographs, network = first_two(tmp_path, 40)
+    if continuum:
+        for i, path in enumerate(sorted(tmp_path.glob("*.png"))):
+            Image.new("RGB", (8, 8), (40 + 4 * i, 200 - 4 * i, 9)).save(path)
+    with caplog.at_level(logging.INFO, "mindseye.facets.grouping"):
+        found = discover_facets(network, photographs, "0", Facets(C="auto", k=1, N=2, held_out=0.0))
+    [said] = [record for record in caplog.records if record.message.startswith("C=auto: ")]
+    assert said.levelname == level
+    assert f"C={found.C} " in said.message
+    assert ("one continuum" in said.message) == continuum
 
 
 @pytest.mark.parametrize("clusters", ["components", "embedding"])
