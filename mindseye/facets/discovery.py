@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Set
 from dataclasses import replace
 from typing import Literal
 
@@ -227,7 +228,7 @@ def discover_facets(
         clarity=clarity(features, mean),
         redundancy=redundancy(features, mean),
     )
-    _warn_of_facets(targets.marks())
+    _warn_of_facets(targets.marks(), {"others' photographs"} if facets.selection == "farthest" else set())
     return targets
 
 
@@ -292,16 +293,18 @@ def _warn_of_levels(images: Tensor, black: float | None, white: float | None) ->
         )  # fmt: skip
 
 
-def _warn_of_facets(marks: list[list[str]]) -> None:
-    """One line for facets that would not come out again, one for those that are hardly a blend."""
+def _warn_of_facets(marks: list[list[str]], asked: Set[str]) -> None:
+    """One line for the facets of each mark, but for what was asked for."""
     advice = {
         "not firm": "would hardly come out again: mindseye facets C=2..12 looks for a firmer number of facets",
         "one photograph": "more than half the weight is one photograph's, and so will the picture be: "
         "effective=6 or a larger gamma spreads it",
+        "others' photographs": "more than half the weight is on photographs of other facets, and so is the picture: "
+        "fewer facets, or N and effective no larger than the facet, leave it its own",
     }
     for mark, text in advice.items():
         marked = [str(c) for c, own in enumerate(marks) if mark in own]
-        if marked:
+        if marked and mark not in asked:
             log.warning("facet%s %s: %s", "" if len(marked) == 1 else "s", ", ".join(marked), text)
 
 

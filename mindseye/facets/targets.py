@@ -21,6 +21,7 @@ from mindseye.words import with_class
 FORMAT = 3
 MOST_BYTES = 1 << 30  # of targets.json, which names every photograph
 ONE_PHOTOGRAPH = 0.5  # a weight above which a facet is hardly a blend any more
+OWN = 0.5  # of the weight, on photographs of the facet itself: below, its picture is of other facets
 RGB = 3  # bands that a picture shows
 SHOWN = 5  # photographs and channels of a facet in a notebook
 
@@ -80,6 +81,10 @@ class FacetTargets:
         for c, weight in enumerate(self.weights.max(dim=1).values.tolist()):
             if weight > ONE_PHOTOGRAPH and self.weights.shape[1] > 1:
                 marks[c].append("one photograph")
+        own = (self.labels[self.chosen] == torch.arange(self.C)[:, None]) * self.weights
+        for c, share in enumerate(own.sum(dim=1).tolist()):
+            if share < OWN:
+                marks[c].append("others' photographs")
         return marks
 
     def shown(self, images: Tensor) -> Tensor:
@@ -119,7 +124,9 @@ class FacetTargets:
         place.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         write_atomically(place / "targets.safetensors", b"".join(packed(tensors, {})))
-        description = {"format": FORMAT, "content_hash": self.content_hash(), **self._description()}
+        description = {
+            "format": FORMAT, "content_hash": self.content_hash(), **self._description(), "facets": self._about(),
+        }  # fmt: skip
         write_atomically(place / "targets.json", json.dumps(description, indent=1).encode())
         return place
 
@@ -137,6 +144,7 @@ class FacetTargets:
             if said.pop("format") != FORMAT:
                 raise ValueError(f"written in another format than {FORMAT}")
             expected = said.pop("content_hash")
+            said.pop("facets", None)  # for those who read the JSON alone: the tensors say it
             skipped = tuple(SkippedFile(**entry) for entry in said.pop("skipped"))
             paths, held_out = tuple(said.pop("paths")), tuple(said.pop("held_out", ()))
             kinds = ("mean", "std", "quantiles")
@@ -234,6 +242,15 @@ class FacetTargets:
         # What is empty is left out: earlier versions' targets, whose hash says so, have no such names.
         known = {name: value for name, value in values.items() if isinstance(value, Tensor) and value.numel()}
         return known | between
+
+    def _about(self) -> list[dict[str, object]]:
+        """What a person would ask of each facet: its size, how firm it is (if that is known), and its marks."""
+        sizes = self.labels.bincount(minlength=self.C).tolist()
+        firmness = [{"firmness": round(value, 4)} for value in self.firmness.tolist()] or [{}] * self.C
+        return [
+            {"photographs": size, **firm, "effective": round(effective, 4), "marks": marks}
+            for size, firm, effective, marks in zip(sizes, firmness, self.effective.tolist(), self.marks(), strict=True)
+        ]
 
     def _description(self) -> dict[str, object]:
         skipped = [{"path": file.path, "reason": file.reason} for file in self.skipped]

@@ -328,6 +328,9 @@ def test_what_was_held_out_and_how_firm_facets_are_is_read_back(tmp_path, cluste
         assert torch.equal(getattr(read, name), getattr(found, name)), name
     said = json.loads((tmp_path / "kept" / "targets.json").read_text())
     assert ("held_out" in said) == (clusters == "embedding")
+    assert [about["photographs"] for about in said["facets"]] == found.labels.bincount().tolist()
+    assert [about["firmness"] for about in said["facets"]] == pytest.approx(found.firmness.tolist(), abs=1e-4)
+    assert [about["marks"] for about in said["facets"]] == found.marks()
 
 
 def test_facets_that_are_one_photograph_are_marked(tmp_path, caplog):
@@ -341,6 +344,30 @@ def test_facets_that_are_one_photograph_are_marked(tmp_path, caplog):
     blended = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=10))
     assert blended.weights.max() < 0.5
     assert torch.allclose(blended.effective, torch.full((2,), 6.0), rtol=1e-3)
+
+
+def test_a_facet_that_is_blended_of_other_facets_photographs_is_marked(tmp_path, caplog):
+    """One blue among reds: of the ten photographs that stand for it nine are not its own."""
+    photographs, network = first_two(tmp_path, 40)
+    for path in sorted(tmp_path.glob("*.png"))[::2]:
+        path.unlink()  # the greens
+    Image.new("RGB", (8, 8), (9, 8, 200)).save(tmp_path / "blue.png")
+    photographs = load_photographs(tmp_path, 8)
+    with caplog.at_level(logging.WARNING):
+        found = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=10))
+    assert found.labels.bincount().tolist() == [20, 1]
+    assert found.marks() == [[], ["others' photographs"]]
+    assert "facet 1: more than half the weight is on photographs of other facets" in caplog.text
+    alone = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=1))
+    assert alone.marks() == [[], []]
+
+
+def test_the_released_program_s_choice_is_marked_without_a_warning(tmp_path, caplog):
+    photographs, network = first_two(tmp_path, 40)
+    with caplog.at_level(logging.WARNING):
+        found = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, selection="farthest"))
+    assert found.marks() == [["others' photographs"]] * 2
+    assert "other facets" not in caplog.text
 
 
 @pytest.mark.parametrize(
