@@ -9,6 +9,7 @@ from torch import Tensor
 
 # Noise of float32's rounding and of TF32's, as shares of the activations, and how often each is drawn.
 ROUNDING, TF32 = 1e-6, 1e-3
+KINDS_OF_DRAW = ("rounding", "tf32", "subsets")  # of draws, by name
 SUBSET = 0.8  # of the photographs, in the third kind of draw
 MOST = 600  # photographs that draws are made of; of more, so many by the seed
 MOST_CHEAP = 5000  # where a draw takes no t-SNE, of a layer that has few channels

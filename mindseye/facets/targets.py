@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mindseye.facets.firmness import FIRM
+from mindseye.facets.firmness import FIRM, KINDS_OF_DRAW
 from mindseye.facets.photographs import SkippedFile
 from mindseye.facets.pictures import html_table, inline_png, strip
 from mindseye.facets.way_statistics import WayStatistics
@@ -125,7 +125,7 @@ class FacetTargets:
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         write_atomically(place / "targets.safetensors", b"".join(packed(tensors, {})))
         description = {
-            "format": FORMAT, "content_hash": self.content_hash(), **self._description(), "facets": self._about(),
+            "format": FORMAT, "content_hash": self.content_hash(), **self._description(), "about": self._about(),
         }  # fmt: skip
         write_atomically(place / "targets.json", json.dumps(description, indent=1).encode())
         return place
@@ -144,7 +144,7 @@ class FacetTargets:
             if said.pop("format") != FORMAT:
                 raise ValueError(f"written in another format than {FORMAT}")
             expected = said.pop("content_hash")
-            said.pop("facets", None)  # for those who read the JSON alone: the tensors say it
+            said.pop("about", None)  # for those who read the JSON alone: the tensors say it
             skipped = tuple(SkippedFile(**entry) for entry in said.pop("skipped"))
             paths, held_out = tuple(said.pop("paths")), tuple(said.pop("held_out", ()))
             kinds = ("mean", "std", "quantiles")
@@ -243,14 +243,24 @@ class FacetTargets:
         known = {name: value for name, value in values.items() if isinstance(value, Tensor) and value.numel()}
         return known | between
 
-    def _about(self) -> list[dict[str, object]]:
-        """What a person would ask of each facet: its size, how firm it is (if that is known), and its marks."""
+    def _about(self) -> dict[str, object]:
+        """What a person would ask: each facet's size, how firm it is and its marks; how often each photograph stays.
+
+        Of facets of earlier versions, whose firmness is not known, without it.
+        """
         sizes = self.labels.bincount(minlength=self.C).tolist()
-        firmness = [{"firmness": round(value, 4)} for value in self.firmness.tolist()] or [{}] * self.C
-        return [
-            {"photographs": size, **firm, "effective": round(effective, 4), "marks": marks}
-            for size, firm, effective, marks in zip(sizes, firmness, self.effective.tolist(), self.marks(), strict=True)
-        ]
+        firmness = [{"firmness": value} for value in _rounded(self.firmness)] or [{}] * self.C
+        said = zip(sizes, firmness, _rounded(self.effective), self.marks(), strict=True)
+        about: dict[str, object] = {
+            "facets": [
+                {"photographs": size, **firm, "effective": effective, "marks": marks}
+                for size, firm, effective, marks in said
+            ]
+        }
+        if self.agreement.numel():
+            about["agreement"] = dict(zip(KINDS_OF_DRAW, _rounded(self.agreement), strict=True))
+            about["stays"] = _rounded(self.stays)  # in the order of `paths`
+        return about
 
     def _description(self) -> dict[str, object]:
         skipped = [{"path": file.path, "reason": file.reason} for file in self.skipped]
@@ -260,6 +270,10 @@ class FacetTargets:
             "layer": self.layer, "root": self.root, "paths": list(self.paths), "skipped": skipped,
             **{name: value for name, value in known.items() if value},  # earlier versions' targets have none
         }  # fmt: skip
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.tolist()]
 
 
 def photographs_strength(power: Tensor, channels: Tensor, positions: int) -> Tensor:

@@ -328,9 +328,12 @@ def test_what_was_held_out_and_how_firm_facets_are_is_read_back(tmp_path, cluste
         assert torch.equal(getattr(read, name), getattr(found, name)), name
     said = json.loads((tmp_path / "kept" / "targets.json").read_text())
     assert ("held_out" in said) == (clusters == "embedding")
-    assert [about["photographs"] for about in said["facets"]] == found.labels.bincount().tolist()
-    assert [about["firmness"] for about in said["facets"]] == pytest.approx(found.firmness.tolist(), abs=1e-4)
-    assert [about["marks"] for about in said["facets"]] == found.marks()
+    about = said["about"]["facets"]
+    assert [facet["photographs"] for facet in about] == found.labels.bincount().tolist()
+    assert [facet["firmness"] for facet in about] == pytest.approx(found.firmness.tolist(), abs=1e-4)
+    assert [facet["marks"] for facet in about] == found.marks()
+    assert list(said["about"]["agreement"].values()) == pytest.approx(found.agreement.tolist(), abs=1e-4)
+    assert said["about"]["stays"] == pytest.approx(found.stays.tolist(), abs=1e-4)
 
 
 def test_facets_that_are_one_photograph_are_marked(tmp_path, caplog):
