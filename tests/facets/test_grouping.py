@@ -15,7 +15,7 @@ from mindseye.facets.clarity import clarity, redundancy
 from mindseye.facets.clusters import by_size, cluster, find_clusters, nearest_cluster
 from mindseye.facets.discovery import choose, facet_weights
 from mindseye.facets.embedding import embed, to_components
-from mindseye.facets.firmness import FIRM, Draws, measure_firmness
+from mindseye.facets.firmness import FIRM, ROUNDING, TF32, Draws, measure_firmness
 from mindseye.facets.number import choose_number
 from mindseye.networks import Network
 from mindseye.settings import Facets
@@ -51,6 +51,17 @@ def test_clusters_are_the_same_whatever_moves_and_turns_the_points():
     points, turn = cloud(100), torch.linalg.qr(cloud(8, seed=1))[0]
     labels, _ = cluster(points, 3)
     assert torch.equal(cluster(points @ turn + 100, 3)[0], labels)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("means", "noise"), [((cloud(150, D=40) + 10).float(), ROUNDING), (kinds([60, 50, 40])[0], TF32)]
+)
+def test_another_device_s_rounding_moves_no_photograph(means, noise, seed):
+    """With the same seed: a millionth none of one continuum, and TF32's ten bits none of separate kinds."""
+    other = means * (1 + noise * cloud(150, D=means.shape[1], seed=100 + seed).float())
+    labels, again = (cluster(to_components(m, components=10, unit=True).reduced, 3)[0] for m in (means, other))
+    assert torch.equal(labels, again)
 
 
 def test_equally_large_clusters_are_numbered_by_their_first_photograph():
