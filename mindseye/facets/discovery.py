@@ -228,7 +228,7 @@ def discover_facets(
         clarity=clarity(features, mean),
         redundancy=redundancy(features, mean),
     )
-    _warn_of_facets(targets.marks(), {"others' photographs"} if facets.selection == "farthest" else set())
+    _warn_of_facets(targets.marks(), {"mostly others'"} if facets.selection == "farthest" else set())
     return targets
 
 
@@ -299,7 +299,7 @@ def _warn_of_facets(marks: list[list[str]], asked: Set[str]) -> None:
         "not firm": "would hardly come out again: mindseye facets C=2..12 looks for a firmer number of facets",
         "one photograph": "more than half the weight is one photograph's, and so will the picture be: "
         "effective=6 or a larger gamma spreads it",
-        "others' photographs": "more than half the weight is on photographs of other facets, and so is the picture: "
+        "mostly others'": "more than half the weight is on photographs of other facets, and so is the picture: "
         "fewer facets, or N and effective no larger than the facet, leave it its own",
     }
     for mark, text in advice.items():

@@ -84,7 +84,7 @@ class FacetTargets:
         own = (self.labels[self.chosen] == torch.arange(self.C)[:, None]) * self.weights
         for c, share in enumerate(own.sum(dim=1).tolist()):
             if share < OWN:
-                marks[c].append("others' photographs")
+                marks[c].append("mostly others'")
         return marks
 
     def shown(self, images: Tensor) -> Tensor:

@@ -370,7 +370,7 @@ def test_a_facet_that_is_blended_of_other_facets_photographs_is_marked(tmp_path,
     with caplog.at_level(logging.WARNING):
         found = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=10))
     assert found.labels.bincount().tolist() == [20, 1]
-    assert found.marks() == [[], ["others' photographs"]]
+    assert found.marks() == [[], ["mostly others'"]]
     assert "facet 1: more than half the weight is on photographs of other facets" in caplog.text
     alone = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=1))
     assert alone.marks() == [[], []]
@@ -380,7 +380,7 @@ def test_the_released_program_s_choice_is_marked_without_a_warning(tmp_path, cap
     photographs, network = first_two(tmp_path, 40)
     with caplog.at_level(logging.WARNING):
         found = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, selection="farthest"))
-    assert found.marks() == [["others' photographs"]] * 2
+    assert found.marks() == [["mostly others'"]] * 2
     assert "other facets" not in caplog.text
 
 
