@@ -250,14 +250,18 @@ def _check_given(network: object, photographs: object, facets: object) -> None:
 def set_aside(seen: Survey, share: float, needed: int, seed: int) -> tuple[Survey, Survey]:
     """(the photographs that facets are looked for in, those held out): none where there are fewer than AMPLE·needed.
 
-    share: of the photographs, drawn by `seed`; needed: C·N, by the largest C that is tried.
+    share: of the photographs, drawn by `seed`; needed: C·N, by the largest C that is tried. Of copies, byte for byte,
+    none is held out where another one takes part: it would be no photograph that nothing was made of.
     """
     M = len(seen.photographs)
     count = round(share * M) if AMPLE * needed <= M else 0
-    drawn = np.random.default_rng([seed, M]).permutation(M)
-    kept, aside = sorted(drawn[count:].tolist()), sorted(drawn[:count].tolist())
-    if count:
-        log.info("%d of %d photographs are held out: they take part in nothing but measures", count, M)
+    drawn = np.random.default_rng([seed, M]).permutation(M).tolist()
+    contents = range(M) if seen.content is None else seen.content.hashes
+    taking_part = {contents[row] for row in drawn[count:]}
+    aside = sorted(row for row in drawn[:count] if contents[row] not in taking_part)
+    kept = sorted(set(drawn) - set(aside))
+    if aside:
+        log.info("%d of %d photographs are held out: they take part in nothing but measures", len(aside), M)
     return _some_of(seen, kept), _some_of(seen, aside)
 
 

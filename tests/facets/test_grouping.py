@@ -296,6 +296,18 @@ def test_held_out_photographs_take_part_in_nothing(tmp_path):
     assert alone.held_out == ()
 
 
+def test_no_copy_of_a_photograph_that_takes_part_is_held_out(tmp_path):
+    _, network = first_two(tmp_path)
+    for path in sorted(tmp_path.glob("*.png"))[:20]:
+        (tmp_path / f"copy-{path.name}").write_bytes(path.read_bytes())
+    photographs = load_photographs(tmp_path, 8)
+    found = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, held_out=0.25))
+    used = {(tmp_path / path).read_bytes() for path in found.paths}
+    assert sorted([*found.paths, *found.held_out]) == sorted(photographs.paths)
+    assert 10 <= len(found.held_out) < 20
+    assert not [path for path in found.held_out if (tmp_path / path).read_bytes() in used]
+
+
 def test_few_photographs_are_all_used(tmp_path):
     photographs, network = first_two(tmp_path, 29)
     assert discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3)).held_out == ()
