@@ -71,6 +71,7 @@ def look(overrides: list[str], numbers: list[int], own: str | None = None) -> tu
     run = check(compose_known([*searched(own), *(quoted(word, sweeps=False) for word in overrides)]))
     check_constructors(run.parts)
     from mindseye.commands.stages import check_photographs, find_photographs, make_network, open_cache, pick_device
+    from mindseye.facets.content import content_of
     from mindseye.facets.discovery import set_aside
     from mindseye.facets.grouping import number_of_kinds
     from mindseye.facets.number import MOST_KINDS
@@ -92,6 +93,7 @@ def look(overrides: list[str], numbers: list[int], own: str | None = None) -> tu
             layer,
             Passing(run.facets.batch_size, workers=run.facets.workers),
             cache=open_cache(run.cache),
+            content=content_of(photographs),
         )
     # As C=auto of a run has them, which then finds the same.
     kept, _ = set_aside(seen, run.facets.held_out, MOST_KINDS * run.facets.N, run.facets.seed)

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Set
 from dataclasses import replace
 from typing import Literal
 
@@ -227,7 +228,7 @@ def discover_facets(
         clarity=clarity(features, mean),
         redundancy=redundancy(features, mean),
     )
-    _warn_of_facets(targets.marks())
+    _warn_of_facets(targets.marks(), {"mostly others'"} if facets.selection == "farthest" else set())
     return targets
 
 
@@ -249,14 +250,18 @@ def _check_given(network: object, photographs: object, facets: object) -> None:
 def set_aside(seen: Survey, share: float, needed: int, seed: int) -> tuple[Survey, Survey]:
     """(the photographs that facets are looked for in, those held out): none where there are fewer than AMPLE·needed.
 
-    share: of the photographs, drawn by `seed`; needed: C·N, by the largest C that is tried.
+    share: of the photographs, drawn by `seed`; needed: C·N, by the largest C that is tried. Of copies, byte for byte,
+    none is held out where another one takes part: it would be no photograph that nothing was made of.
     """
     M = len(seen.photographs)
     count = round(share * M) if AMPLE * needed <= M else 0
-    drawn = np.random.default_rng([seed, M]).permutation(M)
-    kept, aside = sorted(drawn[count:].tolist()), sorted(drawn[:count].tolist())
-    if count:
-        log.info("%d of %d photographs are held out: they take part in nothing but measures", count, M)
+    drawn = np.random.default_rng([seed, M]).permutation(M).tolist()
+    contents = range(M) if seen.content is None else seen.content.hashes
+    taking_part = {contents[row] for row in drawn[count:]}
+    aside = sorted(row for row in drawn[:count] if contents[row] not in taking_part)
+    kept = sorted(set(drawn) - set(aside))
+    if aside:
+        log.info("%d of %d photographs are held out: they take part in nothing but measures", len(aside), M)
     return _some_of(seen, kept), _some_of(seen, aside)
 
 
@@ -292,16 +297,18 @@ def _warn_of_levels(images: Tensor, black: float | None, white: float | None) ->
         )  # fmt: skip
 
 
-def _warn_of_facets(marks: list[list[str]]) -> None:
-    """One line for facets that would not come out again, one for those that are hardly a blend."""
+def _warn_of_facets(marks: list[list[str]], asked: Set[str]) -> None:
+    """One line for the facets of each mark, but for what was asked for."""
     advice = {
         "not firm": "would hardly come out again: mindseye facets C=2..12 looks for a firmer number of facets",
         "one photograph": "more than half the weight is one photograph's, and so will the picture be: "
         "effective=6 or a larger gamma spreads it",
+        "mostly others'": "more than half the weight is on photographs of other facets, and so is the picture: "
+        "fewer facets, or N and effective no larger than the facet, leave it its own",
     }
     for mark, text in advice.items():
         marked = [str(c) for c, own in enumerate(marks) if mark in own]
-        if marked:
+        if marked and mark not in asked:
             log.warning("facet%s %s: %s", "" if len(marked) == 1 else "s", ", ".join(marked), text)
 
 

@@ -63,6 +63,30 @@ class Components:
         return (rows - self.mean.double()) @ self.axes.T
 
 
+def reduce_quickly(means: Tensor, *, components: int, unit: bool) -> Tensor:
+    """The principal components of `to_components` alone, but for their signs: channel means [M, D] -> float64 [M, P].
+
+    By the eigenvectors of the M × M products of the rows or, of fewer channels, of the D × D of the channels: an SVD of
+    600 photographs at a layer of 2048 channels takes five times as long. What is below 1e-8 of the largest component
+    is rounding here, which moves no cluster.
+    """
+    from scipy.linalg import eigh
+
+    unit = unit and not _point_the_same_way(means)
+    rows = to_unit_length(means) if unit else means
+    if count_different(rows, 2) < 2:
+        return torch.zeros(len(rows), 1, dtype=torch.float64)
+    with one_thread():
+        centred = rows.double().numpy()
+        centred = centred - centred.mean(axis=0)
+        M, D = centred.shape
+        products = centred @ centred.T if M < D else centred.T @ centred
+        least = len(products) - min(components, M, D)
+        squares, vectors = eigh(products, subset_by_index=[least, len(products) - 1])
+        reduced = vectors * np.sqrt(squares.clip(min=0)) if M < D else centred @ vectors
+    return torch.from_numpy(reduced[:, ::-1].copy())[_firsts(rows)]  # copies lie at one place
+
+
 def to_unit_length(means: Tensor) -> Tensor:
     """Rows [M, D] divided by their lengths; a row of zeros stays one."""
     return torch.nn.functional.normalize(means.double(), dim=1).float()

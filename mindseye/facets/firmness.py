@@ -9,12 +9,32 @@ from torch import Tensor
 
 # Noise of float32's rounding and of TF32's, as shares of the activations, and how often each is drawn.
 ROUNDING, TF32 = 1e-6, 1e-3
+KINDS_OF_DRAW = ("rounding", "tf32", "subsets")  # of draws, by name
 SUBSET = 0.8  # of the photographs, in the third kind of draw
-DRAWS = (1, 1, 6)  # of each kind, where a draw costs little
-FEW_DRAWS = (1, 1, 2)  # where each takes a t-SNE
 MOST = 600  # photographs that draws are made of; of more, so many by the seed
+MOST_CHEAP = 5000  # where a draw takes no t-SNE, of a layer that has few channels
+MOST_VALUES = MOST * 2048  # photographs times channels there: with more the components would cost too much
 FIRM = 0.6  # a facet below it should not be trusted (Hennig 2007); above 0.75 it is stable
 STAYS = 0.75  # a photograph stays with its facet in so many of the draws, or it stands for nothing
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What a discovery can afford: how many of each kind of draw, and of how many photographs at most."""
+
+    counts: tuple[int, int, int]  # noise of rounding, of TF32, subsets
+    most: int
+
+    @classmethod
+    def affordable(cls, channels: int, *, cheap: bool) -> "Draws":
+        """At a layer of so many channels; `cheap` where no draw takes a t-SNE.
+
+        >>> Draws.affordable(2048, cheap=True), Draws.affordable(64, cheap=True).most
+        (Draws(counts=(1, 1, 6), most=600), 5000)
+        """
+        if not cheap:
+            return cls((1, 1, 2), MOST)
+        return cls((1, 1, 6), max(MOST, min(MOST_CHEAP, MOST_VALUES // channels)))
 
 
 @dataclass(frozen=True)
@@ -37,25 +57,26 @@ def measure_firmness(
     space: Tensor,
     again: Callable[[Tensor, int], Tensor],
     *,
-    draws: tuple[int, int, int] = DRAWS,
+    draws: Draws | None = None,
     seed: int = 0,
 ) -> Firmness:
     """Cluster slightly other activations again: channel means [M, D] and their labels [M] -> how firm these are.
 
-    `again(means, seed)` clusters other channel means [m, D] into labels [m]. Of more than MOST photographs so many are
-    drawn; the others stay as the nearest drawn one in `space` [M, P].
+    `again(means, seed)` clusters other channel means [m, D] into labels [m]. Of more than `draws.most` photographs so
+    many are drawn; the others stay as the nearest drawn one in `space` [M, P].
     """
     from sklearn.metrics import adjusted_rand_score
 
+    draws = Draws.affordable(means.shape[1], cheap=True) if draws is None else draws
     M = len(means)
     generator = np.random.default_rng([seed, M, facets])
     drawn = torch.arange(M)
-    if M > MOST:
-        drawn = torch.from_numpy(np.sort(generator.choice(M, MOST, replace=False)))
+    if draws.most < M:
+        drawn = torch.from_numpy(np.sort(generator.choice(M, draws.most, replace=False)))
     stayed, counted = torch.zeros(M), torch.zeros(M)
     agreement, jaccards = [], []
     number = 0
-    for noise, count in zip((ROUNDING, TF32, 0.0), draws, strict=True):
+    for noise, count in zip((ROUNDING, TF32, 0.0), draws.counts, strict=True):
         scores, alike = [], []
         for _ in range(count):
             number += 1
@@ -80,7 +101,7 @@ def measure_firmness(
         agreement.append(float(np.mean(scores)))
         jaccards.append(torch.stack(alike).nanmean(dim=0))
     stays = stayed / counted.clamp(min=1)
-    if M > MOST:
+    if draws.most < M:
         stays = stays[drawn[_nearest(space, space[drawn])]]
     worst = torch.stack(jaccards).nan_to_num(nan=1.0).amin(dim=0)
     return Firmness(torch.tensor(agreement), worst.float(), stays)

@@ -1,6 +1,7 @@
 """The photographs grouped: components, embedding, clusters and how firm they are, each kept for whoever asks again."""
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,16 @@ from mindseye.facets.clusters import (
     means_of,
     nearest_cluster,
 )
-from mindseye.facets.embedding import Components, Stage, count_different, embed, place, to_components
-from mindseye.facets.firmness import DRAWS, FEW_DRAWS, Firmness, measure_firmness
+from mindseye.facets.embedding import (
+    Components,
+    Stage,
+    count_different,
+    embed,
+    place,
+    reduce_quickly,
+    to_components,
+)
+from mindseye.facets.firmness import Draws, Firmness, measure_firmness
 from mindseye.facets.number import TRIED, Choice, choose_number
 from mindseye.facets.survey import Survey
 from mindseye.provenance import code_of, versions
@@ -26,6 +35,7 @@ EMBEDDING_CODE = code_of(inspect.getfile(embed))
 CLUSTERS_CODE = code_of(*(inspect.getfile(made) for made in (embed, cluster, measure_firmness)), __file__)
 
 RUNS_AGAIN, STARTS_AGAIN = 5, 60  # of a consensus and of k-means, where firmness is measured
+log = logging.getLogger(__name__)
 
 
 # The settings that decide how photographs are grouped, of those of `Facets`.
@@ -36,6 +46,13 @@ def find_components(means: Tensor, settings: Facets) -> Components:
     """Channel means [M, D] in their components: of their directions, but where the paper's t-SNE is clustered."""
     unit = settings.clusters != "embedding"
     return to_components(means, components=settings.components, unit=unit, seed=settings.seed)
+
+
+def find_again(means: Tensor, settings: Facets) -> Tensor:
+    """The components of slightly other channel means, [M, D] -> [M, P], as quickly as they will do for clusters."""
+    if settings.clusters == "components":
+        return reduce_quickly(means, components=settings.components, unit=True)
+    return find_components(means, settings).reduced  # t-SNE starts from them, signs and all
 
 
 def flatten(reduced: Tensor, settings: Facets, seed: int, stage: Stage | None = None) -> Tensor:
@@ -105,7 +122,10 @@ def group_photographs(
     )
     C = settings.C
     if C == "auto":
-        C = number_of_kinds(seen, settings, stage=stage, components=components).best
+        choice = number_of_kinds(seen, settings, stage=stage, components=components)
+        # That there are no kinds to be told apart has to be known of every picture: it goes to the terminal.
+        log.log(logging.INFO if choice.kinds else logging.WARNING, "C=auto: %s", choice.reason)
+        C = choice.best
     if (distinct := count_different(seen.means, C)) < C:
         raise ValueError(
             f"C={C} facets need at least as many different photographs; the layer tells {distinct} apart: "
@@ -122,10 +142,9 @@ def group_photographs(
         told("measuring how firm the facets are", None)
 
         def again(means: Tensor, seed: int) -> Tensor:
-            reduced = find_components(means, settings).reduced
             return find_clusters(
                 settings.clusters,
-                reduced,
+                find_again(means, settings),
                 lambda points, other: flatten(points, settings, other),
                 C,
                 seed=seed,
@@ -133,7 +152,7 @@ def group_photographs(
                 starts=STARTS_AGAIN,
             ).labels
 
-        draws = DRAWS if settings.clusters == "components" else FEW_DRAWS
+        draws = Draws.affordable(seen.means.shape[1], cheap=settings.clusters == "components")
         firmness = measure_firmness(
             seen.means, found.labels, C, components.reduced, again, draws=draws, seed=settings.seed
         )
@@ -167,7 +186,7 @@ def number_of_kinds(
     found = find_components(seen.means, settings) if components is None else components
 
     def again(rows: Tensor) -> Tensor:
-        return find_components(seen.means[rows], settings).reduced
+        return find_again(seen.means[rows], settings)
 
     return choose_number(found.reduced, again, numbers, seed=settings.seed, stage=stage)
 

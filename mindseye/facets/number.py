@@ -55,7 +55,7 @@ def choose_number(
     `again(rows)` gives the photographs `rows` (indices [m]) as points [m, P] of their own, found without the others.
     Best is the C whose silhouette is farthest above a cloud's, of those that are firm on subsets; where none is, the
     firmest.
-    Raises ValueError where there are too few photographs for any.
+    Raises ValueError where there are too few different photographs for any of them.
     """
     from sklearn.metrics import silhouette_score
 
@@ -66,8 +66,12 @@ def choose_number(
     kept = points[drawn]
     distinct = len(torch.unique(kept, dim=0))
     tried = [C for C in numbers if 2 <= C < min(distinct, len(kept))]
+    if not tried and distinct > 2:
+        asked = ", ".join(map(str, numbers))
+        raise ValueError(f"C must be 2 to {distinct - 1}, fewer than there are different photographs, not {asked}")
     if not tried:
-        raise ValueError(f"C=auto needs more than 2 different photographs, not {distinct}: give C=1")
+        given = " or C=2" if distinct == 2 else ""
+        raise ValueError(f"to try C takes more than 2 different photographs, not {distinct}: give C=1{given}")
     deviations = kept.double().std(dim=0).numpy()
     rows: list[tuple[float, float, float]] = []
     for place, C in enumerate(tried):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mindseye.facets.firmness import FIRM
+from mindseye.facets.firmness import FIRM, KINDS_OF_DRAW
 from mindseye.facets.photographs import SkippedFile
 from mindseye.facets.pictures import html_table, inline_png, strip
 from mindseye.facets.way_statistics import WayStatistics
@@ -21,6 +21,7 @@ from mindseye.words import with_class
 FORMAT = 3
 MOST_BYTES = 1 << 30  # of targets.json, which names every photograph
 ONE_PHOTOGRAPH = 0.5  # a weight above which a facet is hardly a blend any more
+OWN = 0.5  # of the weight, on photographs of the facet itself: below, its picture is of other facets
 RGB = 3  # bands that a picture shows
 SHOWN = 5  # photographs and channels of a facet in a notebook
 
@@ -80,6 +81,10 @@ class FacetTargets:
         for c, weight in enumerate(self.weights.max(dim=1).values.tolist()):
             if weight > ONE_PHOTOGRAPH and self.weights.shape[1] > 1:
                 marks[c].append("one photograph")
+        own = (self.labels[self.chosen] == torch.arange(self.C)[:, None]) * self.weights
+        for c, share in enumerate(own.sum(dim=1).tolist()):
+            if share < OWN:
+                marks[c].append("mostly others'")
         return marks
 
     def shown(self, images: Tensor) -> Tensor:
@@ -119,7 +124,9 @@ class FacetTargets:
         place.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         write_atomically(place / "targets.safetensors", b"".join(packed(tensors, {})))
-        description = {"format": FORMAT, "content_hash": self.content_hash(), **self._description()}
+        description = {
+            "format": FORMAT, "content_hash": self.content_hash(), **self._description(), "about": self._about(),
+        }  # fmt: skip
         write_atomically(place / "targets.json", json.dumps(description, indent=1).encode())
         return place
 
@@ -137,6 +144,7 @@ class FacetTargets:
             if said.pop("format") != FORMAT:
                 raise ValueError(f"written in another format than {FORMAT}")
             expected = said.pop("content_hash")
+            said.pop("about", None)  # for those who read the JSON alone: the tensors say it
             skipped = tuple(SkippedFile(**entry) for entry in said.pop("skipped"))
             paths, held_out = tuple(said.pop("paths")), tuple(said.pop("held_out", ()))
             kinds = ("mean", "std", "quantiles")
@@ -235,6 +243,25 @@ class FacetTargets:
         known = {name: value for name, value in values.items() if isinstance(value, Tensor) and value.numel()}
         return known | between
 
+    def _about(self) -> dict[str, object]:
+        """What a person would ask: each facet's size, how firm it is and its marks; how often each photograph stays.
+
+        Of facets of earlier versions, whose firmness is not known, without it.
+        """
+        sizes = self.labels.bincount(minlength=self.C).tolist()
+        firmness = [{"firmness": value} for value in _rounded(self.firmness)] or [{}] * self.C
+        said = zip(sizes, firmness, _rounded(self.effective), self.marks(), strict=True)
+        about: dict[str, object] = {
+            "facets": [
+                {"photographs": size, **firm, "effective": effective, "marks": marks}
+                for size, firm, effective, marks in said
+            ]
+        }
+        if self.agreement.numel():
+            about["agreement"] = dict(zip(KINDS_OF_DRAW, _rounded(self.agreement), strict=True))
+            about["stays"] = _rounded(self.stays)  # in the order of `paths`
+        return about
+
     def _description(self) -> dict[str, object]:
         skipped = [{"path": file.path, "reason": file.reason} for file in self.skipped]
         way = [statistics.layer for statistics in self.way]
@@ -243,6 +270,10 @@ class FacetTargets:
             "layer": self.layer, "root": self.root, "paths": list(self.paths), "skipped": skipped,
             **{name: value for name, value in known.items() if value},  # earlier versions' targets have none
         }  # fmt: skip
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.tolist()]
 
 
 def photographs_strength(power: Tensor, channels: Tensor, positions: int) -> Tensor:

@@ -59,7 +59,7 @@ class Comparison:
     differences: tuple[Difference, ...]
     unpaired: int  # rows without a partner in the reference, or whose partner is a facet of other photographs
     stopped: int = 0  # rows of facets that were stopped
-    marked: int = 0  # rows of facets that are marked, not firm or one photograph; they are compared all the same
+    marked: int = 0  # rows of facets that are marked, not firm say; they are compared all the same
     response: tuple[Response, ...] = field(default=())  # to `by`, where it takes numbers
     cells: int = 0  # that have a part in any pair
     sentences: tuple[str, ...] = ()  # on every setting of the sweep, see `mindseye.reports.findings`
@@ -320,7 +320,7 @@ def _table(comparison: Comparison, cell: Callable[[Difference], str], quoted: Ca
 def _caption(comparison: Comparison) -> str:
     left_out = f" {comparison.unpaired} rows had no partner." if comparison.unpaired else ""
     stopped = f" {comparison.stopped} rows of stopped facets are left out." if comparison.stopped else ""
-    of_marked = f" {comparison.marked} rows are of facets marked as not firm or one photograph."
+    of_marked = f" {comparison.marked} rows are of facets that are marked, not firm say."
     marked = of_marked if comparison.marked else ""
     response = in_words(comparison.response, comparison.by)
     shown = f" {response[:1].upper()}{response[1:]}." if response else ""

@@ -136,7 +136,7 @@ def feature_space(targets: FacetTargets, *, facets: Sequence[int] | None = None,
         f"each facet's surroundings, and its {of} photographs with their weights",
         right, top, size=SMALL, colour=FAINT, room=PAGE - right,
     )  # fmt: skip
-    sizes = targets.labels.bincount(minlength=targets.C).tolist()
+    sizes, marks = targets.labels.bincount(minlength=targets.C).tolist(), targets.marks()
     for number, c in enumerate(listed):
         above = top + rows_top + number * (row + gap)
         closer = _map_axes(page, right, above, row)
@@ -150,7 +150,7 @@ def feature_space(targets: FacetTargets, *, facets: Sequence[int] | None = None,
         mark.plot(0, 0.1, clip_on=False, markersize=4.5, markeredgewidth=0, linestyle="none", **_look(c))
         page.words(f"facet {c}", start + 0.14, above, size=SMALL)
         cluster = f"cluster of {sizes[c]} photograph{'s' if sizes[c] != 1 else ''}"
-        page.words(cluster, start + 0.6, above, size=SMALL, colour=FAINT)
+        page.words(", ".join([cluster, *marks[c]]), start + 0.6, above, size=SMALL, colour=FAINT)
         order = targets.weights[c].argsort(descending=True, stable=True)[:shown].tolist()
         for place, n in enumerate(order):
             left = start + place % across * (tile + GAP)

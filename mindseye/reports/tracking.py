@@ -74,8 +74,8 @@ def _table(targets: FacetTargets, images: Tensor, metrics: Mapping) -> object:
     rows = [
         dict(numbers({k: v for k, v in row.items() if k not in ("facet", "baselines")})) for row in metrics["facets"]
     ]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = wandb.Table(columns=[*about, *PICTURED, "nearest photograph's weight", *names])
+    names, marks = list(dict.fromkeys(name for row in rows for name in row)), targets.marks()
+    table = wandb.Table(columns=[*about, *PICTURED, "nearest photograph's weight", "marks", *names])
     for c, row in enumerate(rows):
         order = targets.weights[c].argsort(descending=True, stable=True)[:NEAREST].tolist()
         strip = np.concatenate([_rgb(targets.shown(targets.photographs[c, n])) for n in order], axis=1)
@@ -87,6 +87,7 @@ def _table(targets: FacetTargets, images: Tensor, metrics: Mapping) -> object:
             wandb.Image(_rgb(targets.shown(targets.initial[c]))),
             wandb.Image(_rgb(targets.shown(images[c]))),
             round(float(targets.weights[c].max()), 6),
+            ", ".join(marks[c]),
             *(row.get(name) for name in names),
         )
     return table

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import mindseye
 from mindseye.facets.clarity import clarity, redundancy
+from mindseye.facets.firmness import KINDS_OF_DRAW
 from mindseye.facets.pictures import html_table, inline_png
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.network import Network
@@ -230,8 +231,7 @@ def facet_figures(targets: FacetTargets, references: Sequence[TransferReference]
 
 def agreement_figures(targets: FacetTargets) -> dict[str, Any]:
     """How firm all facets together are, by the adjusted Rand index; nothing of earlier versions' targets."""
-    kinds = ("rounding", "tf32", "subsets")
-    agreement = dict(zip(kinds, map(rounded, targets.agreement.tolist()), strict=False))
+    agreement = dict(zip(KINDS_OF_DRAW, map(rounded, targets.agreement.tolist()), strict=False))
     return {"agreement": agreement} if agreement else {}
 
 

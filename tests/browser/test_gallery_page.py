@@ -46,6 +46,20 @@ def sweep(tmp_path_factory, make_run):
     return make_gallery(folder)
 
 
+def test_a_facet_that_is_marked_says_so_where_it_is_shown(visit, tmp_path, make_run):
+    run = make_run(tmp_path / "run", facets=2)
+    said = json.loads((run / "metrics.json").read_text())
+    said["facets"][1]["marks"] = "not firm"
+    (run / "metrics.json").write_text(json.dumps(said))
+    page = visit(make_gallery(run))
+    marked = page.locator(".cell:has(.doubt)")
+    assert set(page.locator(".cell .doubt").all_inner_texts()) == {"not firm"}
+    spoken = marked.evaluate_all("all => all.map((e) => e.ariaLabel)")
+    assert [one for one in spoken if not one.startswith("facet 1 · ") or ", not firm" not in one] == []
+    marked.first.click()
+    assert page.locator("#large-title").inner_text() == "facet 1 · not firm"
+
+
 def cell(page, row, column):
     return page.locator(f".cell[data-row='{row}'][data-column='{column}']")
 

@@ -149,6 +149,8 @@ def test_the_table_has_a_row_a_facet_with_pictures_and_measures(sweep, written):
         heaviest = FacetTargets.load(run / "targets").weights.amax(dim=1).tolist()
         weight = table["columns"].index("nearest photograph's weight")
         assert [row[weight] for row in table["data"]] == pytest.approx(heaviest, abs=1e-6)
+        marks = [", ".join(own) for own in FacetTargets.load(run / "targets").marks()]
+        assert [row[table["columns"].index("marks")] for row in table["data"]] == marks
         column = table["columns"].index("fidelity.cosine")
         facets = read_run(run).metrics["facets"]
         assert [row[column] for row in table["data"]] == [facet["fidelity"]["cosine"] for facet in facets]

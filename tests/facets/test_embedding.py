@@ -9,7 +9,14 @@ from sklearn.metrics import adjusted_rand_score
 
 import mindseye.facets.embedding
 from mindseye.facets.clusters import cluster
-from mindseye.facets.embedding import count_different, pick_method, place, principal_components, to_components
+from mindseye.facets.embedding import (
+    count_different,
+    pick_method,
+    place,
+    principal_components,
+    reduce_quickly,
+    to_components,
+)
 from mindseye.facets.embedding import embed as embed_components
 
 installed = importlib.util.find_spec("openTSNE") is not None
@@ -60,6 +67,18 @@ def test_few_photographs_take_scikit_learn_s_own_path():
     means, _ = blobs(100)
     theirs = PCA(20, svd_solver="full").fit_transform(means.double().numpy())
     assert np.array_equal(principal_components(means, 20), theirs)
+
+
+@pytest.mark.parametrize(("M", "D"), [(90, 30), (30, 90), (40, 40), (12, 5), (2, 7), (60, 1)])
+@pytest.mark.parametrize("unit", [True, False])
+def test_components_found_quickly_are_the_same_but_for_their_signs(M, D, unit):
+    means = torch.rand(M, D, generator=torch.Generator().manual_seed(0)) + 0.1
+    means[1::7] = means[0]  # copies
+    exact = to_components(means, components=8, unit=unit).reduced
+    quick = reduce_quickly(means, components=8, unit=unit)
+    assert quick.shape == exact.shape
+    assert torch.allclose(torch.cdist(quick, quick), torch.cdist(exact, exact), atol=1e-6)
+    assert (quick[1::7] == quick[0]).all()
 
 
 def test_components_of_copies_are_zero(small_chunks):

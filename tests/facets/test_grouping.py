@@ -15,7 +15,7 @@ from mindseye.facets.clarity import clarity, redundancy
 from mindseye.facets.clusters import by_size, cluster, find_clusters, nearest_cluster
 from mindseye.facets.discovery import choose, facet_weights
 from mindseye.facets.embedding import embed, to_components
-from mindseye.facets.firmness import FIRM, measure_firmness
+from mindseye.facets.firmness import FIRM, ROUNDING, TF32, Draws, measure_firmness
 from mindseye.facets.number import choose_number
 from mindseye.networks import Network
 from mindseye.settings import Facets
@@ -51,6 +51,17 @@ def test_clusters_are_the_same_whatever_moves_and_turns_the_points():
     points, turn = cloud(100), torch.linalg.qr(cloud(8, seed=1))[0]
     labels, _ = cluster(points, 3)
     assert torch.equal(cluster(points @ turn + 100, 3)[0], labels)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("means", "noise"), [((cloud(150, D=40) + 10).float(), ROUNDING), (kinds([60, 50, 40])[0], TF32)]
+)
+def test_another_device_s_rounding_moves_no_photograph(means, noise, seed):
+    """With the same seed: a millionth none of one continuum, and TF32's ten bits none of separate kinds."""
+    other = means * (1 + noise * cloud(150, D=means.shape[1], seed=100 + seed).float())
+    labels, again = (cluster(to_components(m, components=10, unit=True).reduced, 3)[0] for m in (means, other))
+    assert torch.equal(labels, again)
 
 
 def test_equally_large_clusters_are_numbered_by_their_first_photograph():
@@ -102,13 +113,13 @@ def test_copies_lie_at_one_place():
 # ---- firmness ----------------------------------------------------------------------------------------------------
 
 
-def firmness_of(means, C):
+def firmness_of(means, C, draws=None):
     def again(means, seed):
         return cluster(to_components(means, components=10, unit=True).reduced, C, seed=seed, starts=20)[0]
 
     space = to_components(means, components=10, unit=True).reduced
     labels, _ = cluster(space, C)
-    return measure_firmness(means, labels, C, space, again), labels
+    return measure_firmness(means, labels, C, space, again, draws=draws), labels
 
 
 def test_kinds_are_firm_and_a_cloud_is_not():
@@ -133,12 +144,25 @@ def test_a_kind_among_a_continuum_is_firm_alone():
     assert firm.facets.min() < 0.8
 
 
-def test_of_many_photographs_some_are_drawn_and_the_others_stay_as_these(monkeypatch):
-    monkeypatch.setattr("mindseye.facets.firmness.MOST", 40)
+def test_of_many_photographs_some_are_drawn_and_the_others_stay_as_these():
     means, _ = kinds([60, 40, 20])
-    firm, _ = firmness_of(means, 3)
+    firm, _ = firmness_of(means, 3, Draws((1, 1, 2), 40))
     assert len(firm.stays) == 120
     assert firm.stays.min() == 1
+
+
+def test_rounding_is_drawn_of_all_photographs_that_can_be_afforded():
+    """Of a thousand at a layer of few channels: a draw of some of them would not be one of rounding alone."""
+    means, labels, seen = torch.rand(1000, 8), torch.arange(1000) % 2, []
+
+    def noted(means, seed):
+        seen.append(means)
+        return torch.zeros(len(means), dtype=torch.int64)
+
+    measure_firmness(means, labels, 2, means, noted)
+    assert torch.allclose(seen[0], means, rtol=1e-5)
+    assert not torch.equal(seen[0], means)
+    assert [len(drawn) for drawn in seen] == [1000, 1000] + [800] * 6
 
 
 def test_a_draw_that_cannot_be_clustered_is_no_agreement():
@@ -210,8 +234,12 @@ def test_a_cloud_is_one_continuum():
 
 
 def test_too_few_for_any_number():
-    with pytest.raises(ValueError, match="give C=1"):
+    with pytest.raises(ValueError, match=r"not 1: give C=1$"):
         number(torch.ones(5, 3))
+    with pytest.raises(ValueError, match=r"not 2: give C=1 or C=2$"):
+        number(torch.eye(2).repeat(5, 1))
+    with pytest.raises(ValueError, match=r"C must be 2 to 4, fewer than .*, not 5, 9"):
+        choose_number(torch.eye(5), lambda rows: torch.eye(5)[rows], [5, 9])
 
 
 # ---- is a facet worth drawing ------------------------------------------------------------------------------------
@@ -268,9 +296,36 @@ def test_held_out_photographs_take_part_in_nothing(tmp_path):
     assert alone.held_out == ()
 
 
+def test_no_copy_of_a_photograph_that_takes_part_is_held_out(tmp_path):
+    _, network = first_two(tmp_path)
+    for path in sorted(tmp_path.glob("*.png"))[:20]:
+        (tmp_path / f"copy-{path.name}").write_bytes(path.read_bytes())
+    photographs = load_photographs(tmp_path, 8)
+    found = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, held_out=0.25))
+    used = {(tmp_path / path).read_bytes() for path in found.paths}
+    assert sorted([*found.paths, *found.held_out]) == sorted(photographs.paths)
+    assert 10 <= len(found.held_out) < 20
+    assert not [path for path in found.held_out if (tmp_path / path).read_bytes() in used]
+
+
 def test_few_photographs_are_all_used(tmp_path):
     photographs, network = first_two(tmp_path, 29)
     assert discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3)).held_out == ()
+
+
+@pytest.mark.parametrize(("continuum", "level"), [(False, "INFO"), (True, "WARNING")])
+def test_what_c_auto_takes_is_said_and_a_continuum_to_the_terminal(tmp_path, caplog, continuum, level):
+    """Terminals show warnings. Two colours are two kinds; shades between them are one continuum."""
+    photographs, network = first_two(tmp_path, 40)
+    if continuum:
+        for i, path in enumerate(sorted(tmp_path.glob("*.png"))):
+            Image.new("RGB", (8, 8), (40 + 4 * i, 200 - 4 * i, 9)).save(path)
+    with caplog.at_level(logging.INFO, "mindseye.facets.grouping"):
+        found = discover_facets(network, photographs, "0", Facets(C="auto", k=1, N=2, held_out=0.0))
+    [said] = [record for record in caplog.records if record.message.startswith("C=auto: ")]
+    assert said.levelname == level
+    assert f"C={found.C} " in said.message
+    assert ("one continuum" in said.message) == continuum
 
 
 @pytest.mark.parametrize("clusters", ["components", "embedding"])
@@ -296,6 +351,12 @@ def test_what_was_held_out_and_how_firm_facets_are_is_read_back(tmp_path, cluste
         assert torch.equal(getattr(read, name), getattr(found, name)), name
     said = json.loads((tmp_path / "kept" / "targets.json").read_text())
     assert ("held_out" in said) == (clusters == "embedding")
+    about = said["about"]["facets"]
+    assert [facet["photographs"] for facet in about] == found.labels.bincount().tolist()
+    assert [facet["firmness"] for facet in about] == pytest.approx(found.firmness.tolist(), abs=1e-4)
+    assert [facet["marks"] for facet in about] == found.marks()
+    assert list(said["about"]["agreement"].values()) == pytest.approx(found.agreement.tolist(), abs=1e-4)
+    assert said["about"]["stays"] == pytest.approx(found.stays.tolist(), abs=1e-4)
 
 
 def test_facets_that_are_one_photograph_are_marked(tmp_path, caplog):
@@ -309,6 +370,30 @@ def test_facets_that_are_one_photograph_are_marked(tmp_path, caplog):
     blended = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=10))
     assert blended.weights.max() < 0.5
     assert torch.allclose(blended.effective, torch.full((2,), 6.0), rtol=1e-3)
+
+
+def test_a_facet_that_is_blended_of_other_facets_photographs_is_marked(tmp_path, caplog):
+    """One blue among reds: of the ten photographs that stand for it nine are not its own."""
+    photographs, network = first_two(tmp_path, 40)
+    for path in sorted(tmp_path.glob("*.png"))[::2]:
+        path.unlink()  # the greens
+    Image.new("RGB", (8, 8), (9, 8, 200)).save(tmp_path / "blue.png")
+    photographs = load_photographs(tmp_path, 8)
+    with caplog.at_level(logging.WARNING):
+        found = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=10))
+    assert found.labels.bincount().tolist() == [20, 1]
+    assert found.marks() == [[], ["mostly others'"]]
+    assert "facet 1: more than half the weight is on photographs of other facets" in caplog.text
+    alone = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=1))
+    assert alone.marks() == [[], []]
+
+
+def test_the_released_program_s_choice_is_marked_without_a_warning(tmp_path, caplog):
+    photographs, network = first_two(tmp_path, 40)
+    with caplog.at_level(logging.WARNING):
+        found = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, selection="farthest"))
+    assert found.marks() == [["mostly others'"]] * 2
+    assert "other facets" not in caplog.text
 
 
 @pytest.mark.parametrize(

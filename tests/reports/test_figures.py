@@ -218,6 +218,13 @@ def test_figure_2_gives_the_weights_largest_first_and_marks_what_they_belong_to(
     assert np.argsort(lengths).tolist() == np.argsort([-line.get_linewidth() for line in lines]).tolist()
 
 
+def test_figure_2_marks_facets_that_are_not_firm(targets):
+    loose = replace(targets, firmness=torch.tensor([1.0, 0.3] + [1.0] * (targets.C - 2)))
+    words = [text for text in said(feature_space(loose)) if text.startswith("cluster of")]
+    assert ["not firm" in text for text in words] == ["not firm" in marks for marks in loose.marks()]
+    assert "not firm" in words[1]
+
+
 def test_colours_are_told_apart_by_the_colour_blind():
     """Okabe & Ito's; and no two of the first 36 facets look the same."""
     assert len(set(COLOURS)) == len(COLOURS) == len(MARKERS)

@@ -194,6 +194,15 @@ def test_a_damaged_history_hides_no_facet_that_was_stopped(tmp_path, make_run):
     assert "facet 1 is stopped at step 3, where its loss is not finite; no curves" in listed["reason"]
 
 
+def test_facets_that_are_marked_say_so_each_for_itself(tmp_path, make_run):
+    run = make_run(tmp_path / "run")
+    said = json.loads((run / "metrics.json").read_text())
+    said["facets"][1]["marks"] = "not firm"
+    (run / "metrics.json").write_text(json.dumps(said))
+    [listed] = collected(run)["overview"]["runs"]
+    assert [facet.get("marks") for facet in listed["facets"]] == [None, "not firm"]
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -28,7 +28,7 @@ JUDGE = {
 @pytest.mark.parametrize("figures", [FIGURES, FIGURES | JUDGE])
 def test_it_fits_a_screen_of_80_columns(figures):
     stopped = {"facet": 2, "stopped": {"step": 120, "why": "the loss is no longer finite"}, **figures}
-    marked = {"facet": 11, "marks": "not firm, one photograph", **figures}
+    marked = {"facet": 11, "marks": "not firm, one photograph, mostly others'", **figures}
     metrics = {"facets": [marked, stopped], "summary": figures, "baselines": {"nearest": figures}}
     screen = io.StringIO()
     run = SimpleNamespace(metrics=metrics, title="net · conv3", subtitle="top 16 of 64 channels")
@@ -36,7 +36,7 @@ def test_it_fits_a_screen_of_80_columns(figures):
     said = screen.getvalue()
     assert "…" not in said
     judged = ["trans-", "agree-", "accu-", "forced", "0.21", "-0.47", "0.61", "0.98"] if "transfer" in figures else []
-    facets = ["not firm", "one photograph", "0.41", "5.99"]
+    facets = ["not firm", "one photograph", "mostly others'", "0.41", "5.99"]
     words = ["fide-", "tivity", "photos", "path", "-1.67", "1.25", *facets, *judged]
     assert max(map(len, said.splitlines())) <= 80
     assert not [word for word in words if word not in said]

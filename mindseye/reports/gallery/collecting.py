@@ -84,9 +84,9 @@ def collect(
     (the one to compare by at first), `steps` (lists of file names), `report` (the table of `mindseye report`, see
     `_report`) and `runs`: path, href (its folder as a URL relative to the page), status, reason, `at` (index of its
     value on each axis) and `facets`: measures in the order of `measures`, the `pictures` there are, which list of
-    `steps`, which list of photographs, whether it was `stopped`, whether there is its `transparency`. Of each run also
-    `map`, which of the maps it has, and `no_map`, why it has none; `kinds`, of each map's facets the numbers by which
-    they are coloured, see `mindseye.reports.flow.kinds`.
+    `steps`, which list of photographs, its `marks`, whether it was `stopped`, whether there is its `transparency`. Of
+    each run also `map`, which of the maps it has, and `no_map`, why it has none; `kinds`, of each map's facets the
+    numbers by which they are coloured, see `mindseye.reports.flow.kinds`.
     maps: what map, flow and channels are drawn from, see `mindseye.reports.gallery.maps`.
     details: what only the large view needs, see `_details`. Nothing is raised for a run that cannot be read.
     """
@@ -125,6 +125,7 @@ def collect(
                     "pictures": facet["pictures"],
                     "steps": steps.index(facet["steps"]),
                     "photographs": photographs.index([world, facet["photographs"]]),
+                    **({"marks": facet["marks"]} if facet["marks"] else {}),
                     **({"stopped": True} if facet["ended"] else {}),
                     **({"transparency": True} if facet["transparency"] else {}),
                 }
@@ -268,6 +269,7 @@ def _facets(place: Path) -> tuple[list[dict], Mapping, str]:
             {
                 "facet": number,
                 "measures": _figures({name: x for name, x in row.items() if name not in apart}),
+                "marks": _text(str(row.get("marks") or "")),
                 "stopped": _stopped(row),
                 "ended": isinstance(row.get("stopped"), Mapping),
                 "baselines": {

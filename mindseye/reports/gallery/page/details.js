@@ -76,7 +76,8 @@ function showLarge() {
   lastOpen = place;
   const run = RUNS[cell.run], facet = facetOf(cell), details = detailsOf(cell.run);
   const side = besideSide(place), other = side && neighbour(place, side), otherCell = other && cellAt(other);
-  byId("large-title").textContent = describe(place, [...SWEPT.map((axis) => axis.key), "facet"]);
+  const doubt = facet?.marks ? ` · ${facet.marks}` : "";
+  byId("large-title").textContent = describe(place, [...SWEPT.map((axis) => axis.key), "facet"]) + doubt;
   byId("large-status").textContent = run.status;
   byId("large-status").className = `status ${run.status.replaceAll(" ", "-")}`;
   byId("large-reason").textContent = run.reason;

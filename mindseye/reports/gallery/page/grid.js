@@ -355,11 +355,13 @@ function fillCell(element, place, i, j) {
   const whole = folded && table.kind === "ranking"; // of all facets: the picture is one of them
   const names = describe(place, [...keys, "facet", "picture"]);
   const why = cell.run < 0 ? "not in this sweep" : RUNS[cell.run].status === "completed" ? "" : `${whyOf(cell).word}. ${whyOf(cell).reason}`;
-  element.setAttribute("aria-label", `${names}${value === null ? "" : `, ${spoken(state.measure)} ${figure(value)}`}${why ? `, ${why}` : ""}${own?.star ? ", starred" : ""}${own?.note ? `, note: ${own.note}` : ""}`);
-  element.title = [names, folded && seedsInWords(folded), why, own?.note].filter(Boolean).join("\n");
+  const doubt = facetOf(cell)?.marks ?? "";
+  element.setAttribute("aria-label", `${names}${doubt ? `, ${doubt}` : ""}${value === null ? "" : `, ${spoken(state.measure)} ${figure(value)}`}${why ? `, ${why}` : ""}${own?.star ? ", starred" : ""}${own?.note ? `, note: ${own.note}` : ""}`);
+  element.title = [names, doubt, folded && seedsInWords(folded), why, own?.note].filter(Boolean).join("\n");
   const frame = make("div", { class: "frame" }, [shownOf(cell, value)]);
   frame.style.height = `${state.size}px`;
   element.replaceChildren(frame);
+  if (doubt) frame.append(make("span", { class: "doubt", "aria-hidden": "true", text: doubt, dir: "auto" }));
   if (marked) frame.append(make("span", { class: "star", "aria-hidden": "true", text: marked }));
   const caption = make("div", { class: "caption" });
   if (value !== null) {
