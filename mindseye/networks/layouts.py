@@ -302,7 +302,7 @@ def _listening(body: nn.Module, passed: Passed, tracker: FieldTracker | None) ->
                     seen.spans = {} if tracker is None else tracker.spans(output)
                 passed.calls.setdefault(path, []).append(seen)
 
-            handles.append(module.register_forward_hook(listen))
+            handles.append(nn.Module.register_forward_hook(module, listen))
         yield
     finally:
         for handle in handles:

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from mindseye.networks.modules import every_module
+
 
 def prefix_tokens(body: nn.Module) -> int | None:
     """How many tokens of a transformer stand before those of the image: class, distillation, registers.
 
     As the network says it: timm's `num_prefix_tokens`, torchvision's class token. None where it does not say.
     """
-    for module in body.modules():
+    for _, module in every_module(body):
         said = getattr(module, "num_prefix_tokens", None)
         if isinstance(said, int):
             return said

@@ -1,6 +1,7 @@
 """Somebody else's modules: walked, frozen, put in evaluation mode, copied, and left as they were after a probe."""
 
 import copy
+import inspect
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +34,20 @@ def every_module(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             waiting += [(name, one) for name, one in reversed(inner) if one is not None]
 
 
+def children(module: nn.Module) -> dict[str, nn.Module]:
+    """The parts of a module that lie in no other part of it, each once, by name."""
+    seen: dict[nn.Module, str] = {}
+    for name, part in module._modules.items():
+        if part is not None:
+            seen.setdefault(part, name)
+    return {name: part for part, name in seen.items()}
+
+
+def part_at(module: nn.Module, path: str) -> nn.Module:
+    """The part at a path, "" the module itself. Raises AttributeError where there is none."""
+    return nn.Module.get_submodule(module, path)
+
+
 def freeze(module: nn.Module) -> None:
     """No parameter of the module asks for a gradient, whatever its own `requires_grad_` and `parameters` do."""
     for _, part in every_module(module):
@@ -55,6 +70,19 @@ def evaluate(module: nn.Module) -> None:
                 f"{path or 'the network'} ({type(part).__name__}) stays in training mode: its class has a `training` "
                 "of its own; let train() and eval() keep to nn.Module's"
             )
+
+
+def apply_to_tensors(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """As nn.Module's own `_apply`, for the module and all its parts: `change` gives what each tensor becomes.
+
+    A class's `_apply` is called too where it is meant for this, to take along tensors that are not registered.
+    """
+    for _, part in every_module(module):
+        nn.Module._apply(part, change, recurse=False)
+    for _, part in every_module(module):
+        own = type(part)._apply
+        if own is not nn.Module._apply and [*inspect.signature(own).parameters][1:2] == ["fn"]:
+            part._apply(change)
 
 
 def tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -271,7 +299,7 @@ def in_single(body: nn.Module) -> nn.Module:
         if id(tensor) not in registered
     }
     single = copy.deepcopy(body, memo)
-    nn.Module.float(single)  # not the class's own, which may be anything
+    apply_to_tensors(single, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
     return single
 
 

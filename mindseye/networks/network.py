@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,16 @@ from mindseye.networks.chance import seeded
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.layouts import Observation, observe
 from mindseye.networks.maps import Layout, prefix_tokens
-from mindseye.networks.modules import as_it_was, evaluate, every_module, freeze, saved_tensors, tensors
+from mindseye.networks.modules import (
+    apply_to_tensors,
+    as_it_was,
+    evaluate,
+    every_module,
+    every_name,
+    freeze,
+    saved_tensors,
+    tensors,
+)
 from mindseye.tensors import tensors_sha256
 from mindseye.words import called, with_class
 
@@ -112,6 +121,22 @@ class Network(nn.Module):
         """
         evaluate(self)
         return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
+        """What moves a module to a device, through no method of the body's that is meant for something else."""
+        if recurse:
+            apply_to_tensors(self.body, fn)
+        return super()._apply(fn, recurse=False)
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """As of any module, for a trainer that walks it, through none of the body's own methods."""
+        seen = set() if memo is None else memo
+        for path, part in every_name(self):
+            if not (remove_duplicate and part in seen):
+                seen.add(part)
+                yield ".".join(filter(None, (prefix, path))), part
 
     def __repr__(self) -> str:
         """One line for a prompt; `network.body` prints its modules."""
@@ -260,7 +285,7 @@ def _check_channels(network: Network) -> None:
     # The first one registered need not be the first one called: ask a small pass.
     called: list[str] = []
     handles = [
-        part.register_forward_pre_hook(lambda module, arguments, path=path: called.append(path))
+        nn.Module.register_forward_pre_hook(part, lambda module, arguments, path=path: called.append(path))
         for path, part in convolutions
     ]
     weight = convolutions[0][1].weight

@@ -21,7 +21,7 @@ from mindseye.networks.chance import seeded
 from mindseye.networks.frozen_convolution import FrozenConv2d
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.maps import Layout
-from mindseye.networks.modules import as_it_was, evaluate, freeze
+from mindseye.networks.modules import as_it_was, evaluate, every_module, freeze, part_at
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.recording import ImagesOnly, Tape, record
 from mindseye.networks.tf32 import tf32
@@ -486,7 +486,7 @@ class _PathTracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # The named layers must be seen from outside, and what holds them from inside.
-        if any(inner in self._named for inner in m.modules() if inner is not m):
+        if any(inner in self._named for _, inner in every_module(m) if inner is not m):
             return False
         return _is_normalisation(m) or super().is_leaf_module(m, module_qualified_name)
 
@@ -534,11 +534,11 @@ def _straight(
     before, before_call = (None, None) if previous is None else resolve_layer(body, previous)
     between = {name: resolve_layer(body, name) for name in way}
     tracer = _PathTracer(
-        body.get_submodule(path),
+        part_at(body, path),
         tape.call,
-        None if before is None else body.get_submodule(before),
+        None if before is None else part_at(body, before),
         before_call,
-        {name: (body.get_submodule(path), call) for name, (path, call) in between.items()},
+        {name: (part_at(body, path), call) for name, (path, call) in between.items()},
         tape.joined,
     )
     with contextlib.suppress(_Reached), as_it_was(body), seeded(0):

@@ -252,7 +252,7 @@ class Reading(TorchDispatchMode):
             self._of_memory = {one.untyped_storage().data_ptr(): name for name, one in lacking}
             self._held = [one for _, one in lacking]  # or what is made later could come to lie where a copy was
 
-        self._handle = self._body.register_forward_pre_hook(find)
+        self._handle = nn.Module.register_forward_pre_hook(self._body, find)
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:

@@ -123,7 +123,39 @@ class NamesNoParts(Owned):
         return [("", self)]
 
 
+class IsATree(Owned):
+    def __init__(self) -> None:
+        super().__init__()
+        self.children = []  # of the node that it is, in the way of the method
+        self.modules = {"lesson": 1}
+
+
+class CutsOut(Owned):
+    def get_submodule(self, start: int, end: int) -> nn.Module:
+        raise AssertionError("the owner's own part was asked for")
+
+    def named_children(self, family: str) -> list[str]:
+        raise AssertionError("the owner's own names were asked for")
+
+
+class KeepsItsHooks(Owned):
+    def register_forward_hook(self, layer: str) -> None:
+        raise AssertionError("the owner's own hook was asked for")
+
+    def register_forward_pre_hook(self, layer: str) -> None:
+        raise AssertionError("the owner's own hook was asked for")
+
+
+class AppliesItself(Owned):
+    def _apply(self, images: Tensor) -> Tensor:
+        raise AssertionError("the owner's own step was called")
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images if images.detach().mean() > -9 else -images)  # which cannot be traced
+
+
 KINDS = [
+    IsATree, CutsOut, KeepsItsHooks, AppliesItself,
     HoldsHyperparameters, GroupsItsParameters, SavesItself, NamesNoParts,
     TrainsWithALoader, TrainsWithoutArguments, ReturnsNothing, EvaluatesALoader, KeepsDropoutOn, FreezesItself,
     HasATrainFlag, EvalIsAFigure, Restores,
@@ -145,10 +177,18 @@ def test_evaluation_mode_does_not_go_through_the_owners_methods(kind: type[Owned
     assert torch.equal(network(images), network(images))
 
 
-@pytest.mark.parametrize("kind", [TrainsWithALoader, HoldsHyperparameters, SavesItself])
-def test_a_network_with_methods_of_its_own_is_drawn(kind, photographs) -> None:
-    network = load_network(nn.Sequential(kind(), nn.Conv2d(4, 5, 1)), size=48, **HALF)
-    targets = discover_facets(network, photographs, "1", Facets(C=2, k=2, N=2))
+WITH_METHODS = [
+    TrainsWithALoader, HoldsHyperparameters, SavesItself, NamesNoParts, IsATree, CutsOut, KeepsItsHooks, AppliesItself,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WITH_METHODS)
+@pytest.mark.parametrize("part", [False, True], ids=["whole", "part"])
+def test_a_network_with_methods_of_its_own_is_drawn(kind, part: bool, photographs) -> None:
+    body = nn.Sequential(kind(), nn.Conv2d(4, 5, 1)) if part else kind()
+    network = load_network(body, size=48, **HALF)
+    layer = [row.name for row in layer_table(network)][-1]
+    targets = discover_facets(network, photographs, layer, Facets(C=2, k=2, N=2))
     assert fit(network, targets, Method(steps=2), Running(accelerator="cpu")).images.isfinite().all()
 
 
@@ -159,6 +199,34 @@ def test_another_precision_does_not_go_through_the_owners_methods() -> None:
 
     body = nn.Module.double(OwnFloat())
     assert {weight.dtype for weight in load_network(body, size=24, **HALF).body.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("kind", [IsATree, CutsOut, AppliesItself])
+def test_a_network_in_another_precision_is_copied_past_its_own_methods(kind: type[Owned]) -> None:
+    body = kind()
+    for _, part in every_module(body):
+        nn.Module._apply(part, Tensor.double, recurse=False)
+    network = load_network(body, size=24, **HALF)
+    assert {weight.dtype for _, weight in tensors(network)} == {torch.float32}
+    assert {weight.dtype for _, weight in tensors(body)} == {torch.float64}
+
+
+def test_a_method_that_takes_tensors_along_is_called() -> None:
+    """As torch has it, and as detectors move their grids."""
+
+    class TakesAlong(Owned):
+        def __init__(self) -> None:
+            super().__init__()
+            self.grid = torch.zeros(2)
+
+        def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+            self.grid = fn(self.grid)
+            return super()._apply(fn, recurse)
+
+    body = TakesAlong()
+    load_network(body, size=24, **HALF).to("meta")
+    assert body.grid.is_meta
+    assert all(weight.is_meta for _, weight in tensors(body))
 
 
 class SavesWhatIsTrained(Owned):
