@@ -253,8 +253,8 @@ def _pass(
         try:
             with (
                 seeded(0),
-                as_it_was(network.body),
                 replaced(network.body, lambda tensor: tensor if device is None else tensor.to(place)),
+                as_it_was(network.body),  # copies nothing on a device where there is nothing to copy
                 _listening(network.body, passed, tracker),
             ):
                 if tracker is None:

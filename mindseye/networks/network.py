@@ -183,17 +183,17 @@ class Network(nn.Module):
     def fingerprint(self) -> str:
         """sha256 (hex) over the name and each weight's name, dtype, shape and bytes: one network, one fingerprint.
 
-        It is remembered, and taken anew where a weight is not as it was: see `_checksum`.
+        It is remembered, and taken anew where a weight is not as it was: see `checksum`.
         """
         state = saved_tensors(self)
-        known = (self.name, tuple((key, value.dtype, value.shape, _checksum(value)) for key, value in state.items()))
+        known = (self.name, tuple((key, value.dtype, value.shape, checksum(value)) for key, value in state.items()))
         if self._hashed is not None and self._hashed[0] == known:
             return self._hashed[1]
         self._hashed = known, tensors_sha256(state, f"{self.name}\0")
         return self._hashed[1]
 
 
-def _checksum(weight: Tensor) -> tuple[int, int, int]:
+def checksum(weight: Tensor) -> tuple[int, int, int]:
     """Where a weight lies, how often it was written into, and the sum of its bits as whole numbers, which also changes
     where somebody writes past torch's count (`.data`): 10 times as fast as a hash."""
     if weight.is_meta:

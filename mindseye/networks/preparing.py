@@ -21,8 +21,8 @@ from mindseye.networks.chance import seeded
 from mindseye.networks.frozen_convolution import FrozenConv2d
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.maps import Layout
-from mindseye.networks.modules import as_it_was, evaluate, every_module, freeze, part_at
-from mindseye.networks.network import Network, check_network
+from mindseye.networks.modules import as_it_was, evaluate, every_module, freeze, part_at, tensors
+from mindseye.networks.network import Network, check_network, checksum
 from mindseye.networks.recording import ImagesOnly, Tape, record
 from mindseye.networks.tf32 import tf32
 from mindseye.networks.weights import Reading
@@ -652,7 +652,9 @@ def _probe(network: Network) -> Tensor:
 
 @torch.no_grad()
 def _difference(made: PreparedNetwork, probe: Tensor, right: Answers) -> float:
-    """The largest of all tensors' relative differences; infinite where they cannot be compared."""
+    """The largest of all tensors' relative differences; infinite where they cannot be compared, and where a pass leaves
+    another program: one that writes into its weights."""
+    before = [checksum(tensor) for _, tensor in tensors(made.body)]
     try:
         # fx prints what fails in its program, besides raising it
         with seeded(0), contextlib.redirect_stderr(io.StringIO()):
@@ -660,6 +662,8 @@ def _difference(made: PreparedNetwork, probe: Tensor, right: Answers) -> float:
     except Exception:
         log.debug("running %s prepared", made.name, exc_info=True)
         return float("inf")
+    if [checksum(tensor) for _, tensor in tensors(made.body)] != before:
+        return math.inf
     recorded = given.way if len(given.way) == len(right.way) else (*given.way, early)
     worst = 0.0
     for answer, expected in zip((*given[:2], *recorded), (*right[:2], *right.way), strict=True):

@@ -801,6 +801,40 @@ class NormalisesItsWeight(Keeping):
         return seen
 
 
+class ScalesItsWeight(Keeping):
+    def keep(self, seen: Tensor) -> Tensor:
+        self.second.weight.data.mul_(1.5)  # which no count of torch's knows of
+        return seen
+
+
+class AddsToItsWeight(Keeping):
+    def keep(self, seen: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.second.weight += 0.1
+        return seen
+
+
+class ClipsItsWeight(Keeping):
+    def keep(self, seen: Tensor) -> Tensor:
+        self.second.weight.detach().clamp_(-0.05, 0.05)
+        return seen
+
+
+class CutsItsWeight(Keeping):
+    def keep(self, seen: Tensor) -> Tensor:
+        self.second.weight.data[0] = 0
+        return seen
+
+
+class CountsInAParameter(Keeping):
+    def begin(self) -> None:
+        self.calls = nn.Parameter(torch.zeros(6, 1, 1), requires_grad=False)
+
+    def keep(self, seen: Tensor) -> Tensor:
+        self.calls.data.copy_(self.calls + 1)
+        return seen * self.calls
+
+
 class TrainsItsNorm(Keeping):
     def begin(self) -> None:
         self.norm = nn.BatchNorm2d(6)
@@ -838,6 +872,7 @@ def everything(body: nn.Module) -> str:
 KEEPING = [
     KeepsAFeature, KeepsAList, KeepsADictionary, Counts, Remembers, BuildsAtTheFirstCall, KeepsByAHook, KeepsByDefault,
     KeepsDeep, KeepsInAnObject, KeepsOnItsClass, WritesIntoTensors, NormalisesItsWeight, TrainsItsNorm,
+    ScalesItsWeight, AddsToItsWeight, ClipsItsWeight, CutsItsWeight, CountsInAParameter,
 ]  # fmt: skip
 
 
@@ -855,6 +890,22 @@ def test_looking_and_drawing_leave_the_module_as_it_was(kind: type[Keeping], pho
     copy.deepcopy(body)
     if kind is not KeepsByAHook:  # whose function cannot be pickled
         torch.save(body, tmp_path / "body.pt")
+
+
+@pytest.mark.parametrize("kind", KEEPING)
+@pytest.mark.parametrize("traceable", [True, False])
+def test_every_pass_begins_with_the_module_as_it_was(kind: type[Keeping], traceable: bool) -> None:
+    """Or a picture would be drawn by another network in each of its steps."""
+    body = nn.Sequential(kind(), nn.Conv2d(4, 4, 3))
+    if not traceable:
+        body = Of(lambda images, body=body: body(images if images.detach().mean() > -9 else -images))
+        body.body = body.function.__defaults__[0]
+    network = load_network(body, size=40, **HALF)
+    prepared = prepare(network, [*dict(every_module(body))][-1])
+    images = torch.rand(2, 3, 40, 40)
+    first = prepared(images).target.clone()
+    for _ in range(2):
+        assert torch.equal(prepared(images).target, first)
 
 
 @pytest.mark.parametrize("kind", [KeepsAFeature, KeepsAList, KeepsByDefault, KeepsDeep, KeepsInAnObject, Remembers])
