@@ -1161,6 +1161,63 @@ def test_every_order_of_dimensions_is_told(change, right) -> None:
     assert (row.channels, *(row.map_size or (1, 1))) == tuple(expected[1:])
 
 
+def snake(side: int) -> Tensor:
+    """The numbers of a grid's places, every second row from right to left."""
+    numbers = torch.arange(side**2).view(side, side)
+    numbers[1::2] = numbers[1::2].flip(1)
+    return numbers.flatten()
+
+
+def in_windows(x: Tensor) -> Tensor:
+    """Maps as one sequence of tokens, window of 4×4 by window."""
+    return x.unflatten(2, (-1, 4)).unflatten(4, (-1, 4)).permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
+
+
+def tokens(x: Tensor) -> Tensor:
+    return x.flatten(2).transpose(1, 2)
+
+
+ORDERS = {
+    # What is done to maps x [B, 16, 16, 16] that makes a sequence of them, and what it becomes as maps again.
+    "column by column": (lambda x: tokens(x.transpose(2, 3)), lambda x: x),
+    "from the end": (lambda x: tokens(x).flip(1), lambda x: x),
+    "turned on": (lambda x: tokens(x).roll(5, 1), lambda x: x),
+    "window by window": (in_windows, lambda x: x),
+    "to and fro": (lambda x: tokens(x)[:, snake(16)], lambda x: x),
+    "to and fro, selected": (lambda x: tokens(x).index_select(1, snake(16)), lambda x: x),
+    "mixed up": (lambda x: tokens(x)[:, torch.randperm(256, generator=torch.Generator().manual_seed(3))], lambda x: x),
+    "every second row and column": (lambda x: tokens(x[:, :, ::2, ::2]), lambda x: x[:, :, ::2, ::2]),
+    "channels before tokens, from the end": (lambda x: x.flatten(2).flip(2), lambda x: x),
+    "a token before, window by window": (
+        lambda x: torch.cat([x.new_zeros(len(x), 1, 16), in_windows(x)], 1), lambda x: x,
+    ),
+    "windows, the largest of each four": (
+        lambda x: in_windows(x).unflatten(1, (-1, 2, 2, 2, 2)).amax((3, 5)).flatten(1, 3),
+        lambda x: nn.functional.max_pool2d(x, (2, 2)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "right"), ORDERS.values(), ids=ORDERS)
+def test_tokens_are_put_where_they_come_from(change, right) -> None:
+    network = looked_into(nn.Sequential(Of(change), nn.Identity()))
+    images = torch.rand(2, 3, SIDE, SIDE)
+    with torch.no_grad(), record(network, "0") as tape:
+        maps = tape(images)
+    for looking in (network, prepare(network, "1.1")):
+        with torch.no_grad(), record(network, "1.1") as tape:
+            assert torch.equal(as_maps(tape(images), "1.1", looking.layout("1.1")), right(maps))
+
+
+def test_an_order_of_tokens_is_of_one_size_of_images() -> None:
+    network = looked_into(Of(in_windows))
+    prepared = prepare(network, "1")
+    with pytest.raises(ValueError, match=r"shape \[1, 576, 16\], whose tokens are not in the order") as error:
+        as_maps(prepared(torch.rand(1, 3, 48, 48)).target, "1", prepared.layout("1"))
+    one_line(error)
+    assert as_maps(prepared(torch.rand(1, 3, 32, 32)).target, "1", prepared.layout("1")).shape == (1, 16, 16, 16)
+
+
 class Heads(nn.Module):
     """Attention over the positions of a map, of which something is given."""
 
@@ -1178,7 +1235,28 @@ class Halves(nn.Module):
         return torch.cat(x.chunk(2, -1))
 
 
+def strongest(count: int) -> Callable[[Tensor], Tensor]:
+    """Of tokens those that are kept, in their order: other ones of each image."""
+
+    def keep(seen: Tensor) -> Tensor:
+        kept = seen.square().sum(-1).topk(count, 1).indices.sort(1).values
+        return seen.gather(1, kept[..., None].expand(-1, -1, seen.shape[-1]))
+
+    return keep
+
+
+def merged(seen: Tensor) -> Tensor:
+    """All but 28 of 64 tokens, those without a like one among the others (Bolya et al., 2023)."""
+    some, others = seen[:, ::2], seen[:, 1::2]
+    kept = (some @ others.transpose(1, 2)).amax(-1).argsort(1, descending=True)[:, 28:]
+    return torch.cat([some.gather(1, kept[..., None].expand(-1, -1, seen.shape[-1])), others], 1)
+
+
 WITHOUT_LAYOUT = {
+    "the strongest 144 tokens": Of(lambda x: strongest(144)(tokens(x))),
+    "a quarter of the tokens": Of(lambda x: strongest(x[0, 0].numel() // 4)(tokens(x))),
+    "sorted tokens": Of(lambda x: tokens(x).sort(1).values),
+    "every fourth token": Of(lambda x: tokens(x)[:, ::4]),
     "positions without channels": Of(lambda x: x.mean(1).flatten(1)),
     "every number of a map": nn.Flatten(),
     "a row of columns": Of(lambda x: x.mean(2).transpose(1, 2)),
@@ -1242,6 +1320,12 @@ ONE_SIZE = {
     "a map": (lambda x: x.transpose(1, 2).unflatten(2, (8, 8)), (12, 8, 8)),
     "a map, channels last": (lambda x: x.unflatten(1, (8, 8)), (12, 8, 8)),
     "a sequence first": (lambda x: x.transpose(0, 1), None),
+    "from the end": (lambda x: x.flip(1), (12, 8, 8)),
+    "the strongest 49 of 64": (strongest(49), None),
+    "the strongest 16 of 64": (strongest(16), None),
+    "the first 49": (lambda x: x[:, :49], None),
+    "36 that are left of merging": (merged, None),
+    "every fourth": (lambda x: x[:, ::4], None),
     "attention": (lambda x: (x @ x.transpose(1, 2))[:, None].expand(-1, 2, -1, -1), None),
     "heads": (lambda x: x.unflatten(2, (2, 6)).transpose(1, 2), None),
 }
