@@ -251,7 +251,12 @@ def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
         )
     if len(mean) != len(std) or len(mean) == 0:
         raise ValueError(f"mean has {len(mean)} numbers and std {len(std)}: give one of each per channel")
-    means, stds = [float(value) for value in mean], [float(value) for value in std]
+    try:
+        means, stds = [float(value) for value in mean], [float(value) for value in std]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"mean and std must be lists of one number per channel, [0.485, 0.456, 0.406], not {mean} and {std}"
+        ) from None
     if not all(value > 0 for value in stds):
         raise ValueError(f"std {stds} must be above 0 in every channel")
     if not all(map(math.isfinite, means + stds)):

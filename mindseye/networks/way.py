@@ -112,7 +112,7 @@ def _steps(network: Network, layer: str) -> list[_Step]:
         # It may take images of another size all the same.
         log.warning(
             "%s cannot look at an image of its own size, %d×%d (%s): the layers on the way to %s are not known, and "
-            "none of them is matched; give it its size, or name them (objective.matching.layers)",
+            "none of them is matched; name them (objective.matching.layers), or give it the size that it takes",
             network.name, network.size, network.size, with_class(error), layer,
         )  # fmt: skip
         return []

@@ -193,11 +193,17 @@ def load_weights(state: StateDict, body: nn.Module, source: Path, name: str) -> 
     than a head of which the body knows nothing: then it is of another architecture.
     """
     own = saved_tensors(body)
+    real = {key for key, one in tensors(body) if isinstance(one, nn.Parameter) and one.is_floating_point()}
     for key in own.keys() & state.keys():
         if own[key].shape != state[key].shape:
             raise ValueError(
                 f"{source} does not fit {name}: {key} is {list(state[key].shape)} there, "
                 f"{list(own[key].shape)} in the network"
+            )
+        if key in real and not state[key].is_floating_point():
+            raise ValueError(
+                f"{source} does not fit {name}: {key} is {str(state[key].dtype).removeprefix('torch.')} there, of a "
+                "quantised network, say; give the weights as they were before"
             )
     if not hasattr(state, "_metadata"):
         # without it torch takes the file for one of its oldest formats, which some modules refuse

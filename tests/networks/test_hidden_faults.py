@@ -274,6 +274,9 @@ def test_a_part_whose_training_cannot_be_ended_is_named() -> None:
         ([-600.0], [350.0], r"\(mean - black\) / \(white - black\)"),
         ([0.5] * 3, [float("inf")] * 3, "must be finite"),
         ([0.5, float("nan"), 0.5], [0.5] * 3, "must be finite"),
+        ([[0.5], [0.5], [0.5]], [0.5] * 3, "must be lists of one number per channel"),
+        (["grey"], [0.5], "must be lists of one number per channel"),
+        ([48.5, 45.6, 40.6], [22.9, 22.4, 22.5], "are not of images in 0..1"),
     ],
 )
 def test_normalisation_of_other_images_than_in_0_to_1_is_refused(mean, std, right) -> None:
@@ -564,6 +567,16 @@ def test_a_file_of_another_architecture_is_refused(saved, message, tmp_path) -> 
     with pytest.raises(ValueError, match=message) as error:
         loaded(saved, tmp_path)
     one_line(error)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("key", ["stage.weight", "head.bias"])
+def test_numbers_of_another_kind_are_no_weights(kind: torch.dtype, key: str, tmp_path: Path) -> None:
+    """They would be taken without their scale."""
+    with pytest.raises(ValueError, match=rf"{key} is {str(kind)[6:]} there, of a quantised network") as error:
+        loaded(RAW | {key: (100 * RAW[key]).to(kind)}, tmp_path)
+    one_line(error)
+    loaded(RAW | {key: RAW[key].half(), "stem.1.running_mean": torch.zeros(6, dtype=torch.int64)}, tmp_path)
 
 
 def test_a_weight_that_is_missing_on_the_way_is_refused_where_it_is_needed(tmp_path) -> None:
@@ -1016,6 +1029,23 @@ def test_no_gradient_is_said_at_the_first_step(function, place, photographs) -> 
     targets = discover_facets(network, photographs, "3", Facets(C=2, k=2, N=2))
     with pytest.raises(ValueError, match=r"^no gradient (of 3 )?reaches the image") as error:
         fit(network, targets, Method(steps=3), Running(accelerator="cpu", facets_per_batch=1))
+    one_line(error)
+
+
+WITHOUT_DERIVATIVE = {
+    "heaviside": lambda x: torch.heaviside(x, x.new_zeros(())) + x,
+    "zeta": lambda x: torch.special.zeta(x.abs() + 2, x.abs() + 1),
+    "igamma": lambda x: torch.igamma(x.abs() + 1, x.abs() + 1),
+}
+
+
+@pytest.mark.parametrize("function", WITHOUT_DERIVATIVE.values(), ids=WITHOUT_DERIVATIVE)
+def test_what_torch_has_no_gradient_of_is_said(function, photographs) -> None:
+    torch.manual_seed(0)
+    network = load_network(nn.Sequential(nn.Conv2d(3, 6, 3, 2), Of(function), nn.Conv2d(6, 6, 3)), size=48, **HALF)
+    targets = discover_facets(network, photographs, "2", Facets(C=2, k=2, N=2))
+    with pytest.raises(ValueError, match=r"^no gradient of 2 reaches the image: torch has none of an op") as error:
+        fit(network, targets, Method(steps=1), Running(accelerator="cpu"))
     one_line(error)
 
 
