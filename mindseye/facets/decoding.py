@@ -24,7 +24,8 @@ MOST_PIXELS = 89_478_485
 # to nobody.
 NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC"})
 
-MAKER = "mindseye"  # what PNGs that are drawn here have as their Software
+MAKER = "mindseye"  # what PNGs and WebPs that are drawn here have as their Software
+SOFTWARE = 0x0131  # its number in EXIF
 Window = tuple[float, float]  # black and white: the values in a file that become 0 and 255
 _ELSE = "; for raw counts give black and white, the values that become 0 and 1"
 
@@ -65,7 +66,7 @@ def read_photograph(
 
     A JPEG at least 2·REDUCING_GAP times as large as needed is decoded at a half, a quarter or an eighth of its size, in
     a third of the time. A picture of more than MOST_PIXELS is not decoded, nor one of a format that Pillow leaves to
-    another program, nor a PNG that says that mindseye has drawn it. Raises UnreadablePhotograph with the reason in
+    another program, nor one that says that mindseye has drawn it. Raises UnreadablePhotograph with the reason in
     one line.
     """
     window = None if black is None or white is None else (black, white)
@@ -77,7 +78,7 @@ def read_photograph(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a file that can be read is read, whatever its decoder thinks of it
             with Image.open(path, formats=formats()) as image:
-                if image.info.get("Software") == MAKER:
+                if MAKER in (image.info.get("Software"), image.format == "WEBP" and image.getexif().get(SOFTWARE)):
                     raise UnreadablePhotograph("is a picture that mindseye has drawn, and no photograph")
                 image.draft(None, (round(REDUCING_GAP * size),) * 2)  # does nothing to other formats
                 _check_pixels(*image.size)

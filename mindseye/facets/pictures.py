@@ -9,12 +9,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from mindseye.facets.decoding import MAKER
+from mindseye.facets.decoding import MAKER, SOFTWARE
 
 GAP = 4  # pixels between the pictures of a strip
 TILE = 112  # their side
 MADE_HERE = PngInfo()
 MADE_HERE.add_text("Software", MAKER)
+MADE_HERE_EXIF = Image.Exif()
+MADE_HERE_EXIF[SOFTWARE] = MAKER
 
 
 def to_picture(image: Tensor) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,9 @@ KNOWN_LAYERS = {
 
 NEARLY_CONSTANT = 0.1  # (1 - 0)/std below which a network cannot tell black from white: it was trained at about 3 to 5
 FARTHEST_MEAN = 3.5  # from the middle of the range 0..1
+
+
+_OF_WHAT_IS_GIVEN = re.compile(r"Tensor|unpack")
 
 
 class Network(nn.Module):
@@ -107,12 +111,16 @@ class Network(nn.Module):
             )
         try:
             return self.body((images - self.mean) / self.std)
-        except (TypeError, ValueError, LookupError, AttributeError) as error:
-            raise ValueError(
-                f"the forward of {self.name} fails for images {list(images.shape)} ({with_class(error, place=True)}): "
-                "it must take them alone, as one tensor [B,ch,H,W]; wrap one that takes something else in a module "
-                "that does"
-            ) from error
+        except (RuntimeError, AssertionError):  # may be of the size, or of memory: who runs it says what is wrong
+            raise
+        except Exception as error:  # the owner's own code
+            said = f"the forward of {self.name} fails for images {list(images.shape)} ({with_class(error, place=True)})"
+            if isinstance(error, TypeError | IndexError) or _OF_WHAT_IS_GIVEN.search(str(error)):
+                said += (
+                    ": it must take them alone, as one tensor [B,ch,H,W]; wrap one that takes something else in a "
+                    "module that does"
+                )
+            raise ValueError(said) from error
 
     def train(self, mode: bool = True) -> "Network":
         """Stays in evaluation mode: a trainer calls train() on all it holds, and batch statistics must not move.

@@ -18,7 +18,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from mindseye.facets.pictures import as_png, to_picture
+from mindseye.facets.pictures import MADE_HERE_EXIF, as_png, to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import (
     MOST_BYTES,
@@ -135,7 +135,7 @@ def _thumbnail(photograph: Tensor) -> bytes:
 
 def _encoded(image: Tensor) -> bytes:
     stored = io.BytesIO()
-    to_picture(image).convert("RGB").save(stored, "WEBP", quality=90, method=4)
+    to_picture(image).convert("RGB").save(stored, "WEBP", quality=90, method=4, exif=MADE_HERE_EXIF)
     return stored.getvalue()
 
 

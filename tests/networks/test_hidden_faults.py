@@ -1503,6 +1503,28 @@ OF_NO_SIZE |= {
 }
 
 
+def fails_with(error: Exception) -> Callable[[Tensor], Tensor]:
+    def end(images: Tensor) -> Tensor:
+        raise error
+
+    return end
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("0"), KeyError("wide"), ImportError("no apex"), StopIteration()])
+def test_an_error_of_the_owners_own_is_told_as_what_it_is(error: Exception, photographs) -> None:
+    network = load_network(Ends(fails_with(error)), size=48, **HALF)
+    with pytest.raises(ValueError, match=rf"forward of ends fails .*{type(error).__name__} in line \d+ of") as told:
+        discover_facets(network, photographs, "conv", Facets(C=2, k=2, N=2))
+    assert one_line(told).endswith(")")  # and nothing is blamed on how images are given
+
+
+@pytest.mark.parametrize("end", [lambda x: x.keys(), lambda x: x.tensors, lambda x: (lambda one, two: one)(*[x])])
+def test_a_forward_that_takes_something_else_is_told_what_it_gets(end, photographs) -> None:
+    network = load_network(Ends(end), size=48, **HALF)
+    with pytest.raises(ValueError, match="it must take them alone, as one tensor"):
+        discover_facets(network, photographs, "conv", Facets(C=2, k=2, N=2))
+
+
 @pytest.mark.parametrize("size", [48, 40])
 @pytest.mark.parametrize("end", OF_NO_SIZE.values(), ids=OF_NO_SIZE)
 def test_an_error_of_no_size_is_not_blamed_on_it(end, size, photographs) -> None:

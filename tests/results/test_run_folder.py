@@ -64,12 +64,13 @@ def test_what_is_drawn_is_no_photograph_by_whatever_name_it_goes(result, tmp_pat
     run, place = result.save(tmp_path / "run", config=""), tmp_path / "photographs"
     drawn = [run / "facets.png", *sorted((run / "facets" / "00").glob("*.png"))]
     drawn += [one for one in save_figure(Figure(), tmp_path / "fig1") if one.suffix == ".png"]
+    drawn += sorted((run / "facets" / "00" / "steps").glob("*.webp"))[-1:]
     place.mkdir()
     for number, picture in enumerate(drawn):
-        shutil.copy(picture, place / f"holiday {number}.png")
+        shutil.copy(picture, place / f"holiday {number}{picture.suffix}")
     Image.open(drawn[0]).save(place / "saved anew.png")  # by whoever wants it as one
     found = load_photographs(place, 8)
-    assert len(found) == 1 + len(drawn) == 6
+    assert len(found) == 1 + len(drawn) == 7
     for index in range(len(drawn)):
         with pytest.raises(UnreadablePhotograph, match="is a picture that mindseye has drawn"):
             found.read(index)
