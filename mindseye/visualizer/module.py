@@ -211,7 +211,7 @@ class FacetVisualizer(pl.LightningModule):
         if not maps.requires_grad:
             raise ValueError(f"no gradient reaches the image from {network.layer}: it runs without them")
         if previous is None:
-            raise ValueError(f"no image enters {network.layer}: name the layer before it, previous=…")
+            raise ValueError(f"no tensor enters {network.layer}, nor a list: name the layer before it, previous=…")
         return maps.float(), previous.float(), between
 
     def _early(

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -974,6 +975,35 @@ def test_maps_of_several_sizes_enter_a_layer_without_a_traceback(given, decoder,
     assert torch.allclose(target, network(images), atol=1e-5)
     assert torch.allclose(previous, network.body[0].a((images - 0.5) / 0.5), atol=1e-5)  # the first of them
     assert decoder is Decoder or prepared.traced
+    assert "Traceback" not in "".join(capfd.readouterr()) + caplog.text
+
+
+class Named(NamedTuple):
+    large: Tensor
+    small: Tensor
+
+
+GIVEN = {
+    "the small one first": (lambda maps: maps[::-1], lambda given: given[::-1]),
+    "by name": (lambda maps: Named(*maps), lambda given: [given.large, given.small]),
+    "a dictionary": (lambda maps: {"large": maps[0], "small": maps[1]}, lambda given: [*given.values()]),
+    "nested": (lambda maps: [[maps[0]], [maps[1]]], lambda given: [given[0][0], given[1][0]]),
+    "one after the other": (iter, list),
+}
+
+
+@pytest.mark.parametrize(("given", "taken"), GIVEN.values(), ids=GIVEN)
+def test_maps_in_any_wrapping_enter_a_layer_without_a_traceback(given, taken, photographs, capfd, caplog) -> None:
+    class Unwraps(Decoder):
+        def forward(self, maps: Any) -> Tensor:
+            return super().forward(taken(maps))
+
+    network = load_network(nn.Sequential(Pyramid(given), Unwraps()), size=48, **HALF)
+    images = torch.rand(2, 3, 48, 48)
+    assert torch.allclose(prepare(network, "1")(images).target, network(images), atol=1e-5)
+    targets = discover_facets(network, photographs, "1", Facets(C=2, k=2, N=2))
+    pictures = fit(network, targets, Method(steps=1, previous="0.b"), Running(accelerator="cpu")).images
+    assert pictures.isfinite().all()
     assert "Traceback" not in "".join(capfd.readouterr()) + caplog.text
 
 
