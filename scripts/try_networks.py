@@ -126,6 +126,7 @@ CASES = [
     timm("vit_small_patch14_reg4_dinov2", "blocks.5", 70),
     timm("deit_tiny_distilled_patch16_224", "blocks.5", 64),
     timm("swin_tiny_patch4_window7_224", "layers.2", 112),
+    timm("hiera_tiny_224", "blocks.5"),
     timm("mixer_s32_224", "blocks.3", 64),
     timm("convnextv2_atto", "stages.2", 64),
     timm("resnet26d", "layer3", 64, channels=1),

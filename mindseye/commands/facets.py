@@ -43,9 +43,10 @@ def facets(arguments: list[str]) -> None:
     console = Console()
     console.print(choice_table(choice, title))
     console.print(choice.reason, soft_wrap=True, highlight=False, markup=False)
+    from mindseye.facets.pictures import MADE_HERE
     from mindseye.reports.number import draw_choice
 
-    draw_choice(choice, title).save(options.picture)
+    draw_choice(choice, title).save(options.picture, pnginfo=MADE_HERE)
     console.print(options.picture, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -24,6 +24,8 @@ MOST_PIXELS = 89_478_485
 # to nobody.
 NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC"})
 
+MAKER = "mindseye"  # what PNGs and WebPs that are drawn here have as their Software
+SOFTWARE = 0x0131  # its number in EXIF
 Window = tuple[float, float]  # black and white: the values in a file that become 0 and 255
 _ELSE = "; for raw counts give black and white, the values that become 0 and 1"
 
@@ -64,7 +66,8 @@ def read_photograph(
 
     A JPEG at least 2·REDUCING_GAP times as large as needed is decoded at a half, a quarter or an eighth of its size, in
     a third of the time. A picture of more than MOST_PIXELS is not decoded, nor one of a format that Pillow leaves to
-    another program. Raises UnreadablePhotograph with the reason in one line.
+    another program, nor one that says that mindseye has drawn it. Raises UnreadablePhotograph with the reason in
+    one line.
     """
     window = None if black is None or white is None else (black, white)
     try:
@@ -75,6 +78,8 @@ def read_photograph(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a file that can be read is read, whatever its decoder thinks of it
             with Image.open(path, formats=formats()) as image:
+                if MAKER in (image.info.get("Software"), image.format == "WEBP" and image.getexif().get(SOFTWARE)):
+                    raise UnreadablePhotograph("is a picture that mindseye has drawn, and no photograph")
                 image.draft(None, (round(REDUCING_GAP * size),) * 2)  # does nothing to other formats
                 _check_pixels(*image.size)
                 scale = _scale(image)
@@ -285,6 +290,11 @@ def _read_array(path: str | os.PathLike[str], channels: int, window: Window | No
         raise UnreadablePhotograph("is an archive of arrays, not one array")
     if array.ndim == 2:
         array = array[None]
+    if array.ndim == 3 and array.shape[0] == array.shape[-1] == channels > 3:
+        raise UnreadablePhotograph(
+            f"holds an array of shape {list(array.shape)}, of which the channels may be the first dimension or the "
+            "last: cut it to another height or width"
+        )
     if array.ndim == 3 and array.shape[0] != channels and array.shape[-1] == channels:
         array = np.moveaxis(array, -1, 0)
     if array.ndim != 3 or array.shape[0] != channels:

@@ -56,6 +56,7 @@ _NOTES = """
     .ppt .pptx .lnk .url .part .tmp .lock .yolo .mtl .obj .ply .stl .ai .pdf .h5 .hdf .hdf5 .grib .bufr .nc .mat
 """
 NO_PICTURES = frozenset(_NOTES.split())
+PACKED = frozenset({".gz", ".bz2", ".xz", ".zst", ".zip", ".z", ".lz4"})
 # What a run leaves beside pictures of somebody's own where these lie in the same folder.
 OF_A_RUN = frozenset({"facets", "targets", "checkpoint", "figures", "wandb", "csv", "tensorboard"})
 SHEET = "facets.png"
@@ -362,7 +363,12 @@ def list_photographs(root: Path) -> tuple[list[str], list[SkippedFile], list[str
 def _why_not(path: str, usable: Collection[str]) -> str | None:
     """Why a file is no photograph that can be read; "" of one that nobody takes for one, None of one that is."""
     name = os.path.basename(path)
-    suffix = Path(name.lower().removesuffix(".gz") if name.lower().endswith(".nii.gz") else name).suffix.lower()
+    stem, suffix = os.path.splitext(name.lower())
+    if suffix in PACKED and not name.startswith("."):
+        inside = os.path.splitext(stem)[1]
+        if inside in usable:
+            return f"nothing here reads {inside}{suffix}: unpack it"
+        suffix = inside if inside in OTHER_PICTURES else suffix
     if name.startswith(".") or suffix in NO_PICTURES - set(usable):
         return ""
     try:

@@ -20,6 +20,7 @@ from mindseye.networks.layouts import observe
 from mindseye.networks.maps import Layout, as_maps
 from mindseye.networks.merging import MergedNetwork, merge, share_weights
 from mindseye.networks.network import Network
+from mindseye.networks.places import Places
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.recording import Tape
 from mindseye.networks.tf32 import tf32
@@ -429,6 +430,6 @@ def survey_key(
 
 
 _LOOKING: tuple[Any, ...] = (
-    Photographs, read_photograph, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps, observe, tf32,
+    Photographs, read_photograph, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps, observe, Places, tf32,
 )  # fmt: skip
 _CODE = code_of(*map(inspect.getfile, _LOOKING))

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import nn
 
 from mindseye.networks.layouts import observe
+from mindseye.networks.modules import children, every_module, part_at
 from mindseye.networks.receptive_field import input_field
 from mindseye.words import called, first_line, nearest
 
@@ -38,11 +39,11 @@ def resolve_layer(body: nn.Module, name: str) -> tuple[str, int | None]:
 
 def paper_name(body: nn.Module, path: str) -> str | None:
     """The paper's spelling of a module path (`layer3.5.conv1` -> `6.5.conv1`), None where it has none."""
-    children = [child for child, _ in body.named_children()]
+    names = [*children(body)]
     head, dot, rest = path.partition(".")
-    if not _is_residual(children) or head not in children:
+    if not _is_residual(names) or head not in names:
         return None
-    return f"{children.index(head)}{dot}{rest}"
+    return f"{names.index(head)}{dot}{rest}"
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def layer_table(network: _Described, size: int | None = None) -> LayerTable:
         raise ValueError(f"{network.name} cannot read an image of {pixels}×{pixels}: {first_line(error)}") from error
     aliases = {resolve_layer(network.body, layer)[0]: depth for depth, layer in network.layers.items()}
     rows = LayerTable()
-    for path, module in network.body.named_modules():
+    for path, module in every_module(network.body):
         if path == "" or path not in seen.base.calls:
             continue
         calls = seen.base.calls[path]
@@ -145,7 +146,7 @@ def layer_table(network: _Described, size: int | None = None) -> LayerTable:
                 receptive_field=input_field({dim: span for dim, span in fields.items() if span is not None}),
                 depth=aliases.get(path),
                 calls=len(calls),
-                weighted=any(isinstance(part, _WEIGHTED) for part in module.modules()),
+                weighted=any(isinstance(part, _WEIGHTED) for _, part in every_module(module)),
             )
         )
     return rows
@@ -156,26 +157,26 @@ _WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 def _has_module(body: nn.Module, path: str) -> bool:
     try:
-        return path != "" and body.get_submodule(path) is not body
+        return path != "" and part_at(body, path) is not body
     except AttributeError:
         return False
 
 
-def _is_residual(children: list[str]) -> bool:
-    return tuple(children[_FIRST_STAGE : _FIRST_STAGE + len(_STAGES)]) == _STAGES
+def _is_residual(names: list[str]) -> bool:
+    return tuple(names[_FIRST_STAGE : _FIRST_STAGE + len(_STAGES)]) == _STAGES
 
 
 def _from_paper(body: nn.Module, path: str) -> str | None:
-    children = [child for child, _ in body.named_children()]
+    names = [*children(body)]
     head, dot, rest = path.removeprefix("layer").partition(".")
-    if not _is_residual(children) or not head.isdecimal() or int(head) >= len(children):
+    if not _is_residual(names) or not head.isdecimal() or int(head) >= len(names):
         return None
-    found = children[int(head)] + dot + rest
+    found = names[int(head)] + dot + rest
     return found if _has_module(body, found) else None
 
 
 def _nearest(body: nn.Module, path: str) -> str:
-    paths = [known for known, _ in body.named_modules() if known]
+    paths = [known for known, _ in every_module(body) if known]
     if not paths:
         return "the network has no named modules"
     near = nearest(path, paths)
@@ -184,5 +185,5 @@ def _nearest(body: nn.Module, path: str) -> str:
     alike = [known for known in paths if known.rpartition(".")[2] == last and known not in near]
     near += alike[: 6 - len(near)]
     if not near:
-        return f"the network's parts are {', '.join(child for child, _ in body.named_children())}"
+        return f"the network's parts are {', '.join(children(body))}"
     return f"the nearest names are {', '.join(near)}"

@@ -5,7 +5,8 @@ batches of other numbers and images of other heights and widths. The dimension t
 those that follow the height and the width are the map, one that follows both are its tokens, and the one that follows
 nothing is the channels'. Where a network takes images of one size, or brings them to one itself, the map is followed
 through its operations (`FieldTracker`), and beyond those tokens are known by the size of a map that was seen before.
-What none of this tells has no layout.
+Tokens that do not stand row by row are put in order (`Places`), those that are no grid, and what none of this tells,
+have no layout.
 """
 
 import math
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from mindseye.networks.chance import seeded
 from mindseye.networks.maps import POOLED, Layout
 from mindseye.networks.modules import as_it_was, every_module, replaced, tensors
+from mindseye.networks.places import Places, order_on_a_grid, sequences
 from mindseye.networks.receptive_field import FieldTracker, Spans
 
 FEW, MORE = 2, 3  # images in a batch
@@ -41,6 +43,7 @@ class Seen:
     spans: Spans = field(default_factory=dict)
     joins: int = 0  # how many sequences were put together before
     grid: int = 0  # how many positions the last map had that could be followed
+    places: dict[int, Tensor] = field(default_factory=dict)  # in the image, along a dimension that may be of tokens
 
 
 @dataclass
@@ -149,7 +152,11 @@ class Observation:
             before = self.prefix
         if before is None or before + patches > length:
             return None
-        return Layout(3, channels, tokens=tokens, before=before, behind=length - patches - before)
+        places = seen.places.get(tokens)
+        order = () if places is None else order_on_a_grid(places[before : before + patches])
+        if order is None:
+            return None
+        return Layout(3, channels, tokens=tokens, before=before, behind=length - patches - before, order=order)
 
     def _positions(self) -> set[int]:
         """How many positions the maps have that could be followed."""
@@ -173,7 +180,9 @@ class Observation:
             prefix = self.prefix or 0
             found = [dim for dim in (1, 2) if 1 < shape[dim] - prefix <= seen.grid and _is_square(shape[dim] - prefix)]
             if one_size and len(found) == 1 and not any(dim in ends for dim in shape[1:]):
-                return Layout(3, 3 - found[0], tokens=found[0], before=prefix)
+                places = seen.places.get(found[0])
+                order = () if places is None else order_on_a_grid(places[prefix:])
+                return None if order is None else Layout(3, 3 - found[0], tokens=found[0], before=prefix, order=order)
         if len(shape) == 4:
             if shape[2:] == (1, 1):
                 return _of_map(2, 3)
@@ -253,8 +262,8 @@ def _pass(
         try:
             with (
                 seeded(0),
-                as_it_was(network.body),
                 replaced(network.body, lambda tensor: tensor if device is None else tensor.to(place)),
+                as_it_was(network.body),  # copies nothing on a device where there is nothing to copy
                 _listening(network.body, passed, tracker),
             ):
                 if tracker is None:
@@ -268,16 +277,18 @@ def _pass(
 
 
 class _Joining(FieldTracker):
-    """Follows maps, and what sequences are put together of."""
+    """Follows maps, where their numbers go, and what sequences are put together of."""
 
     def __init__(self, images: Tensor, passed: Passed) -> None:
         super().__init__(images)
         self._passed, self._images = passed, images
+        self.places = Places()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         output = super().__torch_dispatch__(func, types, args, kwargs)
+        self.places.follow(func, args, dict(kwargs or {}), output, self.depends_on_the_images)
         if isinstance(output, Tensor):
             if func.__name__.partition(".")[0] == "cat" and output.ndim == 3:
                 dim = args[1] if len(args) > 1 else dict(kwargs or {}).get("dim", 0)
@@ -286,11 +297,13 @@ class _Joining(FieldTracker):
             if len(spans) == 2 and min(output.shape[dim] for dim in spans) < self._images.shape[-1]:
                 rows, columns = sorted(spans)
                 self._passed.grids.append((output.shape[rows], output.shape[columns]))
+                if self.places.of(output) is None:
+                    self.places.begin(output, rows, columns)
         return output
 
 
 @contextmanager
-def _listening(body: nn.Module, passed: Passed, tracker: FieldTracker | None) -> Iterator[None]:
+def _listening(body: nn.Module, passed: Passed, tracker: _Joining | None) -> Iterator[None]:
     handles = []
     try:
         for path, module in every_module(body):
@@ -300,9 +313,10 @@ def _listening(body: nn.Module, passed: Passed, tracker: FieldTracker | None) ->
                 if isinstance(output, Tensor) and not output.is_complex():
                     seen.shape = tuple(output.shape)
                     seen.spans = {} if tracker is None else tracker.spans(output)
+                    seen.places = {} if tracker is None else sequences(tracker.places.of(output))
                 passed.calls.setdefault(path, []).append(seen)
 
-            handles.append(module.register_forward_hook(listen))
+            handles.append(nn.Module.register_forward_hook(module, listen))
         yield
     finally:
         for handle in handles:

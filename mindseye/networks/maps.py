@@ -4,7 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+
+from mindseye.networks.modules import every_module
 
 
 def prefix_tokens(body: nn.Module) -> int | None:
@@ -12,7 +15,7 @@ def prefix_tokens(body: nn.Module) -> int | None:
 
     As the network says it: timm's `num_prefix_tokens`, torchvision's class token. None where it does not say.
     """
-    for module in body.modules():
+    for _, module in every_module(body):
         said = getattr(module, "num_prefix_tokens", None)
         if isinstance(said, int):
             return said
@@ -25,8 +28,8 @@ def prefix_tokens(body: nn.Module) -> int | None:
 class Layout:
     """What the dimensions of a layer's output mean; the first is the batch's. See `mindseye.networks.layouts`.
 
-    Maps have `rows` and `columns`, sequences `tokens`, of which those `before` and `behind` are not of the image;
-    pooled channels have neither.
+    Maps have `rows` and `columns`, sequences `tokens`, of which those `before` and `behind` are not of the image, and
+    the others lie row by row on its grid, in this `order` where it is not their own; pooled channels have neither.
     """
 
     ndim: int
@@ -36,6 +39,7 @@ class Layout:
     tokens: int | None = None
     before: int = 0
     behind: int = 0
+    order: tuple[int, ...] = ()
 
     def grid(self, shape: Sequence[int]) -> tuple[int, int] | None:
         """(height, width) of the map in an output of this shape; None where there is none (no square of tokens)."""
@@ -43,6 +47,8 @@ class Layout:
             return shape[self.rows], shape[self.columns]
         if self.tokens is not None:
             patches = shape[self.tokens] - self.before - self.behind
+            if self.order and patches != len(self.order):  # of images of another size
+                return None
             side = math.isqrt(max(patches, 0))
             return (side, side) if side and side**2 == patches else None
         return None
@@ -68,8 +74,17 @@ def as_maps(activation: Tensor, layer: str, layout: Layout | None) -> Tensor:
             return activation.permute(0, layout.channels, layout.rows, layout.columns)
         if layout.tokens is None:
             return activation[:, :, None, None]
+        if layout.order and shape[layout.tokens] - layout.before - layout.behind != len(layout.order):
+            raise ValueError(
+                f"layer {layer} gives a tensor of shape {shape}, whose tokens are not in the order of the image; where "
+                f"each belongs is known of {len(layout.order)}, as of images of the network's own size: give these, or "
+                "another network.size"
+            )
         if (grid := layout.grid(shape)) is not None:
             patches = activation.narrow(layout.tokens, layout.before, grid[0] * grid[1])
+            if layout.order:
+                order = torch.tensor(layout.order, device=patches.device)
+                patches = patches.index_select(layout.tokens, order)
             return patches.permute(0, layout.channels, layout.tokens).unflatten(2, grid)
     raise ValueError(
         f"layer {layer} gives a tensor of shape {shape}, of which it cannot be told which dimensions are channels and "

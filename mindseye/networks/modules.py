@@ -1,6 +1,7 @@
 """Somebody else's modules: walked, frozen, put in evaluation mode, copied, and left as they were after a probe."""
 
 import copy
+import inspect
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +34,20 @@ def every_module(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             waiting += [(name, one) for name, one in reversed(inner) if one is not None]
 
 
+def children(module: nn.Module) -> dict[str, nn.Module]:
+    """The parts of a module that lie in no other part of it, each once, by name."""
+    seen: dict[nn.Module, str] = {}
+    for name, part in module._modules.items():
+        if part is not None:
+            seen.setdefault(part, name)
+    return {name: part for part, name in seen.items()}
+
+
+def part_at(module: nn.Module, path: str) -> nn.Module:
+    """The part at a path, "" the module itself. Raises AttributeError where there is none."""
+    return nn.Module.get_submodule(module, path)
+
+
 def freeze(module: nn.Module) -> None:
     """No parameter of the module asks for a gradient, whatever its own `requires_grad_` and `parameters` do."""
     for _, part in every_module(module):
@@ -55,6 +70,19 @@ def evaluate(module: nn.Module) -> None:
                 f"{path or 'the network'} ({type(part).__name__}) stays in training mode: its class has a `training` "
                 "of its own; let train() and eval() keep to nn.Module's"
             )
+
+
+def apply_to_tensors(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """As nn.Module's own `_apply`, for the module and all its parts: `change` gives what each tensor becomes.
+
+    A class's `_apply` is called too where it is meant for this, to take along tensors that are not registered.
+    """
+    for _, part in every_module(module):
+        nn.Module._apply(part, change, recurse=False)
+    for _, part in every_module(module):
+        own = type(part)._apply
+        if own is not nn.Module._apply and [*inspect.signature(own).parameters][1:2] == ["fn"]:
+            part._apply(change)
 
 
 def tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -122,9 +150,9 @@ def as_it_was(body: nn.Module) -> Iterator[None]:
     """Whatever a pass leaves on the module or its parts, it is taken off again at the end.
 
     That is, attributes (features that are kept for later, what is built at the first call), also of their classes and
-    of objects of the owner's own that they hold, what is in lists and dictionaries of any depth, the values of buffers
-    and other tensors, and parameters that were put in the place of others. Not the values of parameters that are
-    written into, nor what generators of random numbers have drawn.
+    of objects of the owner's own that they hold, what is in lists and dictionaries of any depth, the values of
+    parameters, buffers and other tensors, and parameters that were put in the place of others. Not what generators of
+    random numbers have drawn.
     """
     kept = _Kept()
     try:
@@ -144,7 +172,7 @@ class _Kept:
     def __init__(self) -> None:
         self._modes: list[tuple[nn.Module, bool]] = []
         self._attributes: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self._buffers: list[tuple[dict[str, Tensor | None], dict[str, Tensor | None]]] = []
+        self._registered: list[tuple[Any, dict[str, Tensor | None]]] = []
         self._copies: dict[int, Tensor] = {}
         self._data: list[tuple[nn.Parameter, Tensor]] = []
         self._classes: dict[type, dict[str, Any]] = {}
@@ -153,7 +181,7 @@ class _Kept:
     def add(self, part: nn.Module) -> None:
         self._modes.append((part, part.training))
         kind = type(part)
-        self._buffers.append((part._buffers, dict(part._buffers)))
+        self._registered += [(own, dict(own)) for own in (part._parameters, part._buffers)]
         self._data += [(one, one.data) for one in part._parameters.values() if one is not None]
         if kind.__module__.startswith("torch.nn.modules.") and not part._modules:  # which keep nothing
             return
@@ -168,10 +196,12 @@ class _Kept:
 
     def copy_tensors(self) -> None:
         """The pass writes into copies. Whether it does, no count of torch's says for certain: BatchNorm leaves none."""
-        for buffers, before in self._buffers:
-            for name, buffer in before.items():
-                if buffer is not None:
-                    buffers[name] = self._copies.setdefault(id(buffer), buffer.clone())
+        for own, before in self._registered:
+            for name, tensor in before.items():
+                if tensor is not None:
+                    if id(tensor) not in self._copies:
+                        self._copies[id(tensor)] = _copied(tensor)
+                    own[name] = self._copies[id(tensor)]
         self._held.copy_tensors()
 
     def restore(self) -> None:
@@ -189,12 +219,21 @@ class _Kept:
             for name, value in own.items():
                 if vars(base).get(name, _NOTHING) is not value:
                     setattr(base, name, value)
-        for buffers, before in self._buffers:
-            buffers.clear()
-            buffers.update(before)
+        for own, before in self._registered:
+            own.clear()
+            own.update(before)
         for parameter, data in self._data:
             if parameter.data_ptr() != data.data_ptr():
                 parameter.data = data
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """Of a parameter a parameter, with what somebody has put on it."""
+    if not isinstance(tensor, nn.Parameter):
+        return tensor.clone()
+    copied = copy.deepcopy(tensor)
+    vars(copied).update(vars(tensor))
+    return copied
 
 
 class Held:
@@ -271,7 +310,7 @@ def in_single(body: nn.Module) -> nn.Module:
         if id(tensor) not in registered
     }
     single = copy.deepcopy(body, memo)
-    nn.Module.float(single)  # not the class's own, which may be anything
+    apply_to_tensors(single, lambda tensor: tensor.float() if tensor.is_floating_point() else tensor)
     return single
 
 

@@ -2,7 +2,8 @@
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,16 @@ from mindseye.networks.chance import seeded
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.layouts import Observation, observe
 from mindseye.networks.maps import Layout, prefix_tokens
-from mindseye.networks.modules import as_it_was, evaluate, every_module, freeze, saved_tensors, tensors
+from mindseye.networks.modules import (
+    apply_to_tensors,
+    as_it_was,
+    evaluate,
+    every_module,
+    every_name,
+    freeze,
+    saved_tensors,
+    tensors,
+)
 from mindseye.tensors import tensors_sha256
 from mindseye.words import called, with_class
 
@@ -33,6 +43,9 @@ KNOWN_LAYERS = {
 
 NEARLY_CONSTANT = 0.1  # (1 - 0)/std below which a network cannot tell black from white: it was trained at about 3 to 5
 FARTHEST_MEAN = 3.5  # from the middle of the range 0..1
+
+
+_OF_WHAT_IS_GIVEN = re.compile(r"Tensor|unpack")
 
 
 class Network(nn.Module):
@@ -98,12 +111,16 @@ class Network(nn.Module):
             )
         try:
             return self.body((images - self.mean) / self.std)
-        except (TypeError, ValueError, LookupError, AttributeError) as error:
-            raise ValueError(
-                f"the forward of {self.name} fails for images {list(images.shape)} ({with_class(error, place=True)}): "
-                "it must take them alone, as one tensor [B,ch,H,W]; wrap one that takes something else in a module "
-                "that does"
-            ) from error
+        except (RuntimeError, AssertionError):  # may be of the size, or of memory: who runs it says what is wrong
+            raise
+        except Exception as error:  # the owner's own code
+            said = f"the forward of {self.name} fails for images {list(images.shape)} ({with_class(error, place=True)})"
+            if isinstance(error, TypeError | IndexError) or _OF_WHAT_IS_GIVEN.search(str(error)):
+                said += (
+                    ": it must take them alone, as one tensor [B,ch,H,W]; wrap one that takes something else in a "
+                    "module that does"
+                )
+            raise ValueError(said) from error
 
     def train(self, mode: bool = True) -> "Network":
         """Stays in evaluation mode: a trainer calls train() on all it holds, and batch statistics must not move.
@@ -112,6 +129,22 @@ class Network(nn.Module):
         """
         evaluate(self)
         return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Network":
+        """What moves a module to a device, through no method of the body's that is meant for something else."""
+        if recurse:
+            apply_to_tensors(self.body, fn)
+        return super()._apply(fn, recurse=False)
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """As of any module, for a trainer that walks it, through none of the body's own methods."""
+        seen = set() if memo is None else memo
+        for path, part in every_name(self):
+            if not (remove_duplicate and part in seen):
+                seen.add(part)
+                yield ".".join(filter(None, (prefix, path))), part
 
     def __repr__(self) -> str:
         """One line for a prompt; `network.body` prints its modules."""
@@ -158,17 +191,17 @@ class Network(nn.Module):
     def fingerprint(self) -> str:
         """sha256 (hex) over the name and each weight's name, dtype, shape and bytes: one network, one fingerprint.
 
-        It is remembered, and taken anew where a weight is not as it was: see `_checksum`.
+        It is remembered, and taken anew where a weight is not as it was: see `checksum`.
         """
         state = saved_tensors(self)
-        known = (self.name, tuple((key, value.dtype, value.shape, _checksum(value)) for key, value in state.items()))
+        known = (self.name, tuple((key, value.dtype, value.shape, checksum(value)) for key, value in state.items()))
         if self._hashed is not None and self._hashed[0] == known:
             return self._hashed[1]
         self._hashed = known, tensors_sha256(state, f"{self.name}\0")
         return self._hashed[1]
 
 
-def _checksum(weight: Tensor) -> tuple[int, int, int]:
+def checksum(weight: Tensor) -> tuple[int, int, int]:
     """Where a weight lies, how often it was written into, and the sum of its bits as whole numbers, which also changes
     where somebody writes past torch's count (`.data`): 10 times as fast as a hash."""
     if weight.is_meta:
@@ -226,7 +259,12 @@ def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
         )
     if len(mean) != len(std) or len(mean) == 0:
         raise ValueError(f"mean has {len(mean)} numbers and std {len(std)}: give one of each per channel")
-    means, stds = [float(value) for value in mean], [float(value) for value in std]
+    try:
+        means, stds = [float(value) for value in mean], [float(value) for value in std]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"mean and std must be lists of one number per channel, [0.485, 0.456, 0.406], not {mean} and {std}"
+        ) from None
     if not all(value > 0 for value in stds):
         raise ValueError(f"std {stds} must be above 0 in every channel")
     if not all(map(math.isfinite, means + stds)):
@@ -260,7 +298,7 @@ def _check_channels(network: Network) -> None:
     # The first one registered need not be the first one called: ask a small pass.
     called: list[str] = []
     handles = [
-        part.register_forward_pre_hook(lambda module, arguments, path=path: called.append(path))
+        nn.Module.register_forward_pre_hook(part, lambda module, arguments, path=path: called.append(path))
         for path, part in convolutions
     ]
     weight = convolutions[0][1].weight

@@ -21,8 +21,8 @@ from mindseye.networks.chance import seeded
 from mindseye.networks.frozen_convolution import FrozenConv2d
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.maps import Layout
-from mindseye.networks.modules import as_it_was, evaluate, freeze
-from mindseye.networks.network import Network, check_network
+from mindseye.networks.modules import as_it_was, evaluate, every_module, freeze, part_at, tensors
+from mindseye.networks.network import Network, check_network, checksum
 from mindseye.networks.recording import ImagesOnly, Tape, record
 from mindseye.networks.tf32 import tf32
 from mindseye.networks.weights import Reading
@@ -486,7 +486,7 @@ class _PathTracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # The named layers must be seen from outside, and what holds them from inside.
-        if any(inner in self._named for inner in m.modules() if inner is not m):
+        if any(inner in self._named for _, inner in every_module(m) if inner is not m):
             return False
         return _is_normalisation(m) or super().is_leaf_module(m, module_qualified_name)
 
@@ -534,11 +534,11 @@ def _straight(
     before, before_call = (None, None) if previous is None else resolve_layer(body, previous)
     between = {name: resolve_layer(body, name) for name in way}
     tracer = _PathTracer(
-        body.get_submodule(path),
+        part_at(body, path),
         tape.call,
-        None if before is None else body.get_submodule(before),
+        None if before is None else part_at(body, before),
         before_call,
-        {name: (body.get_submodule(path), call) for name, (path, call) in between.items()},
+        {name: (part_at(body, path), call) for name, (path, call) in between.items()},
         tape.joined,
     )
     with contextlib.suppress(_Reached), as_it_was(body), seeded(0):
@@ -652,7 +652,9 @@ def _probe(network: Network) -> Tensor:
 
 @torch.no_grad()
 def _difference(made: PreparedNetwork, probe: Tensor, right: Answers) -> float:
-    """The largest of all tensors' relative differences; infinite where they cannot be compared."""
+    """The largest of all tensors' relative differences; infinite where they cannot be compared, and where a pass leaves
+    another program: one that writes into its weights."""
+    before = [checksum(tensor) for _, tensor in tensors(made.body)]
     try:
         # fx prints what fails in its program, besides raising it
         with seeded(0), contextlib.redirect_stderr(io.StringIO()):
@@ -660,6 +662,8 @@ def _difference(made: PreparedNetwork, probe: Tensor, right: Answers) -> float:
     except Exception:
         log.debug("running %s prepared", made.name, exc_info=True)
         return float("inf")
+    if [checksum(tensor) for _, tensor in tensors(made.body)] != before:
+        return math.inf
     recorded = given.way if len(given.way) == len(right.way) else (*given.way, early)
     worst = 0.0
     for answer, expected in zip((*given[:2], *recorded), (*right[:2], *right.way), strict=True):

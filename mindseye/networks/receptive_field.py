@@ -77,6 +77,10 @@ class FieldTracker(TorchDispatchMode):
         """The spans of a tensor by dimension; empty where it has no map that could be followed."""
         return self._known[id(tensor)][1] if id(tensor) in self._known else {}
 
+    def depends_on_the_images(self, tensor: Tensor) -> bool:
+        """Whether a tensor was computed from them, or from what was."""
+        return id(tensor) in self._known
+
     @property
     def largest_jump(self) -> float:
         """The pixels from unit to unit of the coarsest map of more than one place that was followed; 1 at least."""

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from mindseye.networks.chance import seeded
 from mindseye.networks.layers import resolve_layer
-from mindseye.networks.modules import as_it_was
+from mindseye.networks.modules import as_it_was, every_module, part_at
 from mindseye.words import called
 
 
@@ -67,7 +67,7 @@ class Tape:
         self._layer = layer
         self._previous_layer = previous
         self._path, self._call = resolve_layer(network.body, layer)
-        self._module = network.body.get_submodule(self._path)
+        self._module = part_at(network.body, self._path)
         self._previous_path: str | None = None
         self._previous_call: int | None = None
         if previous is not None:
@@ -113,17 +113,17 @@ class Tape:
         last = plan.calls - 1 if plan.calls else None
         passing = _Pass(self._call if self._call is not None else last, self._previous_call, plan.keep_copy)
         # The target's hook comes first: where both are one module, the target's own call is no previous call.
-        handles = [self._module.register_forward_hook(passing.after_target)]
+        handles = [nn.Module.register_forward_hook(self._module, passing.after_target)]
         try:
             if self._previous_path is None:
-                before = self._module.register_forward_pre_hook(passing.before_target, with_kwargs=True)
+                before = nn.Module.register_forward_pre_hook(self._module, passing.before_target, with_kwargs=True)
                 handles.append(before)
             else:
-                module = self._network.body.get_submodule(self._previous_path)
-                handles.append(module.register_forward_hook(passing.after_previous))
+                module = part_at(self._network.body, self._previous_path)
+                handles.append(nn.Module.register_forward_hook(module, passing.after_previous))
             for name, (path, call) in self._way.items():
-                module = self._network.body.get_submodule(path)
-                handles.append(module.register_forward_hook(_OnTheWay(passing, name, call)))
+                module = part_at(self._network.body, path)
+                handles.append(nn.Module.register_forward_hook(module, _OnTheWay(passing, name, call)))
             with as_it_was(self._network.body):
                 self._network(images)
         except _Reached as stop:
@@ -284,7 +284,7 @@ class _CallCounter(fx.Tracer):
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if m is self._target:
             self.calls += 1
-        elif any(part is self._target for part in m.modules()):
+        elif any(part is self._target for _, part in every_module(m)):
             return forward(*args, **kwargs)
         return self.create_proxy("call_function", m.forward, args, kwargs)
 
@@ -319,7 +319,7 @@ def _count_by_running(network: _HasBody, target: nn.Module, images: Tensor) -> i
         nonlocal calls
         calls += 1
 
-    handle = target.register_forward_hook(count)
+    handle = nn.Module.register_forward_hook(target, count)
     try:
         with torch.no_grad(), seeded(0), as_it_was(network.body):
             network(images[:1])

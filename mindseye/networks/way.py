@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mindseye.networks.chance import seeded
 from mindseye.networks.maps import as_maps
+from mindseye.networks.modules import children, part_at
 from mindseye.networks.network import Network
 from mindseye.networks.recording import record
 from mindseye.words import with_class
@@ -101,8 +102,8 @@ def _steps(network: Network, layer: str) -> list[_Step]:
     def after(name: str, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         calls.append((name, tuple(output.shape) if isinstance(output, Tensor) else None))
 
-    handles = [network.body.register_forward_pre_hook(begin)]
-    handles += [module.register_forward_hook(partial(after, name)) for name, module in candidates.items()]
+    handles = [nn.Module.register_forward_pre_hook(network.body, begin)]
+    handles += [nn.Module.register_forward_hook(module, partial(after, name)) for name, module in candidates.items()]
     probe = torch.zeros(1, network.channels, network.size, network.size, device=network.mean.device)
     try:
         with torch.no_grad(), seeded(0), record(network, layer) as tape:
@@ -111,7 +112,7 @@ def _steps(network: Network, layer: str) -> list[_Step]:
         # It may take images of another size all the same.
         log.warning(
             "%s cannot look at an image of its own size, %d×%d (%s): the layers on the way to %s are not known, and "
-            "none of them is matched; give it its size, or name them (objective.matching.layers)",
+            "none of them is matched; name them (objective.matching.layers), or give it the size that it takes",
             network.name, network.size, network.size, with_class(error), layer,
         )  # fmt: skip
         return []
@@ -125,7 +126,7 @@ def _steps(network: Network, layer: str) -> list[_Step]:
         side = None if shape is None else _side(shape, name, network)
         if side is not None and side > 1:
             module = candidates[name]
-            is_block = any(True for _ in module.children()) or type(module).__module__ == nn.ReLU.__module__
+            is_block = bool(children(module)) or type(module).__module__ == nn.ReLU.__module__
             steps.append(_Step(name if counts[name] == 1 else f"{name}@{call}", side, is_block))
     return steps
 
@@ -146,7 +147,7 @@ def _frontier(body: nn.Module, path: str) -> dict[str, nn.Module]:
     frontier: dict[str, nn.Module] = {}
 
     def look_into(holder: str) -> None:
-        for child, module in body.get_submodule(holder).named_children():
+        for child, module in children(part_at(body, holder)).items():
             name = f"{holder}.{child}" if holder else child
             opened = (type(module) is nn.Sequential and len(module) > 0) or type(module).forward is nn.Module.forward
             if name != path and (opened or path.startswith(f"{name}.")):

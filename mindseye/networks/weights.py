@@ -193,11 +193,17 @@ def load_weights(state: StateDict, body: nn.Module, source: Path, name: str) -> 
     than a head of which the body knows nothing: then it is of another architecture.
     """
     own = saved_tensors(body)
+    real = {key for key, one in tensors(body) if isinstance(one, nn.Parameter) and one.is_floating_point()}
     for key in own.keys() & state.keys():
         if own[key].shape != state[key].shape:
             raise ValueError(
                 f"{source} does not fit {name}: {key} is {list(state[key].shape)} there, "
                 f"{list(own[key].shape)} in the network"
+            )
+        if key in real and not state[key].is_floating_point():
+            raise ValueError(
+                f"{source} does not fit {name}: {key} is {str(state[key].dtype).removeprefix('torch.')} there, of a "
+                "quantised network, say; give the weights as they were before"
             )
     if not hasattr(state, "_metadata"):
         # without it torch takes the file for one of its oldest formats, which some modules refuse
@@ -252,7 +258,7 @@ class Reading(TorchDispatchMode):
             self._of_memory = {one.untyped_storage().data_ptr(): name for name, one in lacking}
             self._held = [one for _, one in lacking]  # or what is made later could come to lie where a copy was
 
-        self._handle = self._body.register_forward_pre_hook(find)
+        self._handle = nn.Module.register_forward_pre_hook(self._body, find)
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:

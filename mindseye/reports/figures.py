@@ -27,6 +27,7 @@ from matplotlib.path import Path as MatplotlibPath
 from matplotlib.textpath import TextToPath
 from torch import Tensor
 
+from mindseye.facets.decoding import MAKER
 from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import write_atomically
@@ -430,7 +431,7 @@ def save_figure(figure: Figure, place: Path) -> list[Path]:
     written = []
     for form, interpolation, metadata in (
         ("pdf", "none", {"Creator": "mindseye", "Producer": None, "CreationDate": None}),
-        ("png", "lanczos", {"Software": None}),
+        ("png", "lanczos", {"Software": MAKER}),
     ):
         for picture in pictures:
             # "none" has the PDF embed the pixels themselves; the PNG has its own, between which they are interpolated.

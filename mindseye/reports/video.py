@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from PIL import Image, ImageDraw
 
+from mindseye.facets.pictures import MADE_HERE_EXIF
 from mindseye.files import write_atomically
 from mindseye.results.pictures import BACKGROUND, FAINT, GAP, INK, font
 
@@ -85,7 +86,8 @@ def _webp(pictures: Iterator[Image.Image], count: int, fps: float) -> bytes:
     stored = io.BytesIO()
     durations = [round(1000 / fps)] * (count - 1) + [LAST_MS]
     first = next(pictures)
-    first.save(stored, "WEBP", save_all=True, append_images=pictures, duration=durations, loop=0, quality=90, method=4)
+    film = {"save_all": True, "append_images": pictures, "duration": durations, "loop": 0}
+    first.save(stored, "WEBP", quality=90, method=4, exif=MADE_HERE_EXIF, **film)
     return stored.getvalue()
 
 

@@ -14,7 +14,7 @@ from mindseye.facets.targets import FacetTargets
 from mindseye.networks.chance import seeded
 from mindseye.networks.layers import resolve_layer
 from mindseye.networks.maps import as_maps
-from mindseye.networks.modules import as_it_was
+from mindseye.networks.modules import as_it_was, part_at
 from mindseye.networks.network import Network, check_network
 from mindseye.networks.recording import record
 from mindseye.networks.tf32 import tf32
@@ -211,7 +211,7 @@ def _pass(network: Network, layer: str, images: Tensor, classes: bool) -> _Looke
                 answers.clear()  # the last call is the layer's
             answers.append(output.clone())  # what comes after may write into it
 
-        handle = network.body.get_submodule(module).register_forward_hook(keep)
+        handle = nn.Module.register_forward_hook(part_at(network.body, module), keep)
         try:
             with seeded(0), as_it_was(network.body):
                 outputs = network(images)

@@ -18,7 +18,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from mindseye.facets.pictures import to_picture
+from mindseye.facets.pictures import MADE_HERE_EXIF, as_png, to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import (
     MOST_BYTES,
@@ -83,7 +83,7 @@ def _write_all(written: Path, result: "Visualization", config: str | None) -> No
     for c in range(targets.C):
         place = written / "facets" / f"{c:02d}"
         for name, image in (("visualization", images[c]), ("initial", targets.initial[c]), ("nearest", nearest[c])):
-            write_atomically(place / f"{name}.png", _encoded(targets.shown(image), "PNG"))
+            write_atomically(place / f"{name}.png", as_png(to_picture(targets.shown(image))))
         write_atomically(place / "photographs.json", json.dumps(_photographs(targets, c), indent=1).encode())
         order = targets.weights[c].argsort(descending=True, stable=True)[:THUMBNAILS].tolist()
         for number, n in enumerate(order):
@@ -93,16 +93,12 @@ def _write_all(written: Path, result: "Visualization", config: str | None) -> No
             for name, content in where_files(result.where, targets, images[c], c, order).items():
                 write_atomically(place / name, content)
         for step, pictures in snapshots.items():
-            write_atomically(place / "steps" / f"{step:0{digits}d}.webp", _encoded(targets.shown(pictures[c]), "WEBP"))
+            write_atomically(place / "steps" / f"{step:0{digits}d}.webp", _encoded(targets.shown(pictures[c])))
     labels = facet_labels(targets, result.metrics["facets"])
     sheet = contact_sheet(targets, images, labels, title=result.title, subtitle=result.subtitle)
-    stored = io.BytesIO()
-    sheet.save(stored, "PNG")
-    write_atomically(written / "facets.png", stored.getvalue())
+    write_atomically(written / "facets.png", as_png(sheet))
     if images.shape[1] not in (1, 3):
-        stored = io.BytesIO()
-        band_sheet(targets, images, title=result.title).save(stored, "PNG")
-        write_atomically(written / "bands.png", stored.getvalue())
+        write_atomically(written / "bands.png", as_png(band_sheet(targets, images, title=result.title)))
     hashes = {name: hash_of(content) for name, content in zip(RESULTS, (tensors, table.getvalue()), strict=True)}
     write_atomically(written / "metrics.json", json.dumps({**result.metrics, FILES: hashes}, indent=1).encode())
 
@@ -137,13 +133,9 @@ def _thumbnail(photograph: Tensor) -> bytes:
     return stored.getvalue()
 
 
-def _encoded(image: Tensor, form: str) -> bytes:
+def _encoded(image: Tensor) -> bytes:
     stored = io.BytesIO()
-    picture = to_picture(image)
-    if form == "WEBP":
-        picture.convert("RGB").save(stored, form, quality=90, method=4)
-    else:
-        picture.save(stored, form)
+    to_picture(image).convert("RGB").save(stored, "WEBP", quality=90, method=4, exif=MADE_HERE_EXIF)
     return stored.getvalue()
 
 

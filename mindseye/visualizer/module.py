@@ -28,6 +28,7 @@ from mindseye.visualizer.objective import (
 )
 from mindseye.visualizer.stopping import Stopped, Stops
 from mindseye.visualizer.views import Through, Views
+from mindseye.words import first_line
 
 ADAPTIVE_LR = 0.02  # of (r, b), which Barron's paper leaves open
 log = logging.getLogger(__name__)
@@ -161,11 +162,32 @@ class FacetVisualizer(pl.LightningModule):
         )
         self._check(loss, images)
         first = step == 0 and not self.network.compiled  # whose program goes back once only
-        reached = _comes_through(loss.total, answers.target, shown) if first else None
+        reached = self._comes_through(loss.total, answers.target, shown) if first else None
         gradients = self._gradients(loss, images, step)
         # Contiguous: where channels lie last, torch adds them up in an order of its own.
         pull = torch.zeros_like(images) if images.grad is None else images.grad.contiguous().abs()
         return Noted(loss.stacked(), gradients, pull.sum(dim=1), reached)
+
+    def _comes_through(self, total: Tensor, answer: Tensor, shown: Tensor) -> Tensor:
+        """Whether what the layer's terms ask of its answer reaches what the network was shown, to any number but 0.
+
+        Layers on the way have gradients of their own, which say nothing of it. True where nothing is asked. Raises
+        ValueError where torch has no gradient of what is before it.
+        """
+        (asked,) = torch.autograd.grad(total.sum(), answer, retain_graph=True, allow_unused=True)
+        if asked is None:
+            return torch.ones((), dtype=torch.bool, device=shown.device)
+        try:
+            (reached,) = torch.autograd.grad(answer, shown, asked, retain_graph=True, allow_unused=True)
+        except RuntimeError as error:
+            if "derivative for" not in str(error):
+                raise
+            raise ValueError(
+                f"no gradient of {self.network.layer} reaches the image: torch has none of an operation before it "
+                f"({first_line(error)}); give the network without that"
+            ) from error
+        there = torch.zeros_like(asked[:1]) if reached is None else reached
+        return (there != 0).any() | (asked == 0).all()
 
     def _check(self, loss: LossTerms, images: Tensor) -> None:
         """Raises ValueError, in one line, for terms that are none, and where they are others than at first."""
@@ -189,7 +211,7 @@ class FacetVisualizer(pl.LightningModule):
         if not maps.requires_grad:
             raise ValueError(f"no gradient reaches the image from {network.layer}: it runs without them")
         if previous is None:
-            raise ValueError(f"no image enters {network.layer}: name the layer before it, previous=…")
+            raise ValueError(f"no tensor enters {network.layer}, nor a list: name the layer before it, previous=…")
         return maps.float(), previous.float(), between
 
     def _early(
@@ -287,16 +309,3 @@ class FacetVisualizer(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the random generator back."""
         self.views.restore(checkpoint)
-
-
-def _comes_through(total: Tensor, answer: Tensor, shown: Tensor) -> Tensor:
-    """Whether what the layer's terms ask of its answer reaches what the network was shown, to any number that is not 0.
-
-    Layers on the way have gradients of their own, which say nothing of it. True where nothing is asked.
-    """
-    (asked,) = torch.autograd.grad(total.sum(), answer, retain_graph=True, allow_unused=True)
-    if asked is None:
-        return torch.ones((), dtype=torch.bool, device=shown.device)
-    (reached,) = torch.autograd.grad(answer, shown, asked, retain_graph=True, allow_unused=True)
-    there = torch.zeros_like(asked[:1]) if reached is None else reached
-    return (there != 0).any() | (asked == 0).all()

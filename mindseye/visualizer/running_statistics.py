@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mindseye.facets.way_statistics import moments
 from mindseye.fields import Weight, check
+from mindseye.networks.modules import every_module
 from mindseye.networks.network import Network, check_network
 from mindseye.visualizer.distance import AdaptiveDistance
 from mindseye.visualizer.objective import Adaptive, LossTerms, Seen, cosine, take_channels
@@ -22,7 +23,7 @@ def batch_norms(network: Network) -> list[nn.BatchNorm2d]:
     """Those of a network's BatchNorms that keep running statistics, in the order of its modules."""
     return [
         module
-        for module in network.body.modules()
+        for _, module in every_module(network.body)
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None
     ]
 
@@ -39,7 +40,7 @@ def statistics_distance(network: Network, images: Tensor, first: float = 10.0) -
         assert isinstance(module, nn.BatchNorm2d)
         entering.append((module, arguments[0]))
 
-    handles = [module.register_forward_pre_hook(keep) for module in batch_norms(network)]
+    handles = [nn.Module.register_forward_pre_hook(module, keep) for module in batch_norms(network)]
     try:
         network(images)
     finally:

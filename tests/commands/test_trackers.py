@@ -238,7 +238,8 @@ def test_no_rank_silences_a_tracker(name, tmp_path):
     assert len(list(tmp_path.glob("run/wandb/offline-run-*/run-*.wandb"))) == 1
 
 
-def test_a_tracker_that_cannot_be_made_costs_no_network_and_leaves_no_trace(tmp_path):
+@pytest.mark.parametrize("loggers", ["wandb,tensorboard", "tensorboard,wandb", "csv,wandb,tensorboard"])
+def test_a_tracker_that_cannot_be_made_costs_no_network_and_leaves_no_trace(loggers, tmp_path):
     """Another logger, already made, has told nobody by then; the next cell finds the environment as it was."""
     program = """
 import os, sys
@@ -259,12 +260,13 @@ try:
 finally:
     print({name for name in os.environ if "WANDB" in name and os.environ.get(name) != before.get(name)})
 """
-    words = ["experiment=smoke", "logger=[wandb,tensorboard]", "hydra.run.dir=run"]
+    words = ["experiment=smoke", f"logger=[{loggers}]", "hydra.run.dir=run"]
     done = mindseye(*words, cwd=tmp_path, program=program)
     assert done.returncode == 1
     assert done.stderr.startswith("mindseye: logger")
     assert "the network was asked for" not in done.stderr
     assert not list(tmp_path.glob("run/wandb/offline-run-*"))
+    assert not (tmp_path / "run" / "csv" / "metrics.csv").exists()
     assert done.stdout.strip() == "set()"
 
 

@@ -47,14 +47,23 @@ def test_every_format_that_is_decoded_is_found_by_its_names(place):
     "name",
     [
         "a.heic", "a.HEIC", "a.jxl", "a.dng", "a.CR3", "a.dcm", "a.svg", "a.npz",
-        "a.exr", "a.nii", "a.czi", "a.eps", "a.nii.gz",
+        "a.exr", "a.nii", "a.czi", "a.eps", "a.nii.gz", "a.dcm.bz2",
     ],
 )
 def test_pictures_that_nothing_here_reads_are_named(name, place):
     (place / name).write_bytes(b"whatever it is")
     [skipped] = load_photographs(place, 8).skipped
     assert skipped.path == name
-    assert f"nothing here reads {name[1:].lower().removesuffix('.gz')}" in skipped.reason
+    assert f"nothing here reads {name[1:].lower().removesuffix('.gz').removesuffix('.bz2')}" in skipped.reason
+
+
+@pytest.mark.parametrize("name", ["a.png.gz", "a.JPG.GZ", "a.tif.zst", "a.npy.xz", "scan 1.2.jpeg.zip"])
+def test_packed_pictures_are_named(name, place):
+    (place / name).write_bytes(b"packed")
+    (place / "labels.txt.gz").write_bytes(b"no picture")
+    [skipped] = load_photographs(place, 8).skipped
+    assert skipped.path == name
+    assert skipped.reason.endswith(": unpack it")
 
 
 @pytest.mark.parametrize("name", ["IMG_0001", "a.jpg_original", "a.jpeg~", "a.png?size=large", "a.blob"])

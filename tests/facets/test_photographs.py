@@ -115,6 +115,13 @@ def test_arrays_of_any_number_of_channels(tmp_path, layout):
     assert np.array_equal(read_photograph(tmp_path / "b.npy", 16, channels=6).numpy(), array)
 
 
+@pytest.mark.parametrize("shape", [(6, 16, 6), (6, 6, 6), (6, 5, 6)])
+def test_an_array_whose_channels_may_be_first_or_last_is_refused(tmp_path, shape):
+    np.save(tmp_path / "a.npy", np.zeros(shape, dtype=np.uint8))
+    with pytest.raises(UnreadablePhotograph, match="the channels may be the first dimension or the last"):
+        read_photograph(tmp_path / "a.npy", 16, channels=6)
+
+
 def test_raw_counts_between_black_and_white(tmp_path):
     """The same counts by whatever file: black is 0, white is 255, linear between, cut off outside."""
     counts = np.array([[100, 500, 1350], [2200, 4095, 925], [500, 500, 500]])

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -123,7 +124,39 @@ class NamesNoParts(Owned):
         return [("", self)]
 
 
+class IsATree(Owned):
+    def __init__(self) -> None:
+        super().__init__()
+        self.children = []  # of the node that it is, in the way of the method
+        self.modules = {"lesson": 1}
+
+
+class CutsOut(Owned):
+    def get_submodule(self, start: int, end: int) -> nn.Module:
+        raise AssertionError("the owner's own part was asked for")
+
+    def named_children(self, family: str) -> list[str]:
+        raise AssertionError("the owner's own names were asked for")
+
+
+class KeepsItsHooks(Owned):
+    def register_forward_hook(self, layer: str) -> None:
+        raise AssertionError("the owner's own hook was asked for")
+
+    def register_forward_pre_hook(self, layer: str) -> None:
+        raise AssertionError("the owner's own hook was asked for")
+
+
+class AppliesItself(Owned):
+    def _apply(self, images: Tensor) -> Tensor:
+        raise AssertionError("the owner's own step was called")
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images if images.detach().mean() > -9 else -images)  # which cannot be traced
+
+
 KINDS = [
+    IsATree, CutsOut, KeepsItsHooks, AppliesItself,
     HoldsHyperparameters, GroupsItsParameters, SavesItself, NamesNoParts,
     TrainsWithALoader, TrainsWithoutArguments, ReturnsNothing, EvaluatesALoader, KeepsDropoutOn, FreezesItself,
     HasATrainFlag, EvalIsAFigure, Restores,
@@ -145,10 +178,18 @@ def test_evaluation_mode_does_not_go_through_the_owners_methods(kind: type[Owned
     assert torch.equal(network(images), network(images))
 
 
-@pytest.mark.parametrize("kind", [TrainsWithALoader, HoldsHyperparameters, SavesItself])
-def test_a_network_with_methods_of_its_own_is_drawn(kind, photographs) -> None:
-    network = load_network(nn.Sequential(kind(), nn.Conv2d(4, 5, 1)), size=48, **HALF)
-    targets = discover_facets(network, photographs, "1", Facets(C=2, k=2, N=2))
+WITH_METHODS = [
+    TrainsWithALoader, HoldsHyperparameters, SavesItself, NamesNoParts, IsATree, CutsOut, KeepsItsHooks, AppliesItself,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WITH_METHODS)
+@pytest.mark.parametrize("part", [False, True], ids=["whole", "part"])
+def test_a_network_with_methods_of_its_own_is_drawn(kind, part: bool, photographs) -> None:
+    body = nn.Sequential(kind(), nn.Conv2d(4, 5, 1)) if part else kind()
+    network = load_network(body, size=48, **HALF)
+    layer = [row.name for row in layer_table(network)][-1]
+    targets = discover_facets(network, photographs, layer, Facets(C=2, k=2, N=2))
     assert fit(network, targets, Method(steps=2), Running(accelerator="cpu")).images.isfinite().all()
 
 
@@ -159,6 +200,34 @@ def test_another_precision_does_not_go_through_the_owners_methods() -> None:
 
     body = nn.Module.double(OwnFloat())
     assert {weight.dtype for weight in load_network(body, size=24, **HALF).body.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("kind", [IsATree, CutsOut, AppliesItself])
+def test_a_network_in_another_precision_is_copied_past_its_own_methods(kind: type[Owned]) -> None:
+    body = kind()
+    for _, part in every_module(body):
+        nn.Module._apply(part, Tensor.double, recurse=False)
+    network = load_network(body, size=24, **HALF)
+    assert {weight.dtype for _, weight in tensors(network)} == {torch.float32}
+    assert {weight.dtype for _, weight in tensors(body)} == {torch.float64}
+
+
+def test_a_method_that_takes_tensors_along_is_called() -> None:
+    """As torch has it, and as detectors move their grids."""
+
+    class TakesAlong(Owned):
+        def __init__(self) -> None:
+            super().__init__()
+            self.grid = torch.zeros(2)
+
+        def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+            self.grid = fn(self.grid)
+            return super()._apply(fn, recurse)
+
+    body = TakesAlong()
+    load_network(body, size=24, **HALF).to("meta")
+    assert body.grid.is_meta
+    assert all(weight.is_meta for _, weight in tensors(body))
 
 
 class SavesWhatIsTrained(Owned):
@@ -206,6 +275,9 @@ def test_a_part_whose_training_cannot_be_ended_is_named() -> None:
         ([-600.0], [350.0], r"\(mean - black\) / \(white - black\)"),
         ([0.5] * 3, [float("inf")] * 3, "must be finite"),
         ([0.5, float("nan"), 0.5], [0.5] * 3, "must be finite"),
+        ([[0.5], [0.5], [0.5]], [0.5] * 3, "must be lists of one number per channel"),
+        (["grey"], [0.5], "must be lists of one number per channel"),
+        ([48.5, 45.6, 40.6], [22.9, 22.4, 22.5], "are not of images in 0..1"),
     ],
 )
 def test_normalisation_of_other_images_than_in_0_to_1_is_refused(mean, std, right) -> None:
@@ -498,6 +570,16 @@ def test_a_file_of_another_architecture_is_refused(saved, message, tmp_path) -> 
     one_line(error)
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("key", ["stage.weight", "head.bias"])
+def test_numbers_of_another_kind_are_no_weights(kind: torch.dtype, key: str, tmp_path: Path) -> None:
+    """They would be taken without their scale."""
+    with pytest.raises(ValueError, match=rf"{key} is {str(kind)[6:]} there, of a quantised network") as error:
+        loaded(RAW | {key: (100 * RAW[key]).to(kind)}, tmp_path)
+    one_line(error)
+    loaded(RAW | {key: RAW[key].half(), "stem.1.running_mean": torch.zeros(6, dtype=torch.int64)}, tmp_path)
+
+
 def test_a_weight_that_is_missing_on_the_way_is_refused_where_it_is_needed(tmp_path) -> None:
     network = loaded({key: value for key, value in RAW.items() if key != "stage.weight"}, tmp_path)
     assert prepare(network, "stem").traced
@@ -733,6 +815,40 @@ class NormalisesItsWeight(Keeping):
         return seen
 
 
+class ScalesItsWeight(Keeping):
+    def keep(self, seen: Tensor) -> Tensor:
+        self.second.weight.data.mul_(1.5)  # which no count of torch's knows of
+        return seen
+
+
+class AddsToItsWeight(Keeping):
+    def keep(self, seen: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.second.weight += 0.1
+        return seen
+
+
+class ClipsItsWeight(Keeping):
+    def keep(self, seen: Tensor) -> Tensor:
+        self.second.weight.detach().clamp_(-0.05, 0.05)
+        return seen
+
+
+class CutsItsWeight(Keeping):
+    def keep(self, seen: Tensor) -> Tensor:
+        self.second.weight.data[0] = 0
+        return seen
+
+
+class CountsInAParameter(Keeping):
+    def begin(self) -> None:
+        self.calls = nn.Parameter(torch.zeros(6, 1, 1), requires_grad=False)
+
+    def keep(self, seen: Tensor) -> Tensor:
+        self.calls.data.copy_(self.calls + 1)
+        return seen * self.calls
+
+
 class TrainsItsNorm(Keeping):
     def begin(self) -> None:
         self.norm = nn.BatchNorm2d(6)
@@ -770,6 +886,7 @@ def everything(body: nn.Module) -> str:
 KEEPING = [
     KeepsAFeature, KeepsAList, KeepsADictionary, Counts, Remembers, BuildsAtTheFirstCall, KeepsByAHook, KeepsByDefault,
     KeepsDeep, KeepsInAnObject, KeepsOnItsClass, WritesIntoTensors, NormalisesItsWeight, TrainsItsNorm,
+    ScalesItsWeight, AddsToItsWeight, ClipsItsWeight, CutsItsWeight, CountsInAParameter,
 ]  # fmt: skip
 
 
@@ -787,6 +904,22 @@ def test_looking_and_drawing_leave_the_module_as_it_was(kind: type[Keeping], pho
     copy.deepcopy(body)
     if kind is not KeepsByAHook:  # whose function cannot be pickled
         torch.save(body, tmp_path / "body.pt")
+
+
+@pytest.mark.parametrize("kind", KEEPING)
+@pytest.mark.parametrize("traceable", [True, False])
+def test_every_pass_begins_with_the_module_as_it_was(kind: type[Keeping], traceable: bool) -> None:
+    """Or a picture would be drawn by another network in each of its steps."""
+    body = nn.Sequential(kind(), nn.Conv2d(4, 4, 3))
+    if not traceable:
+        body = Of(lambda images, body=body: body(images if images.detach().mean() > -9 else -images))
+        body.body = body.function.__defaults__[0]
+    network = load_network(body, size=40, **HALF)
+    prepared = prepare(network, [*dict(every_module(body))][-1])
+    images = torch.rand(2, 3, 40, 40)
+    first = prepared(images).target.clone()
+    for _ in range(2):
+        assert torch.equal(prepared(images).target, first)
 
 
 @pytest.mark.parametrize("kind", [KeepsAFeature, KeepsAList, KeepsByDefault, KeepsDeep, KeepsInAnObject, Remembers])
@@ -845,6 +978,35 @@ def test_maps_of_several_sizes_enter_a_layer_without_a_traceback(given, decoder,
     assert "Traceback" not in "".join(capfd.readouterr()) + caplog.text
 
 
+class Named(NamedTuple):
+    large: Tensor
+    small: Tensor
+
+
+GIVEN = {
+    "the small one first": (lambda maps: maps[::-1], lambda given: given[::-1]),
+    "by name": (lambda maps: Named(*maps), lambda given: [given.large, given.small]),
+    "a dictionary": (lambda maps: {"large": maps[0], "small": maps[1]}, lambda given: [*given.values()]),
+    "nested": (lambda maps: [[maps[0]], [maps[1]]], lambda given: [given[0][0], given[1][0]]),
+    "one after the other": (iter, list),
+}
+
+
+@pytest.mark.parametrize(("given", "taken"), GIVEN.values(), ids=GIVEN)
+def test_maps_in_any_wrapping_enter_a_layer_without_a_traceback(given, taken, photographs, capfd, caplog) -> None:
+    class Unwraps(Decoder):
+        def forward(self, maps: Any) -> Tensor:
+            return super().forward(taken(maps))
+
+    network = load_network(nn.Sequential(Pyramid(given), Unwraps()), size=48, **HALF)
+    images = torch.rand(2, 3, 48, 48)
+    assert torch.allclose(prepare(network, "1")(images).target, network(images), atol=1e-5)
+    targets = discover_facets(network, photographs, "1", Facets(C=2, k=2, N=2))
+    pictures = fit(network, targets, Method(steps=1, previous="0.b"), Running(accelerator="cpu")).images
+    assert pictures.isfinite().all()
+    assert "Traceback" not in "".join(capfd.readouterr()) + caplog.text
+
+
 def test_what_fails_in_a_program_that_is_tried_out_is_not_printed(capfd) -> None:
     class Odd(nn.Module):
         """Another program for a tracer, which fails when it is run."""
@@ -897,6 +1059,23 @@ def test_no_gradient_is_said_at_the_first_step(function, place, photographs) -> 
     targets = discover_facets(network, photographs, "3", Facets(C=2, k=2, N=2))
     with pytest.raises(ValueError, match=r"^no gradient (of 3 )?reaches the image") as error:
         fit(network, targets, Method(steps=3), Running(accelerator="cpu", facets_per_batch=1))
+    one_line(error)
+
+
+WITHOUT_DERIVATIVE = {
+    "heaviside": lambda x: torch.heaviside(x, x.new_zeros(())) + x,
+    "zeta": lambda x: torch.special.zeta(x.abs() + 2, x.abs() + 1),
+    "igamma": lambda x: torch.igamma(x.abs() + 1, x.abs() + 1),
+}
+
+
+@pytest.mark.parametrize("function", WITHOUT_DERIVATIVE.values(), ids=WITHOUT_DERIVATIVE)
+def test_what_torch_has_no_gradient_of_is_said(function, photographs) -> None:
+    torch.manual_seed(0)
+    network = load_network(nn.Sequential(nn.Conv2d(3, 6, 3, 2), Of(function), nn.Conv2d(6, 6, 3)), size=48, **HALF)
+    targets = discover_facets(network, photographs, "2", Facets(C=2, k=2, N=2))
+    with pytest.raises(ValueError, match=r"^no gradient of 2 reaches the image: torch has none of an op") as error:
+        fit(network, targets, Method(steps=1), Running(accelerator="cpu"))
     one_line(error)
 
 
@@ -1042,6 +1221,63 @@ def test_every_order_of_dimensions_is_told(change, right) -> None:
     assert (row.channels, *(row.map_size or (1, 1))) == tuple(expected[1:])
 
 
+def snake(side: int) -> Tensor:
+    """The numbers of a grid's places, every second row from right to left."""
+    numbers = torch.arange(side**2).view(side, side)
+    numbers[1::2] = numbers[1::2].flip(1)
+    return numbers.flatten()
+
+
+def in_windows(x: Tensor) -> Tensor:
+    """Maps as one sequence of tokens, window of 4×4 by window."""
+    return x.unflatten(2, (-1, 4)).unflatten(4, (-1, 4)).permute(0, 2, 4, 3, 5, 1).flatten(1, 4)
+
+
+def tokens(x: Tensor) -> Tensor:
+    return x.flatten(2).transpose(1, 2)
+
+
+ORDERS = {
+    # What is done to maps x [B, 16, 16, 16] that makes a sequence of them, and what it becomes as maps again.
+    "column by column": (lambda x: tokens(x.transpose(2, 3)), lambda x: x),
+    "from the end": (lambda x: tokens(x).flip(1), lambda x: x),
+    "turned on": (lambda x: tokens(x).roll(5, 1), lambda x: x),
+    "window by window": (in_windows, lambda x: x),
+    "to and fro": (lambda x: tokens(x)[:, snake(16)], lambda x: x),
+    "to and fro, selected": (lambda x: tokens(x).index_select(1, snake(16)), lambda x: x),
+    "mixed up": (lambda x: tokens(x)[:, torch.randperm(256, generator=torch.Generator().manual_seed(3))], lambda x: x),
+    "every second row and column": (lambda x: tokens(x[:, :, ::2, ::2]), lambda x: x[:, :, ::2, ::2]),
+    "channels before tokens, from the end": (lambda x: x.flatten(2).flip(2), lambda x: x),
+    "a token before, window by window": (
+        lambda x: torch.cat([x.new_zeros(len(x), 1, 16), in_windows(x)], 1), lambda x: x,
+    ),
+    "windows, the largest of each four": (
+        lambda x: in_windows(x).unflatten(1, (-1, 2, 2, 2, 2)).amax((3, 5)).flatten(1, 3),
+        lambda x: nn.functional.max_pool2d(x, (2, 2)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "right"), ORDERS.values(), ids=ORDERS)
+def test_tokens_are_put_where_they_come_from(change, right) -> None:
+    network = looked_into(nn.Sequential(Of(change), nn.Identity()))
+    images = torch.rand(2, 3, SIDE, SIDE)
+    with torch.no_grad(), record(network, "0") as tape:
+        maps = tape(images)
+    for looking in (network, prepare(network, "1.1")):
+        with torch.no_grad(), record(network, "1.1") as tape:
+            assert torch.equal(as_maps(tape(images), "1.1", looking.layout("1.1")), right(maps))
+
+
+def test_an_order_of_tokens_is_of_one_size_of_images() -> None:
+    network = looked_into(Of(in_windows))
+    prepared = prepare(network, "1")
+    with pytest.raises(ValueError, match=r"shape \[1, 576, 16\], whose tokens are not in the order") as error:
+        as_maps(prepared(torch.rand(1, 3, 48, 48)).target, "1", prepared.layout("1"))
+    one_line(error)
+    assert as_maps(prepared(torch.rand(1, 3, 32, 32)).target, "1", prepared.layout("1")).shape == (1, 16, 16, 16)
+
+
 class Heads(nn.Module):
     """Attention over the positions of a map, of which something is given."""
 
@@ -1059,7 +1295,28 @@ class Halves(nn.Module):
         return torch.cat(x.chunk(2, -1))
 
 
+def strongest(count: int) -> Callable[[Tensor], Tensor]:
+    """Of tokens those that are kept, in their order: other ones of each image."""
+
+    def keep(seen: Tensor) -> Tensor:
+        kept = seen.square().sum(-1).topk(count, 1).indices.sort(1).values
+        return seen.gather(1, kept[..., None].expand(-1, -1, seen.shape[-1]))
+
+    return keep
+
+
+def merged(seen: Tensor) -> Tensor:
+    """All but 28 of 64 tokens, those without a like one among the others (Bolya et al., 2023)."""
+    some, others = seen[:, ::2], seen[:, 1::2]
+    kept = (some @ others.transpose(1, 2)).amax(-1).argsort(1, descending=True)[:, 28:]
+    return torch.cat([some.gather(1, kept[..., None].expand(-1, -1, seen.shape[-1])), others], 1)
+
+
 WITHOUT_LAYOUT = {
+    "the strongest 144 tokens": Of(lambda x: strongest(144)(tokens(x))),
+    "a quarter of the tokens": Of(lambda x: strongest(x[0, 0].numel() // 4)(tokens(x))),
+    "sorted tokens": Of(lambda x: tokens(x).sort(1).values),
+    "every fourth token": Of(lambda x: tokens(x)[:, ::4]),
     "positions without channels": Of(lambda x: x.mean(1).flatten(1)),
     "every number of a map": nn.Flatten(),
     "a row of columns": Of(lambda x: x.mean(2).transpose(1, 2)),
@@ -1123,6 +1380,12 @@ ONE_SIZE = {
     "a map": (lambda x: x.transpose(1, 2).unflatten(2, (8, 8)), (12, 8, 8)),
     "a map, channels last": (lambda x: x.unflatten(1, (8, 8)), (12, 8, 8)),
     "a sequence first": (lambda x: x.transpose(0, 1), None),
+    "from the end": (lambda x: x.flip(1), (12, 8, 8)),
+    "the strongest 49 of 64": (strongest(49), None),
+    "the strongest 16 of 64": (strongest(16), None),
+    "the first 49": (lambda x: x[:, :49], None),
+    "36 that are left of merging": (merged, None),
+    "every fourth": (lambda x: x[:, ::4], None),
     "attention": (lambda x: (x @ x.transpose(1, 2))[:, None].expand(-1, 2, -1, -1), None),
     "heads": (lambda x: x.unflatten(2, (2, 6)).transpose(1, 2), None),
 }
@@ -1268,6 +1531,28 @@ OF_NO_SIZE |= {
     "another number of channels": lambda x: torch.cat([x, x[:, :1]], 1),
     "four channels more": lambda x: x + torch.zeros(1, 4, 1, 1),
 }
+
+
+def fails_with(error: Exception) -> Callable[[Tensor], Tensor]:
+    def end(images: Tensor) -> Tensor:
+        raise error
+
+    return end
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("0"), KeyError("wide"), ImportError("no apex"), StopIteration()])
+def test_an_error_of_the_owners_own_is_told_as_what_it_is(error: Exception, photographs) -> None:
+    network = load_network(Ends(fails_with(error)), size=48, **HALF)
+    with pytest.raises(ValueError, match=rf"forward of ends fails .*{type(error).__name__} in line \d+ of") as told:
+        discover_facets(network, photographs, "conv", Facets(C=2, k=2, N=2))
+    assert one_line(told).endswith(")")  # and nothing is blamed on how images are given
+
+
+@pytest.mark.parametrize("end", [lambda x: x.keys(), lambda x: x.tensors, lambda x: (lambda one, two: one)(*[x])])
+def test_a_forward_that_takes_something_else_is_told_what_it_gets(end, photographs) -> None:
+    network = load_network(Ends(end), size=48, **HALF)
+    with pytest.raises(ValueError, match="it must take them alone, as one tensor"):
+        discover_facets(network, photographs, "conv", Facets(C=2, k=2, N=2))
 
 
 @pytest.mark.parametrize("size", [48, 40])

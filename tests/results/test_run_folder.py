@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,11 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
 import mindseye as me
+from mindseye.facets.decoding import UnreadablePhotograph
+from mindseye.facets.photographs import load_photographs
 from mindseye.facets.pictures import to_picture
+from mindseye.reports.figures import save_figure
 from mindseye.reports.gallery.collecting import ListedRun, collect
 from mindseye.results.pictures import contact_sheet, facet_labels, from_picture
 from mindseye.results.run_folder import read_run, write_atomically
@@ -53,6 +58,23 @@ def test_everything_the_folder_promises(result, targets, tmp_path):
     heaviest = int(targets.weights[2].argmax())
     small = np.asarray(Image.open(folder / "facets/02/photographs/00.webp")).astype(int)
     assert np.abs(small - targets.photographs[2, heaviest].permute(1, 2, 0).numpy()).mean() < 8
+
+
+def test_what_is_drawn_is_no_photograph_by_whatever_name_it_goes(result, tmp_path):
+    run, place = result.save(tmp_path / "run", config=""), tmp_path / "photographs"
+    drawn = [run / "facets.png", *sorted((run / "facets" / "00").glob("*.png"))]
+    drawn += [one for one in save_figure(Figure(), tmp_path / "fig1") if one.suffix == ".png"]
+    drawn += sorted((run / "facets" / "00" / "steps").glob("*.webp"))[-1:]
+    place.mkdir()
+    for number, picture in enumerate(drawn):
+        shutil.copy(picture, place / f"holiday {number}{picture.suffix}")
+    Image.open(drawn[0]).save(place / "saved anew.png")  # by whoever wants it as one
+    found = load_photographs(place, 8)
+    assert len(found) == 1 + len(drawn) == 7
+    for index in range(len(drawn)):
+        with pytest.raises(UnreadablePhotograph, match="is a picture that mindseye has drawn"):
+            found.read(index)
+    assert found.read(len(drawn)).shape == (3, 8, 8)
 
 
 def test_metrics_have_the_names_that_other_tools_rely_on(result):
