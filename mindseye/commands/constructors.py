@@ -46,12 +46,12 @@ def with_dots(settings: Any) -> Any:
     Raises ConfigurationError for a file that has no dotted path.
     """
     if isinstance(settings, list):
-        return [with_dots(one) for one in settings]
+        return [with_dots(value) for value in settings]
     if not isinstance(settings, dict):
         return settings
     return {
-        key: _dotted(one) if key == "_target_" and isinstance(one, str) else with_dots(one)
-        for key, one in settings.items()
+        key: _dotted(value) if key == "_target_" and isinstance(value, str) else with_dots(value)
+        for key, value in settings.items()
     }
 
 
@@ -90,8 +90,8 @@ def _check_onlooker(target: str, place: str, *, told: bool) -> None:
     package, _, name = target.rpartition(".")
     within = package.startswith(("pytorch_lightning.", "lightning.pytorch."))
     kinds: Collection[str] = (of_lightning(name) or (name,)) if within else ()
-    if not within and inspect.isclass(found := _resolved(target, place)):
-        kinds = [kind.__name__ for kind in found.__mro__]
+    if not within and inspect.isclass(constructor := _resolved(target, place)):
+        kinds = [kind.__name__ for kind in constructor.__mro__]
         if place.startswith("callbacks.") and "Callback" not in kinds:
             raise ConfigurationError(f"{place}: {target} is no subclass of pytorch_lightning.Callback")
     why = why_not(kinds, told=told) if place.startswith("callbacks.") else why_not_a_filter(kinds)
@@ -163,9 +163,10 @@ def _what_takes(key: str, overrides: Sequence[str]) -> str | None:
         return f"{key}: no file sets it: +{word} adds it"
     if not target:
         return None
-    others = [str(one) for one in node if one != names[-1] and one not in SPECIAL_KEYS]
+    others = [str(name) for name in node if name != names[-1] and name not in SPECIAL_KEYS]
     if target.partition(".")[0] in CONSTRUCTORS_OF and nearest(names[-1], others, likeness=0.7):
-        return no_such_setting(key, [f"{place}.{one}" for one in others])  # a slip, which the file tells without torch
+        # a slip, which the file tells without torch
+        return no_such_setting(key, [f"{place}.{name}" for name in others])
     takes = arguments_of(target, place)
     if names[-1] in takes.hints or (takes.open_ended and not led):
         return f"{key}: no file sets it, and {target} takes it: +{word} adds it"
@@ -228,7 +229,8 @@ def arguments_of(target: str, place: str) -> Arguments:
         )
     except Exception:  # annotations of other people's constructors need not resolve
         hints = {}
-    named = {name: hints.get(name, Any) for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
+    by_name = [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    named = {name: hints.get(name, Any) for name in by_name}
     if fields:
         named.pop("self", None)
     # What a subclass of a value takes further it hands on.
@@ -246,7 +248,7 @@ def _resolved(target: str, place: str) -> Any:
 
 def _has_an_init_of_its_own(constructor: type) -> bool:
     """Whether a class derived from a value writes its own __init__, without being made a value itself."""
-    first = next(one for one in constructor.__mro__ if "__init__" in vars(one))
+    first = next(base for base in constructor.__mro__ if "__init__" in vars(base))
     return "__pydantic_fields__" not in vars(first)
 
 

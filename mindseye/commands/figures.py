@@ -153,8 +153,8 @@ def _flows(sweep: SweepStatus) -> "dict[str, Figure]":
         for held, cells in flows:
             columns = [FlowColumn(cell.facets, _all_seen(read_run(cell.folder))) for cell in cells]
             name = f"fig5_flow_{setting}" + (f"_{held.replace(' ', ',')}" if len(flows) > 1 else "")
-            said = f"facets along {setting}: ribbons are the photographs that two share"
-            heading = f"{said} · {held}" if held else said
+            title = f"facets along {setting}: ribbons are the photographs that two share"
+            heading = f"{title} · {held}" if held else title
             drawn[_file_name(name)] = facet_flow(columns, heading=heading)
     return drawn
 
@@ -269,5 +269,5 @@ def _read(files: Sequence[Path]) -> "Tensor":
     return torch.stack(pictures)
 
 
-def _left_out(what: str, why: str) -> None:
-    print(f"mindseye: {what} is left out: {why}", file=sys.stderr)
+def _left_out(figure: str, why: str) -> None:
+    print(f"mindseye: {figure} is left out: {why}", file=sys.stderr)

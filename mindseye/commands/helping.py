@@ -22,7 +22,7 @@ TARGETS = "targets"  # the first node's facets, beside what the nodes say
 def nodes_of(config: DictConfig) -> tuple[int, int]:
     """How many nodes and devices a job asks for; 1 for what is no number, which is told elsewhere."""
     asked = (OmegaConf.select(config, f"trainer.{name}") for name in ("nodes", "devices"))
-    nodes, devices = (one if isinstance(one, int) else 1 for one in asked)
+    nodes, devices = (number if isinstance(number, int) else 1 for number in asked)
     return nodes, devices
 
 
@@ -53,7 +53,7 @@ def help_draw(run: Run, node: "Node") -> None:
 def write_no_log() -> None:
     """The first node's task alone writes run.log."""
     root = logging.getLogger()
-    for handler in [one for one in root.handlers if isinstance(one, logging.FileHandler)]:
+    for handler in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
         root.removeHandler(handler)
         handler.close()
 

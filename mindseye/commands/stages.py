@@ -298,7 +298,7 @@ def layers_of_the_sweep(run: Run, looking: Looking) -> list[str]:
     # What a cell does not say stands in the configuration, in an experiment's file perhaps. It is seen here where this
     # cell does not say it either; where it does, the other cell looks for itself.
     given = {word.lstrip("+").partition("=")[0] for word in hydra_config.overrides.task}
-    found: dict[str, None] = {}
+    layers: dict[str, None] = {}
     for name, depth in layers_beside(manifest, list(hydra_config.overrides.task)):
         if name is None:
             if "layer" in given:
@@ -309,8 +309,8 @@ def layers_of_the_sweep(run: Run, looking: Looking) -> list[str]:
                 continue
             depth = run.depth
         with suppress(ValueError):  # that cell will say itself that there is no such layer
-            found[looking.network.resolve(name, depth)] = None
-    return [other for other in found if other != looking.layer]
+            layers[looking.network.resolve(name, depth)] = None
+    return [other for other in layers if other != looking.layer]
 
 
 def discover(
@@ -324,7 +324,7 @@ def discover(
     if others:
         passing = Passing(run.facets.batch_size, workers=run.facets.workers, progress=progress.reading)
         survey_together(looking.network, photographs, [looking.layer, *others], passing, cache=cache)
-    found = discover_facets(
+    targets = discover_facets(
         looking.prepared,
         photographs,
         looking.layer,
@@ -333,7 +333,7 @@ def discover(
         progress=progress.reading,
         stage=progress.stage,
     )
-    return found if run.images.bands is None else replace(found, bands=run.images.bands)
+    return targets if run.images.bands is None else replace(targets, bands=run.images.bands)
 
 
 class Judge(NamedTuple):
@@ -355,9 +355,9 @@ def load_judges(run: Run, looking: Looking) -> list[Judge]:
     from mindseye.networks.chance import seeded
     from mindseye.results.judges import check_layer
 
-    found = []
+    loaded = []
     for name, node in nodes.items():
-        settings = {key: one for key, one in node.items() if key != "layer"}
+        settings = {key: value for key, value in node.items() if key != "layer"}
         with seeded(run.drawing.seed):
             network = make_network(settings, f"transfer.{name}")
         if network.channels != looking.network.channels:
@@ -371,8 +371,8 @@ def load_judges(run: Run, looking: Looking) -> list[Judge]:
             check_layer(network, layer, run.images.size or looking.network.size)
         except ValueError as error:
             raise ConfigurationError(f"transfer.{name}.layer: {error}") from error
-        found.append(Judge(str(name), network, layer))
-    return found
+        loaded.append(Judge(str(name), network, layer))
+    return loaded
 
 
 def judges(
@@ -407,8 +407,9 @@ def input_files(run: Run, hydra_config: Any) -> list[str]:
             files |= dict.fromkeys(file for text in _texts(node) for file in _files_of(text))
     for source in hydra_config.runtime.config_sources:
         if source.schema == "file" and Path(source.path) != config_folder():
-            named = ((group, one) for group, chosen in hydra_config.runtime.choices.items() for one in _listed(chosen))
-            own = (os.path.join(source.path, group, f"{one}.yaml") for group, one in named)
+            chosen = hydra_config.runtime.choices.items()
+            named = ((group, option) for group, options in chosen for option in _listed(options))
+            own = (os.path.join(source.path, group, f"{option}.yaml") for group, option in named)
             files |= dict.fromkeys(file for file in own if os.path.isfile(file))
     return list(files)
 
@@ -431,11 +432,5 @@ def _files_of(text: str) -> Iterator[str]:
     if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", text, re.ASCII) and text.partition(".")[0] not in CONSTRUCTORS_OF:
         parts = text.split(".")
         modules = (os.path.join(*parts[:count]) for count in range(1, len(parts)))
-        yield from (file for one in modules for file in (f"{one}.py", f"{one}/__init__.py") if os.path.isfile(file))
-
-
-def network_is_unsaid(hydra_config: Any) -> bool:
-    """Whether the network is the demo's for want of any other; of a sweep's cells the first alone is asked."""
-    first = hydra_config.mode != RunMode.MULTIRUN or hydra_config.job.num == 0
-    said = any(word.lstrip("+").startswith("network") for word in hydra_config.overrides.task)
-    return first and not said and hydra_config.runtime.choices.get("network") == "demo"
+        files = (file for module in modules for file in (f"{module}.py", f"{module}/__init__.py"))
+        yield from filter(os.path.isfile, files)

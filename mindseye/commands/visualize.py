@@ -111,7 +111,8 @@ def visualize(arguments: Sequence[str]) -> None:
 def sweeps(where: Sequence[str], words: Sequence[str]) -> bool:
     """Whether a file, an experiment's say, makes a sweep of it."""
     named = [word for word in words if word.lstrip("+").partition("=")[0] in ("experiment", "ablation", "hydra.mode")]
-    first = [choices(one)[0] for one in parsed(named)]  # of several values, each of which makes one of it or none
+    # of several values, each of which makes one of it or none
+    first = [choices(override)[0] for override in parsed(named)]
     return bool(named) and compose([*where, *first], with_hydra=True).hydra.mode == RunMode.MULTIRUN
 
 
@@ -415,8 +416,8 @@ def say_where(result: "Visualization", folder: Path, page: Path | None) -> None:
 def network_is_unsaid(hydra_config: Any) -> bool:
     """Whether the network is the demo's for want of any other; of a sweep's cells the first alone is asked."""
     first = hydra_config.mode != RunMode.MULTIRUN or hydra_config.job.num == 0
-    said = any(word.lstrip("+").startswith("network") for word in hydra_config.overrides.task)
-    return first and not said and hydra_config.runtime.choices.get("network") == "demo"
+    given = any(word.lstrip("+").startswith("network") for word in hydra_config.overrides.task)
+    return first and not given and hydra_config.runtime.choices.get("network") == "demo"
 
 
 def measure_of(summary: Mapping[str, Any], name: str | None) -> float | None:
