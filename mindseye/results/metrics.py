@@ -153,7 +153,8 @@ def on_the_way(network: Network | PreparedNetwork, targets: FacetTargets, *, bat
 
 
 def _up_to_the_target(network: Network | PreparedNetwork, targets: FacetTargets) -> PreparedNetwork:
-    known = [] if isinstance(network, PreparedNetwork) else [one.layer for one in targets.way if one.layer != IMAGE]
+    way = () if isinstance(network, PreparedNetwork) else targets.way
+    known = [statistics.layer for statistics in way if statistics.layer != IMAGE]
     return prepare(network, targets.layer, way=known)
 
 
@@ -269,7 +270,7 @@ def measure(
         each = [transfer(images, reference, batch_size=batch_size) for reference in references]
         figures["transfer"] = dict(each[0])
         if len(references) > 1:
-            named = {reference.name: said for reference, said in zip(references, each, strict=True)}
+            named = {reference.name: seen for reference, seen in zip(references, each, strict=True)}
             figures["transfer"]["networks"] = named
     return [row_of(figures, c) for c in range(targets.C)]
 
@@ -285,15 +286,15 @@ def own_measure(name: str, metric: Metric, images: Tensor, v: Tensor, targets: F
     Raises ValueError where that fails, or is not one number a facet.
     """
     try:
-        said = torch.as_tensor(metric(images.float(), v, targets)).detach().cpu()
+        figure = torch.as_tensor(metric(images.float(), v, targets)).detach().cpu()
     except Exception as error:  # a function of the user's own may do anything; the log has where
         raise ValueError(f"the measure {name} failed: {type(error).__name__}: {error}") from error
-    if said.shape != (targets.C,) or said.is_complex():
+    if figure.shape != (targets.C,) or figure.is_complex():
         raise ValueError(
             f"the measure {name} must give one real number for each of {targets.C} facets, [{targets.C}], "
-            f"not a tensor of shape {list(said.shape)}"
+            f"not a tensor of shape {list(figure.shape)}"
         )
-    return said.float()
+    return figure.float()
 
 
 def check_names(measures: Mapping[str, Metric]) -> None:
@@ -383,8 +384,8 @@ def with_gains(rows: Sequence[Figures], compared: Mapping[str, Sequence[Figures]
                 added[f"{prefix}gain"] = rounded(float(share_of_the_way(*torch.tensor(values))))
                 added[f"{prefix}way"] = rounded(values[2] - values[1])
         networks = {
-            name: gained(said, start["networks"][name], goal["networks"][name])
-            for name, said in row.get("networks", {}).items()
+            name: gained(figures, start["networks"][name], goal["networks"][name])
+            for name, figures in row.get("networks", {}).items()
         }
         return {**row, **added, **({"networks": networks} if networks else {})}
 
