@@ -42,7 +42,7 @@ def help_draw(run: Run, node: "Node") -> None:
     from mindseye.visualizer.fitting import fit, prepare_for  # Lightning: what is wrong has been said by now
 
     node.say("ready")
-    if node.wait("found", [0])[0].what == "done":  # a sweep's cell that was completed before
+    if node.wait("found", [0])[0].state == "done":  # a sweep's cell that was completed before
         return
     targets = FacetTargets.load(node.place / TARGETS)
     prepared = prepare_for(drawing, targets, method)

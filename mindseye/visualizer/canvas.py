@@ -66,7 +66,7 @@ def each_alone(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
     if batches[0].device.type != "cpu":
         return function(*batches)
     # contiguous: einsum lays several pictures out otherwise than one.
-    return torch.stack([function(*(x.contiguous() for x in one)) for one in zip(*batches, strict=True)])
+    return torch.stack([function(*(x.contiguous() for x in rows)) for rows in zip(*batches, strict=True)])
 
 
 def first_images(

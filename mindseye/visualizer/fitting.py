@@ -371,7 +371,7 @@ def _callbacks(work: _Work, share: Share) -> list[pl.Callback]:
     """All callbacks in the order in which they must run."""
     running, every = work.module.running, share.watchers.every
     snapshots = Snapshots(running.snapshots)
-    own = [one if isinstance(one, pl.Callback) else FunctionFilter(one) for one in work.module.method.filters]
+    own = [given if isinstance(given, pl.Callback) else FunctionFilter(given) for given in work.module.method.filters]
     callbacks = [Schedule(), *own, Stopping(), History(every, share.watchers.report), snapshots, _StepClock(every)]
     callbacks += share.watchers.callbacks
     if running.compile:
@@ -405,7 +405,7 @@ def _part(trainer: pl.Trainer) -> Part:
         "snapshots": by_kind[Snapshots].images,
         "first": by_kind[Snapshots].first,
         "gaps": by_kind[_StepClock].gaps,
-        "stopped": [(c, said.step, said.why) for c, said in trainer.lightning_module.stopped().items()],
+        "stopped": [(c, stop.step, stop.why) for c, stop in trainer.lightning_module.stopped().items()],
         "seconds_before": 0.0 if kept is None else kept.seconds_before,
     }
 

@@ -184,7 +184,7 @@ class FacetVisualizer(pl.LightningModule):
         network, side = self.network, self.canvas.side
         maps = as_maps(a, network.layer, network.layout(network.layer, side))
         between = [
-            as_maps(one, name, network.layout(name, side)) for one, name in zip(way, network.way, strict=True)
+            as_maps(answer, name, network.layout(name, side)) for answer, name in zip(way, network.way, strict=True)
         ]
         if not maps.requires_grad:
             raise ValueError(f"no gradient reaches the image from {network.layer}: it runs without them")
@@ -270,7 +270,7 @@ class FacetVisualizer(pl.LightningModule):
                     ).requires_grad_()
                     answers, early = self.network.with_early(images)
                     given = (answers.target, answers.previous, *answers.way, early)
-                    torch.stack([one.float().sum() for one in given if one is not None]).sum().backward()
+                    torch.stack([answer.float().sum() for answer in given if answer is not None]).sum().backward()
 
     @torch.no_grad()
     def images(self) -> Tensor:

@@ -32,7 +32,7 @@ def try_out(network: PreparedNetwork, method: Method, k: int, side: int) -> int:
     if answers.previous is None or not a.requires_grad:
         return D  # the fit says what is missing, in its own words
     between = [
-        as_maps(one, name, network.layout(name, side)) for one, name in zip(answers.way, network.way, strict=True)
+        as_maps(answer, name, network.layout(name, side)) for answer, name in zip(answers.way, network.way, strict=True)
     ]
     way = dict(zip((IMAGE, *network.way), (images, *between), strict=True))
     early = None
