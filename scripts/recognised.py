@@ -28,7 +28,7 @@ from truth import METHODS, REFERENCE, Draw, Subject, arguments, has_batch_norms,
 from mindseye.commands.checking import check
 from mindseye.commands.composing import compose, plain
 from mindseye.commands.grammar import quoted
-from mindseye.commands.stages import judges, load, load_judges, make_method, make_network, tried
+from mindseye.commands.stages import judges, load, load_judges, make_method, make_network, prepare_drawing
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import write_atomically
 from mindseye.results.judges import TransferReference, transfer
@@ -156,7 +156,7 @@ def cost(subject: Subject, draw: Draw) -> float:
     run = check(compose([quoted(word) for word in (*words, f"steps={(ROUNDS + 1) * BLOCK + 1}")]))
     method = make_method(run)
     looking = load(run, method)
-    drawing, method, _ = tried(run, looking, method)
+    drawing, method, _ = prepare_drawing(run, looking, method)
     sweeping = read_sweep(subject.folder)
     folder = next(subject.folder / cell.folder for cell, status in sweeping.cells if status.status == "completed")
     targets = FacetTargets.load(folder / "targets")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from mindseye.commands.checking import check_constructors
-from mindseye.commands.stages import check_early, load, make_method, tried
+from mindseye.commands.stages import check_early, load, make_method, prepare_drawing
 from mindseye.settings import Run
 from mindseye.visualizer.nodes import here
 
@@ -38,7 +38,7 @@ def help_draw(run: Run, node: "Node") -> None:
     check_constructors(run.parts)
     method = make_method(run)
     check_early(run)
-    drawing, method, _ = tried(run, load(run, method), method)
+    drawing, method, _ = prepare_drawing(run, load(run, method), method)
     from mindseye.visualizer.fitting import fit, prepare_for  # Lightning: what is wrong has been said by now
 
     node.say("ready")

@@ -222,12 +222,17 @@ def load(run: Run, method: "Method") -> Looking:
     return Looking(network, layer, prepare(network, layer, way=way))
 
 
-def tried(run: Run, looking: Looking, method: "Method") -> tuple["PreparedNetwork", "Method", int]:
-    """What the pictures are drawn with, which records the layers of penalty and anchor too, where there are any; the
-    method with their exact names and the image that it starts from; the layer's channels.
+class Drawing(NamedTuple):
+    """What the pictures are drawn with."""
 
-    A small picture goes through it: what layer, method or a part of it refuse is said before photographs are read.
-    """
+    network: "PreparedNetwork"  # which records the layers of penalty and anchor too, where there are any
+    method: "Method"  # with their exact names, and the image that it starts from
+    channels: int  # the layer's
+
+
+def prepare_drawing(run: Run, looking: Looking, method: "Method") -> Drawing:
+    """The network and the method that draw; a small picture goes through both, so that what the layer, the method or a
+    part of it refuse is said before photographs are read."""
     from mindseye.networks.preparing import prepare
     from mindseye.visualizer.anchor import early_of
     from mindseye.visualizer.trying import try_out
@@ -241,7 +246,7 @@ def tried(run: Run, looking: Looking, method: "Method") -> tuple["PreparedNetwor
     method = with_start(run, replace(method, previous=drawing.previous), drawing.channels, side)
     channels = try_out(drawing, method, run.facets.k, side)
     try_parts(method, drawing.channels, side)
-    return drawing, method, channels
+    return Drawing(drawing, method, channels)
 
 
 def check_photographs(images: Images) -> None:
@@ -333,6 +338,7 @@ def discover(
         progress=progress.reading,
         stage=progress.stage,
     )
+    progress.found(targets.C)
     return targets if run.images.bands is None else replace(targets, bands=run.images.bands)
 
 
