@@ -25,7 +25,15 @@ from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.settings import Running
 from mindseye.signals import SignalWatch
 from mindseye.visualizer.anchor import early_of
-from mindseye.visualizer.callbacks import Checkpointing, FunctionFilter, History, Schedule, Snapshots, Stopping
+from mindseye.visualizer.callbacks import (
+    Checkpointing,
+    Compiling,
+    FunctionFilter,
+    History,
+    Schedule,
+    Snapshots,
+    Stopping,
+)
 from mindseye.visualizer.checkpoints import Checkpoint, SafetensorsIO, read_state
 from mindseye.visualizer.data import FacetTargetsDataModule
 from mindseye.visualizer.devices import count_processes
@@ -39,7 +47,7 @@ from mindseye.visualizer.quiet import quiet_lightning
 from mindseye.visualizer.stopping import Stopped, nothing_left
 from mindseye.visualizer.tracking import as_rank_zero, as_trackers, track_pictures
 from mindseye.visualizer.transformations import Transformations
-from mindseye.visualizer.watching import Announce, Watchers, check_filters
+from mindseye.visualizer.watching import Watchers, check_filters
 from mindseye.words import called
 
 Filter = pl.Callback | Callable[[Tensor], Tensor]  # a function runs every 10 steps, see FunctionFilter
@@ -87,24 +95,6 @@ class _StepClock(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.gaps = list(state_dict["gaps"])
-
-
-class _WarmUp(pl.Callback):
-    """Has the network compiled before the first step, and says so."""
-
-    def __init__(self, announce: Announce | None) -> None:
-        self.announce = announce
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: FacetVisualizer) -> None:
-        if trainer.global_step == pl_module.steps:  # a finished fit, read back
-            return
-        pl_module.check_gradient()
-        if self.announce is not None:
-            self.announce("compiling the network (about a minute, once)")
-        began = time.perf_counter()
-        pl_module.network.compile()
-        pl_module.warm_up()
-        log.info("compiled in %.0f s", time.perf_counter() - began)
 
 
 @as_rank_zero()
@@ -375,7 +365,7 @@ def _callbacks(work: _Work, share: Share) -> list[pl.Callback]:
     callbacks = [Schedule(), *own, Stopping(), History(every, share.watchers.report), snapshots, _StepClock(every)]
     callbacks += share.watchers.callbacks
     if running.compile:
-        callbacks.insert(0, _WarmUp(share.watchers.announce))
+        callbacks.insert(0, Compiling(share.watchers.announce))
     if work.checkpoint is not None:
         callbacks.append(Checkpointing(work.checkpoint, snapshots, share))
     return callbacks
