@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from mindseye.visualizer.method import Method
     from mindseye.visualizer.tracking import Tracker
 
+# What the message of a source calls its own arguments: here they are settings of its group.
+OF_A_SOURCE = re.compile(r"(?<![\w.])(weights|arguments|prefix)=")
 log = logging.getLogger(__name__)
 
 
@@ -184,7 +186,8 @@ def make_network(node: Mapping[str, Any], place: str) -> "Network":
         check_network(network)
         return network
     except (ValueError, OSError) as error:
-        raise ConfigurationError(f"{place}: {error}") from error
+        reason = OF_A_SOURCE.sub(rf"{place}.\1=", str(error))
+        raise ConfigurationError(f"{place}: {reason}") from error
 
 
 class Looking(NamedTuple):
@@ -206,7 +209,7 @@ def load(run: Run, method: "Method") -> Looking:
     with seeded(run.drawing.seed):
         network = make_network(run.parts["network"], "network")
     if "target" in run.parts["network"]:  # weights=null of a network by its name is meant
-        warn_of_no_training(network)
+        warn_of_no_training(network, "network.weights")
     layer = network.resolve(run.layer, run.depth)
     if run.images.bands is not None and not all(0 <= band < network.channels for band in run.images.bands):
         raise ConfigurationError(

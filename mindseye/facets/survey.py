@@ -329,7 +329,7 @@ def _answers(network: PreparedNetwork | MergedNetwork, images: Tensor, size: int
         said = f"{network.name} cannot look at {size}×{size} images up to {last} ({reason})"
         if _is_of_sizes(network, images, size, first.size, reason):
             other = f"try another size of the images, its own is {first.size}"
-            said += f"; {other if size != first.size else 'give the side it was made for, network.size=…'}"
+            said += f"; {other if size != first.size else 'say which side the network was made for'}"
         raise ValueError(said) from error
 
 

@@ -132,9 +132,8 @@ class Network(nn.Module):
             if depth not in self.layers:
                 known = f"it has {', '.join(self.layers)}" if self.layers else "it has none"
                 raise ValueError(
-                    f"{self.name} names no layer for depth {depth!r} ({known}): "
-                    "give layer=... (`mindseye layers` lists them), "
-                    "or network.layers={early: ..., middle: ..., late: ...}"
+                    f"{self.name} names no layer for depth {depth!r} ({known}): give layer=... (`mindseye layers` "
+                    "lists them), or the network's layers by its depths, {early: ..., middle: ..., late: ...}"
                 )
             layer = self.layers[depth]
         if isinstance(layer, str) and layer in self.layers and layer not in dict(every_module(self.body)):

@@ -60,8 +60,7 @@ def fit_names(saved: Saved, body: nn.Module, source: Path, prefix: str | None = 
         if len(averaged) != 1 or any(place.prefix != best.prefix for place in equal):
             raise ValueError(
                 f"{source} holds several weights that fit equally well, under "
-                f"{some([place.shown for place in (best, *equal)])}: say which, prefix={equal[0].shown} "
-                "(network.prefix=… by the command)"
+                f"{some([place.shown for place in (best, *equal)])}: say which, prefix={equal[0].shown}"
             )
         others = [place for place in (best, *others) if place is not averaged[0]]
         best = averaged[0]

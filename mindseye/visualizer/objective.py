@@ -221,7 +221,7 @@ class Objective:
         if self.dm == 0 and self.ad == 0 and self.matching.weight == 0:
             raise ValueError("dm, ad and matching.weight are all 0: nothing would be drawn; keep one")
         if self.distance == "elementwise" and not self.pooled:
-            raise ValueError("distance=elementwise is over channels: it needs pooled=true")
+            raise ValueError("distance=elementwise is over channels: it needs pooled")
 
     def adaptive_distance(self, facets: int) -> AdaptiveDistance:
         """The (r, b) that this objective starts with, for so many facets."""

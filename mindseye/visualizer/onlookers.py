@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 # Those that tell loggers and do nothing else.
 TELL_LOGGERS = ("LearningRateMonitor", "DeviceStatsMonitor", "ThroughputMonitor")
 _ENDS = "would end the fit before its last step: steps=N says how many there are"
-_FROZEN = "changes the network, which is frozen: give network.weights=FILE of one that was changed before"
+_FROZEN = "changes the network, which is frozen: give the weights of one that was changed before"
 _IN_PARTS = "has nothing to divide, since all facets are one step: facets_per_batch=N computes N at once"
-_AVERAGES = "would average the pictures over steps: schedule.lr=[START,END] lets them settle"
+_AVERAGES = "would average the pictures over steps: a learning rate that falls lets them settle"
 # Those that cannot run here, each with why not and what does it.
 CANNOT: Mapping[str, str] = {
     "EarlyStopping": _ENDS,
@@ -20,8 +20,7 @@ CANNOT: Mapping[str, str] = {
     "StochasticWeightAveraging": _AVERAGES,
     "ProgressBar": "has no place here: the command draws a bar of its own (-q: none), in Python Watchers(report=…) is "
     "told of each tenth step",
-    "LearningRateFinder": "has no loss on data to go by: 'schedule.lr=[START,END]' says the learning rate, and can be "
-    "swept",
+    "LearningRateFinder": "has no loss on data to go by: the schedule's lr says the learning rate, and can be swept",
     "BatchSizeFinder": _IN_PARTS,
     "GradientAccumulationScheduler": _IN_PARTS,
     "BaseFinetuning": _FROZEN,

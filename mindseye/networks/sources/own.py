@@ -83,7 +83,7 @@ class CallableSource(Source):
             takes = ", ".join(_takes(function)[0])
             if "does not fit" not in str(error) or not takes:
                 raise
-            raise ValueError(f"{error}; {self.target} takes {takes}: network.arguments={{NAME: value}}") from error
+            raise ValueError(f"{error}; {self.target} takes {takes}: arguments={{NAME: value}}") from error
         return self.network(name, loaded, Preprocessing(self.mean, self.std, self.size))
 
     def _called(self, function: Callable[..., Any], file: Path | None) -> Any:
@@ -99,7 +99,7 @@ class CallableSource(Source):
         except TypeError as error:
             raise ValueError(
                 f"{self.target} cannot be called with arguments {arguments}: {error}{unread}; "
-                "network.arguments={NAME: value} gives it some"
+                "arguments={NAME: value} gives it some"
             ) from None
         except ValueError:
             pass  # a builtin has no signature to check

@@ -92,8 +92,7 @@ def downloaded(name: str, build: Callable[[], Built], url: str | None = None) ->
         place = None if url is None else Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
         put = f"; in a sweep over networks put it at {place}" if place else ""
         raise ValueError(
-            f"cannot download the weights of {name} ({first_line(error)}): give a file instead, "
-            f"network.weights=PATH{put}"
+            f"cannot download the weights of {name} ({first_line(error)}): give a file instead, weights=PATH{put}"
         ) from error
 
 

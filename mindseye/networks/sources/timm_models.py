@@ -63,7 +63,7 @@ class TimmSource(Source):
             return downloaded(self.name, lambda: timm.create_model(self.name, pretrained=pretrained, **arguments))
         except TypeError as error:  # it takes no such argument
             raise ValueError(
-                f"timm cannot build {self.name} with {arguments}: {error}; size=null is its own"
+                f"timm cannot build {self.name} with {arguments}: {error}; without a size it takes its own"
             ) from error
 
     def _filled(self, file: Path) -> Loaded:
