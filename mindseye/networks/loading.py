@@ -61,7 +61,8 @@ def load_network(
     _refuse_no_name(name)
     with seeded(0):
         if name == "demo":
-            if given := [key for key, one in {"mean": mean, "std": std, "prefix": prefix}.items() if one is not None]:
+            asked = {"mean": mean, "std": std, "prefix": prefix}
+            if given := [key for key, value in asked.items() if value is not None]:
                 raise ValueError(f"the demo's network has its own normalisation and weights: it takes no {given[0]}")
             return demo_network(weights, layers, 96 if size is None else size)
         reads = {"mean": mean, "std": std, "size": size, "layers": layers, "prefix": prefix}

@@ -241,10 +241,10 @@ class PreparedNetwork(nn.Module):
 
     def layout(self, layer: str, side: int | None = None) -> Layout | None:
         """As `Network.layout`, for the layers that it was prepared for."""
-        found = self._layouts.get(layer)
-        if found is None and isinstance(self.body, Network) and layer in self._layouts:
+        layout = self._layouts.get(layer)
+        if layout is None and isinstance(self.body, Network) and layer in self._layouts:
             return self.body.layout(layer, side)  # it may take no images of its own size, but these
-        return found
+        return layout
 
     def fingerprint(self) -> str:
         """The original network's: what is seen does not depend on how it is computed."""
@@ -433,7 +433,7 @@ class _ScaledUp(torch.autograd.Function):
             largest = torch.stack([gradient.abs().amax() for gradient in given]).amax().expand(ctx.count)
         exponent = (GRADIENT_TOP / largest).log2().floor().nan_to_num(0.0, posinf=0.0, neginf=0.0)
         factor = ctx.scale.factor = exponent.clamp(-60, 60).exp2()
-        return None, None, *(None if one is None else one * _along(factor, one) for one in gradients)
+        return None, None, *(None if own is None else own * _along(factor, own) for own in gradients)
 
 
 class _ScaledBack(torch.autograd.Function):
@@ -566,7 +566,7 @@ def _detached(answers: Answers) -> Answers:
     target, previous, way = answers
     if isinstance(target, Tensor):
         target = target.detach()
-    return Answers(target, None if previous is None else previous.detach(), tuple(one.detach() for one in way))
+    return Answers(target, None if previous is None else previous.detach(), tuple(answer.detach() for answer in way))
 
 
 def _own_gradient(answers: Sequence[Tensor | None]) -> str | None:
@@ -574,7 +574,7 @@ def _own_gradient(answers: Sequence[Tensor | None]) -> str | None:
 
     A tracer writes down what it does forward, and loses the gradient that it is there for.
     """
-    waiting: list[Any] = [one.grad_fn for one in answers if isinstance(one, Tensor)]
+    waiting: list[Any] = [answer.grad_fn for answer in answers if isinstance(answer, Tensor)]
     seen = {None}
     while waiting:
         if (node := waiting.pop()) in seen:
@@ -583,7 +583,7 @@ def _own_gradient(answers: Sequence[Tensor | None]) -> str | None:
         own = getattr(type(node), "_forward_cls", None)
         if own is not None and not own.__module__.startswith("torch."):
             return own.__name__
-        waiting += [one for one, _ in node.next_functions]
+        waiting += [earlier for earlier, _ in node.next_functions]
     return None
 
 

@@ -124,10 +124,10 @@ class FieldTracker(TorchDispatchMode):
 
 
 def _all_tensors(args: Sequence[Any]) -> list[Tensor]:
-    found = []
+    inside = []
     for part in args:
-        found += [part] if isinstance(part, Tensor) else _all_tensors(part) if isinstance(part, list | tuple) else []
-    return found
+        inside += [part] if isinstance(part, Tensor) else _all_tensors(part) if isinstance(part, list | tuple) else []
+    return inside
 
 
 # ---- one rule for each operation that changes the map: (spans of the first input, output, args, kwargs) -> spans ---
@@ -188,8 +188,8 @@ def _permutation(spans: Spans, output: Tensor, args: tuple[Any, ...], named: Map
 
 def _transposition(spans: Spans, output: Tensor, args: tuple[Any, ...], named: Mapping[str, Any]) -> Spans:
     order = list(range(output.ndim))
-    one, two = args[1], args[2]
-    order[one], order[two] = order[two], order[one]
+    first, second = args[1], args[2]
+    order[first], order[second] = order[second], order[first]
     return {new: spans[old] for new, old in enumerate(order) if old in spans}
 
 

@@ -26,10 +26,10 @@ def existing_file(path: str | Path) -> Path:
         raise ValueError(
             f'weights must be "DEFAULT" (the network\'s own), None (random ones) or a file of them, not {shown}'
         )
-    found = Path(path).expanduser()
-    if not found.is_file():
+    file = Path(path).expanduser()
+    if not file.is_file():
         raise FileNotFoundError(f"there is no weights file {str(path)!r} (looked in {Path.cwd()})")
-    return found
+    return file
 
 
 def weights_file(weights: str | Path | None) -> Path | None:
@@ -93,15 +93,15 @@ def _holds(kind: str) -> str:
 def _state_dicts(saved: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, StateDict]]:
     """Every mapping from names to tensors in what was saved, by the keys that lead to it."""
     if isinstance(saved, list | tuple):
-        saved = {str(place): one for place, one in enumerate(saved)}
+        saved = {str(place): inner for place, inner in enumerate(saved)}
     if not isinstance(saved, Mapping) or depth > _DEEPEST:
         return
-    named = ((name, one) for name, one in saved.items() if isinstance(name, str))
-    tensors = OrderedDict((name, one) for name, one in named if isinstance(one, Tensor))
+    named = ((name, value) for name, value in saved.items() if isinstance(name, str))
+    tensors = OrderedDict((name, value) for name, value in named if isinstance(value, Tensor))
     if tensors:
         if hasattr(saved, "_metadata"):
             tensors._metadata = saved._metadata  # type: ignore[attr-defined]
         yield key, tensors
-    for name, one in saved.items():
-        if isinstance(one, Mapping | list | tuple) and not str(name).startswith("optim"):  # whose moments look alike
-            yield from _state_dicts(one, f"{key}.{name}" if key else str(name), depth + 1)
+    for name, inner in saved.items():
+        if isinstance(inner, Mapping | list | tuple) and not str(name).startswith("optim"):  # whose moments look alike
+            yield from _state_dicts(inner, f"{key}.{name}" if key else str(name), depth + 1)
