@@ -196,8 +196,8 @@ def discover_facets(
     _refuse_silence(blend.maps, channels, layer)
     recalled = {"survey": seen.recalled, **group.recalled, **blend.recalled}
     if cache is not None and any(recalled.values()):
-        what = ", ".join(name for name, from_cache in recalled.items() if from_cache)
-        log.info("from the cache %s: %s of %d photographs", cache.folder, what, len(seen.photographs))
+        kinds = ", ".join(name for name, from_cache in recalled.items() if from_cache)
+        log.info("from the cache %s: %s of %d photographs", cache.folder, kinds, len(seen.photographs))
     mean = seen.means.mean(dim=0)
     features = seen.means[chosen]
     targets = FacetTargets(
