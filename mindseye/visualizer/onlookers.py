@@ -27,7 +27,7 @@ CANNOT: Mapping[str, str] = {
     "ModelPruning": _FROZEN,
     "BasePredictionWriter": "has nothing to write, since nothing is predicted: the run folder has the pictures",
     "SpikeDetection": "has no place here: a facet that runs away is stopped alone, and named",
-    "ModelSummary": "prints where nobody reads it: callbacks=model_summary writes the same into run.log",
+    "ModelSummary": "prints where nobody reads it: the callback model_summary writes the same into run.log",
 }
 
 # Lightning's own below these.
@@ -46,14 +46,14 @@ def why_not(kinds: Iterable[str], *, told: bool) -> str | None:
     >>> why_not(["EarlyStopping", "Callback"], told=True)
     'would end the fit before its last step: steps=N says how many there are'
     >>> why_not(["DeviceStatsMonitor", "Callback"], told=False)
-    'tells trackers alone, and there is none: add one, logger=csv say'
+    'tells trackers alone, and there is none: add one, a CSV file say'
     """
     kinds = set(kinds)
     for name, why in CANNOT.items():
         if name in kinds:
             return why
     if not told and kinds & {*TELL_LOGGERS}:
-        return "tells trackers alone, and there is none: add one, logger=csv say"
+        return "tells trackers alone, and there is none: add one, a CSV file say"
     return None
 
 
@@ -61,7 +61,7 @@ def why_not_a_filter(kinds: Iterable[str]) -> str | None:
     """As `why_not`, for one of the filters, which change pictures."""
     kinds = set(kinds)
     if kinds & {*TELL_LOGGERS}:
-        return "changes no picture: callbacks=NAME takes it, from Python Watchers(callbacks=[…])"
+        return "changes no picture: it is one of the callbacks, in Python Watchers(callbacks=[…])"
     return why_not(kinds, told=True)
 
 
