@@ -125,46 +125,35 @@ def fit(
     check_targets(targets)
     check_asked(method, running, watchers)
     with joined(running.nodes, running.folder) as node:
-        told = watchers if node is None or node.is_first else watchers.silenced()
-        return _fitted(network, targets, method, running, told, node)
-
-
-def _fitted(
-    network: Network | PreparedNetwork,
-    targets: FacetTargets,
-    method: Method,
-    running: Running,
-    watchers: Watchers,
-    node: Node | None,
-) -> Fit:
-    processes = count_processes(running.devices, targets.C, running.accelerator, running.nodes)
-    prepared = _ready(network, targets, method, running)
-    # As it was given: what is drawn with changes the filters' own attributes.
-    key = "" if running.folder is None else fit_key(prepared, targets, method)
-    canvas = method.canvas(targets.initial, targets.photographs.float() / 255)
-    matched = (IMAGE, *prepared.way) if matching_of(method.objective) and targets.way else ()
-    work = _Work(
-        FacetVisualizer(prepared, canvas, method, running, targets.C),
-        FacetTargetsDataModule(targets, method.steps, matched),
-        None if running.folder is None else Checkpoint(Path(running.folder), key, running.checkpoint),
-    )
-    started = time.perf_counter()
-    with _left_as_it_was(network):
-        if work.checkpoint is not None:
-            check = partial(work.checkpoint.check, processes)
-            if node is None:
-                check()
+        watchers = watchers if node is None or node.is_first else watchers.silenced()
+        processes = count_processes(running.devices, targets.C, running.accelerator, running.nodes)
+        prepared = _ready(network, targets, method, running)
+        # As it was given: what is drawn with changes the filters' own attributes.
+        key = "" if running.folder is None else fit_key(prepared, targets, method)
+        canvas = method.canvas(targets.initial, targets.photographs.float() / 255)
+        matched = (IMAGE, *prepared.way) if matching_of(method.objective) and targets.way else ()
+        work = _Work(
+            FacetVisualizer(prepared, canvas, method, running, targets.C),
+            FacetTargetsDataModule(targets, method.steps, matched),
+            None if running.folder is None else Checkpoint(Path(running.folder), key, running.checkpoint),
+        )
+        started = time.perf_counter()
+        with _left_as_it_was(network):
+            if work.checkpoint is not None:
+                check = partial(work.checkpoint.check, processes)
+                if node is None:
+                    check()
+                else:
+                    node.agree(key, check)
+            if processes == 1 and node is None:
+                with _watched(work) as signals:
+                    parts = [_draw(work, Share(0, 1, watchers, signals))]
             else:
-                node.agree(key, check)
-        if processes == 1 and node is None:
-            with _watched(work) as signals:
-                parts = [_draw(work, Share(0, 1, watchers, signals))]
-        else:
-            parts = _draw_shares(work, processes, watchers, node)
-    fitted, history = _whole(parts, started)
-    if processes > 1 or node is not None:
-        _retell(fitted, history, parts, watchers)
-    return fitted
+                parts = _draw_shares(work, processes, watchers, node)
+        fitted, history = _whole(parts, started)
+        if processes > 1 or node is not None:
+            _retell(fitted, history, parts, watchers)
+        return fitted
 
 
 def _ready(
