@@ -214,13 +214,13 @@ def _path(means: Mapping[str, Tensor], way: Sequence[OnTheWay]) -> Figures:
 class Measuring:
     """What pictures are measured by, beside their own network.
 
-    gain: s, by which targets are multiplied. references: other networks that judge. measures: the user's own, by their
+    gain: s, by which targets are multiplied. transfer: other networks that judge. metrics: the user's own, by their
     names. way: of `on_the_way` of the same network, found by who measures for None; empty, there is no path.
     """
 
     gain: float = 1.0
-    references: Sequence[TransferReference] = ()
-    measures: Mapping[str, Metric] | None = None
+    transfer: Sequence[TransferReference] = ()
+    metrics: Mapping[str, Metric] | None = None
     way: Sequence[OnTheWay] | None = None
     batch_size: int = 16
 
@@ -240,7 +240,7 @@ def measure(
     names; ValueError where one does not give C numbers.
     """
     prepared, images = _up_to_the_target(network, targets), images.cpu()
-    gain, references, batch_size = measuring.gain, measuring.references, measuring.batch_size
+    gain, references, batch_size = measuring.gain, measuring.transfer, measuring.batch_size
     v, drawn, _ = _answered(prepared, images, batch_size, maps=True)
     way = on_the_way(prepared, targets, batch_size=batch_size) if measuring.way is None else measuring.way
     top, t_top = take_channels(v, targets.channels), take_channels(targets.maps, targets.channels)
@@ -264,7 +264,7 @@ def measure(
     }
     if way:
         figures["path"] = _path(drawn, way)
-    for name, metric in (measuring.measures or {}).items():
+    for name, metric in (measuring.metrics or {}).items():
         figures[name] = own_measure(name, metric, images, v, targets)
     if references:
         each = [transfer(images, reference, batch_size=batch_size) for reference in references]
@@ -297,13 +297,13 @@ def own_measure(name: str, metric: Metric, images: Tensor, v: Tensor, targets: F
     return figure.float()
 
 
-def check_names(measures: Mapping[str, Metric]) -> None:
+def check_names(metrics: Mapping[str, Metric]) -> None:
     """Raises ValueError for a measure that is no function, or whose name is taken or no word."""
-    if not isinstance(measures, Mapping):
+    if not isinstance(metrics, Mapping):
         raise ValueError(
-            f"metrics is {called(measures)}: it must be functions by their names, {{'contrast': contrast}}"
+            f"metrics is {called(metrics)}: it must be functions by their names, {{'contrast': contrast}}"
         )
-    for name, metric in measures.items():
+    for name, metric in metrics.items():
         if not name.isidentifier() or name in TAKEN:
             raise ValueError(
                 f"the name of a measure must be a word of letters, digits and _, and none of {', '.join(TAKEN)}, "

@@ -152,8 +152,8 @@ def visualize(
     method = replace(method, previous=prepared.previous)  # its exact name, by which a prepared network knows it
     if metrics:  # a measure that fails costs no drawing
         check_names(metrics)
-        measure(prepared, targets, targets.initial, Measuring(measures=metrics, way=()))
-    measuring = Measuring(gain=method.objective.gain, references=transfer, measures=metrics)
+        measure(prepared, targets, targets.initial, Measuring(metrics=metrics, way=()))
+    measuring = Measuring(gain=method.objective.gain, transfer=transfer, metrics=metrics)
     fitted = fit(prepared, targets, method, running, watchers)
     way, evidence = look_at_photographs(prepared, targets)
     measuring = replace(measuring, way=way)
@@ -174,7 +174,7 @@ def measured(
     rows = measure(network, targets, fitted.images, measuring)
     compared = baselines(network, targets, measuring, seed=seed)
     rows, compared = with_gains(rows, compared), {name: with_gains(row, compared) for name, row in compared.items()}
-    about = facet_figures(targets, measuring.references)
+    about = facet_figures(targets, measuring.transfer)
     rows = [{**row, "facets": facet} for row, facet in zip(rows, about, strict=True)]
     own = own_terms(fitted, targets.C)
     rows = [{**row, **({"loss": terms} if terms else {})} for row, terms in zip(rows, own, strict=True)]

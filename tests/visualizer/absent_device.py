@@ -256,7 +256,7 @@ def measured():
     with Absent():
         move(reference.network)
         transfer(on_device(TARGETS.initial), reference)
-        measure(move(network), TARGETS, on_device(TARGETS.initial), Measuring(references=[reference]))
+        measure(move(network), TARGETS, on_device(TARGETS.initial), Measuring(transfer=[reference]))
 
 
 def discovered():
