@@ -90,7 +90,7 @@ def value(cls: type[T]) -> type[T]:
     made.__init__.__signature__ = signature.replace(
         parameters=[Parameter("self", Parameter.POSITIONAL_OR_KEYWORD), *signature.parameters.values()]
     )
-    made.__doc__ = "\n\n".join([inspect.cleandoc(cls.__doc__ or ""), *_told(made)])
+    made.__doc__ = "\n\n".join([inspect.cleandoc(cls.__doc__ or ""), *_paragraphs(made)])
     made.__repr__ = _repr
     return made
 
@@ -144,7 +144,7 @@ def _plain(annotation: Any) -> Any:
     return annotation
 
 
-def _told(made: type) -> Iterator[str]:
+def _paragraphs(made: type) -> Iterator[str]:
     """A paragraph a field: its name, what it takes, what it means."""
     for name, field in fields_of(made).items():
         takes = described(annotation_of(field))
@@ -181,14 +181,14 @@ def wrong_field(cls: type, error: ValidationError) -> WrongField:
         ours = ALSO_CALLED.get(name)
         meant = f"; did you mean {ours}?" if ours in fields else did_you_mean(name, list(fields))
         return WrongField(f"{cls.__name__} has no {name}{meant}", name)
-    given = None if first["type"] == "missing" else _given(error, name)
+    given = None if first["type"] == "missing" else _whole_value(error, name)
     shown = "null" if given is None else given
     annotation = annotation_of(fields[name])
     words = described(annotation, given) or with_article(getattr(annotation, "__name__", str(annotation)))
     return WrongField(f"{name} must be {words}, not {shown}", name, given)
 
 
-def _given(error: ValidationError, name: str) -> Any:
+def _whole_value(error: ValidationError, name: str) -> Any:
     """The field's whole value, where pydantic names what is inside it too."""
     inputs = [detail["input"] for detail in error.errors() if detail["loc"] == (name,)]
     return inputs[0] if inputs else error.errors()[0]["input"]
@@ -241,22 +241,22 @@ def _mistake(given: Any, annotation: Any) -> Exception | None:
 
 @lru_cache
 def _adapter(annotation: Any) -> "TypeAdapter[Any]":
-    return TypeAdapter(_understood(annotation), config=ConfigDict(allow_inf_nan=False))
+    return TypeAdapter(_writable(annotation), config=ConfigDict(allow_inf_nan=False))
 
 
-def _understood(annotation: Any) -> Any:
+def _writable(annotation: Any) -> Any:
     """The same with Any in place of types that YAML cannot write."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return Annotated[_understood(arguments[0]), *arguments[1:]]
+        return Annotated[_writable(arguments[0]), *arguments[1:]]
     if origin in (Union, types.UnionType):
-        return Union[tuple(map(_understood, arguments))]  # noqa: UP007 - of a computed list
+        return Union[tuple(map(_writable, arguments))]  # noqa: UP007 - of a computed list
     if origin is tuple:
-        return tuple[tuple(inner if inner is Ellipsis else _understood(inner) for inner in arguments)]  # type: ignore[misc]
+        return tuple[tuple(inner if inner is Ellipsis else _writable(inner) for inner in arguments)]  # type: ignore[misc]
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return dict[str, Any]
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return list[_understood(arguments[0])]  # type: ignore[misc]
+        return list[_writable(arguments[0])]  # type: ignore[misc]
     plain = (int, float, str, bool, type(None), Path, Any)
     return annotation if origin is Literal or annotation in plain else Any
 

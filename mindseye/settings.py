@@ -227,7 +227,7 @@ class Run:
         Raises ValueError, in one line, for a setting that is missing, unknown or out of its range.
         """
         _refuse_unknown(settings)
-        made = {group: _made(kind, group, settings) for group, kind in GROUPS.items()}
+        made = {group: _value_of_group(kind, group, settings) for group, kind in GROUPS.items()}
         own = {name: settings[name] for name, field in fields_of(cls).items() if is_root(field) and name in settings}
         return _value_of(
             cls,
@@ -236,7 +236,7 @@ class Run:
                 **own,
                 **{group: value for group, value in made.items() if group != "trainer"},
                 "running": made["trainer"],
-                "drawing": _made(Drawing, "", settings),
+                "drawing": _value_of_group(Drawing, "", settings),
                 "parts": {name: settings[name] for name in (*MADE, *NAMED) if name in settings},
             },
         )
@@ -282,7 +282,7 @@ def defaults() -> dict[str, Any]:
     return nested
 
 
-def _made(kind: type, group: str, settings: Mapping[str, Any]) -> Any:
+def _value_of_group(kind: type, group: str, settings: Mapping[str, Any]) -> Any:
     within = settings.get(group, {}) if group else settings
     fields = {name: field for name, field in fields_of(kind).items() if not is_marked(field, NOT_CONFIGURED)}
     places = {name: settings if is_root(field) else within for name, field in fields.items()}

@@ -30,11 +30,11 @@ def tensors_sha256(tensors: Mapping[str, Tensor], about: str = "") -> str:
     digest = hashlib.sha256(about.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(_bytes(tensor.detach().cpu().contiguous()))
+        digest.update(_memory_of(tensor.detach().cpu().contiguous()))
     return digest.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> Any:
+def _memory_of(tensor: Tensor) -> Any:
     """Those of a contiguous tensor of the host, where they lie."""
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
@@ -51,7 +51,7 @@ def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterat
     yield len(text).to_bytes(8, "little")
     yield text
     for tensor in tensors.values():
-        yield _bytes(tensor)
+        yield _memory_of(tensor)
 
 
 def read_whole(path: Path) -> bytearray:

@@ -51,7 +51,7 @@ def check(config: DictConfig) -> Run:
     for group in (*MADE, *NAMED):
         _check_nodes(group, settings.get(group))
     try:
-        run = Run.of(_answered(settings))
+        run = Run.of(_without_hydras_own(settings))
     except UnknownSetting as error:
         raise ConfigurationError(no_such_setting(error.key, error.known)) from error
     except ValueError as error:
@@ -65,12 +65,12 @@ def check(config: DictConfig) -> Run:
     return run
 
 
-def _answered(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _without_hydras_own(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Without the plain settings that refer to what Hydra knows in a job alone, where they are looked at again."""
     left = {key: value for key, value in settings.items() if not (isinstance(value, str) and "${hydra:" in value)}
     for group in GROUPS:
         if isinstance(left.get(group), dict):
-            left[group] = _answered(left[group])
+            left[group] = _without_hydras_own(left[group])
     return left
 
 
@@ -92,16 +92,16 @@ def _check_nodes(group: str, settings: Any) -> None:
             raise ConfigurationError(f"{place}={node}: {place}.KEY=… sets one of its settings; null switches it off")
         if not isinstance(node.get("_target_"), str):
             raise ConfigurationError(f"{place}._target_ must be the path of a class, not {node.get('_target_')}")
-        for key in _missing(node, place):
+        for key in _missing_keys(node, place):
             raise ConfigurationError(f"{key} must be given: {key}=…")
 
 
-def _missing(node: Mapping[str, Any], place: str) -> Iterator[str]:
+def _missing_keys(node: Mapping[str, Any], place: str) -> Iterator[str]:
     for key, value in node.items():
         if isinstance(value, str) and value == MISSING:
             yield f"{place}.{key}"
         elif isinstance(value, Mapping):
-            yield from _missing(value, f"{place}.{key}")
+            yield from _missing_keys(value, f"{place}.{key}")
 
 
 def _options(group: str) -> str:
@@ -115,7 +115,7 @@ def _check_parts(parts: Mapping[str, Any]) -> None:
     for place, node in networks(parts):
         _check_network(node, place)
     check_trackers(parts.get("logger") or {})
-    for place, node in _named(parts, "logger"):
+    for place, node in _nodes_by_name(parts, "logger"):
         for name, value in (node.get("settings") or {}).items():
             if name.endswith("_timeout") and fits(value, float) and value <= 0:
                 raise ConfigurationError(f"{place}.settings.{name} must be above 0, in seconds, not {value}")
@@ -123,14 +123,14 @@ def _check_parts(parts: Mapping[str, Any]) -> None:
         raise ConfigurationError("optimizer.lr: the learning rate is schedule.lr, a list [start, end]")
 
 
-def _named(parts: Mapping[str, Any], group: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _nodes_by_name(parts: Mapping[str, Any], group: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield from ((f"{group}.{key}", node) for key, node in (parts.get(group) or {}).items() if node is not None)
 
 
 def networks(parts: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(place, node) of the network that draws and of those that judge."""
     yield "network", parts["network"]
-    yield from _named(parts, "transfer")
+    yield from _nodes_by_name(parts, "transfer")
 
 
 def _check_network(node: Mapping[str, Any], place: str) -> None:

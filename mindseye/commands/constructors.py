@@ -105,7 +105,7 @@ def check_arguments(node: Mapping[str, Any], place: str) -> None:
     if isinstance(target, str):
         takes = arguments_of(target, place)
         for key, value in node.items():
-            if key not in SPECIAL_KEYS and key not in _beside(place):
+            if key not in SPECIAL_KEYS and key not in _keys_of_the_command(place):
                 _check_argument(takes, key, value, f"{place}.{key}", target)
     for key, child in node.items():
         if isinstance(child, Mapping):
@@ -127,7 +127,7 @@ def _check_argument(takes: Arguments, name: str, value: Any, key: str, target: s
 
 def _not_taken(key: str, target: str, takes: Arguments) -> str:
     place = key.rpartition(".")[0]
-    names = [*takes.hints, *_beside(place)]
+    names = [*takes.hints, *_keys_of_the_command(place)]
     otherwise = f"; {target} takes {', '.join(names) or 'none'}"
     return no_such_setting(key, [f"{place}.{name}" for name in names], otherwise, options_with(key))
 
@@ -147,7 +147,7 @@ def _what_takes(key: str, overrides: Sequence[str]) -> str | None:
     if group not in (*MADE, *NAMED) or not names or key == "optimizer.lr":  # which is not for its class
         return None
     try:
-        node: Any = with_dots(plain(compose([_forced(word) for word in overrides])))
+        node: Any = with_dots(plain(compose([_may_add(word) for word in overrides])))
     except ConfigurationError:  # more is wrong
         return None
     own_packages(node)
@@ -173,7 +173,7 @@ def _what_takes(key: str, overrides: Sequence[str]) -> str | None:
     return _not_taken(key, target, takes)
 
 
-def _forced(word: str) -> str:
+def _may_add(word: str) -> str:
     """An override as one that may add a key, where it is of a group with constructors."""
     group = word.partition("=")[0].partition(".")[0]
     return f"++{word}" if group in (*MADE, *NAMED) and "." in word.partition("=")[0] else word
@@ -191,7 +191,7 @@ def check_replaced(parts: Mapping[str, Any], given: Collection[str], chosen: Map
         group, target = place.partition(".")[0], node["_target_"]
         own_packages({"_target_": target})
         takes = arguments_of(target, place)
-        extra = {*SPECIAL_KEYS, *takes.hints, *_beside(place)}
+        extra = {*SPECIAL_KEYS, *takes.hints, *_keys_of_the_command(place)}
         left = [str(name) for name in node if name not in extra and f"{place}.{name}" not in given]
         if left and not takes.open_ended:
             mend = a_file_of_its_own(group, target, partial=node.get("_partial_") is True)
@@ -252,7 +252,7 @@ def _has_an_init_of_its_own(constructor: type) -> bool:
     return "__pydantic_fields__" not in vars(first)
 
 
-def _beside(place: str) -> Collection[str]:
+def _keys_of_the_command(place: str) -> Collection[str]:
     """Keys of a node that are not its constructor's: the layer of a network that judges is the command's own."""
     return ("layer",) if place.startswith("transfer.") else ()
 

@@ -90,7 +90,7 @@ def _to_do(
 ) -> list[Cell]:
     """The cells there is something to do for, after the manifest has all of them."""
     command = [*_own_folders(config), *OmegaConf.to_container(config.hydra.overrides.hydra), *words]
-    cells = _known(folder) if resuming.known_cells else _asked(folder, words, loader, command)
+    cells = _cells_of(folder) if resuming.known_cells else _cells_asked_for(folder, words, loader, command)
     if (begun_with := Manifest.read(folder).config_sha256) != configuration_sha256():
         _warn(
             f"{folder} was begun with another version of mindseye or its configuration ({begun_with:.8}…): cells that "
@@ -103,7 +103,7 @@ def _to_do(
             write_status(folder / cell.folder, RunStatus(overrides=cell.overrides))
     todo = [cell for cell in cells if _is_open(folder, cell, resuming.retry_failed)]
     if changed and todo and not resuming.retry_changed:  # else the end says it at once
-        _warn(_stays(remark, folder))
+        _warn(_cells_stay(remark, folder))
     if len(todo) < len(cells):
         log.info("%d of %d cells are done already", len(cells) - len(todo), len(cells))
     if resuming.retry_failed:
@@ -131,7 +131,7 @@ def _changed(folder: Path, cells: Sequence[Cell]) -> tuple[list[Cell], str]:
     return [cell for cell in completed if cell.id in changed], remark
 
 
-def _stays(remark: str, folder: Path) -> str:
+def _cells_stay(remark: str, folder: Path) -> str:
     return f"{remark} and stay as they are: mindseye sweep resume {folder} --changed draws them anew"
 
 
@@ -173,14 +173,14 @@ def _own_folders(config: DictConfig) -> list[str]:
     return [f"hydra.searchpath=[{escaped('file://' + path)}]" for path in own]
 
 
-def _known(folder: Path) -> list[Cell]:
+def _cells_of(folder: Path) -> list[Cell]:
     cells = list(Manifest.read(folder).cells.values())
     if not cells:
         raise ConfigurationError(f"{folder} holds no sweep to go on with")
     return cells
 
 
-def _asked(folder: Path, words: Sequence[str], loader: ConfigLoader, command: Sequence[str]) -> list[Cell]:
+def _cells_asked_for(folder: Path, words: Sequence[str], loader: ConfigLoader, command: Sequence[str]) -> list[Cell]:
     overrides = OverridesParser.create(loader).parse_overrides(list(words))
     [grid] = BasicSweeper.split_arguments(overrides, None)
     return add_cells(folder, grid, command, configuration_sha256(), os.getcwd())
@@ -239,7 +239,7 @@ def _launch_all(
         launched += len(batch)
         returns += results
         for cell, result in zip(batch, results, strict=False):
-            _settle(folder, cell, result)
+            _note_failure(folder, cell, result)
         if problem is None:
             continue
         left = [cell for cell in batch if _is_open(folder, cell, retry_failed=False)]
@@ -258,7 +258,7 @@ def _launch_all(
     return returns
 
 
-def _settle(folder: Path, cell: Cell, result: JobReturn) -> None:
+def _note_failure(folder: Path, cell: Cell, result: JobReturn) -> None:
     """A job that failed without writing it down: its configuration cannot be composed, say, or it was killed."""
     if result.status != JobStatus.FAILED:
         return
@@ -317,7 +317,7 @@ class SweepEnd(Callback):
         say_failures(sweep)
         changed, remark = _changed(folder, [cell for cell, _ in sweep.cells])
         if changed:  # perhaps while the sweep ran
-            _warn(_stays(remark, folder))
+            _warn(_cells_stay(remark, folder))
         if sweep.count("failed"):
             raise SystemExit(1)
         if sweep.unfinished() or sweep.count("running"):

@@ -58,7 +58,7 @@ class View:
         }
         pictures = {place: image for place, (image, _) in cells.items() if image is not None}
         captions = {place: words for place, (_, words) in cells.items() if words}
-        heading = " · ".join(f"{key} {self.held[key]}" for key in self._free())
+        heading = " · ".join(f"{key} {self.held[key]}" for key in self._axes_left())
         if captions:
             heading = " · ".join(filter(None, [heading, f"below: {self.measure}"]))
         return grid(_in_words(self.rows), _in_words(self.columns), pictures, captions, heading=heading)
@@ -68,7 +68,7 @@ class View:
         from mindseye.reports.video import check_film, write_frames
 
         check_film(form, fps)
-        if along not in (free := self._free()):
+        if along not in (free := self._axes_left()):
             raise ValueError(f"--along {along}: {', '.join(free) or 'nothing'} can be played along in this view")
         frames = list(self._frames(along))
         # Figures may differ in height, where the pictures of some values have no figures below them.
@@ -78,7 +78,7 @@ class View:
             whole.paste(frame)
         return write_frames(iter(canvas), len(canvas), path, form, fps)
 
-    def _free(self) -> list[str]:
+    def _axes_left(self) -> list[str]:
         """The axes that are neither rows nor columns."""
         return [key for key, values in self.pictures.axes.items() if len(values) > 1 and key not in self.shown]
 

@@ -171,20 +171,20 @@ class PreparedNetwork(nn.Module):
     def _computed(self, images: Tensor) -> Answers:
         if DTYPES[self.precision] is torch.float32:
             with torch.autocast(images.device.type, enabled=False):
-                return self._through(images)
+                return self._answers(images)
         if self.precision == "bfloat16":
             with torch.autocast(images.device.type, torch.bfloat16):
-                target, previous, way = self._through(images)
+                target, previous, way = self._answers(images)
             return Answers(target.float(), None if previous is None else previous.float(), way)
         scale = _Scale()
         with torch.autocast(images.device.type, torch.float16):
-            target, previous, way = self._through(_ScaledBack.apply(images, scale))
+            target, previous, way = self._answers(_ScaledBack.apply(images, scale))
         # In float32 before the gradient is scaled, so that on its way back it is scaled before it is rounded.
         entering = () if previous is None else (previous.float(),)
         scaled = _ScaledUp.apply(scale, len(images), target.float(), *entering, *(answer.float() for answer in way))
         return Answers(scaled[0], scaled[1] if entering else None, tuple(scaled[1 + len(entering) :]))
 
-    def _through(self, images: Tensor) -> Answers:
+    def _answers(self, images: Tensor) -> Answers:
         if not self.traced:
             with record(self.body, self.layer, self.previous, self._recorded) as tape:
                 return Answers(tape(images), tape.previous, tape.way)
@@ -342,7 +342,7 @@ def prepare(
         reason = f"{own_gradient} has a gradient of its own"
     for keep_copy in (False, True) if own_gradient is None else ():
         try:
-            straight = _straight(network.body, layer, previous, named.recorded, tape, keep_copy)
+            straight = _straight_program(network.body, layer, previous, named.recorded, tape, keep_copy)
             folded = _fold(straight) if fold else 0
             _freeze(straight)
         except Exception as error:  # a tracer meets anything a forward method may do
@@ -369,14 +369,14 @@ def _tell_what_it_depends_on(network: Network, layer: str, tape: Tape, probe: Te
     try:
         with seeded(1):
             among = tape(torch.cat([torch.ones_like(probe), probe, probe.round(), 1 - probe.round()]))
-        if len(among) != 4 or _off(among[1:2], target) <= TOLERANCE:
+        if len(among) != 4 or _relative_difference(among[1:2], target) <= TOLERANCE:
             return
         by_chance = False
         for seed in range(2, 6):  # a draw may be the same as another
             with seeded(seed):
-                by_chance = by_chance or _off(tape(probe), target) > TOLERANCE
+                by_chance = by_chance or _relative_difference(tape(probe), target) > TOLERANCE
         with seeded(0):
-            by_its_own = by_chance and _off(tape(probe), target) > TOLERANCE
+            by_its_own = by_chance and _relative_difference(tape(probe), target) > TOLERANCE
     except (RuntimeError, ValueError):
         return  # it takes one image at a time, say; who runs it says what is wrong
     if by_chance:
@@ -398,7 +398,7 @@ def _tell_what_it_depends_on(network: Network, layer: str, tape: Tape, probe: Te
         )
 
 
-def _off(answer: Tensor, expected: Tensor) -> float:
+def _relative_difference(answer: Tensor, expected: Tensor) -> float:
     """The relative difference of two tensors; infinite where they cannot be compared."""
     if answer.shape != expected.shape:
         return math.inf
@@ -526,7 +526,7 @@ def _is_normalisation(module: nn.Module) -> bool:
     return kind == "FrozenBatchNorm2d" or (kind == "BatchNormAct2d" and isinstance(module, nn.BatchNorm2d))
 
 
-def _straight(
+def _straight_program(
     body: nn.Module, layer: str, previous: str | None, way: tuple[str, ...], tape: Tape, keep_copy: bool
 ) -> fx.GraphModule:
     """The program from the body's images to (target, previous, way), with weights of its own."""
@@ -667,5 +667,5 @@ def _difference(made: PreparedNetwork, probe: Tensor, right: Answers) -> float:
             continue
         if expected is None or answer is None:
             return math.inf
-        worst = max(worst, _off(answer, expected))
+        worst = max(worst, _relative_difference(answer, expected))
     return worst

@@ -140,7 +140,7 @@ def _convolution(spans: Spans, output: Tensor, args: tuple[Any, ...], named: Map
         if dim < 2:
             return {}
         kernel = weight.shape[dim]
-        step, margin, gap = (_at(values, dim - 2) for values in (stride, padding, dilation))
+        step, margin, gap = (_of_axis(values, dim - 2) for values in (stride, padding, dilation))
         changed[dim] = (span.spread if transposed else span.window)(kernel, step, margin, gap)
     return changed
 
@@ -153,7 +153,7 @@ def _pooling(spans: Spans, output: Tensor, args: tuple[Any, ...], named: Mapping
     first = output.ndim - (1 if isinstance(kernel, int) else len(kernel))
     at = {dim: dim - first for dim in spans}
     return {
-        dim: span.window(*(_at(values, at[dim]) for values in (kernel, stride, padding, dilation)))
+        dim: span.window(*(_of_axis(values, at[dim]) for values in (kernel, stride, padding, dilation)))
         for dim, span in spans.items()
     }
 
@@ -246,7 +246,7 @@ def _last_dimension(spans: Spans, output: Tensor, args: tuple[Any, ...], named: 
     return {} if args[0].ndim - 1 in spans else spans
 
 
-def _at(values: int | Sequence[int], axis: int) -> int:
+def _of_axis(values: int | Sequence[int], axis: int) -> int:
     return values if isinstance(values, int) else values[axis if len(values) > 1 else 0]
 
 

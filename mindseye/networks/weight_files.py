@@ -62,7 +62,7 @@ def read_state_dict(path: Path) -> Saved:
         raise ValueError(f"{path} {_why_not(path, error)}") from None
     held = dict(_state_dicts(saved))
     if not held and (unknown := unknown_classes(path)):
-        raise ValueError(f"{path} {_holds(unknown[0])}")
+        raise ValueError(f"{path} {_holds_objects(unknown[0])}")
     if not held:
         keys = f" (its keys: {some([str(key) for key in saved])})" if isinstance(saved, Mapping) and saved else ""
         raise ValueError(f"{path} holds no state dict: a mapping from names to tensors was expected{keys}")
@@ -75,15 +75,15 @@ def _why_not(path: Path, error: Exception) -> str:
         return f"is a TorchScript program: save torch.jit.load({path.name!r}).state_dict(), with torch.save"
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused:
-        return _holds(refused[1])
+        return _holds_objects(refused[1])
     if unknown := unknown_classes(path):
-        return _holds(unknown[0])
+        return _holds_objects(unknown[0])
     if isinstance(error, pickle.UnpicklingError):
         return "is not a file of tensors: save model.state_dict() alone, with torch.save or as .safetensors"
     return f"cannot be read as a state dict: {first_line(error)}"
 
 
-def _holds(kind: str) -> str:
+def _holds_objects(kind: str) -> str:
     return (
         f"holds objects besides tensors ({kind}): save model.state_dict() alone, with torch.save or as .safetensors; "
         "of a checkpoint you trust, torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pth')"

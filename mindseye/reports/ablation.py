@@ -88,7 +88,7 @@ def compare(
     whole = [row for row in drawn if row.get("stopped.step") is None]
     values = list(dict.fromkeys(str(row[key]) for row in drawn if row.get(key) is not None))
     if not values:
-        raise ValueError(f"--by {by}: no completed cell sets it; {_several(drawn)} can be compared by")
+        raise ValueError(f"--by {by}: no completed cell sets it; {_comparable_by(drawn)} can be compared by")
     if reference not in values:
         raise ValueError(f"--reference {reference}: {by} has {', '.join(values)}")
     measures = usual_measures(whole) if measures is None else measures
@@ -141,7 +141,7 @@ def usual_measures(rows: Sequence[Mapping[str, object]]) -> list[str]:
     return [*chosen, *(name for name in _measured(rows) if is_own(name))]
 
 
-def _several(rows: Sequence[Mapping[str, object]]) -> str:
+def _comparable_by(rows: Sequence[Mapping[str, object]]) -> str:
     values: dict[str, set[str]] = {}
     for row in rows:
         for name, value in row.items():

@@ -26,7 +26,7 @@ class Findings:
     @property
     def tested(self) -> int:
         """How many differences were looked at."""
-        return sum(len(_told(comparison)) for comparison in self.comparisons)
+        return sum(len(_can_show(comparison)) for comparison in self.comparisons)
 
 
 def find(rows: Sequence[Mapping[str, object]], main: Comparison) -> Findings:
@@ -55,7 +55,7 @@ def find(rows: Sequence[Mapping[str, object]], main: Comparison) -> Findings:
             unlike.append(setting)
         else:
             comparisons.append(comparison)
-    tested = [(comparison.by, each) for comparison in comparisons for each in _told(comparison) if each.facets > 1]
+    tested = [(comparison.by, each) for comparison in comparisons for each in _can_show(comparison) if each.facets > 1]
     adjusted = false_discovery_control([each.p for _, each in tested]) if tested else []
     shown = {
         (setting, each.variant, each.measure)
@@ -65,7 +65,7 @@ def find(rows: Sequence[Mapping[str, object]], main: Comparison) -> Findings:
     return Findings(tuple(comparisons), tuple(unlike), seeds, frozenset(shown))
 
 
-def _told(comparison: Comparison) -> list[Difference]:
+def _can_show(comparison: Comparison) -> list[Difference]:
     return [difference for difference in comparison.differences if not _moves_anyway(difference.measure, comparison.by)]
 
 
@@ -76,7 +76,7 @@ def _moves_anyway(measure: str, setting: str) -> bool:
 
 def sentences(findings: Findings) -> list[str]:
     """Plain text, one each: per setting what it matters for, what is in doubt, and for what nothing is shown."""
-    lines = [_how(findings)] if findings.tested else []
+    lines = [_how_to_read_it(findings)] if findings.tested else []
     for comparison in findings.comparisons:
         lines += _of_setting(comparison, findings)
     for setting in findings.unlike:
@@ -89,7 +89,7 @@ def sentences(findings: Findings) -> list[str]:
     return lines
 
 
-def _how(findings: Findings) -> str:
+def _how_to_read_it(findings: Findings) -> str:
     return (
         f"A difference is called shown where its {LEVEL:.0%} interval leaves 0 out and it stands a sign-flip test over "
         f"facets at a false discovery rate of {RATE:.0%} among all {findings.tested} differences of this sweep. What "
@@ -100,7 +100,7 @@ def _how(findings: Findings) -> str:
 def _of_setting(comparison: Comparison, findings: Findings) -> list[str]:
     if not comparison.differences:
         return []
-    told = _told(comparison)
+    told = _can_show(comparison)
     by, reference = comparison.by, comparison.reference
     counts = sorted({each.facets for each in comparison.differences})
     most = counts[-1]
@@ -110,7 +110,7 @@ def _of_setting(comparison: Comparison, findings: Findings) -> list[str]:
     if most < FEWEST:
         lines.append(
             f"{by}: {most} facet{'s' * (most != 1)} are too few to show anything: by chance alone all of them "
-            f"move the same way in {_share(most)}; it takes {FEWEST}."
+            f"move the same way in {_share_by_chance(most)}; it takes {FEWEST}."
         )
     for measure in dict.fromkeys(each.measure for each in told):
         mine = [each for each in told if each.measure == measure]
@@ -119,11 +119,11 @@ def _of_setting(comparison: Comparison, findings: Findings) -> list[str]:
         rest = [each for each in mine if not each.clear]
         if shown:
             lines.append(
-                f"{by} matters for {_named(measure)}: against {reference}, {_effects(shown)}{_rest(rest)} "
-                f"({where})."
+                f"{by} matters for {_with_direction(measure)}: against {reference}, {_effects(shown)}{_undecided(rest)}"
+                f" ({where})."
             )
         elif rest and not doubtful:
-            nothing.append(f"{measure} {_range(rest)}")
+            nothing.append(f"{measure} {_bounds(rest)}")
         if doubtful:
             doubted.append(f"{measure} ({_effects(doubtful)})")
     if doubted:
@@ -142,11 +142,11 @@ def _of_setting(comparison: Comparison, findings: Findings) -> list[str]:
     return lines
 
 
-def _share(facets: int) -> str:
+def _share_by_chance(facets: int) -> str:
     return "every sweep" if facets < 2 else f"one sweep of {2 ** (facets - 1)}"
 
 
-def _named(measure: str) -> str:
+def _with_direction(measure: str) -> str:
     row = known(measure)
     better = {"larger": " (larger is better)", "smaller": " (smaller is better)", "near 1": " (best near 1)"}
     return measure + (better.get(row.better, "") if row is not None else "")
@@ -159,19 +159,19 @@ def _effects(shown: Sequence[Difference]) -> str:
     return ", ".join(effects) + (f", and {left} smaller" if left > 0 else "")
 
 
-def _rest(rest: Sequence[Difference]) -> str:
+def _undecided(rest: Sequence[Difference]) -> str:
     if not rest:
         return ""
     several = f"{len(rest)} other value{'s' * (len(rest) != 1)}"
     named = ", ".join(each.variant for each in rest) if len(rest) <= MOST else several
-    return f"; nothing shows for {named}, within {_range(rest)}"
+    return f"; nothing shows for {named}, within {_bounds(rest)}"
 
 
 def _interval(each: Difference) -> str:
     return f"[{signed(each.low)}, {signed(each.high)}]"
 
 
-def _range(several: Sequence[Difference]) -> str:
+def _bounds(several: Sequence[Difference]) -> str:
     """From the lowest to the highest bound: all of their intervals lie within."""
     bounded = [each for each in several if each.facets > 1]
     if not bounded:

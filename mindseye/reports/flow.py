@@ -58,10 +58,10 @@ def shared_photographs(first: Partition, second: Partition) -> np.ndarray:
 def together(first: Partition, second: Partition) -> tuple[Partition, Partition]:
     """Both without the photographs that the other does not know: those held out by another seed are no difference."""
     common = set(first.names) & set(second.names)
-    return _only(first, common), _only(second, common)
+    return _of_these_photographs(first, common), _of_these_photographs(second, common)
 
 
-def _only(partition: Partition, common: set[Hashable]) -> Partition:
+def _of_these_photographs(partition: Partition, common: set[Hashable]) -> Partition:
     kept = np.array([name in common for name in partition.names], dtype=bool)
     names = [name for name, keep in zip(partition.names, kept, strict=True) if keep]
     return Partition(partition.label, names, partition.labels[kept], partition.C)

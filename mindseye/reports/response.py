@@ -55,7 +55,7 @@ def responses(rows: Sequence[Row], folder: Path) -> list[Response]:
                 if c in cells[neighbour] and cells[neighbour][c] == photographs
             ]
             taking_part = {cell for pair in known for cell in pair}
-            unlike = [d for cell in taking_part for d in _between(seen[cell][judge][sorted(cells[cell])])]
+            unlike = [d for cell in taking_part for d in _distances_between(seen[cell][judge][sorted(cells[cell])])]
             if alike and unlike and np.mean(unlike) > 0:
                 value = float(np.mean(alike) / np.mean(unlike))
                 shown.append(Response(setting.removeprefix("override."), judge, value, len(alike)))
@@ -89,7 +89,7 @@ def _neighbours(overrides: Mapping[str, Mapping[str, object]], setting: str) -> 
         yield from ((cell, neighbour) for (_, cell), (_, neighbour) in pairwise(line))
 
 
-def _between(features: np.ndarray) -> list[float]:
+def _distances_between(features: np.ndarray) -> list[float]:
     """1 − cosine of each pair of facets [C, D]."""
     unlike = 1 - features @ features.T
     return [float(d) for d in unlike[np.triu_indices(len(features), k=1)]]

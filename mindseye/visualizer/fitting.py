@@ -127,7 +127,7 @@ def fit(
     with joined(running.nodes, running.folder) as node:
         watchers = watchers if node is None or node.is_first else watchers.silenced()
         processes = count_processes(running.devices, targets.C, running.accelerator, running.nodes)
-        prepared = _ready(network, targets, method, running)
+        prepared = _prepared_for_drawing(network, targets, method, running)
         # As it was given: what is drawn with changes the filters' own attributes.
         key = "" if running.folder is None else fit_key(prepared, targets, method)
         canvas = method.canvas(targets.initial, targets.photographs.float() / 255)
@@ -146,17 +146,17 @@ def fit(
                 else:
                     node.agree(key, check)
             if processes == 1 and node is None:
-                with _watched(work) as signals:
+                with _signals_watched(work) as signals:
                     parts = [_draw(work, Share(0, 1, watchers, signals))]
             else:
                 parts = _draw_shares(work, processes, watchers, node)
-        fitted, history = _whole(parts, started)
+        fitted, history = _put_together(parts, started)
         if processes > 1 or node is not None:
             _retell(fitted, history, parts, watchers)
         return fitted
 
 
-def _ready(
+def _prepared_for_drawing(
     network: Network | PreparedNetwork, targets: FacetTargets, method: Method, running: Running
 ) -> PreparedNetwork:
     """The network as it is drawn with. Raises ValueError for what cannot be computed, and says what is in vain."""
@@ -265,7 +265,7 @@ class _Work:
 
 
 @contextmanager
-def _watched(work: _Work) -> Iterator[SignalWatch | None]:
+def _signals_watched(work: _Work) -> Iterator[SignalWatch | None]:
     """The signals that wait for the end of a step, where the fit is kept."""
     if work.checkpoint is None:
         yield None
@@ -334,7 +334,7 @@ def _draw(work: _Work, share: Share) -> Part:
         if work.checkpoint is not None and (mine := work.checkpoint.file("", share.process, share.of)).exists():
             trainer.ckpt_path = str(mine)
         trainer.fit(module, datamodule=work.data)
-        return _part(trainer)
+        return _drawn_part(trainer)
 
 
 def _device(running: Running, share: Share) -> dict[str, Any]:
@@ -371,7 +371,7 @@ def _ctrl_c() -> Iterator[None]:
         raise
 
 
-def _part(trainer: pl.Trainer) -> Part:
+def _drawn_part(trainer: pl.Trainer) -> Part:
     """What one process has drawn."""
     if not isinstance(trainer.profiler, PassThroughProfiler):
         log.info("profile of the fit:\n%s", trainer.profiler.summary())
@@ -401,7 +401,7 @@ def _retell(fitted: Fit, history: History, parts: list[Part], watchers: Watchers
         tracker.save()
 
 
-def _whole(parts: list[Part], started: float) -> tuple[Fit, History]:
+def _put_together(parts: list[Part], started: float) -> tuple[Fit, History]:
     """The parts of all processes, in the order of their facets."""
     images = torch.cat([part["images"] for part in parts])
     stopped = {c: Stopped(step, why) for part in parts for c, step, why in part["stopped"]}

@@ -130,14 +130,14 @@ def draw(shown: Sequence[_Shown], count: int, seed: int) -> list[Question]:
         order = [choices[i] for i in generator.permutation(len(choices))]
         sides = generator.permutation([side for side, _ in zip(itertools.cycle("ab"), range(number), strict=False)])
         for side, (source, c) in zip(sides, itertools.cycle(order), strict=False):
-            own = _next(pools, (source.content, c, True), source.held_out[c], generator)
+            own = _next_photograph(pools, (source.content, c, True), source.held_out[c], generator)
             others = [name for other, names in enumerate(source.held_out) if other != c for name in names]
-            other = _next(pools, (source.content, c, False), others, generator)
+            other = _next_photograph(pools, (source.content, c, False), others, generator)
             asked.append(Question(preset, source.run, c, own, other, str(side)))
     return [asked[i] for i in generator.permutation(len(asked))]
 
 
-def _next(
+def _next_photograph(
     pools: dict[tuple[str, int, bool], Iterator[str]], which: tuple[str, int, bool], names: Sequence[str],
     generator: np.random.Generator,
 ) -> str:  # fmt: skip
@@ -192,7 +192,8 @@ def _pictures(
         for name, question in group:
             own, other = (_photograph(targets, path, images, window) for path in (question.own, question.other))
             a, b = (own, other) if question.side == "a" else (other, own)
-            shown = _nine(targets, question.facet) if question.preset == CONTROL else _drawn(place, question.facet)
+            facet, control = question.facet, question.preset == CONTROL
+            shown = _nine_photographs(targets, facet) if control else _drawn(place, facet)
             yield name, {"shown": shown, "a": a, "b": b}
 
 
@@ -231,7 +232,7 @@ def _drawn(run: Path, facet: int) -> Image.Image:
         raise ValueError(f"{path} cannot be read ({error})") from error
 
 
-def _nine(targets: FacetTargets, facet: int) -> Image.Image:
+def _nine_photographs(targets: FacetTargets, facet: int) -> Image.Image:
     """The nine photographs of the largest weights, three by three."""
     order = targets.weights[facet].argsort(descending=True, stable=True)[:NINE]
     return tiled([targets.shown(targets.photographs[facet, n]) for n in order.tolist()])
