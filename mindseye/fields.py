@@ -90,7 +90,7 @@ def value(cls: type[T]) -> type[T]:
     made.__init__.__signature__ = signature.replace(
         parameters=[Parameter("self", Parameter.POSITIONAL_OR_KEYWORD), *signature.parameters.values()]
     )
-    made.__doc__ = "\n\n".join([inspect.cleandoc(cls.__doc__ or ""), *_told(made)])
+    made.__doc__ = "\n\n".join([inspect.cleandoc(cls.__doc__ or ""), *_paragraphs(made)])
     made.__repr__ = _repr
     return made
 
@@ -101,11 +101,12 @@ def _with_plain_numbers(cls: type, given: ArgsKwargs) -> ArgsKwargs:
     fields = fields_of(cls)
     numbers = {name for name, field in fields.items() if _takes_numbers(field.annotation)}
     named = given.kwargs or {}
-    return ArgsKwargs(given.args, {name: _plain_number(one) if name in numbers else one for name, one in named.items()})
+    plain = {name: _plain_number(value) if name in numbers else value for name, value in named.items()}
+    return ArgsKwargs(given.args, plain)
 
 
 def _takes_numbers(annotation: Any) -> bool:
-    return annotation in (int, float) or any(_takes_numbers(one) for one in get_args(annotation))
+    return annotation in (int, float) or any(_takes_numbers(inner) for inner in get_args(annotation))
 
 
 def _plain_number(given: Any) -> Any:
@@ -143,7 +144,7 @@ def _plain(annotation: Any) -> Any:
     return annotation
 
 
-def _told(made: type) -> Iterator[str]:
+def _paragraphs(made: type) -> Iterator[str]:
     """A paragraph a field: its name, what it takes, what it means."""
     for name, field in fields_of(made).items():
         takes = described(annotation_of(field))
@@ -153,7 +154,7 @@ def _told(made: type) -> Iterator[str]:
 
 def _repr(self: Any) -> str:
     given = ((name, getattr(self, name), field) for name, field in fields_of(type(self)).items())
-    shown = [f"{name}={one!r}" for name, one, field in given if field.is_required() or one != default_of(field)]
+    shown = [f"{name}={value!r}" for name, value, field in given if field.is_required() or value != default_of(field)]
     return f"{type(self).__name__}({', '.join(shown)})"
 
 
@@ -180,22 +181,22 @@ def wrong_field(cls: type, error: ValidationError) -> WrongField:
         ours = ALSO_CALLED.get(name)
         meant = f"; did you mean {ours}?" if ours in fields else did_you_mean(name, list(fields))
         return WrongField(f"{cls.__name__} has no {name}{meant}", name)
-    given = None if first["type"] == "missing" else _given(error, name)
+    given = None if first["type"] == "missing" else _whole_value(error, name)
     shown = "null" if given is None else given
     annotation = annotation_of(fields[name])
     words = described(annotation, given) or with_article(getattr(annotation, "__name__", str(annotation)))
     return WrongField(f"{name} must be {words}, not {shown}", name, given)
 
 
-def _given(error: ValidationError, name: str) -> Any:
+def _whole_value(error: ValidationError, name: str) -> Any:
     """The field's whole value, where pydantic names what is inside it too."""
-    inputs = [one["input"] for one in error.errors() if one["loc"] == (name,)]
+    inputs = [detail["input"] for detail in error.errors() if detail["loc"] == (name,)]
     return inputs[0] if inputs else error.errors()[0]["input"]
 
 
-def is_value(thing: object) -> bool:
+def is_value(kind: object) -> bool:
     """Whether it is a class made by `@value`, or derived from one."""
-    return isinstance(thing, type) and is_dataclass(thing) and hasattr(thing, "__pydantic_fields__")
+    return isinstance(kind, type) and is_dataclass(kind) and hasattr(kind, "__pydantic_fields__")
 
 
 def fields_of(cls: type) -> Mapping[str, FieldInfo]:
@@ -240,22 +241,22 @@ def _mistake(given: Any, annotation: Any) -> Exception | None:
 
 @lru_cache
 def _adapter(annotation: Any) -> "TypeAdapter[Any]":
-    return TypeAdapter(_understood(annotation), config=ConfigDict(allow_inf_nan=False))
+    return TypeAdapter(_writable(annotation), config=ConfigDict(allow_inf_nan=False))
 
 
-def _understood(annotation: Any) -> Any:
+def _writable(annotation: Any) -> Any:
     """The same with Any in place of types that YAML cannot write."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return Annotated[_understood(arguments[0]), *arguments[1:]]
+        return Annotated[_writable(arguments[0]), *arguments[1:]]
     if origin in (Union, types.UnionType):
-        return Union[tuple(map(_understood, arguments))]  # noqa: UP007 - of a computed list
+        return Union[tuple(map(_writable, arguments))]  # noqa: UP007 - of a computed list
     if origin is tuple:
-        return tuple[tuple(one if one is Ellipsis else _understood(one) for one in arguments)]  # type: ignore[misc]
+        return tuple[tuple(inner if inner is Ellipsis else _writable(inner) for inner in arguments)]  # type: ignore[misc]
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return dict[str, Any]
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return list[_understood(arguments[0])]  # type: ignore[misc]
+        return list[_writable(arguments[0])]  # type: ignore[misc]
     plain = (int, float, str, bool, type(None), Path, Any)
     return annotation if origin is Literal or annotation in plain else Any
 
@@ -275,20 +276,20 @@ def described(annotation: Any, given: Any = None) -> str:
 
     What YAML cannot write is left out; the largest number too, unless `given` is above it.
     """
-    return _listed(dict.fromkeys(one for one in _kinds(annotation, (), given) if one))
+    return _listed(dict.fromkeys(words for words in _kinds(annotation, (), given) if words))
 
 
 def _kinds(annotation: Any, limits: Sequence[Any], given: Any) -> Iterator[str]:
     origin, arguments = get_origin(annotation), get_args(annotation)
-    told = [one.words for one in arguments[1:] if isinstance(one, Words)] if origin is Annotated else []
+    told = [mark.words for mark in arguments[1:] if isinstance(mark, Words)] if origin is Annotated else []
     if told:
         yield from told
     elif origin is Annotated:
-        inner = [*limits, *(limit for one in arguments[1:] for limit in getattr(one, "metadata", [one]))]
-        yield from _kinds(arguments[0], [one for one in inner if type(one).__name__ in LIMITS], given)
+        inner = [*limits, *(limit for mark in arguments[1:] for limit in getattr(mark, "metadata", [mark]))]
+        yield from _kinds(arguments[0], [limit for limit in inner if type(limit).__name__ in LIMITS], given)
     elif origin in (Union, types.UnionType):
-        for one in sorted(arguments, key=lambda kind: kind is type(None)):
-            yield from _kinds(one, limits, given)
+        for kind in sorted(arguments, key=lambda kind: kind is type(None)):
+            yield from _kinds(kind, limits, given)
     elif origin is Literal:
         yield from map(str, arguments)
     elif annotation in (int, float):
@@ -296,7 +297,7 @@ def _kinds(annotation: Any, limits: Sequence[Any], given: Any) -> Iterator[str]:
     elif isinstance(origin, type) and issubclass(origin, Mapping):
         yield "a mapping {name: value}"
     elif isinstance(origin, type) and issubclass(origin, Sequence):
-        each = _listed(dict.fromkeys(one for one in _kinds(arguments[0], (), given) if one))
+        each = _listed(dict.fromkeys(words for words in _kinds(arguments[0], (), given) if words))
         yield f"a list, each {each}" if each else "a list"
     else:
         names: dict[Any, str] = {str: "a text", bool: "true or false", type(None): "null", Path: "a path"}

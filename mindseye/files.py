@@ -124,8 +124,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             scratch.unlink()
 
 
-def _no_room(path: Path, needed: int, said: str) -> str:
+def _no_room(path: Path, needed: int, reason: str) -> str:
     with suppress(OSError):
         here = next(place for place in path.absolute().parents if place.is_dir())
-        return f"{said}: {needed} bytes are needed, and {shutil.disk_usage(here).free} are free"
-    return f"{said}: {needed} bytes are needed"
+        return f"{reason}: {needed} bytes are needed, and {shutil.disk_usage(here).free} are free"
+    return f"{reason}: {needed} bytes are needed"

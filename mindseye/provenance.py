@@ -30,13 +30,13 @@ def code_of(*files: str) -> str:
 
 def versions(*packages: str) -> dict[str, str | None]:
     """The installed version of each package; None where it is not installed."""
-    found: dict[str, str | None] = {}
+    known: dict[str, str | None] = {}
     for package in packages:
         try:
-            found[package] = importlib.metadata.version(package)
+            known[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+            known[package] = None
+    return known
 
 
 def git_commit() -> str | None:

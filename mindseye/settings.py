@@ -227,16 +227,16 @@ class Run:
         Raises ValueError, in one line, for a setting that is missing, unknown or out of its range.
         """
         _refuse_unknown(settings)
-        made = {group: _made(kind, group, settings) for group, kind in GROUPS.items()}
+        made = {group: _value_of_group(kind, group, settings) for group, kind in GROUPS.items()}
         own = {name: settings[name] for name, field in fields_of(cls).items() if is_root(field) and name in settings}
         return _value_of(
             cls,
             "",
             {
                 **own,
-                **{group: one for group, one in made.items() if group != "trainer"},
+                **{group: value for group, value in made.items() if group != "trainer"},
                 "running": made["trainer"],
-                "drawing": _made(Drawing, "", settings),
+                "drawing": _value_of_group(Drawing, "", settings),
                 "parts": {name: settings[name] for name in (*MADE, *NAMED) if name in settings},
             },
         )
@@ -251,7 +251,7 @@ def plain_settings() -> Mapping[str, FieldInfo]:
         for name, field in fields_of(kind).items()
         if (group or is_root(field)) and not is_marked(field, NOT_CONFIGURED)
     }
-    return dict(sorted(fields.items(), key=lambda one: "." in one[0]))
+    return dict(sorted(fields.items(), key=lambda item: "." in item[0]))
 
 
 def is_root(field: FieldInfo) -> bool:
@@ -282,7 +282,7 @@ def defaults() -> dict[str, Any]:
     return nested
 
 
-def _made(kind: type, group: str, settings: Mapping[str, Any]) -> Any:
+def _value_of_group(kind: type, group: str, settings: Mapping[str, Any]) -> Any:
     within = settings.get(group, {}) if group else settings
     fields = {name: field for name, field in fields_of(kind).items() if not is_marked(field, NOT_CONFIGURED)}
     places = {name: settings if is_root(field) else within for name, field in fields.items()}
@@ -291,8 +291,8 @@ def _made(kind: type, group: str, settings: Mapping[str, Any]) -> Any:
 
 def _value_of(kind: type, group: str, given: Mapping[str, Any]) -> Any:
     fields = fields_of(kind)
-    for name, one in given.items():
-        if isinstance(one, str) and one == MISSING:
+    for name, entry in given.items():
+        if isinstance(entry, str) and entry == MISSING:
             key = key_of(group, name, fields[name])
             raise ValueError(f"{key} must be given: {key}=…")
     try:
@@ -307,11 +307,11 @@ def _value_of(kind: type, group: str, given: Mapping[str, Any]) -> Any:
 def _refuse_unknown(settings: Mapping[str, Any]) -> None:
     known = plain_settings()
     groups = (*GROUPS, *MADE, *NAMED)
-    for name, one in settings.items():
+    for name, given in settings.items():
         if name in GROUPS:
-            if not isinstance(one, Mapping):
-                raise ValueError(f"{name} must be settings by their names, not {one}")
-            unknown = [f"{name}.{key}" for key in one if f"{name}.{key}" not in known]
+            if not isinstance(given, Mapping):
+                raise ValueError(f"{name} must be settings by their names, not {given}")
+            unknown = [f"{name}.{key}" for key in given if f"{name}.{key}" not in known]
         else:
             unknown = [] if name in known or name in groups else [str(name)]
         if unknown:

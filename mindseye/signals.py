@@ -60,8 +60,8 @@ class Interruptible:
     def __enter__(self) -> "Interruptible":
         self._imports = _imports_at_work(sys._getframe())
         if threading.current_thread() is threading.main_thread():
-            found = {signum: signal.getsignal(signum) for signum in SIGNALS}
-            self._before = {n: handler for n, handler in found.items() if n != signal.SIGINT or callable(handler)}
+            handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
+            self._before = {n: handler for n, handler in handlers.items() if n != signal.SIGINT or callable(handler)}
             for signum in self._before:
                 signal.signal(signum, self._hear)
         return self
@@ -170,9 +170,9 @@ class SignalWatch:
         tell: Callable[[int], None] | None = None,
     ) -> None:
         if previous is None:
-            found = {signum: signal.getsignal(signum) for signum in SIGNALS}
+            now = {signum: signal.getsignal(signum) for signum in SIGNALS}
             previous = {
-                signum: handler for signum, handler in found.items() if callable(handler) or handler == signal.SIG_DFL
+                signum: handler for signum, handler in now.items() if callable(handler) or handler == signal.SIG_DFL
             }
         self._previous = previous
         self._again = again

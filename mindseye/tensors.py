@@ -25,16 +25,16 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def tensors_sha256(tensors: Mapping[str, Tensor], said: str = "") -> str:
+def tensors_sha256(tensors: Mapping[str, Tensor], about: str = "") -> str:
     """sha256 (64 hex digits) over a text and every tensor's name, type, shape and bytes, whatever their order."""
-    digest = hashlib.sha256(said.encode())
+    digest = hashlib.sha256(about.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(_bytes(tensor.detach().cpu().contiguous()))
+        digest.update(_memory_of(tensor.detach().cpu().contiguous()))
     return digest.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> Any:
+def _memory_of(tensor: Tensor) -> Any:
     """Those of a contiguous tensor of the host, where they lie."""
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
@@ -51,7 +51,7 @@ def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterat
     yield len(text).to_bytes(8, "little")
     yield text
     for tensor in tensors.values():
-        yield _bytes(tensor)
+        yield _memory_of(tensor)
 
 
 def read_whole(path: Path) -> bytearray:
@@ -76,7 +76,7 @@ def unpacked(content: bytes | bytearray) -> tuple[dict[str, Tensor], dict[str, s
     """The tensors, where they lie in `content`, and the metadata. Raises ValueError or the like where it is damaged."""
     length, header = read_header(io.BytesIO(memoryview(content)[: 8 + _MOST_HEADER]))
     data = 8 + length
-    said = header.pop("__metadata__")
+    metadata = header.pop("__metadata__")
     kinds = {name: kind for kind, name in _DTYPES.items()}
     tensors = {}
     if max((entry["data_offsets"][1] for entry in header.values()), default=0) != len(content) - data:
@@ -93,7 +93,7 @@ def unpacked(content: bytes | bytearray) -> tuple[dict[str, Tensor], dict[str, s
             tensors[name] = torch.frombuffer(content[data + begin : data + end], dtype=kind).reshape(shape)
         else:
             tensors[name] = torch.frombuffer(content, dtype=kind, count=count, offset=data + begin).reshape(shape)
-    return tensors, said
+    return tensors, metadata
 
 
 def read_header(file: BinaryIO) -> tuple[int, dict[str, Any]]:

@@ -31,9 +31,9 @@ def one_line(error: BaseException) -> str:
     >>> one_line(ValueError("no such file")), one_line(KeyError("file"))
     ('no such file', "KeyError: 'file'")
     """
-    said = on_one_line(error)
+    line = on_one_line(error)
     plain = isinstance(error, ValueError | OSError | Interrupted)
-    return said if plain and said else f"{type(error).__name__}: {said}".rstrip(": ")
+    return line if plain and line else f"{type(error).__name__}: {line}".rstrip(": ")
 
 
 def with_class(error: BaseException, *, place: bool = False) -> str:
@@ -42,11 +42,11 @@ def with_class(error: BaseException, *, place: bool = False) -> str:
     >>> with_class(ValueError("no such\\n    file"))
     'ValueError: no such file'
     """
-    said = on_one_line(error) or "no reason given"
+    line = on_one_line(error) or "no reason given"
     frames = traceback.extract_tb(error.__traceback__) if place else []
-    own = [one for one in frames if not (_INSTALLED.search(one.filename) or one.filename.startswith(_PACKAGE))]
+    own = [frame for frame in frames if not (_INSTALLED.search(frame.filename) or frame.filename.startswith(_PACKAGE))]
     where = f" in line {own[-1].lineno} of {Path(own[-1].filename).name}" if own else ""
-    return f"{type(error).__name__}{where}: {said if len(said) <= LONGEST else said[:LONGEST] + ' …'}"
+    return f"{type(error).__name__}{where}: {line if len(line) <= LONGEST else line[:LONGEST] + ' …'}"
 
 
 def first_line(error: BaseException) -> str:
@@ -63,9 +63,9 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def called(thing: object) -> str:
+def called(value: object) -> str:
     """A thing in a message: `the function f`, `a Blur`, `an int`."""
-    return f"the function {thing.__name__}" if inspect.isfunction(thing) else with_article(type(thing).__name__)
+    return f"the function {value.__name__}" if inspect.isfunction(value) else with_article(type(value).__name__)
 
 
 def with_article(name: str) -> str:
@@ -78,13 +78,13 @@ def with_article(name: str) -> str:
     return f"{'an' if an else 'a'} {name}"
 
 
-def counted(number: int, thing: str) -> str:
+def counted(number: int, noun: str) -> str:
     """A number of things.
 
     >>> counted(1, "cell"), counted(8, "cell")
     ('1 cell', '8 cells')
     """
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def nearest(name: str, known: Iterable[str], most: int = 4, likeness: float = 0.5) -> list[str]:
@@ -96,7 +96,7 @@ def nearest(name: str, known: Iterable[str], most: int = 4, likeness: float = 0.
     ['Gallery']
     """
     spelled = {other.lower(): other for other in known}
-    return [spelled[found] for found in difflib.get_close_matches(name.lower(), spelled, n=most, cutoff=likeness)]
+    return [spelled[word] for word in difflib.get_close_matches(name.lower(), spelled, n=most, cutoff=likeness)]
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:

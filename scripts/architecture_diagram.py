@@ -69,7 +69,7 @@ STYLE = f"""
 def imports(package: Path = PACKAGE) -> Mapping[tuple[str, str], Sequence[str]]:
     """(room that imports, room that is imported) -> the modules that do. Raises ValueError where one leads down."""
     order = list(ROOMS)
-    found: dict[tuple[str, str], set[str]] = {}
+    edges: dict[tuple[str, str], set[str]] = {}
     for path in sorted(package.rglob("*.py")):
         here = path.relative_to(package).parts[0]
         if here not in ROOMS:  # the package's own names and what every room shares
@@ -85,8 +85,8 @@ def imports(package: Path = PACKAGE) -> Mapping[tuple[str, str], Sequence[str]]:
             beside = here in SIDE_BY_SIDE and there in SIDE_BY_SIDE
             if order.index(there) > order.index(here) or beside:
                 raise ValueError(f"{path}:{line} imports {module}: {here} stands before {there}")
-            found.setdefault((here, there), set()).add(path.stem)
-    return {pair: sorted(modules) for pair, modules in sorted(found.items())}
+            edges.setdefault((here, there), set()).add(path.stem)
+    return {pair: sorted(modules) for pair, modules in sorted(edges.items())}
 
 
 def _imported(path: Path) -> Iterator[tuple[str, int]]:
@@ -106,7 +106,7 @@ def modules(room: str, package: Path = PACKAGE) -> Sequence[str]:
         if path.suffix == ".py" and path.stem != "__init__":
             names.append(path.stem)
         elif (path / "__init__.py").exists():
-            inner = [one.stem for one in sorted(path.glob("*.py")) if one.stem != "__init__"]
+            inner = [file.stem for file in sorted(path.glob("*.py")) if file.stem != "__init__"]
             names.append(f"{path.name}/ ({', '.join(inner)})")
     return names
 
@@ -125,7 +125,7 @@ def drawing(package: Path = PACKAGE) -> str:
     edges = imports(package)
     places = _places(package)
     height = places["commands"][1] + 10
-    said = "The rooms of mindseye in the order of the data. " + " ".join(
+    description = "The rooms of mindseye in the order of the data. " + " ".join(
         f"{room} imports {', '.join(there for here, there in edges if here == room)}."
         for room in ROOMS if any(here == room for here, _ in edges)
     )
@@ -133,7 +133,7 @@ def drawing(package: Path = PACKAGE) -> str:
         f'<svg class="house" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         'aria-labelledby="house-title house-said">',
         '<title id="house-title">The house: rooms, what they hand on, who imports whom</title>',
-        f'<desc id="house-said">{html.escape(said)}</desc>',
+        f'<desc id="house-said">{html.escape(description)}</desc>',
         f"<style>{STYLE}</style>",
         *_lanes(edges, places),
     ]
@@ -145,12 +145,12 @@ def drawing(package: Path = PACKAGE) -> str:
 
 def _places(package: Path) -> Mapping[str, tuple[int, int]]:
     """Top and bottom of every room."""
-    found, y = {}, 6
+    places, y = {}, 6
     for room in ROOMS:
         height = PAD + TITLE + LINE + LINE * len(_lines(room, package)) + PAD
-        found[room] = (y, y + height)
+        places[room] = (y, y + height)
         y += height + GAP
-    return found
+    return places
 
 
 def _lines(room: str, package: Path) -> Sequence[str]:
@@ -202,9 +202,9 @@ def _flows(places: Mapping[str, tuple[int, int]]) -> list[str]:
                 _text(x + 16, bottom + GAP / 2 + 5, name, "value"),
                 _text(x + 26 + 7.4 * len(name), bottom + GAP / 2 + 5, holds, "holds"),
             ]
-    for room, what in ENTERS.items():
+    for room, entering in ENTERS.items():
         y = sum(places[room]) / 2
-        parts += [_arrow([(10, y + 8), (LEFT, y + 8)]), _text(10, y - 4, what)]
+        parts += [_arrow([(10, y + 8), (LEFT, y + 8)]), _text(10, y - 4, entering)]
     # What comes out: the value, and the run folder, which all that stands below reads.
     top, bottom = places["results"]
     name = HANDED_ON["results"][0]
@@ -237,7 +237,7 @@ def _lanes(edges: Mapping[tuple[str, str], Sequence[str]], places: Mapping[str, 
         colour = COLOURS[n % len(COLOURS)]
         into = places[room][0] + 18
         lowest = into
-        for here in (one for one in ROOMS if (one, room) in edges):
+        for here in (other for other in ROOMS if (other, room) in edges):
             others = [there for there in imported if (here, there) in edges]
             first, last = places[here]
             y = first + 36 + (last - first - 48) * (others.index(room) + 0.5) / len(others)

@@ -528,13 +528,13 @@ def write_jpegs(folder: Path, count: int) -> None:
 def memory(case: Case, device: torch.device) -> Iterator[Row]:
     """Peak memory of a fit beside the bare step's, each in a process of its own."""
     peaks = {}
-    for what in ("bare", "fit"):
+    for part in ("bare", "fit"):
         command = [
-            sys.executable, __file__, "--device", device.type, "--child", what, "--case", case.network, case.layer,
+            sys.executable, __file__, "--device", device.type, "--child", part, "--case", case.network, case.layer,
             str(case.facets), str(case.size),
         ]  # fmt: skip
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        peaks[what] = json.loads(said.splitlines()[-1])
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        peaks[part] = json.loads(printed.splitlines()[-1])
     for which, note in (("process", "all the process holds"), ("above", "above the imported libraries")):
         if peaks["fit"][which] is not None:
             mib = peaks["fit"][which] / 2**20
@@ -544,11 +544,11 @@ def memory(case: Case, device: torch.device) -> Iterator[Row]:
             )  # fmt: skip
 
 
-def memory_child(what: str, case: Case, device: torch.device) -> None:
+def memory_child(part: str, case: Case, device: torch.device) -> None:
     """Prints the peak in bytes: of the process, and above what it held before the network was made."""
     start = _resident()
     network = random_network(case.network, device)
-    if what == "bare":
+    if part == "bare":
         bare = Bare(network.body, case.layer, torch.rand(case.facets, 3, case.size, case.size, device=device))
         run: Callable[[], None] = lambda: [bare() for _ in range(12)] and None  # noqa: E731
     else:
@@ -645,9 +645,9 @@ def machine(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    said = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
-    name = next((line.split(":")[1].strip() for line in said.splitlines() if line.startswith("model name")), "")
-    low = [flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if f" {flag}" in said]
+    cpuinfo = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else ""
+    name = next((line.split(":")[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")), "")
+    low = [flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if f" {flag}" in cpuinfo]
     return f"{name or platform.processor() or platform.machine()} ({', '.join(low) or 'no AVX-512'})"
 
 
@@ -687,8 +687,8 @@ def main() -> None:
         collected.append(row)
         print(as_markdown(row), flush=True)
         if arguments.json:
-            said = {"machine": machine(device), "rows": [asdict(one) for one in collected]}
-            arguments.json.write_text(json.dumps(said, indent=1) + "\n")
+            results = {"machine": machine(device), "rows": [asdict(row) for row in collected]}
+            arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ GROUPS = {
 }
 LAUNCHER = "hydra/launcher"
 MANY = 4  # options of which one is named rather than the rest
-COMMENT = re.compile(r"\s+#\s+(?P<said>.*)$")
+COMMENT = re.compile(r"\s+#\s+(?P<comment>.*)$")
 KEY = re.compile(r"^(?P<indent>\s*)(?P<name>[A-Za-z_]\w*):(?:\s|$)")
 
 
@@ -59,7 +59,7 @@ class Setting:
 
     key: str
     values: dict[str, Any] = field(default_factory=dict)  # by option
-    said: dict[str, list[str]] = field(default_factory=dict)  # by option: the comment in conf/, the docstring's words
+    words: dict[str, list[str]] = field(default_factory=dict)  # by option: the comment in conf/, the docstring's words
     takes: str = ""
 
 
@@ -76,8 +76,8 @@ def options(group: str) -> Sequence[str]:
 def _defaults() -> Mapping[str, str]:
     """Each group's default option, out of the primary config's defaults list."""
     primary = yaml.safe_load((config_folder() / f"{CONFIG_NAME}.yaml").read_text(encoding="utf-8"))
-    listed = [one for one in primary["defaults"] if isinstance(one, dict)]
-    return {name: option for one in listed for name, option in one.items()}
+    listed = [entry for entry in primary["defaults"] if isinstance(entry, dict)]
+    return {name: option for groups in listed for name, option in groups.items()}
 
 
 @lru_cache
@@ -95,7 +95,7 @@ def header(path: Path) -> str:
 @lru_cache
 def comments(path: Path) -> Mapping[str, str]:
     """What a file of conf/ says of each key: the comment behind it, or the lines of comment before it."""
-    found, before, parents = {}, [], []
+    by_key, before, parents = {}, [], []
     top = True  # the file's own header is none of a key
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.lstrip().startswith("#"):
@@ -108,21 +108,21 @@ def comments(path: Path) -> Mapping[str, str]:
             indent = len(key["indent"])
             parents = [(depth, name) for depth, name in parents if depth < indent] + [(indent, key["name"])]
             behind = COMMENT.search(line)
-            said = behind["said"] if behind else " ".join(before)
-            if said:
-                found[".".join(name for _, name in parents)] = said
+            comment = behind["comment"] if behind else " ".join(before)
+            if comment:
+                by_key[".".join(name for _, name in parents)] = comment
         before = []
-    return found
+    return by_key
 
 
 def _files(group: str, option: str) -> Iterator[Path]:
     """The option's file and those of its own group that it builds upon, nearest first."""
     path = config_folder() / group / f"{option}.yaml"
     yield path
-    said = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    for one in said.get("defaults", []):
-        if isinstance(one, str) and not one.startswith(("_self_", "/")) and (path.parent / f"{one}.yaml").exists():
-            yield from _files(group, one)
+    settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    for name in settings.get("defaults", []):
+        if isinstance(name, str) and not name.startswith(("_self_", "/")) and (path.parent / f"{name}.yaml").exists():
+            yield from _files(group, name)
 
 
 @lru_cache
@@ -133,14 +133,14 @@ def composed() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
     group at once.
     """
     named = {group: options(group) for group in GROUPS if group not in ("transfer", "ablation", "experiment")}
-    found: dict[str, dict[str, Mapping[str, Any]]] = {group: {} for group in named}
+    by_group: dict[str, dict[str, Mapping[str, Any]]] = {group: {} for group in named}
     for n in range(max(map(len, named.values()))):
         chosen = {group: names[n % len(names)] for group, names in named.items()}
         config = compose([f"{group}={name}" for group, name in chosen.items()])
         plain: Any = OmegaConf.to_container(config, resolve=False)
         for group, name in chosen.items():
-            found[group].setdefault(name, plain)
-    return found
+            by_group[group].setdefault(name, plain)
+    return by_group
 
 
 # ---- what stands in the constructors ----------------------------------------------------------------------------
@@ -159,21 +159,21 @@ def told(target: str) -> Mapping[str, str]:
     names = set(arguments_of(target, target).hints)
     family = [made]
     if inspect.isclass(made):
-        family = [one for one in made.__mro__ if one.__module__.startswith("mindseye.")]
+        family = [base for base in made.__mro__ if base.__module__.startswith("mindseye.")]
     texts = []
-    for one in family:
-        texts += [one.__doc__ or "", one.__dict__["__init__"].__doc__ or "" if "__init__" in vars(one) else ""]
-    found: dict[str, str] = {}
+    for base in family:
+        texts += [base.__doc__ or "", base.__dict__["__init__"].__doc__ or "" if "__init__" in vars(base) else ""]
+    by_name: dict[str, str] = {}
     start = re.compile(r"(?:(?<=^)|(?<=[.;:)] ))((?:\w+, )*\w+): ")
     for paragraph in re.split(r"\n\s*\n", "\n\n".join(inspect.cleandoc(text) for text in texts)):
         flat = " ".join(paragraph.split())
-        marks = [one for one in start.finditer(flat) if set(one[1].split(", ")) <= names]
+        marks = [match for match in start.finditer(flat) if set(match[1].split(", ")) <= names]
         for mark, following in zip(marks, [*marks[1:], None], strict=False):
             text = flat[mark.end() : following.start() if following else len(flat)].strip().rstrip(";").rstrip(".")
             text = re.sub(r"\bNone\b", "null", re.sub(r"\. (?:Wrong values raise|Raises) .*", "", text))
             for name in mark[1].split(", "):
-                found.setdefault(name, text)
-    return found
+                by_name.setdefault(name, text)
+    return by_name
 
 
 # ---- put together -----------------------------------------------------------------------------------------------
@@ -203,27 +203,27 @@ def _targets(node: Any, place: str = "") -> Iterator[tuple[str, str]]:
 
 def group_settings(group: str) -> Sequence[Setting]:
     """All settings that the options of a group have, in the order in which they stand there."""
-    found: dict[str, Setting] = {}
+    settings: dict[str, Setting] = {}
     for option in options(group):
         node = composed()[group][option][group]
         targets = dict(_targets(node))
         rows = dict(_flat(node))
         if group in SWITCHED:
-            rows = {**{name: OFF if one is None else ON for name, one in node.items()}, **rows}
+            rows = {**{name: OFF if value is None else ON for name, value in node.items()}, **rows}
             rows = {path: OFF if path in node and value is None else value for path, value in rows.items()}
         for path, value in sorted(rows.items(), key=lambda row: list(node).index(row[0].partition(".")[0])):
             key = f"{group}.{path}"
-            setting = found.setdefault(key, Setting(key))
+            setting = settings.setdefault(key, Setting(key))
             setting.values[option] = value
             if value is ON:
-                setting.said[option] = [_first_sentence(targets[path])]
+                setting.words[option] = [_first_sentence(targets[path])]
                 continue
             if value is OFF:
                 continue
             from_code = list(filter(None, [*_of_constructors(path, targets), _of_field(key)]))
             near = (path,) if from_code else (path, path.rpartition(".")[0])
-            said = [comments(file).get(one, "") for file in _files(group, option) for one in near]
-            setting.said[option] = _distinct([*from_code, next(filter(None, said), "")])
+            comment = [comments(file).get(name, "") for file in _files(group, option) for name in near]
+            setting.words[option] = _distinct([*from_code, next(filter(None, comment), "")])
             place, name = ("", path) if "." not in path else path.rsplit(".", 1)
             if place in targets:
                 kind = kinds(arguments_of(targets[place], key).hints.get(name, Any))
@@ -231,16 +231,16 @@ def group_settings(group: str) -> Sequence[Setting]:
                 kind = _plain(key) if key in plain_settings() else ""
             if setting.takes in kind:  # of several constructors the one that takes most
                 setting.takes = kind
-    return sorted(found.values(), key=lambda one: _order(one.key, found))
+    return sorted(settings.values(), key=lambda setting: _order(setting.key, settings))
 
 
 SWITCHED = ("filters",)  # groups each of whose keys is a thing of its own, or null
 ON, OFF = "on", "null"
 
 
-def _order(key: str, found: Mapping[str, Setting]) -> tuple[int, int]:
+def _order(key: str, settings: Mapping[str, Setting]) -> tuple[int, int]:
     """Settings of one thing stand together, where the thing first stands."""
-    keys = list(found)
+    keys = list(settings)
     head = ".".join(key.split(".")[:2])
     first = next(n for n, other in enumerate(keys) if other == head or other.startswith(f"{head}."))
     return first, keys.index(key)
@@ -284,7 +284,7 @@ def kinds(hint: Any) -> str:
     """What an annotation takes, as it is written in YAML."""
     literal = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     if get_origin(literal) is Literal:
-        return ", ".join(f"`{one}`" for one in get_args(literal))
+        return ", ".join(f"`{choice}`" for choice in get_args(literal))
     return described(hint)
 
 
@@ -296,33 +296,33 @@ def _plain(key: str) -> str:
 def root_settings() -> Sequence[Setting]:
     """The settings that belong to no group."""
     path = config_folder() / f"{CONFIG_NAME}.yaml"
-    said = comments(path)
-    found = []
+    comment_of = comments(path)
+    settings = []
     for key, value in composed()["network"][options("network")[0]].items():
         if key in GROUPS and key not in SETTING_GROUPS:
             continue
-        one = Setting(key, {"": value}, {"": [_of_field(key) or said.get(key, "")]})
-        one.takes = _plain(key) if key in plain_settings() else "a mapping `{name: {_target_: …}}`"
+        setting = Setting(key, {"": value}, {"": [_of_field(key) or comment_of.get(key, "")]})
+        setting.takes = _plain(key) if key in plain_settings() else "a mapping `{name: {_target_: …}}`"
         if key == "steps":
-            one.values = {name: composed()["length"][name][key] for name in options("length")}
-            one.said = {"": ["Of the optimisation; `length` and the objectives' presets bring their number"]}
-        found.append(one)
-    return found
+            setting.values = {name: composed()["length"][name][key] for name in options("length")}
+            setting.words = {"": ["Of the optimisation; `length` and the objectives' presets bring their number"]}
+        settings.append(setting)
+    return settings
 
 
 def launcher_settings() -> Mapping[str, Sequence[Setting]]:
     """Of each launcher what its file here sets. Others of its package can be set too."""
-    found = {}
+    by_launcher = {}
     for path in sorted((config_folder() / LAUNCHER).glob("*.yaml")):
         node = yaml.safe_load(path.read_text(encoding="utf-8"))
         node.pop("defaults", None)
-        said = comments(path)
+        comment_of = comments(path)
         rows = []
         for key, value in _flat(node):
-            near = [said[part] for part in (key, key.rpartition(".")[0]) if said.get(part)]
+            near = [comment_of[part] for part in (key, key.rpartition(".")[0]) if comment_of.get(part)]
             rows.append(Setting(f"hydra.launcher.{key}", {path.stem: value}, {path.stem: near[:1]}))
-        found[path.stem] = rows
-    return found
+        by_launcher[path.stem] = rows
+    return by_launcher
 
 
 # ---- as Markdown ------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def written(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return f"`{'null' if value is None else str(value).lower()}`"
     if isinstance(value, list):
-        return "`[" + ", ".join(written(one).strip("`") for one in value) + "]`"
+        return "`[" + ", ".join(written(item).strip("`") for item in value) + "]`"
     if value == {}:
         return "`{}`"
     if value == "":
@@ -362,8 +362,8 @@ def _values(setting: Setting, of: Sequence[str]) -> str:
     if len(by_value) == 1:
         [(value, names)] = by_value.items()
         where = _among(names, of)
-        said = value if value == "must be given" else f"default {value}"
-        return f"{said} in {where}" if where else said
+        shown = value if value == "must be given" else f"default {value}"
+        return f"{shown} in {where}" if where else shown
     own = [value for value, names in by_value.items() if names == [value.strip("`")]]
     if len(own) > MANY:
         by_value = {
@@ -394,7 +394,7 @@ def _sentence(text: str, setting: Setting) -> str:
 def _words(setting: Setting) -> Sequence[str]:
     """What is said of it, each thing once, with the options it is said of where others say otherwise."""
     by_text: dict[str, list[str]] = defaultdict(list)
-    for option, texts in setting.said.items():
+    for option, texts in setting.words.items():
         for text in texts:
             by_text[text].append(option)
     lines = []
@@ -419,8 +419,8 @@ def _block(setting: Setting, of: Sequence[str], anchor: str = "") -> str:
 def _option_list(group: str) -> str:
     lines = []
     for option in options(group):
-        said = header(config_folder() / group / f"{option}.yaml")
-        first, *rest = said.split("\n")
+        text = header(config_folder() / group / f"{option}.yaml")
+        first, *rest = text.split("\n")
         default = " (default)" if _defaults().get(group) == option else ""
         if first.startswith("mindseye "):  # an experiment's command, and what it may say behind it
             command, _, more = first.partition(": ")
@@ -428,16 +428,16 @@ def _option_list(group: str) -> str:
             text = " ".join(text.split())
             body = f"    `{command}`\n\n    {_escaped(text[:1].upper() + text[1:])}"
         else:
-            body = "    " + _escaped(" ".join(said.split()))
+            body = "    " + _escaped(" ".join(text.split()))
         lines.append(f"`{group}={option}`{{: #{group}-{option} }}{default}\n:   {body.lstrip()}\n")
     return "\n".join(lines)
 
 
 def markdown() -> str:
     """The whole reference, from the second heading down."""
-    parts = ["## At the root\n", *(_block(one, list(one.values)) for one in root_settings())]
-    for group, said in GROUPS.items():
-        parts.append(f"## {group}: {said} {{: #{group} }}\n")
+    parts = ["## At the root\n", *(_block(setting, list(setting.values)) for setting in root_settings())]
+    for group, title in GROUPS.items():
+        parts.append(f"## {group}: {title} {{: #{group} }}\n")
         if group == "transfer":
             parts.append(
                 "A network that judges, `transfer=resnet18`, or several, `transfer=[resnet18,timm]`. Each option is "
@@ -445,7 +445,7 @@ def markdown() -> str:
                 "one of its own:\n\n"
                 "`transfer.NAME.layer`{: #transfer.layer } · a text or null\n:   The layer at which it judges; null is "
                 "its late layer.\n\n    default `null`\n    {: .values }\n\n"
-                "Options: " + ", ".join(f"`{one}`" for one in options(group)) + ".\n"
+                "Options: " + ", ".join(f"`{option}`" for option in options(group)) + ".\n"
             )
             continue
         parts.append(_option_list(group))
@@ -453,16 +453,16 @@ def markdown() -> str:
             settings = group_settings(group)
             if settings:
                 parts.append(f"### Settings of {group} {{: #{group}-settings }}\n")
-                parts += [_block(one, options(group)) for one in settings]
+                parts += [_block(setting, options(group)) for setting in settings]
     parts.append("## hydra/launcher: where the cells of a sweep run {: #launcher }\n")
     parts.append(
         "`hydra/launcher=basic` is Hydra's own and the default: one cell after the other, in this process. See "
         "[Clusters](clusters.md).\n"
     )
     for name, settings in launcher_settings().items():
-        said = _escaped(" ".join(header(config_folder() / LAUNCHER / f"{name}.yaml").split()))
-        parts += [f"### {name} {{: #launcher-{name} }}\n", f"{said}\n"]
-        parts += [_block(one, [name], f"{name}.{one.key}") for one in settings]
+        text = _escaped(" ".join(header(config_folder() / LAUNCHER / f"{name}.yaml").split()))
+        parts += [f"### {name} {{: #launcher-{name} }}\n", f"{text}\n"]
+        parts += [_block(setting, [name], f"{name}.{setting.key}") for setting in settings]
     return "\n".join(parts) + "\n"
 
 

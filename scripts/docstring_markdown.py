@@ -28,15 +28,15 @@ def _prose(text: str, arguments: set[str]) -> str:
     for n in range(0, len(parts), 2):
         plain = re.sub(r"([\\*_>$])", r"\\\1", parts[n]).replace("<", "&lt;")  # which no backslash escapes
         parts[n] = re.sub(
-            r"(^|\n\s*|[.;:)] )((?:[\w\\]+, )*[\w\\]+): ", lambda found: _named(found, arguments), plain
+            r"(^|\n\s*|[.;:)] )((?:[\w\\]+, )*[\w\\]+): ", lambda match: _named(match, arguments), plain
         )
     return "".join(parts)
 
 
-def _named(found: re.Match[str], arguments: set[str]) -> str:
+def _named(match: re.Match[str], arguments: set[str]) -> str:
     """An argument, or several, as an item of a list, which the text behind it goes on with."""
-    names = found[2].replace("\\", "").split(", ")
-    return f"{found[1].rstrip()}\n\n- **{found[2]}**: " if set(names) <= arguments else found[0]
+    names = match[2].replace("\\", "").split(", ")
+    return f"{match[1].rstrip()}\n\n- **{match[2]}**: " if set(names) <= arguments else match[0]
 
 
 class DocstringMarkdown(Extension):
@@ -63,9 +63,9 @@ def _fields(cls: Class) -> Iterator[str]:
 
 def _arguments(obj: Object) -> set[str]:
     if isinstance(obj, Function):
-        return {one.name for one in obj.parameters}
+        return {parameter.name for parameter in obj.parameters}
     if isinstance(obj, Class):
         own = {name for name, member in obj.members.items() if isinstance(member, Attribute)}
         made = obj.members.get("__init__")
-        return own | ({one.name for one in made.parameters} if isinstance(made, Function) else set())
+        return own | ({parameter.name for parameter in made.parameters} if isinstance(made, Function) else set())
     return set()

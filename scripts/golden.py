@@ -87,20 +87,20 @@ def draw(overrides: Sequence[str], folder: Path) -> None:
 
 def hashes(folder: Path) -> dict[str, str]:
     """Of all that a run folder holds of its result: pictures, those on the way, history, targets, measures."""
-    found = {}
+    sums = {}
     for file in sorted(folder.rglob("*.safetensors")):
         for name, tensor in load_file(file).items():
             content = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
             head = f"{tensor.dtype}{list(tensor.shape)}".encode()
-            found[f"{file.relative_to(folder)} {name}"] = sha256(head + content)
+            sums[f"{file.relative_to(folder)} {name}"] = sha256(head + content)
     for file in sorted((folder / "facets").rglob("*.*")):
-        found[str(file.relative_to(folder))] = sha256(file.read_bytes())
+        sums[str(file.relative_to(folder))] = sha256(file.read_bytes())
     for name, values in pq.read_table(folder / "history.parquet").to_pydict().items():
-        found[f"history {name}"] = sha256(json.dumps(values).encode())
+        sums[f"history {name}"] = sha256(json.dumps(values).encode())
     metrics = json.loads((folder / "metrics.json").read_text())
     for name in sorted(set(metrics) - {"timing", "provenance"}):
-        found[f"metrics {name}"] = sha256(json.dumps(metrics[name], sort_keys=True).encode())
-    return found
+        sums[f"metrics {name}"] = sha256(json.dumps(metrics[name], sort_keys=True).encode())
+    return sums
 
 
 def sha256(content: bytes) -> str:

@@ -23,8 +23,8 @@ ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 def notebooks(project: Path) -> Iterator[tuple[Path, str]]:
     """Every notebook with its title for the navigation: those of ORDER first, others by name."""
-    found = sorted((project / "notebooks").glob("*.py"), key=lambda path: (_place(path), path.name))
-    for path in found:
+    files = sorted((project / "notebooks").glob("*.py"), key=lambda path: (_place(path), path.name))
+    for path in files:
         yield path, path.stem.replace("_", " ").capitalize()
 
 
@@ -97,14 +97,14 @@ def _execute(notebook: nbformat.NotebookNode, path: Path, threads: int) -> None:
 
 def _joined(outputs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """What was printed bit by bit, in one piece."""
-    found: list[Mapping[str, Any]] = []
-    for one in outputs:
-        before = found[-1] if found else {}
-        if one["output_type"] == "stream" and one["name"] == before.get("name"):
-            found[-1] = {**before, "text": before["text"] + one["text"]}
+    together: list[Mapping[str, Any]] = []
+    for output in outputs:
+        before = together[-1] if together else {}
+        if output["output_type"] == "stream" and output["name"] == before.get("name"):
+            together[-1] = {**before, "text": before["text"] + output["text"]}
         else:
-            found.append(one)
-    return found
+            together.append(output)
+    return together
 
 
 def _shown(output: Mapping[str, Any]) -> str:

@@ -73,8 +73,8 @@ def sheet(runs: dict[str, Path]) -> Image.Image:
         pen.text((8, y + 8), title, fill=INK, font=font(16))
         pen.text((8, y + 34), below, fill=FAINT, font=font(13))
         for c in range(C):
-            with Image.open(run / "facets" / f"{c:02d}" / name) as one:
-                picture.paste(one.convert("RGB").resize((TILE, TILE)), (LEFT + c * (TILE + GAP), y))
+            with Image.open(run / "facets" / f"{c:02d}" / name) as image:
+                picture.paste(image.convert("RGB").resize((TILE, TILE)), (LEFT + c * (TILE + GAP), y))
     return picture
 
 

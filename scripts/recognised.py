@@ -28,7 +28,7 @@ from truth import METHODS, REFERENCE, Draw, Subject, arguments, has_batch_norms,
 from mindseye.commands.checking import check
 from mindseye.commands.composing import compose, plain
 from mindseye.commands.grammar import quoted
-from mindseye.commands.stages import judges, load, load_judges, make_method, make_network, tried
+from mindseye.commands.stages import judges, load, load_judges, make_method, make_network, prepare_drawing
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import write_atomically
 from mindseye.results.judges import TransferReference, transfer
@@ -78,12 +78,13 @@ class Curve:
 
 def drawn(methods: Sequence[str], starts: Sequence[str], steps: int) -> list[Draw]:
     """Every method from noise and from what it starts from by default, with its own number of steps."""
-    found = []
+    planned = []
     for name in methods:
         method = METHODS[name]
         own = own_steps(method) or steps
-        found += [Draw(name, start, own) for start in ("facet", "noise") if start in method.starts and start in starts]
-    return found
+        able = [start for start in ("facet", "noise") if start in method.starts]
+        planned += [Draw(name, start, own) for start in able if start in starts]
+    return planned
 
 
 def looked_at(subject: Subject, draw: Draw) -> Subject:
@@ -109,7 +110,7 @@ class Panel:
 
 def curve(subject: Subject, draw: Draw, seeds: Sequence[int], panel: Panel, known: float | None = None) -> Curve | None:
     """What the judges say of the cells of a method that are done; None where none is. known: what a step costs."""
-    said: dict[int, dict[str, list[float]]] = {}
+    figures: dict[int, dict[str, list[float]]] = {}
     pictures = 0
     for cell, status in read_sweep(subject.folder).cells:
         words = dict(word.partition("=")[::2] for word in cell.overrides)
@@ -131,22 +132,22 @@ def curve(subject: Subject, draw: Draw, seeds: Sequence[int], panel: Panel, know
             for reference in references:
                 for name, values in transfer(images, reference).items():
                     if name in JUDGED:
-                        said.setdefault(step, {}).setdefault(name, []).extend(values.tolist())
-    if not said:
+                        figures.setdefault(step, {}).setdefault(name, []).extend(values.tolist())
+    if not figures:
         return None
     passes = METHODS[draw.method].passes
-    looks = {passes * step: {name: statistics.fmean(each) for name, each in of.items()} for step, of in said.items()}
+    looks = {passes * step: {name: statistics.fmean(each) for name, each in of.items()} for step, of in figures.items()}
     return Curve(draw.method, draw.start, draw.steps, known or cost(subject, draw), pictures, looks)
 
 
 def costs(folder: Path) -> dict[tuple[str, Draw], float]:
     """Of the steps that were timed already: another time they would come out otherwise."""
     try:
-        said = json.loads((folder / "recognised.json").read_text())
+        stored = json.loads((folder / "recognised.json").read_text())
     except FileNotFoundError:
         return {}
-    curves = ((name, one) for name, each in said.items() for one in each)
-    return {(name, Draw(one["method"], one["start"], one["steps"])): one["cost"] for name, one in curves}
+    rows = ((name, row) for name, each in stored.items() for row in each)
+    return {(name, Draw(row["method"], row["start"], row["steps"])): row["cost"] for name, row in rows}
 
 
 def cost(subject: Subject, draw: Draw) -> float:
@@ -155,7 +156,7 @@ def cost(subject: Subject, draw: Draw) -> float:
     run = check(compose([quoted(word) for word in (*words, f"steps={(ROUNDS + 1) * BLOCK + 1}")]))
     method = make_method(run)
     looking = load(run, method)
-    drawing, method, _ = tried(run, looking, method)
+    drawing, method, _ = prepare_drawing(run, looking, method)
     sweeping = read_sweep(subject.folder)
     folder = next(subject.folder / cell.folder for cell, status in sweeping.cells if status.status == "completed")
     targets = FacetTargets.load(folder / "targets")
@@ -172,7 +173,7 @@ def cost(subject: Subject, draw: Draw) -> float:
 def as_markdown(curves: Sequence[Curve]) -> str:
     """A row a method and start. The last columns: passes after which the reference, from each of its starts, stays at
     or above the transfer.cosine that the method ends with."""
-    ours = {one.start: one for one in curves if one.method == REFERENCE}
+    ours = {curve.start: curve for curve in curves if curve.method == REFERENCE}
     rows = [
         [
             "method", "start", "passes", "a step / bare step", *(f"`transfer.{name}`" for name in JUDGED),
@@ -180,17 +181,17 @@ def as_markdown(curves: Sequence[Curve]) -> str:
             *(f"{REFERENCE} from {start} is there after passes" for start in ours),
         ]
     ]  # fmt: skip
-    for one in curves:
-        known = one.end["accuracy"] > 0
-        passes = one.since("accuracy", one.end["accuracy"]) if known else None
-        near = one.since("cosine", one.end["cosine"] - NEAR)
-        there = [our.since("cosine", one.end["cosine"]) for our in ours.values()]
+    for curve in curves:
+        known = curve.end["accuracy"] > 0
+        passes = curve.since("accuracy", curve.end["accuracy"]) if known else None
+        near = curve.since("cosine", curve.end["cosine"] - NEAR)
+        there = [our.since("cosine", curve.end["cosine"]) for our in ours.values()]
         rows.append(
             [
-                one.method, one.start, str(max(one.looks)), f"{one.cost:.2f}",
-                *(f"{one.end[name]:.3f}" for name in JUDGED),
+                curve.method, curve.start, str(max(curve.looks)), f"{curve.cost:.2f}",
+                *(f"{curve.end[name]:.3f}" for name in JUDGED),
                 "never" if passes is None else str(passes),
-                "" if passes is None else f"{passes / METHODS[one.method].passes * one.cost:.0f}", str(near),
+                "" if passes is None else f"{passes / METHODS[curve.method].passes * curve.cost:.0f}", str(near),
                 *("not" if passes is None else str(passes) for passes in there),
             ]
         )  # fmt: skip
@@ -200,15 +201,16 @@ def as_markdown(curves: Sequence[Curve]) -> str:
 
 def plot(curves: Sequence[Curve], title: str) -> Figure:
     """What the judges see over passes, a line a method and start, dashed from the facets' blend."""
-    colours = dict(zip(dict.fromkeys(one.method for one in curves), COLOURS, strict=False))
+    colours = dict(zip(dict.fromkeys(curve.method for curve in curves), COLOURS, strict=False))
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     axes = figure.subplots(1, len(SHOWN), sharex=True)
     for place, name in zip(axes, SHOWN, strict=True):
-        for one in curves:
-            line = [(passes, look[SHOWN[name]]) for passes, look in sorted(one.looks.items())]
-            style = {"color": colours[one.method], "linestyle": "--" if one.start == "facet" else "-", "linewidth": 1.6}
-            place.plot(*zip(*line, strict=True), label=f"{one.method} from {one.start}", **style)
-            place.plot(*line[-1], marker="o", color=colours[one.method], markersize=4)
+        for curve in curves:
+            line = [(passes, look[SHOWN[name]]) for passes, look in sorted(curve.looks.items())]
+            dashes = "--" if curve.start == "facet" else "-"
+            style = {"color": colours[curve.method], "linestyle": dashes, "linewidth": 1.6}
+            place.plot(*zip(*line, strict=True), label=f"{curve.method} from {curve.start}", **style)
+            place.plot(*line[-1], marker="o", color=colours[curve.method], markersize=4)
         place.set(xscale="log", xlabel="passes of a picture through the network, forward and back", ylabel=name)
         place.grid(visible=True, alpha=0.3)
         place.spines[["top", "right"]].set_visible(False)
@@ -217,24 +219,24 @@ def plot(curves: Sequence[Curve], title: str) -> Figure:
     return figure
 
 
-def tell(asked: Namespace, found: Sequence[Subject], every: Sequence[Draw]) -> None:
+def tell(asked: Namespace, subjects: Sequence[Subject], every: Sequence[Draw]) -> None:
     """Judge what is drawn, and write figures, table and plot of each subject. Raises ValueError where nothing is."""
-    said: dict[str, list[Curve]] = {}
+    by_subject: dict[str, list[Curve]] = {}
     timed = costs(asked.folder)
-    for subject in found:
+    for subject in subjects:
         if (subject.folder / "manifest.json").is_file():
             panel = Panel(subject)
             found_here = (curve(subject, draw, asked.seeds, panel, timed.get((subject.name, draw))) for draw in every)
-            said[subject.name] = [one for one in found_here if one is not None]
-    said = {name: curves for name, curves in said.items() if curves}
-    if not said:
+            by_subject[subject.name] = [curve for curve in found_here if curve is not None]
+    by_subject = {name: curves for name, curves in by_subject.items() if curves}
+    if not by_subject:
         raise ValueError(f"{asked.folder}: no cell is done, so there is no table")
     text = []
-    for number, (name, curves) in enumerate(said.items()):
+    for number, (name, curves) in enumerate(by_subject.items()):
         about = f"{name}: means over {curves[0].pictures} pictures and their judges"
         text += [f"## {about}", "", as_markdown(curves)]
         plot(curves, about).savefig(asked.folder / f"recognised{number or ''}.png", dpi=110)
-    figures = {name: [asdict(one) for one in curves] for name, curves in said.items()}
+    figures = {name: [asdict(curve) for curve in curves] for name, curves in by_subject.items()}
     write_atomically(asked.folder / "recognised.json", json.dumps(figures, indent=1).encode())
     write_atomically(asked.folder / "recognised.md", "\n".join(text).encode())
     print("\n".join(text))
@@ -249,14 +251,14 @@ def main(words: Sequence[str] | None = None) -> None:
     if asked.long:
         parser.error("--long: every method has its own number of steps here already")
     try:
-        found, _, steps = plan(asked)
+        subjects, _, steps = plan(asked)
         every = drawn(asked.only, asked.starts, steps)
         hydras, worst = [word for word in asked.words if word.startswith("hydra")], 0
-        for subject in found if not asked.table else ():
+        for subject in subjects if not asked.table else ():
             for draw in every:
                 if draw.method != "deep_inversion" or has_batch_norms(subject):
                     worst = max(worst, sweep(looked_at(subject, draw), [draw], asked.seeds, hydras))
-        tell(asked, found, every)
+        tell(asked, subjects, every)
     except (ValueError, OSError) as error:
         print(f"recognised: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None

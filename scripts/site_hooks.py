@@ -57,7 +57,7 @@ def on_startup(command: str, dirty: bool) -> None:
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Notebooks, and the example gallery where there is one, into the navigation after the first pages."""
-    if config.nav is None or any("Notebooks" in one or "Example gallery" in one for one in config.nav):
+    if config.nav is None or any("Notebooks" in entry or "Example gallery" in entry for entry in config.nav):
         return config
     notebooks: list[Any] = [{name: f"notebooks/{path.stem}.md"} for path, name in notebook_pages.notebooks(PROJECT)]
     if (PROJECT / "notebooks" / "README.md").is_file():
@@ -100,8 +100,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     markdown = markdown.replace(TO_THE_GALLERY, shown if there else "")
     source = _sources.get(place, f"docs/{place}")
 
-    def relinked(found: re.Match[str]) -> str:
-        return found[1] + site_link(found[2], source, place) + (found[3] or "")
+    def relinked(match: re.Match[str]) -> str:
+        return match[1] + site_link(match[2], source, place) + (match[3] or "")
 
     parts = CODE.split(markdown)
     return "".join(part if n % 2 else LINK.sub(relinked, part) for n, part in enumerate(parts))
@@ -154,9 +154,9 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     return re.sub(r'data-md-component="search" role="dialog"', r'\g<0> aria-label="Search"', output)
 
 
-def _mathml(found: re.Match[str]) -> str:
-    latex = html.unescape(found[3]).strip()
-    if found[2] == "(":
+def _mathml(match: re.Match[str]) -> str:
+    latex = html.unescape(match[3]).strip()
+    if match[2] == "(":
         return to_mathml(latex)
     formula = to_mathml(latex, display="block").replace(BAR, "<mo stretchy='true'>&#x000AF;</mo>")
     # What is wider than a telephone scrolls, by keys as well; its TeX is what a screen reader may read.

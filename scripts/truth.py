@@ -173,7 +173,7 @@ def in_grammar(value: object) -> str:
     {late:'_bn1',sizes:[1,null,true]}
     """
     if isinstance(value, Mapping):
-        return f"{{{','.join(f'{key}:{in_grammar(one)}' for key, one in value.items())}}}"
+        return f"{{{','.join(f'{key}:{in_grammar(inner)}' for key, inner in value.items())}}}"
     if isinstance(value, list):
         return f"[{','.join(map(in_grammar, value))}]"
     return escaped(value) if isinstance(value, str) else json.dumps(value)
@@ -199,15 +199,16 @@ def subjects(
 
     Each is judged by the other networks that draw and by `judges`. Raises ValueError where nobody judges.
     """
-    found = []
+    made = []
     for viewer in drawing:
-        others = [one for one in (*drawing, *judges) if one.name != viewer.name]
+        others = [network for network in (*drawing, *judges) if network.name != viewer.name]
         if not others:
             raise ValueError(f"nobody judges what {viewer.name} draws: give another --network, or a --judge")
         groups: dict[str, Viewer] = {}
-        for one in others:
-            groups.setdefault(one.group, one)
-        judging = [word for one in others for word in one.judging(one.group if groups[one.group] is one else one.name)]
+        for judge in others:
+            groups.setdefault(judge.group, judge)
+        titles = [judge.group if groups[judge.group] is judge else judge.name for judge in others]
+        judging = [word for judge, title in zip(others, titles, strict=True) for word in judge.judging(title)]
         for layer in viewer.layers or (None,):
             for name, words in photographs.items():
                 every = (
@@ -216,8 +217,8 @@ def subjects(
                 )  # fmt: skip
                 title = f"{viewer.name} {layer or 'late'}, {name}"
                 place = re.sub(r"[^\w.-]+", "-", title) + f"-{cell_id(every)[:6]}"
-                found.append(Subject(title, every, folder / place))
-    return found
+                made.append(Subject(title, every, folder / place))
+    return made
 
 
 @dataclass(frozen=True)
@@ -231,16 +232,16 @@ class Draw:
 
 def draws(methods: Sequence[str], starts: Sequence[str], steps: int, *, long: bool) -> list[Draw]:
     """All with equal numbers of steps; with `long` other people's ways with their own numbers too."""
-    found = []
+    planned = []
     for name in methods:
         method = METHODS[name]
         for start in method.starts:
             if start not in starts:
                 continue
-            found.append(Draw(name, start, steps))
+            planned.append(Draw(name, start, steps))
             if long and (own := own_steps(method)) is not None and own != steps:
-                found.append(Draw(name, start, own))
-    return found
+                planned.append(Draw(name, start, own))
+    return planned
 
 
 def own_steps(method: Method) -> int | None:
@@ -254,8 +255,8 @@ def own_steps(method: Method) -> int | None:
 def sweep(subject: Subject, asked: Sequence[Draw], seeds: Sequence[int], hydras: Sequence[str]) -> int:
     """Draw what is not drawn yet. 0, or 1 where a cell failed; exits where it is interrupted. hydras: how it runs."""
     grids: dict[tuple[tuple[str, ...], int], list[str]] = {}
-    for (method, steps), group in groupby(asked, key=lambda one: (one.method, one.steps)):
-        starts = tuple(one.start for one in group)
+    for (method, steps), group in groupby(asked, key=lambda draw: (draw.method, draw.steps)):
+        starts = tuple(draw.start for draw in group)
         grids.setdefault((starts, steps), []).append(METHODS[method].ablation)
     worst = 0
     for (starts, steps), ablations in grids.items():
@@ -310,9 +311,9 @@ def read_rows(subject: Subject, asked: Sequence[Draw], seeds: Sequence[int]) -> 
     sweep = read_sweep(subject.folder)
     of_facet = {row["path"]: row for row in with_samples(sweep, read_summary(sweep)) if "path" in row}
     for cell, status in sweep.cells:
-        said = dict(word.partition("=")[::2] for word in cell.overrides)
-        draw = Draw(methods.get(said["ablation"], ""), said["canvas.init"], int(said["steps"]))
-        seed = int(said["seed"])
+        given = dict(word.partition("=")[::2] for word in cell.overrides)
+        draw = Draw(methods.get(given["ablation"], ""), given["canvas.init"], int(given["steps"]))
+        seed = int(given["seed"])
         if status.status != "completed" or draw not in asked or seed not in seeds:
             continue
         folder = subject.folder / cell.folder
@@ -370,16 +371,16 @@ class _Path:
         return [math.nan if row["mean"] is None else row["mean"] for row in rows]
 
 
-def figures_of(said: Mapping[str, Any], path: float) -> dict[str, float]:
+def figures_of(metrics: Mapping[str, Any], path: float) -> dict[str, float]:
     """A facet's figures by their dotted names, those of `transfer` as means over the judges that have them.
 
     As over facets, shares of a way are weighted by it, and the way is that of the judges that have a share: facets of
     two judges count as twice as many facets of one.
     """
-    transfer = said.get("transfer", {})
+    transfer = metrics.get("transfer", {})
     judges = list(transfer.get("networks", {"": transfer}).values())
     others = ("facet", "baselines", "transfer")
-    figures = dict(numbers({key: value for key, value in said.items() if key not in others}))
+    figures = dict(numbers({key: value for key, value in metrics.items() if key not in others}))
     for name in dict.fromkeys(name for judge in judges for name in judge):
         given = [judge for judge in judges if isinstance(judge.get(name), int | float)]
         if not given:
@@ -414,10 +415,10 @@ class Estimate:
     facets: int
 
     @classmethod
-    def of(cls, found: Iterable[tuple[object, float, float]]) -> "Estimate":
+    def of(cls, values: Iterable[tuple[object, float, float]]) -> "Estimate":
         """found: (facet, value, weight)."""
         grouped: dict[object, list[tuple[float, float]]] = {}
-        for facet, value, weight in found:
+        for facet, value, weight in values:
             grouped.setdefault(facet, []).append((value, weight))
         mean, low, high = mean_and_interval(grouped)
         return cls(mean, low, high, sum(map(len, grouped.values())), len(grouped))
@@ -460,7 +461,7 @@ def table(rows: Sequence[Row], steps: Mapping[str, int]) -> list[Line]:
         differences = {}
         for name in names if method in METHODS and method != REFERENCE else ():
             pairs = [(row, base[_place(row)]) for row in own if _place(row) in base]
-            both = [pair for pair in pairs if all(name in one.figures for one in pair)]
+            both = [pair for pair in pairs if all(name in row.figures for row in pair)]
             if both:
                 differences[name] = Estimate.of(
                     (mine.cluster, mine.figures[name] - other.figures[name], weight_in(mine.figures, name))
@@ -480,7 +481,7 @@ def as_markdown(lines: Sequence[Line]) -> str:
     head = ["method", "start", "passes", f"transfer.cosine − {REFERENCE}'s", *COLUMNS, "pictures (facets)"]
     table = [head, ["---"] * len(head)]
     for line in lines:
-        most = max(line.means.values(), key=lambda one: one.pictures)
+        most = max(line.means.values(), key=lambda estimate: estimate.pictures)
         table.append(
             [
                 line.method, line.start, str(line.passes or ""), _difference(line),
@@ -498,12 +499,12 @@ def _cell(estimate: Estimate | None) -> str:
 
 
 def _difference(line: Line) -> str:
-    found = line.differences.get("transfer.cosine")
-    if found is None:
+    difference = line.differences.get("transfer.cosine")
+    if difference is None:
         return ""
-    interval = "" if found.facets < 2 else f" [{signed(found.low)}, {signed(found.high)}]"
-    said = f"{signed(found.mean)}{interval}"
-    return f"**{said}**" if found.low > 0 or found.high < 0 else said
+    interval = "" if difference.facets < 2 else f" [{signed(difference.low)}, {signed(difference.high)}]"
+    shown = f"{signed(difference.mean)}{interval}"
+    return f"**{shown}**" if difference.low > 0 or difference.high < 0 else shown
 
 
 # ---- sheet and page ------------------------------------------------------------------------------------------------
@@ -563,8 +564,9 @@ def page(tables: Mapping[str, Mapping[str, Sequence[Line]]], sheet: Image.Image,
     for heading, each in tables.items():
         parts.append(f"<h2>{html.escape(heading)}</h2>")
         for subject, lines in each.items():
-            said = f'<div class="wide">{_as_html(lines)}</div>'
-            parts.append(said if not subject else f"<details><summary>{html.escape(subject)}</summary>{said}</details>")
+            block = f'<div class="wide">{_as_html(lines)}</div>'
+            folded = f"<details><summary>{html.escape(subject)}</summary>{block}</details>"
+            parts.append(folded if subject else block)
     parts.append("<h2>The pictures</h2><p>Of the first seed: a row a method and start, a column a facet.</p>")
     parts.append(f'<div class="wide"><img alt="contact sheet" src="data:image/webp;base64,{picture}"></div>')
     parts.append("<h2>The methods</h2><ul>")
@@ -574,34 +576,34 @@ def page(tables: Mapping[str, Mapping[str, Sequence[Line]]], sheet: Image.Image,
 
 def _as_html(lines: Sequence[Line]) -> str:
     heads = ["method", "start", "passes", f"Δ transfer.cosine<small>to {REFERENCE}</small>", *COLUMNS]
-    found = ["<table><tr>", *(f"<th>{head.replace('.', '.<wbr>')}</th>" for head in heads), "</tr>"]
+    rows = ["<table><tr>", *(f"<th>{head.replace('.', '.<wbr>')}</th>" for head in heads), "</tr>"]
     for line in lines:
         cells = [line.method, line.start, str(line.passes or ""), _as_html_difference(line)]
         for name in COLUMNS:
-            said, _, interval = _cell(line.means.get(name)).partition(" ")
-            cells.append(f"{said}<small>{interval}</small>")
+            shown, _, interval = _cell(line.means.get(name)).partition(" ")
+            cells.append(f"{shown}<small>{interval}</small>")
         kind = ' class="baseline"' if line.method in BASELINES else ""
-        found.append(f"<tr{kind}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    return "\n".join([*found, "</table>"])
+        rows.append(f"<tr{kind}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    return "\n".join([*rows, "</table>"])
 
 
 def _as_html_difference(line: Line) -> str:
-    said = _difference(line)
-    value, _, interval = said.strip("*").partition(" ")
-    return f"{f'<b>{value}</b>' if said.startswith('*') else value}<small>{interval}</small>"
+    shown = _difference(line)
+    value, _, interval = shown.strip("*").partition(" ")
+    return f"{f'<b>{value}</b>' if shown.startswith('*') else value}<small>{interval}</small>"
 
 
 def as_json(rows: Sequence[Row], tables: Mapping[str, Mapping[str, Sequence[Line]]], words: Sequence[str]) -> str:
     """Everything, for programs: the tables, every picture's figures, and the command line."""
 
-    def estimate(one: Estimate) -> dict[str, float | None]:
-        return {name: None if math.isnan(value) else value for name, value in vars(one).items()}
+    def estimate(estimated: Estimate) -> dict[str, float | None]:
+        return {name: None if math.isnan(value) else value for name, value in vars(estimated).items()}
 
-    def line(one: Line) -> dict[str, Any]:
-        said = {"method": one.method, "start": one.start, "steps": one.steps, "passes": one.passes}
+    def line(row: Line) -> dict[str, Any]:
+        figures = {"method": row.method, "start": row.start, "steps": row.steps, "passes": row.passes}
         for name in ("means", "differences"):
-            said[name] = {key: estimate(value) for key, value in getattr(one, name).items()}
-        return said
+            figures[name] = {key: estimate(value) for key, value in getattr(row, name).items()}
+        return figures
 
     pictures = [
         {
@@ -610,11 +612,11 @@ def as_json(rows: Sequence[Row], tables: Mapping[str, Mapping[str, Sequence[Line
         }
         for row in rows
     ]  # fmt: skip
-    said = {
-        heading: {name or "all": [line(one) for one in lines] for name, lines in each.items()}
+    stored = {
+        heading: {name or "all": [line(row) for row in lines] for name, lines in each.items()}
         for heading, each in tables.items()
     }
-    return json.dumps({"arguments": list(words), "tables": said, "pictures": pictures}, indent=1)
+    return json.dumps({"arguments": list(words), "tables": stored, "pictures": pictures}, indent=1)
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------
@@ -643,16 +645,16 @@ def arguments() -> argparse.ArgumentParser:
 
 def photographs(asked: argparse.Namespace) -> dict[str, list[str]]:
     """The words of each set of photographs by its name. Raises ValueError where there are none."""
-    found = {}
+    overrides = {}
     for text in asked.images:
         name, equals, folder = text.partition("=")
         name, folder = (name, folder) if equals else (Path(text).name, text)
-        found[name] = [f"images.root={escaped(str(Path(folder).expanduser().absolute()))}"]
+        overrides[name] = [f"images.root={escaped(str(Path(folder).expanduser().absolute()))}"]
     for kind in asked.drawn:
-        found[f"drawn {kind}"] = [f"images.kind={kind}", f"images.size={asked.size}"]
-    if not found:
+        overrides[f"drawn {kind}"] = [f"images.kind={kind}", f"images.size={asked.size}"]
+    if not overrides:
         raise ValueError("there are no photographs: give --images NAME=FOLDER or --drawn KIND")
-    return found
+    return overrides
 
 
 def has_batch_norms(subject: Subject) -> bool:
@@ -670,36 +672,36 @@ def plan(asked: argparse.Namespace) -> tuple[list[Subject], list[Draw], int]:
         networks, judges, extra = ["demo=network=demo"], ["itself=network=demo"], [*QUICK, *extra]
     asked.starts = asked.starts or (["noise"] if asked.quick else list(ALL))
     asked.seeds = [0, 1, 2] if asked.seeds is None and not asked.quick else asked.seeds or [0, 1]
-    found = subjects(
+    chosen = subjects(
         [Viewer.read(text) for text in networks], [Viewer.read(text) for text in judges], photographs(asked), extra,
         asked.folder,
     )  # fmt: skip
-    found = [one for one in found if asked.subjects in one.name]
-    if not found:
+    chosen = [subject for subject in chosen if asked.subjects in subject.name]
+    if not chosen:
         raise ValueError(f"--subjects {asked.subjects}: no network, layer and photographs have it in their name")
     steps = asked.steps or (4 if asked.quick else compose(["experiment=truth"]).steps)
-    return found, draws(asked.only, asked.starts, steps, long=asked.long and not asked.quick), steps
+    return chosen, draws(asked.only, asked.starts, steps, long=asked.long and not asked.quick), steps
 
 
-def tell(asked: argparse.Namespace, found: Sequence[Subject], every: Sequence[Draw], steps: int) -> None:
+def tell(asked: argparse.Namespace, chosen: Sequence[Subject], every: Sequence[Draw], steps: int) -> None:
     """Read what is drawn, and write table, sheet and page. Raises ValueError where nothing is drawn yet."""
-    rows = [row for subject in found for row in read_rows(subject, every, asked.seeds)]
+    rows = [row for subject in chosen for row in read_rows(subject, every, asked.seeds)]
     if not rows:
         raise ValueError(f"{asked.folder}: no cell is done, so there is no table")
     equal = dict.fromkeys(METHODS, steps)
     kinds = {f"Equal numbers of steps: {steps}": equal}
     if asked.long:
-        own = {one.method: one.steps for one in every if one.steps != steps}
+        own = {draw.method: draw.steps for draw in every if draw.steps != steps}
         kinds["Other people's ways with their own numbers of steps"] = {REFERENCE: steps, **own}
     tables = {
         heading: {"": table(rows, of)}
-        | {one.name: table([row for row in rows if row.subject == one.name], of) for one in found}
+        | {subject.name: table([row for row in rows if row.subject == subject.name], of) for subject in chosen}
         for heading, of in kinds.items()
     }
     sheet = contact_sheet(rows, next(iter(tables.values()))[""])
     seeds = ", ".join(map(str, asked.seeds))
     about = [
-        f"{len(found)} networks, layers and sets of photographs: {'; '.join(one.name for one in found)}. "
+        f"{len(chosen)} networks, layers and sets of photographs: {'; '.join(subject.name for subject in chosen)}. "
         f"Seeds of discovery: {seeds}. Each picture is judged by the other networks, and its figures are means over "
         "them. Passes: of a picture through the drawing network, forward and back.",
         "Means over pictures, with 95 % intervals by a bootstrap over facets, each with all its pictures: what other "
@@ -720,15 +722,15 @@ def main(words: Sequence[str] | None = None) -> None:
     """Sweep, then tell. Exits with 1 where a cell failed, with 75 where it is to be continued."""
     asked = arguments().parse_args(words)
     try:
-        found, every, steps = plan(asked)
+        chosen, every, steps = plan(asked)
         worst, hydras = 0, [word for word in asked.words if word.startswith("hydra")]
-        for subject in found if not asked.table else ():
+        for subject in chosen if not asked.table else ():
             own = every
             if "deep_inversion" in asked.only and not has_batch_norms(subject):
                 print(f"{subject.name}: no BatchNorm, so no deep_inversion")
-                own = [one for one in every if one.method != "deep_inversion"]
+                own = [draw for draw in every if draw.method != "deep_inversion"]
             worst = max(worst, sweep(subject, own, asked.seeds, hydras))
-        tell(asked, found, every, steps)
+        tell(asked, chosen, every, steps)
     except (ValueError, OSError) as error:
         print(f"truth: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -99,8 +99,8 @@ def torchvision(name: str, layer: str, size: int) -> Case:
 def timm(name: str, layer: str, size: int | None = None, channels: int | None = None) -> Case:
     """One of timm's by name, random weights; size and channels are its own where they are None."""
     normalised = {} if channels is None else {"mean": [0.5] * channels, "std": [0.25] * channels}
-    said = f"timm {name}" + (f", channels: {channels}" if channels else "")
-    return Case(said, lambda: TimmSource(name, None, size=size, **normalised).load(), layer)
+    title = f"timm {name}" + (f", channels: {channels}" if channels else "")
+    return Case(title, lambda: TimmSource(name, None, size=size, **normalised).load(), layer)
 
 
 CASES = [

@@ -1,11 +1,13 @@
 """The house's own rules: who may import whom, and what is not written anywhere."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 import mindseye
+from mindseye import settings
 
 PACKAGE = Path(mindseye.__file__).parent
 ORDER = ["networks", "facets", "visualizer", "results", "reports", "sweeps", "commands"]
@@ -94,6 +96,22 @@ def test_style_of_the_house(path):
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), f"{path}:{node.lineno} {node.name} has no docstring"
+
+
+GROUPS = "|".join([*settings.GROUPS, *settings.MADE, *settings.NAMED])
+KEY = re.compile(rf"(?<![\w.(])({GROUPS})(\.\w+)*=")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_below_the_commands_names_no_key_of_theirs(path):
+    """What it says is said to people who call it from Python, too; the commands put the group before a name."""
+    if path.parts[len(PACKAGE.parts)] in ("commands", "settings.py"):  # settings.py is where the keys are
+        return
+    tree = ast.parse(path.read_text())
+    documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
+            assert not KEY.search(node.value), f"{path}:{node.lineno} names a key: {node.value!r}"
 
 
 def test_importing_the_package_imports_nothing_heavy():

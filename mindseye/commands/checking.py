@@ -51,7 +51,7 @@ def check(config: DictConfig) -> Run:
     for group in (*MADE, *NAMED):
         _check_nodes(group, settings.get(group))
     try:
-        run = Run.of(_answered(settings))
+        run = Run.of(_without_hydras_own(settings))
     except UnknownSetting as error:
         raise ConfigurationError(no_such_setting(error.key, error.known)) from error
     except ValueError as error:
@@ -65,12 +65,12 @@ def check(config: DictConfig) -> Run:
     return run
 
 
-def _answered(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _without_hydras_own(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Without the plain settings that refer to what Hydra knows in a job alone, where they are looked at again."""
-    left = {key: one for key, one in settings.items() if not (isinstance(one, str) and "${hydra:" in one)}
+    left = {key: value for key, value in settings.items() if not (isinstance(value, str) and "${hydra:" in value)}
     for group in GROUPS:
         if isinstance(left.get(group), dict):
-            left[group] = _answered(left[group])
+            left[group] = _without_hydras_own(left[group])
     return left
 
 
@@ -92,16 +92,16 @@ def _check_nodes(group: str, settings: Any) -> None:
             raise ConfigurationError(f"{place}={node}: {place}.KEY=… sets one of its settings; null switches it off")
         if not isinstance(node.get("_target_"), str):
             raise ConfigurationError(f"{place}._target_ must be the path of a class, not {node.get('_target_')}")
-        for key in _missing(node, place):
+        for key in _missing_keys(node, place):
             raise ConfigurationError(f"{key} must be given: {key}=…")
 
 
-def _missing(node: Mapping[str, Any], place: str) -> Iterator[str]:
+def _missing_keys(node: Mapping[str, Any], place: str) -> Iterator[str]:
     for key, value in node.items():
         if isinstance(value, str) and value == MISSING:
             yield f"{place}.{key}"
         elif isinstance(value, Mapping):
-            yield from _missing(value, f"{place}.{key}")
+            yield from _missing_keys(value, f"{place}.{key}")
 
 
 def _options(group: str) -> str:
@@ -115,7 +115,7 @@ def _check_parts(parts: Mapping[str, Any]) -> None:
     for place, node in networks(parts):
         _check_network(node, place)
     check_trackers(parts.get("logger") or {})
-    for place, node in _named(parts, "logger"):
+    for place, node in _nodes_by_name(parts, "logger"):
         for name, value in (node.get("settings") or {}).items():
             if name.endswith("_timeout") and fits(value, float) and value <= 0:
                 raise ConfigurationError(f"{place}.settings.{name} must be above 0, in seconds, not {value}")
@@ -123,14 +123,14 @@ def _check_parts(parts: Mapping[str, Any]) -> None:
         raise ConfigurationError("optimizer.lr: the learning rate is schedule.lr, a list [start, end]")
 
 
-def _named(parts: Mapping[str, Any], group: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _nodes_by_name(parts: Mapping[str, Any], group: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield from ((f"{group}.{key}", node) for key, node in (parts.get(group) or {}).items() if node is not None)
 
 
 def networks(parts: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(place, node) of the network that draws and of those that judge."""
     yield "network", parts["network"]
-    yield from _named(parts, "transfer")
+    yield from _nodes_by_name(parts, "transfer")
 
 
 def _check_network(node: Mapping[str, Any], place: str) -> None:
@@ -173,23 +173,25 @@ def check_own_files(folder: Path) -> None:
         raise ConfigurationError(f"--config-dir={folder}: there is no such folder")
     for file in sorted(path for group in groups() for path in (folder / group).glob("*.yaml")):
         try:
-            said = yaml.safe_load(file.read_bytes())
+            settings = yaml.safe_load(file.read_bytes())
         except Exception as error:  # what damaged YAML makes its parser raise
             raise ConfigurationError(f"{file}: no readable YAML ({error})") from error
-        if not isinstance(said, dict | None):
-            raise ConfigurationError(f"{file}: must hold settings, key: value, not {called(said)}")
+        if not isinstance(settings, dict | None):
+            raise ConfigurationError(f"{file}: must hold settings, key: value, not {called(settings)}")
 
 
-def check_one_run(arguments: Sequence[str], what: str = "mindseye -m … sweeps over them") -> None:
+def check_one_run(arguments: Sequence[str], instead: str = "mindseye -m … sweeps over them") -> None:
     """Refuse several values of a setting where one run is asked for; `what` would be right."""
-    for one in parsed([word for word in arguments if not word.startswith("-")]):
-        if one.is_sweep_override():
-            both = f", {one.key_or_group}=[{one.get_value_string()}] has all at once" if _takes_several(one) else ""
-            raise ConfigurationError(f"{one.input_line}: these are several values, and a run takes one: {what}{both}")
+    for override in parsed([word for word in arguments if not word.startswith("-")]):
+        if override.is_sweep_override():
+            key, values = override.key_or_group, override.get_value_string()
+            both = f", {key}=[{values}] has all at once" if _takes_several(override) else ""
+            line = f"{override.input_line}: these are several values, and a run takes one: {instead}{both}"
+            raise ConfigurationError(line)
 
 
-def _takes_several(one: Override) -> bool:
-    return one.key_or_group in NAMED and not isinstance(one.value(), IntervalSweep | RangeSweep)
+def _takes_several(override: Override) -> bool:
+    return override.key_or_group in NAMED and not isinstance(override.value(), IntervalSweep | RangeSweep)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -198,30 +200,30 @@ def check_overrides(arguments: Sequence[str]) -> None:
     What an experiment sweeps over (`hydra.sweeper.params`) is looked at too.
     """
     given = parsed([word for word in arguments if not word.startswith("-")])
-    hydras = [one for one in given if one.key_or_group.startswith("hydra")]
-    overrides = [one for one in given if one not in hydras]
-    for one in overrides:
-        if one.is_delete():
+    hydras = [override for override in given if override.key_or_group.startswith("hydra")]
+    overrides = [override for override in given if override not in hydras]
+    for override in overrides:
+        if override.is_delete():
             raise ConfigurationError(
-                f"{one.input_line}: settings stay in the configuration; give {one.key_or_group} another value "
-                "(0 or null switches most things off)"
+                f"{override.input_line}: settings stay in the configuration; give {override.key_or_group} another "
+                "value (0 or null switches most things off)"
             )
-        value = one.value()
-        if one.key_or_group in groups() and (isinstance(value, int | float | dict) or value == ""):
-            raise ConfigurationError(f"{one.input_line}: {_options(one.key_or_group)}")
-    first = {one.key_or_group: choices(one)[0] for one in overrides}
-    composed = compose_known([*(one.input_line for one in hydras), *first.values()], with_hydra=True)
+        value = override.value()
+        if override.key_or_group in groups() and (isinstance(value, int | float | dict) or value == ""):
+            raise ConfigurationError(f"{override.input_line}: {_options(override.key_or_group)}")
+    first = {override.key_or_group: choices(override)[0] for override in overrides}
+    composed = compose_known([*(override.input_line for override in hydras), *first.values()], with_hydra=True)
     params = _sweeper_params(composed)
     swept = parsed([f"{key}={values}" for key, values in params.items()])
     own_sweeper = str(composed.hydra.sweeper.get("_target_")).endswith(".ResumingSweeper")
     if not own_sweeper:
-        swept = [one for one in swept if not one.is_sweep_override() or one.is_discrete_sweep()]
-    added = [one for one in swept if one.key_or_group not in first]
+        swept = [override for override in swept if not override.is_sweep_override() or override.is_discrete_sweep()]
+    added = [override for override in swept if override.key_or_group not in first]
     overrides = [*added, *overrides]
     if own_sweeper:
         _check_grid(overrides)
-    first = {one.key_or_group: choices(one)[0] for one in overrides}
-    where = [one.input_line for one in hydras if one.key_or_group == "hydra.searchpath"]
+    first = {override.key_or_group: choices(override)[0] for override in overrides}
+    where = [override.input_line for override in hydras if override.key_or_group == "hydra.searchpath"]
     if added:
         task = compose_known([*where, *first.values()])
     else:
@@ -233,20 +235,20 @@ def check_overrides(arguments: Sequence[str]) -> None:
     _check_hydras_folders(composed)
     here = _runs_here(composed)
     _check_outside(runs[0], here)
-    for one in overrides:
-        alone = one.key_or_group in plain_settings() and one.key_or_group != "measure"
-        if one.is_discrete_sweep() and alone:  # nothing else depends on their values
-            for value in islice(one.sweep_iterator(), MOST_CELLS):
-                _check_alone(one.key_or_group, getattr(value, "text", value), here)
+    for override in overrides:
+        alone = override.key_or_group in plain_settings() and override.key_or_group != "measure"
+        if override.is_discrete_sweep() and alone:  # nothing else depends on their values
+            for value in islice(override.sweep_iterator(), MOST_CELLS):
+                _check_alone(override.key_or_group, getattr(value, "text", value), here)
             continue
-        for other in choices(one)[1:]:
-            task = compose_known([*where, *(first | {one.key_or_group: other}).values()])
+        for other in choices(override)[1:]:
+            task = compose_known([*where, *(first | {override.key_or_group: other}).values()])
             runs.append(check(task))
             _check_outside(runs[-1], here)
     # The rest needs the constructors themselves, and they torch.
     for run in runs:
         check_onlookers(run.parts)
-    check_replaced(runs[0].parts, {one.key_or_group for one in overrides}, composed.hydra.runtime.choices)
+    check_replaced(runs[0].parts, {override.key_or_group for override in overrides}, composed.hydra.runtime.choices)
     for run in runs:
         check_constructors(run.parts)
 
@@ -298,8 +300,8 @@ def _check_photographs(root: Any) -> None:
         return
     folder = os.path.expanduser(str(root))
     if not os.path.isdir(folder):
-        what = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
-        raise ConfigurationError(f"images.root={root} {what}; name a folder of images or of class folders")
+        fault = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
+        raise ConfigurationError(f"images.root={root} {fault}; name a folder of images or of class folders")
 
 
 def start_file(parts: Mapping[str, Any]) -> str | None:
@@ -318,9 +320,9 @@ def check_start(parts: Mapping[str, Any]) -> None:
     path = start_file(parts)
     if path is not None and not os.path.isfile(path):
         init = parts["canvas"]["init"]
-        what = "a folder" if os.path.isdir(path) else "no file"
+        kind = "a folder" if os.path.isdir(path) else "no file"
         raise ConfigurationError(
-            f"canvas.init must be {', '.join(STARTS)} or the path of an image, not {init}, which is {what}"
+            f"canvas.init must be {', '.join(STARTS)} or the path of an image, not {init}, which is {kind}"
             f"{did_you_mean(str(init), STARTS)}"
         )
 
@@ -384,25 +386,25 @@ def _check_direction(composed: DictConfig, measure: str | None) -> None:
     larger = measure is None or (measure in MEASURES and MEASURES[measure].better == "larger")
     smaller = measure in MEASURES and MEASURES[measure].better == "smaller"
     for key, (down, up) in SEARCHES.items():
-        said = OmegaConf.select(composed, key)
-        said = getattr(said, "name", said)
-        if (larger and said == down) or (smaller and said == up):
+        direction = OmegaConf.select(composed, key)
+        direction = getattr(direction, "name", direction)
+        if (larger and direction == down) or (smaller and direction == up):
             best = f"{'largest' if larger else 'smallest'} {measure or 'transfer.gain or path.target'}"
             right = str(up if larger else down).lower()
             raise ConfigurationError(
-                f"{key}={str(said).lower()} looks for the worst, since the {best} is the best: {key}={right}"
+                f"{key}={str(direction).lower()} looks for the worst, since the {best} is the best: {key}={right}"
             )
 
 
 def _check_grid(overrides: Sequence[Override]) -> None:
     cells = 1
-    for one in overrides:
-        value = one.value()
+    for override in overrides:
+        value = override.value()
         if isinstance(value, IntervalSweep):
             raise ConfigurationError(
-                f"{one.input_line}: a grid needs single values, as in {one.key_or_group}=1,2 or range(1,5)"
+                f"{override.input_line}: a grid needs single values, as in {override.key_or_group}=1,2 or range(1,5)"
             )
-        if one.is_sweep_override():
-            cells *= sum(1 for _ in one.sweep_iterator())
+        if override.is_sweep_override():
+            cells *= sum(1 for _ in override.sweep_iterator())
         if cells > MOST_CELLS:
-            raise ConfigurationError(f"{one.input_line}: makes a sweep of {cells:,} cells; at most {MOST_CELLS:,}")
+            raise ConfigurationError(f"{override.input_line}: makes a sweep of {cells:,} cells; at most {MOST_CELLS:,}")

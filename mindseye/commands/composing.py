@@ -143,11 +143,11 @@ def _failure(error: InstantiationException) -> str:
     assert cause is not None
     target = re.search(r"'([^']+)'", str(error))
     lines = re.sub(r"\x1b\[[\d;]*m", "", f"{type(cause).__name__}: {cause}").split("\n")
-    said = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])  # what is missing of a state dict, say
-    frames = [one for one in traceback.extract_tb(cause.__traceback__) if _is_ones_own(one.filename)]
-    own = [one for one in frames if one.filename == frames[0].filename]  # not what it calls
+    reason = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])  # what is missing of a state dict, say
+    frames = [frame for frame in traceback.extract_tb(cause.__traceback__) if _is_ones_own(frame.filename)]
+    own = [frame for frame in frames if frame.filename == frames[0].filename]  # not what it calls
     line = f" in line {own[-1].lineno} of {own[-1].filename}" if own else ""
-    return f"{target[1] if target else 'it'} failed{line}: {said}"
+    return f"{target[1] if target else 'it'} failed{line}: {reason}"
 
 
 def _is_ones_own(file: str) -> bool:
@@ -158,8 +158,8 @@ def _is_ones_own(file: str) -> bool:
 
 def _key_unknown(text: str) -> str | None:
     """The key that Hydra or OmegaConf say is none."""
-    found = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
-    return found and found[1]
+    match = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
+    return match and match[1]
 
 
 def _unknown_key(key: str) -> str:
@@ -195,21 +195,21 @@ def make(node: Mapping[str, Any], place: str = "", *, partial: bool = False) -> 
     except InstantiationException as error:
         within = re.search(r"full_key: (\S+)", str(error))
         where = ".".join(filter(None, (place, within and within[1])))
-        said = composition_error(error)
+        message = composition_error(error)
         if where and isinstance(error.__cause__, WrongField) and error.__cause__.name:
-            said = f"{where}.{said}"  # which begins with the field's name
-        elif where and not said.startswith(where):
-            said = f"{where}: {said}"
-        raise ConfigurationError(said) from error
+            message = f"{where}.{message}"  # which begins with the field's name
+        elif where and not message.startswith(where):
+            message = f"{where}: {message}"
+        raise ConfigurationError(message) from error
 
 
 def _loading(value: Any) -> Any:
     """Plain settings in which what makes a source is told to load it."""
     if isinstance(value, list):
-        return [_loading(one) for one in value]
+        return [_loading(inner) for inner in value]
     if not isinstance(value, Mapping):
         return value
-    inside = {key: _loading(one) for key, one in value.items()}
+    inside = {key: _loading(inner) for key, inner in value.items()}
     if "_target_" not in inside:
         return inside
     from mindseye.networks import Source

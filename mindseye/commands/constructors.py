@@ -46,12 +46,12 @@ def with_dots(settings: Any) -> Any:
     Raises ConfigurationError for a file that has no dotted path.
     """
     if isinstance(settings, list):
-        return [with_dots(one) for one in settings]
+        return [with_dots(value) for value in settings]
     if not isinstance(settings, dict):
         return settings
     return {
-        key: _dotted(one) if key == "_target_" and isinstance(one, str) else with_dots(one)
-        for key, one in settings.items()
+        key: _dotted(value) if key == "_target_" and isinstance(value, str) else with_dots(value)
+        for key, value in settings.items()
     }
 
 
@@ -90,8 +90,8 @@ def _check_onlooker(target: str, place: str, *, told: bool) -> None:
     package, _, name = target.rpartition(".")
     within = package.startswith(("pytorch_lightning.", "lightning.pytorch."))
     kinds: Collection[str] = (of_lightning(name) or (name,)) if within else ()
-    if not within and inspect.isclass(found := _resolved(target, place)):
-        kinds = [kind.__name__ for kind in found.__mro__]
+    if not within and inspect.isclass(constructor := _resolved(target, place)):
+        kinds = [kind.__name__ for kind in constructor.__mro__]
         if place.startswith("callbacks.") and "Callback" not in kinds:
             raise ConfigurationError(f"{place}: {target} is no subclass of pytorch_lightning.Callback")
     why = why_not(kinds, told=told) if place.startswith("callbacks.") else why_not_a_filter(kinds)
@@ -105,7 +105,7 @@ def check_arguments(node: Mapping[str, Any], place: str) -> None:
     if isinstance(target, str):
         takes = arguments_of(target, place)
         for key, value in node.items():
-            if key not in SPECIAL_KEYS and key not in _beside(place):
+            if key not in SPECIAL_KEYS and key not in _keys_of_the_command(place):
                 _check_argument(takes, key, value, f"{place}.{key}", target)
     for key, child in node.items():
         if isinstance(child, Mapping):
@@ -127,7 +127,7 @@ def _check_argument(takes: Arguments, name: str, value: Any, key: str, target: s
 
 def _not_taken(key: str, target: str, takes: Arguments) -> str:
     place = key.rpartition(".")[0]
-    names = [*takes.hints, *_beside(place)]
+    names = [*takes.hints, *_keys_of_the_command(place)]
     otherwise = f"; {target} takes {', '.join(names) or 'none'}"
     return no_such_setting(key, [f"{place}.{name}" for name in names], otherwise, options_with(key))
 
@@ -147,7 +147,7 @@ def _what_takes(key: str, overrides: Sequence[str]) -> str | None:
     if group not in (*MADE, *NAMED) or not names or key == "optimizer.lr":  # which is not for its class
         return None
     try:
-        node: Any = with_dots(plain(compose([_forced(word) for word in overrides])))
+        node: Any = with_dots(plain(compose([_may_add(word) for word in overrides])))
     except ConfigurationError:  # more is wrong
         return None
     own_packages(node)
@@ -163,16 +163,17 @@ def _what_takes(key: str, overrides: Sequence[str]) -> str | None:
         return f"{key}: no file sets it: +{word} adds it"
     if not target:
         return None
-    others = [str(one) for one in node if one != names[-1] and one not in SPECIAL_KEYS]
+    others = [str(name) for name in node if name != names[-1] and name not in SPECIAL_KEYS]
     if target.partition(".")[0] in CONSTRUCTORS_OF and nearest(names[-1], others, likeness=0.7):
-        return no_such_setting(key, [f"{place}.{one}" for one in others])  # a slip, which the file tells without torch
+        # a slip, which the file tells without torch
+        return no_such_setting(key, [f"{place}.{name}" for name in others])
     takes = arguments_of(target, place)
     if names[-1] in takes.hints or (takes.open_ended and not led):
         return f"{key}: no file sets it, and {target} takes it: +{word} adds it"
     return _not_taken(key, target, takes)
 
 
-def _forced(word: str) -> str:
+def _may_add(word: str) -> str:
     """An override as one that may add a key, where it is of a group with constructors."""
     group = word.partition("=")[0].partition(".")[0]
     return f"++{word}" if group in (*MADE, *NAMED) and "." in word.partition("=")[0] else word
@@ -190,7 +191,7 @@ def check_replaced(parts: Mapping[str, Any], given: Collection[str], chosen: Map
         group, target = place.partition(".")[0], node["_target_"]
         own_packages({"_target_": target})
         takes = arguments_of(target, place)
-        extra = {*SPECIAL_KEYS, *takes.hints, *_beside(place)}
+        extra = {*SPECIAL_KEYS, *takes.hints, *_keys_of_the_command(place)}
         left = [str(name) for name in node if name not in extra and f"{place}.{name}" not in given]
         if left and not takes.open_ended:
             mend = a_file_of_its_own(group, target, partial=node.get("_partial_") is True)
@@ -228,7 +229,8 @@ def arguments_of(target: str, place: str) -> Arguments:
         )
     except Exception:  # annotations of other people's constructors need not resolve
         hints = {}
-    named = {name: hints.get(name, Any) for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD}
+    by_name = [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    named = {name: hints.get(name, Any) for name in by_name}
     if fields:
         named.pop("self", None)
     # What a subclass of a value takes further it hands on.
@@ -246,11 +248,11 @@ def _resolved(target: str, place: str) -> Any:
 
 def _has_an_init_of_its_own(constructor: type) -> bool:
     """Whether a class derived from a value writes its own __init__, without being made a value itself."""
-    first = next(one for one in constructor.__mro__ if "__init__" in vars(one))
+    first = next(base for base in constructor.__mro__ if "__init__" in vars(base))
     return "__pydantic_fields__" not in vars(first)
 
 
-def _beside(place: str) -> Collection[str]:
+def _keys_of_the_command(place: str) -> Collection[str]:
     """Keys of a node that are not its constructor's: the layer of a network that judges is the command's own."""
     return ("layer",) if place.startswith("transfer.") else ()
 

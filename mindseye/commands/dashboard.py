@@ -31,8 +31,8 @@ def dashboard(arguments: list[str]) -> None:
     parser.add_argument("--name", default="mindseye", help="of the workspace; default: mindseye")
     parser.add_argument("--json", action="store_true", help="print it, and ask no server")
     asked = parser.parse_args(arguments)
-    found = re.fullmatch(r"([^/\s]+)/([^/\s]+)", asked.project)
-    if found is None:
+    match = re.fullmatch(r"([^/\s]+)/([^/\s]+)", asked.project)
+    if match is None:
         raise ValueError(f"name whose project it is, ENTITY/PROJECT, as in my-team/mindseye, not {asked.project}")
     panels.check_installed()
     keys, group = list(asked.by or ()), None
@@ -40,7 +40,7 @@ def dashboard(arguments: list[str]) -> None:
         sweep = read_sweep(asked.sweep)
         group = group_of(sweep.folder.absolute())
         keys = keys or [key for key in swept_settings(sweep) if not is_seed(key)]
-    made = panels.workspace(found[1], found[2], by=[in_config(key) for key in keys], group=group, name=asked.name)
+    made = panels.workspace(match[1], match[2], by=[in_config(key) for key in keys], group=group, name=asked.name)
     print(panels.as_json(made) if asked.json else panels.save(made))
 
 

@@ -56,8 +56,8 @@ def wanted(text: str) -> list[int]:
     >>> wanted("2..5"), wanted("2,8"), wanted("3")
     ([2, 3, 4, 5], [2, 8], [3])
     """
-    if found := re.fullmatch(r"(\d+)\.\.(\d+)", text):
-        numbers = list(range(int(found[1]), min(int(found[2]), MOST + 1) + 1))
+    if match := re.fullmatch(r"(\d+)\.\.(\d+)", text):
+        numbers = list(range(int(match[1]), min(int(match[2]), MOST + 1) + 1))
     elif re.fullmatch(r"\d+(,\d+)*", text):
         numbers = sorted(map(int, text.split(",")))
     else:

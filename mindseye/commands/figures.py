@@ -97,14 +97,14 @@ def of_run(folder: Path, facets: Sequence[int] | None, photographs: int, width: 
     heading = heading_of(run, targets)
     labels = [f"facet {c}" for c in listed]
     inches = {None: None, "column": COLUMN, "page": PAGE}[width]
-    nearest, initial = (_stack(folder, listed, name) for name in ("nearest", "initial"))
+    nearest, initial = (_pictures_named(folder, listed, name) for name in ("nearest", "initial"))
     above = None
     if photographs and targets is not None:
         order = targets.weights.argsort(dim=1, descending=True, stable=True)[:, :photographs]
         above = torch.stack([targets.shown(targets.photographs[c, order[c]]) for c in listed])
     elif photographs:
         above = nearest[:, None]
-    images = torch.stack([_seen(run, c) for c in listed])
+    images = torch.stack([_picture_of(run, c) for c in listed])
     drawn = {"fig1_visualizations": visualizations(images, above, labels=labels, heading=heading, width=inches)}
     if targets is None:
         _left_out("figure 2", f"{folder / 'targets'}, the facets themselves, is missing")
@@ -153,8 +153,8 @@ def _flows(sweep: SweepStatus) -> "dict[str, Figure]":
         for held, cells in flows:
             columns = [FlowColumn(cell.facets, _all_seen(read_run(cell.folder))) for cell in cells]
             name = f"fig5_flow_{setting}" + (f"_{held.replace(' ', ',')}" if len(flows) > 1 else "")
-            said = f"facets along {setting}: ribbons are the photographs that two share"
-            heading = f"{said} · {held}" if held else said
+            title = f"facets along {setting}: ribbons are the photographs that two share"
+            heading = f"{title} · {held}" if held else title
             drawn[_file_name(name)] = facet_flow(columns, heading=heading)
     return drawn
 
@@ -173,7 +173,7 @@ def _layers(folder: Path, completed: Sequence[Cell]) -> "dict[str, Figure]":
 
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in completed:
-        groups.setdefault(_others(cell), []).append(cell)
+        groups.setdefault(_all_but_the_layer(cell), []).append(cell)
     groups = {others: cells for others, cells in groups.items() if len(cells) > 1}
     if not groups:
         return {}
@@ -189,7 +189,7 @@ def _layers(folder: Path, completed: Sequence[Cell]) -> "dict[str, Figure]":
     return drawn
 
 
-def _seen(run: "StoredRun", c: int) -> "Tensor":
+def _picture_of(run: "StoredRun", c: int) -> "Tensor":
     """Facet c's picture, of more than three bands those that the run itself shows."""
     return _all_seen(run)[c]
 
@@ -250,11 +250,11 @@ def _targets(folder: Path) -> "FacetTargets":
     return FacetTargets.load(folder / "targets")
 
 
-def _others(cell: Cell) -> tuple[str, ...]:
+def _all_but_the_layer(cell: Cell) -> tuple[str, ...]:
     return tuple(sorted(word for word in cell.overrides if word.lstrip("+").partition("=")[0] not in LAYER))
 
 
-def _stack(folder: Path, facets: Sequence[int], name: str) -> "Tensor":
+def _pictures_named(folder: Path, facets: Sequence[int], name: str) -> "Tensor":
     return _read([plain_file(folder / "facets" / f"{c:02d}" / f"{name}.png", folder) for c in facets])
 
 
@@ -269,5 +269,5 @@ def _read(files: Sequence[Path]) -> "Tensor":
     return torch.stack(pictures)
 
 
-def _left_out(what: str, why: str) -> None:
-    print(f"mindseye: {what} is left out: {why}", file=sys.stderr)
+def _left_out(figure: str, why: str) -> None:
+    print(f"mindseye: {figure} is left out: {why}", file=sys.stderr)

@@ -42,7 +42,7 @@ def flows_along(sweep: SweepStatus, setting: str) -> list[tuple[str, list[FlowCe
         if status.status == "completed" and setting in given:
             held = " ".join(f"{key}={given[key]}" for key in others if key in given)
             lines.setdefault(held, []).append((given[setting], cell))
-    found: dict[tuple[object, ...], tuple[str, list[FlowCell]]] = {}
+    flows: dict[tuple[object, ...], tuple[str, list[FlowCell]]] = {}
     for held, line in lines.items():
         read: list[tuple[str, Path, StoredFacets]] = []
         for value, cell in _in_order(line):
@@ -56,10 +56,10 @@ def flows_along(sweep: SweepStatus, setting: str) -> list[tuple[str, list[FlowCe
             names = tuple((world, path) for path in stored.paths)
             cells.append(FlowCell(folder, Partition(value, names, stored.labels, len(stored.centres))))
             of_world.append(world)
-        through = [(one.facets.names, one.facets.labels.tobytes()) for one in cells]
+        through = [(cell.facets.names, cell.facets.labels.tobytes()) for cell in cells]
         if len(set(through)) > 1 and any(a == b for a, b in pairwise(of_world)):
-            found.setdefault((*through, *(one.facets.label for one in cells)), (held, cells))
-    return list(found.values())
+            flows.setdefault((*through, *(cell.facets.label for cell in cells)), (held, cells))
+    return list(flows.values())
 
 
 def with_samples(sweep: SweepStatus, rows: Sequence[Row]) -> list[Row]:
@@ -76,15 +76,15 @@ def with_samples(sweep: SweepStatus, rows: Sequence[Row]) -> list[Row]:
                 continue
             cells[row["cell"]] = (row.get("network"), stored)
     partitions = []
-    for (network, stored), world in zip(cells.values(), worlds([one for _, one in cells.values()]), strict=True):
+    for (network, stored), world in zip(cells.values(), worlds([facets for _, facets in cells.values()]), strict=True):
         names = [(network, stored.layer, world, path) for path in stored.paths]
         partitions.append(Partition("", names, stored.labels, len(stored.centres)))
     of_cell = dict(zip(cells, samples(partitions), strict=True))
-    found = []
+    named = []
     for row in rows:
         own, facet = of_cell.get(row["cell"], []), row.get("facet")
-        found.append({**row, "sample": own[facet]} if isinstance(facet, int) and facet < len(own) else dict(row))
-    return found
+        named.append({**row, "sample": own[facet]} if isinstance(facet, int) and facet < len(own) else dict(row))
+    return named
 
 
 def _given(cell: Cell) -> dict[str, str]:

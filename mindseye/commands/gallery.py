@@ -112,10 +112,10 @@ def runs_below(folder: Path, notes: list[str]) -> Iterator[ListedRun]:
     if _is_run(folder):
         yield _listed(folder, ".", read_status(folder))
         return
-    yield from _below(folder, folder, notes, 0)
+    yield from _runs_below(folder, folder, notes, 0)
 
 
-def _below(folder: Path, place: Path, notes: list[str], depth: int) -> Iterator[ListedRun]:
+def _runs_below(folder: Path, place: Path, notes: list[str], depth: int) -> Iterator[ListedRun]:
     if (place / MANIFEST).is_file():
         try:
             sweep = read_sweep(place)
@@ -138,7 +138,7 @@ def _below(folder: Path, place: Path, notes: list[str], depth: int) -> Iterator[
         if _is_run(below):
             yield _listed(below, below.relative_to(folder).as_posix(), read_status(below))
         elif depth + 1 < _DEEPEST and not below.is_symlink():
-            yield from _below(folder, below, notes, depth + 1)
+            yield from _runs_below(folder, below, notes, depth + 1)
 
 
 def _is_run(folder: Path) -> bool:

@@ -50,11 +50,11 @@ def quoted(word: str, *, sweeps: bool = True) -> str:
         there = any(os.path.exists(os.path.expanduser(name)) for name in (path, path.rpartition(":")[0]) if name)
         whole = not sweeps or "," not in path or ONE_PATH.fullmatch(key) or there
         return f"{key}={','.join(map(_quoted_path, [path] if whole else path.split(',')))}"
-    found = re.fullmatch(r"(\+{0,2}(?:layer|previous|transfer\.\w+\.layer)=)(.+)", word)
-    if not found:
+    match = re.fullmatch(r"(\+{0,2}(?:layer|previous|transfer\.\w+\.layer)=)(.+)", word)
+    if not match:
         return word
-    names = found[2].split(",")
-    return found[1] + ",".join(f"'{name}'" if re.fullmatch(r"[\d._e]+", name) else name for name in names)
+    names = match[2].split(",")
+    return match[1] + ",".join(f"'{name}'" if re.fullmatch(r"[\d._e]+", name) else name for name in names)
 
 
 def _is_there(key: str) -> bool:
@@ -73,8 +73,8 @@ def escaped(text: str) -> str:
     'a b,c=\\'d\\''
     """
     # Backslashes are taken literally but in front of a quote, where each must be doubled.
-    doubled = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", text)
-    return "'" + re.sub(r"(\\+)$", lambda found: found[1] * 2, doubled) + "'"
+    doubled = re.sub(r"(\\*)'", lambda match: match[1] * 2 + r"\'", text)
+    return "'" + re.sub(r"(\\+)$", lambda match: match[1] * 2, doubled) + "'"
 
 
 def parsed(words: Sequence[str]) -> list[Override]:
@@ -111,7 +111,7 @@ def choices(override: Override) -> list[str]:
         if (value.stop - value.start) / value.step > MOST_CELLS:
             raise ConfigurationError(f"{override.input_line}: more than {MOST_CELLS:,} values")
     try:
-        values = [f"{key}={one}" for one in islice(override.sweep_string_iterator(), 1000)]
+        values = [f"{key}={value}" for value in islice(override.sweep_string_iterator(), 1000)]
     except Exception as error:  # of a sort of words and numbers, a range among choices: not only Hydra's own
         raise ConfigurationError(f"{override.input_line}: {composition_error(error)}") from error
     if not values:
@@ -140,7 +140,7 @@ def is_plain(word: str) -> bool:
     if not known or override.package is not None or override.is_delete() or override.is_sweep_override():
         return False
     if key in groups():
-        return all(one is None or (type(one) is str and _is_plain_name(one)) for one in _listed(value))
+        return all(name is None or (type(name) is str and _is_plain_name(name)) for name in _listed(value))
     return _is_plain_value(value)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from mindseye.commands.checking import check_constructors
-from mindseye.commands.stages import check_early, load, make_method, tried
+from mindseye.commands.stages import check_early, load, make_method, prepare_drawing
 from mindseye.settings import Run
 from mindseye.visualizer.nodes import here
 
@@ -22,7 +22,7 @@ TARGETS = "targets"  # the first node's facets, beside what the nodes say
 def nodes_of(config: DictConfig) -> tuple[int, int]:
     """How many nodes and devices a job asks for; 1 for what is no number, which is told elsewhere."""
     asked = (OmegaConf.select(config, f"trainer.{name}") for name in ("nodes", "devices"))
-    nodes, devices = (one if isinstance(one, int) else 1 for one in asked)
+    nodes, devices = (number if isinstance(number, int) else 1 for number in asked)
     return nodes, devices
 
 
@@ -38,11 +38,11 @@ def help_draw(run: Run, node: "Node") -> None:
     check_constructors(run.parts)
     method = make_method(run)
     check_early(run)
-    drawing, method, _ = tried(run, load(run, method), method)
+    drawing, method, _ = prepare_drawing(run, load(run, method), method)
     from mindseye.visualizer.fitting import fit, prepare_for  # Lightning: what is wrong has been said by now
 
     node.say("ready")
-    if node.wait("found", [0])[0].what == "done":  # a sweep's cell that was completed before
+    if node.wait("found", [0])[0].state == "done":  # a sweep's cell that was completed before
         return
     targets = FacetTargets.load(node.place / TARGETS)
     prepared = prepare_for(drawing, targets, method)
@@ -53,7 +53,7 @@ def help_draw(run: Run, node: "Node") -> None:
 def write_no_log() -> None:
     """The first node's task alone writes run.log."""
     root = logging.getLogger()
-    for handler in [one for one in root.handlers if isinstance(one, logging.FileHandler)]:
+    for handler in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
         root.removeHandler(handler)
         handler.close()
 

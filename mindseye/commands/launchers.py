@@ -27,10 +27,10 @@ def anchored(word: str) -> str:
     >>> anchored("hydra.sweep.dir='my sweep'"), anchored("hydra.run.dir=/big/k"), anchored("k=4")
     ("hydra.sweep.dir='${hydra.runtime.cwd}/my sweep'", 'hydra.run.dir=/big/k', 'k=4')
     """
-    found = re.fullmatch(r"(hydra\.(?:sweep|run)\.dir=)(['\"]?)(.+)", word)
-    if not found or found[3].startswith(("/", "${")):
+    match = re.fullmatch(r"(hydra\.(?:sweep|run)\.dir=)(['\"]?)(.+)", word)
+    if not match or match[3].startswith(("/", "${")):
         return word
-    key, quote, folder = found.groups()
+    key, quote, folder = match.groups()
     if re.match(r"~(/|['\"]?$)", folder):
         return f"{key}{quote}{Path.home()}{folder[1:]}"
     return f"{key}{quote}${{hydra.runtime.cwd}}/{folder}"
@@ -57,18 +57,20 @@ def check_launcher(arguments: Sequence[str], sweeps: bool = True) -> None:
     that ask for other GPUs than their runs compute on."""
     words = [word for word in arguments if word.lstrip("+").startswith(("hydra/launcher=", "hydra.launcher."))]
     given = parsed([word for word in arguments if not word.startswith("-")]) if sweeps else []
-    asked = [one for one in given if one.key_or_group in ASKED]
+    asked = [override for override in given if override.key_or_group in ASKED]
     if not words:  # by which cells are given nothing but this machine
-        asked = [one for one in asked if one.key_or_group == "trainer.nodes"]
+        asked = [override for override in asked if override.key_or_group == "trainer.nodes"]
     if not words and not asked:
         return
-    first = [choices(one)[0] for one in given if one.key_or_group in (*ASKED, "hydra.searchpath", "experiment")]
+    telling = (*ASKED, "hydra.searchpath", "experiment")
+    first = [choices(override)[0] for override in given if override.key_or_group in telling]
     composed = compose([*first, *words], with_hydra=True)
     launcher = composed.hydra.launcher
-    for one in asked:
-        asks = one.key_or_group == "trainer.nodes" or launcher._target_.split(".")[-1] in EXTRAS
-        if asks and len(choices(one)) > 1:
-            raise ConfigurationError(f"{one.input_line}: all jobs of a sweep ask for as much: start one for each value")
+    for override in asked:
+        asks = override.key_or_group == "trainer.nodes" or launcher._target_.split(".")[-1] in EXTRAS
+        if asks and len(choices(override)) > 1:
+            line = f"{override.input_line}: all jobs of a sweep ask for as much: start one for each value"
+            raise ConfigurationError(line)
     _check_nodes(composed.trainer, launcher)
     if not words:
         return
@@ -82,8 +84,9 @@ def check_launcher(arguments: Sequence[str], sweeps: bool = True) -> None:
         raise ConfigurationError("hydra/launcher=slurm: there is no sbatch here; start the sweep on a Slurm cluster")
     gpus = ((launcher.get("ray") or {}).get("remote") or {}).get("num_gpus")
     gpus_by = {"ray.remote.num_gpus": gpus} | {name: launcher.get(name) for name in ("gpus_per_node", "gres")}
-    for key, said in gpus_by.items():
-        _check_gpus(composed.trainer, f"hydra.launcher.{key}={said}", _counted(said) if isinstance(said, str) else said)
+    for key, value in gpus_by.items():
+        counted = _counted(value) if isinstance(value, str) else value
+        _check_gpus(composed.trainer, f"hydra.launcher.{key}={value}", counted)
     if gpus and launcher.ray.init.get("address") is None and not os.environ.get("RAY_ADDRESS"):
         import torch
 
@@ -102,14 +105,14 @@ def _check_nodes(trainer: Any, launcher: Any) -> None:
         )
 
 
-def _check_gpus(trainer: Any, said: str, gpus: Any) -> None:
+def _check_gpus(trainer: Any, setting: str, gpus: Any) -> None:
     """Refuse other GPUs for a job than its run computes on; none at all is the cluster's business, or a CPU's."""
     devices = trainer.devices
     if gpus and trainer.accelerator == "cpu":
-        raise ConfigurationError(f"{said}: with trainer.accelerator=cpu a job computes on no GPU; leave it out")
+        raise ConfigurationError(f"{setting}: with trainer.accelerator=cpu a job computes on no GPU; leave it out")
     if gpus and gpus != devices and not (devices == 1 and gpus < 1):
         raise ConfigurationError(
-            f"{said}: trainer.devices={devices} says how many GPUs a run computes on, and both must agree; left out, a "
+            f"{setting}: trainer.devices={devices} says how many GPUs a run computes on, both must agree; left out, a "
             "job asks for as many"
         )
 
@@ -120,5 +123,5 @@ def _counted(gres: str) -> int | None:
     >>> _counted("gpu:a100:2"), _counted("gpu"), _counted("nvme:1")
     (2, 1, None)
     """
-    found = re.search(r"(?:^|,)gpu(?::[A-Za-z]\w*)?(?::(\d+))?(?:,|$)", gres)
-    return None if found is None else int(found[1] or 1)
+    match = re.search(r"(?:^|,)gpu(?::[A-Za-z]\w*)?(?::(\d+))?(?:,|$)", gres)
+    return None if match is None else int(match[1] or 1)

@@ -99,7 +99,7 @@ _NAMES: Mapping[str, str] = {
     "patience early_stop early_stopping_patience": STEPS,
     "use_wandb wandb_mode": "logger=wandb, and logger.wandb.offline=false online",
 }
-_MEANT = {name: said for names, said in _NAMES.items() for name in names.split()}
+_MEANT = {name: meaning for names, meaning in _NAMES.items() for name in names.split()}
 # What may as well be a slip within a group of ours: meant so only where it stands alone.
 _ALONE = (
     "loss", "layers", "verbose", "debug", "save_dir", "data", "model", "net", "resume", "output", "half",
@@ -156,8 +156,8 @@ def led_to(key: str) -> str | None:
         return TRAINER[last]
     if place == "hydra.sweeper" and last in ("study_name", "storage", "n_trials", "direction", "sampler"):
         return "hydra/sweeper=optuna takes it"
-    if found := re.fullmatch(r"(?:logger\.)?(wandb|tensorboard|csv|mlflow|comet|neptune|aim)(?:\.([^.]+))?", key):
-        name, inner = found[1], found[2] or "NAME"
+    if match := re.fullmatch(r"(?:logger\.)?(wandb|tensorboard|csv|mlflow|comet|neptune|aim)(?:\.([^.]+))?", key):
+        name, inner = match[1], match[2] or "NAME"
         if name in _TRACKERS and inner not in (*_TRACKER_SETTINGS, "NAME"):
             near = nearest(inner, _TRACKER_SETTINGS, most=1)
             meant = f"did you mean logger.{name}.{near[0]}? " if near else ""
@@ -169,8 +169,8 @@ def led_to(key: str) -> str | None:
         return None
     if place not in ("", "trainer", "hydra") and last in _ALONE:
         return None
-    said = _MEANT.get(last)
-    return said.replace("network.", f"{place}.") if said and place.startswith("transfer.") else said
+    meaning = _MEANT.get(last)
+    return meaning.replace("network.", f"{place}.") if meaning and place.startswith("transfer.") else meaning
 
 
 def no_such_setting(
@@ -181,18 +181,18 @@ def no_such_setting(
     options: those of its group whose files have it.
     """
     group, last = key.partition(".")[0], key.rpartition(".")[2]
-    said = f"{key}: there is no such setting"
+    message = f"{key}: there is no such setting"
     if led := led_to(key):
-        return f"{said}: {led}"
+        return f"{message}: {led}"
     if options:
-        have_it = " or ".join(f"{group}={one}" for one in options)
-        return f"{said} of the {group} that is chosen, but of {have_it}"
+        have_it = " or ".join(f"{group}={option}" for option in options)
+        return f"{message} of the {group} that is chosen, but of {have_it}"
     others = TRAINER if group == "trainer" else _MEANT
-    ours = {one.rpartition(".")[2] for one in known}
+    ours = {name.rpartition(".")[2] for name in known}
     [*slip] = nearest(last, {*others, *ours}, most=1, likeness=_SLIP)
     if slip and slip[0] not in ours:
-        return f"{said}; as for {slip[0]}: {others[slip[0]]}"
-    return f"{said}{did_you_mean(key, known) or otherwise}"
+        return f"{message}; as for {slip[0]}: {others[slip[0]]}"
+    return f"{message}{did_you_mean(key, known) or otherwise}"
 
 
 def no_such_part(key: str, names: Sequence[str]) -> str:
@@ -204,14 +204,14 @@ def no_such_part(key: str, names: Sequence[str]) -> str:
     'filters.blur.every: there is no filters.blur yet: filters=blur first, or filters=[…,blur]'
     """
     group, name, *_ = key.split(".")
-    said = f"{key}: there is no {group}.{name} yet"
+    message = f"{key}: there is no {group}.{name} yet"
     if group == "callbacks" and (kinds := of_lightning(name)):
-        return f"{said}: {kinds[0]} {why_not(kinds, told=True)}"
+        return f"{message}: {kinds[0]} {why_not(kinds, told=True)}"
     if name in names:
-        return f"{said}: {group}={name} first, or {group}=[…,{name}]"
+        return f"{message}: {group}={name} first, or {group}=[…,{name}]"
     if group == "transfer":
-        return f"{said}: transfer=NAME first{did_you_mean(name, names)}"
-    return f"{said}: +{group}.{name}._target_=my.module.{'function' if group == 'metrics' else 'Class'} first"
+        return f"{message}: transfer=NAME first{did_you_mean(name, names)}"
+    return f"{message}: +{group}.{name}._target_=my.module.{'function' if group == 'metrics' else 'Class'} first"
 
 
 def no_such_option(group: str, name: str, names: Sequence[str], *, several: bool = False) -> str:
@@ -224,51 +224,51 @@ def no_such_option(group: str, name: str, names: Sequence[str], *, several: bool
     """
     if (meant := option_meant(group, name)) is not None:
         return meant
-    said = f"{group}: there is no {name}" if several else f"{group}={name}: there is no such {group}"
+    message = f"{group}: there is no {name}" if several else f"{group}={name}: there is no such {group}"
     further = FURTHER.get(group, "").format(name=name)
-    return f"{said}{did_you_mean(name, names)}; there are {', '.join(names)}{further}"
+    return f"{message}{did_you_mean(name, names)}; there are {', '.join(names)}{further}"
 
 
 def option_meant(group: str, name: str) -> str | None:
     """One line for a group's option that other programs have, or that is a value of one of its settings; else None."""
-    said = f"{group}={name}"
+    setting = f"{group}={name}"
     if group in ("network", "transfer"):
         return _network_meant(group, name)
     if group == "images" and (os.path.isdir(os.path.expanduser(name)) or re.search(r"[/~]", name)):
-        return f"{said}: give images.root={name}, the folder of the photographs"
+        return f"{setting}: give images.root={name}, the folder of the photographs"
     if group == "trainer":
-        return f"{said}: trainer.accelerator=gpu, cpu or auto and trainer.devices=N say where it is computed"
+        return f"{setting}: trainer.accelerator=gpu, cpu or auto and trainer.devices=N say where it is computed"
     if group in PLUGINS and name in PLUGINS[group]:
         loses = "; run.log is written by hydra/job_logging=mindseye alone" if group == "hydra/job_logging" else ""
-        return f"{said} needs a package that is not installed: pip install {PLUGINS[group][name]}{loses}"
+        return f"{setting} needs a package that is not installed: pip install {PLUGINS[group][name]}{loses}"
     if group == "callbacks" and (kinds := of_lightning(name.rpartition(".")[2])):
-        return f"{said}: {kinds[0]} {why_not(kinds, told=True)}"
+        return f"{setting}: {kinds[0]} {why_not(kinds, told=True)}"
     if group == "optimizer" and (known := {**_ADAMS, **_OPTIMIZERS}.get(name.lower())):
         target = f"torch.optim.{known}"
         if known in _ADAMS.values():
-            return f"{said}: give optimizer._target_={target}"
-        return f"{said}: {a_file_of_its_own('optimizer', target, partial=True)}"
+            return f"{setting}: give optimizer._target_={target}"
+        return f"{setting}: {a_file_of_its_own('optimizer', target, partial=True)}"
     if re.search(r"[.:]", name):
         node = f"+{group}.mine" if group in NAMED else group
-        return f"{said}: give a class of your own as {node}._target_={name}"
+        return f"{setting}: give a class of your own as {node}._target_={name}"
     return None
 
 
 def _network_meant(group: str, name: str) -> str | None:
-    said, node = f"{group}={name}", "network" if group == "network" else "transfer.{}"
+    setting, node = f"{group}={name}", "network" if group == "network" else "transfer.{}"
     if re.search(r"\.(ckpt|pt|pth|bin|safetensors)$", name):
         place = node.format("checkpoint")
-        return f"{said}: give weights as {group}=checkpoint {place}.path={name} {place}.target=ARCHITECTURE"
-    if found := re.fullmatch(r"(?:hf[-_]hub:)?(timm|torchvision)(?:\.models)?[/.:](.+)", name):
-        of, model = found.groups()
+        return f"{setting}: give weights as {group}=checkpoint {place}.path={name} {place}.target=ARCHITECTURE"
+    if match := re.fullmatch(r"(?:hf[-_]hub:)?(timm|torchvision)(?:\.models)?[/.:](.+)", name):
+        of, model = match.groups()
         model = model if of == "timm" else re.split("[./:]", model)[-1]  # timm's have tags behind a dot
-        return f"{said}: give {group}={of} {node.format(of)}.name={model}"
+        return f"{setting}: give {group}={of} {node.format(of)}.name={model}"
     if not re.search(r"[.:/]", name):
         return None
     function = f"{name}:FUNCTION" if name.endswith(".py") else name
     if ":" not in function and "/" in function:
         function = "my_net.py:FUNCTION"  # of a hub, say
-    return f"{said}: give a network of your own as {group}=callable {node.format('callable')}.target={function}"
+    return f"{setting}: give a network of your own as {group}=callable {node.format('callable')}.target={function}"
 
 
 def a_file_of_its_own(group: str, target: str, *, partial: bool) -> str:

@@ -35,7 +35,7 @@ def preset(name: str = "calibrated", settings: Sequence[str] = ()) -> Preset:
     known = {"objective": options("objective"), "ablation": options("ablation")}
     group = next((group for group, names in known.items() if name in names), None)
     if group is None:
-        names = [one for named in known.values() for one in named]
+        names = [name for named in known.values() for name in named]
         meant = did_you_mean(str(name), names)
         raise ValueError(f"there is no preset {name!r}{meant}; there are {', '.join(dict.fromkeys(names))}")
     if name == "deep_inversion":

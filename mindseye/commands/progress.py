@@ -66,42 +66,42 @@ class JobProgress:
         """So many photographs have been through the network."""
         self._say(f"reading {total:,} photographs", done * self._photographs / max(total, 1))
 
-    def stage(self, what: str, done: float | None = None) -> None:
+    def stage(self, stage: str, done: float | None = None) -> None:
         """A stage without a part in the bar begins, or goes on; `done` is how much of it is done, 0..1, if known."""
         now = time.monotonic()
-        if what != self._stage:
-            log.info(what)
-            self._stage, self._since, self._begun = what, now, 0.0
+        if stage != self._stage:
+            log.info(stage)
+            self._stage, self._since, self._begun = stage, now, 0.0
         if done is None:
             self._since = now  # what is measured begins after this: looking for neighbours, before iterations
-            self._describe(what)
+            self._describe(stage)
             return
         seconds = now - self._since
         left = ""
         if seconds >= WORTH_SAYING and self._begun < done < 1:
             left = f", {readable_seconds(seconds * (1 - done) / (done - self._begun))} left"
-        self._describe(f"{what}: {done:.0%}{left}")
+        self._describe(f"{stage}: {done:.0%}{left}")
 
     def drawing(self, step: int, terms: dict[str, float]) -> None:
         """Step `step` is done; `terms` are means over the facets. After the last one the pictures are measured."""
         names = {"total": "loss", "dm": "DM", "mdist": "mdist", "ad": "AD", "penalty": "P", "tv": "TV"}
-        said = "  ".join(f"{label} {terms[name]:.3g}" for name, label in names.items())
-        self._say(f"step {step}/{self._steps}  {said}", self._photographs + self._pictures * STEP_COST * step)
+        shown = "  ".join(f"{label} {terms[name]:.3g}" for name, label in names.items())
+        self._say(f"step {step}/{self._steps}  {shown}", self._photographs + self._pictures * STEP_COST * step)
         if step * 10 // self._steps > self._said:
             self._said = step * 10 // self._steps
-            log.info("step %d/%d  %s", step, self._steps, said)
+            log.info("step %d/%d  %s", step, self._steps, shown)
             if not self._live and not self._quiet:
-                print(f"step {step}/{self._steps}  {said}", file=sys.stdout, flush=True)
+                print(f"step {step}/{self._steps}  {shown}", file=sys.stdout, flush=True)
         if step == self._steps:
             self.stage("measuring")
 
-    def _say(self, what: str, completed: float) -> None:
+    def _say(self, line: str, completed: float) -> None:
         if self._live:
-            self._progress.update(self._task, description=what, completed=completed)
+            self._progress.update(self._task, description=line, completed=completed)
 
-    def _describe(self, what: str) -> None:
+    def _describe(self, line: str) -> None:
         if self._live:
-            self._progress.update(self._task, description=what)
+            self._progress.update(self._task, description=line)
 
 
 def readable_seconds(seconds: float) -> str:

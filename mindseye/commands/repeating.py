@@ -52,13 +52,14 @@ class EarlierRun:
         unsaid = [word for word in kept if not is_plain(word) or any(_lies_in(_key(word), place) for place in called)]
         if unsaid:
             again = shlex.join(["mindseye", FLAG, str(self.folder), *unsaid])
-            said = f"{', '.join(unsaid)} may name code, which is not taken from a folder"
+            untold = f"{', '.join(unsaid)} may name code, which is not taken from a folder"
             raise ConfigurationError(
-                _printable(f"{FLAG} {self.folder}: {said}; if you trust that, say so by giving it again: {again}")
+                _printable(f"{FLAG} {self.folder}: {untold}; if you trust that, say so by giving it again: {again}")
             )
         if left_out:
-            said = f"{', '.join(left_out)}; where files go and who is told of a run is yours to say, by giving it again"
-            print(f"mindseye: {_printable(f'not taken from {self.folder}: {said}')}", file=sys.stderr)
+            why = "where files go and who is told of a run is yours to say, by giving it again"
+            line = f"not taken from {self.folder}: {', '.join(left_out)}; {why}"
+            print(f"mindseye: {_printable(line)}", file=sys.stderr)
         return kept
 
 
@@ -116,15 +117,15 @@ def tell_differences(earlier: EarlierRun, folder: Path) -> None:
     Settings that were given anew are not among them.
     """
     now = read_earlier(folder)
-    said = differences(earlier.provenance, now.provenance)
+    changes = differences(earlier.provenance, now.provenance)
     asked = set(now.overrides) - set(earlier.overrides)
     if not asked:
         config = differing(earlier.config, now.config)
         if config:
             more = f" and {len(config) - LONGEST} more" if len(config) > LONGEST else ""
-            said.append(f"settings that nobody gave: {', '.join(config[:LONGEST])}{more}")
-    if said:
-        print(f"mindseye: {_printable(f'not as in {earlier.folder}: ' + '; '.join(said))}", file=sys.stderr)
+            changes.append(f"settings that nobody gave: {', '.join(config[:LONGEST])}{more}")
+    if changes:
+        print(f"mindseye: {_printable(f'not as in {earlier.folder}: ' + '; '.join(changes))}", file=sys.stderr)
 
 
 def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -140,17 +141,17 @@ def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What may make other bytes, of two provenances as metrics.json has them."""
     old, new = flat(before), flat(now)
-    found = [
+    changes = [
         f"{key.partition('.')[2]} {old.get(key)} → {new.get(key)}"
         for key in dict.fromkeys([*old, *new])
         if key.startswith("versions.") and old.get(key) != new.get(key)
     ]
     if old.get("git_commit") != new.get("git_commit"):
-        found.append(f"commit {str(old.get('git_commit'))[:10]} → {str(new.get('git_commit'))[:10]}")
+        changes.append(f"commit {str(old.get('git_commit'))[:10]} → {str(new.get('git_commit'))[:10]}")
     for key, name in (("network.sha256", "the network's weights"), ("photographs.sha256", "the photographs")):
         if old.get(key) not in (None, new.get(key)):
-            found.append(f"{name} are others")
+            changes.append(f"{name} are others")
     for key in ("device.type", "device.name", "device.threads"):
         if old.get(key) != new.get(key):
-            found.append(f"{key} {old.get(key)} → {new.get(key)}")
-    return found
+            changes.append(f"{key} {old.get(key)} → {new.get(key)}")
+    return changes

@@ -73,15 +73,17 @@ def report(arguments: list[str]) -> None:
     if reference is None:
         reference = next((str(row[f"override.{asked.by}"]) for row in rows if f"override.{asked.by}" in row), "none")
     try:
-        found = compare(rows, asked.by, reference, measures=asked.measures)
+        comparison = compare(rows, asked.by, reference, measures=asked.measures)
     except NoPairs:
         if not flows:
             raise
         _print_cells(cells)
         return  # facets that differ from cell to cell cannot be held against each other: their flow is what there is
-    found = replace(found, response=tuple(one for one in responses(rows, sweep.folder) if one.setting == asked.by))
-    found = replace(found, sentences=tuple(sentences(find(rows, found))))
-    written = {".md": as_markdown(found), ".tex": as_latex(found), ".csv": as_csv(found), ".json": as_json(found)}
+    response = tuple(line for line in responses(rows, sweep.folder) if line.setting == asked.by)
+    comparison = replace(comparison, response=response)
+    comparison = replace(comparison, sentences=tuple(sentences(find(rows, comparison))))
+    forms = {".md": as_markdown, ".tex": as_latex, ".csv": as_csv, ".json": as_json}
+    written = {suffix: form(comparison) for suffix, form in forms.items()}
     files = [sweep.folder / f"report{suffix}" for suffix in written]
     for file, content in zip(files, written.values(), strict=True):
         write_atomically(file, content.encode())
@@ -89,8 +91,8 @@ def report(arguments: list[str]) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    console.print(_shown(found))
-    for sentence in found.sentences:
+    console.print(_shown(comparison))
+    for sentence in comparison.sentences:
         console.print(f"- {sentence}", highlight=False, markup=False)
     _print_cells(cells)
     for file in [*files, *([page] if page else [])]:
@@ -143,44 +145,46 @@ def _with_half(cell: FoldedCell, measure: str) -> str:
 
 def _write_flows(file: Path, setting: str, flows: Sequence[tuple[str, Sequence[FlowCell]]]) -> None:
     """flow.csv, and in words what becomes of the facets from each value of the setting to the next."""
-    partitions = [(held, [one.facets for one in cells]) for held, cells in flows]
+    partitions = [(held, [cell.facets for cell in cells]) for held, cells in flows]
     write_atomically(file, as_flow_csv(setting, partitions).encode())
     console = Console(width=WIDTH)
     for held, cells in flows:
-        for one, other in pairwise(cell.facets for cell in cells):
-            where = f"{setting} {one.label} → {other.label}{f' ({held})' if held else ''}"
-            console.print(f"{where}: {'; '.join(transitions(one, other))}", highlight=False, markup=False)
+        for first, second in pairwise(cell.facets for cell in cells):
+            where = f"{setting} {first.label} → {second.label}{f' ({held})' if held else ''}"
+            console.print(f"{where}: {'; '.join(transitions(first, second))}", highlight=False, markup=False)
     console.print(str(file), soft_wrap=True, highlight=False, markup=False)
 
 
 def _report_answers(folder: Path, answers: list[Path]) -> None:
     from mindseye.reports.blind import scoring  # torch
 
-    found = scoring.score(folder, [path.expanduser() for path in answers])
-    written = {".csv": scoring.as_csv(found), ".json": scoring.as_json(found)}
+    accuracies = scoring.score(folder, [path.expanduser() for path in answers])
+    written = {".csv": scoring.as_csv(accuracies), ".json": scoring.as_json(accuracies)}
     for suffix, content in written.items():
         write_atomically(folder / f"blind{suffix}", content.encode())
-    for line in (*scoring.sentences(found), scoring.CAUTION, *(str(folder / f"blind{suffix}") for suffix in written)):
+    files = (str(folder / f"blind{suffix}") for suffix in written)
+    for line in (*scoring.sentences(accuracies), scoring.CAUTION, *files):
         print(line)
 
 
-def _shown(found: Comparison) -> Table:
-    table = Table(title=f"difference to {escape(found.by)}={escape(found.reference)}", box=box.SIMPLE_HEAD)
-    table.add_column(escape(found.by))
-    for measure in found.means:
+def _shown(comparison: Comparison) -> Table:
+    table = Table(title=f"difference to {escape(comparison.by)}={escape(comparison.reference)}", box=box.SIMPLE_HEAD)
+    table.add_column(escape(comparison.by))
+    for measure in comparison.means:
         table.add_column(measure.replace(".", "\n"), justify="right")
-    table.add_row(f"{escape(found.reference)} itself", *(f"{mean:.3f}" for mean in found.means.values()), style="dim")
-    for variant in dict.fromkeys(one.variant for one in found.differences):
-        mine = {one.measure: one for one in found.differences if one.variant == variant}
+    means = (f"{mean:.3f}" for mean in comparison.means.values())
+    table.add_row(f"{escape(comparison.reference)} itself", *means, style="dim")
+    for variant in dict.fromkeys(difference.variant for difference in comparison.differences):
+        mine = {line.measure: line for line in comparison.differences if line.variant == variant}
         cells = [
             ""
             if measure not in mine
             else f"[bold]{mine[measure].difference:+.3f}*[/]"
             if mine[measure].clear
             else f"{mine[measure].difference:+.3f}"
-            for measure in found.means
+            for measure in comparison.means
         ]
         table.add_row(escape(variant), *cells)
-    response = in_words(found.response, found.by)
+    response = in_words(comparison.response, comparison.by)
     table.caption = "*: the 95 % interval leaves 0 out" + (f"\n{escape(response)}" if response else "")
     return table

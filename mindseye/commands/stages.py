@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from mindseye.visualizer.method import Method
     from mindseye.visualizer.tracking import Tracker
 
+# What the message of a source calls its own arguments: here they are settings of its group.
+OF_A_SOURCE = re.compile(r"(?<![\w.])(weights|arguments|prefix)=")
 log = logging.getLogger(__name__)
 
 
@@ -184,7 +186,8 @@ def make_network(node: Mapping[str, Any], place: str) -> "Network":
         check_network(network)
         return network
     except (ValueError, OSError) as error:
-        raise ConfigurationError(f"{place}: {error}") from error
+        reason = OF_A_SOURCE.sub(rf"{place}.\1=", str(error))
+        raise ConfigurationError(f"{place}: {reason}") from error
 
 
 class Looking(NamedTuple):
@@ -206,7 +209,7 @@ def load(run: Run, method: "Method") -> Looking:
     with seeded(run.drawing.seed):
         network = make_network(run.parts["network"], "network")
     if "target" in run.parts["network"]:  # weights=null of a network by its name is meant
-        warn_of_no_training(network)
+        warn_of_no_training(network, "network.weights")
     layer = network.resolve(run.layer, run.depth)
     if run.images.bands is not None and not all(0 <= band < network.channels for band in run.images.bands):
         raise ConfigurationError(
@@ -222,12 +225,17 @@ def load(run: Run, method: "Method") -> Looking:
     return Looking(network, layer, prepare(network, layer, way=way))
 
 
-def tried(run: Run, looking: Looking, method: "Method") -> tuple["PreparedNetwork", "Method", int]:
-    """What the pictures are drawn with, which records the layers of penalty and anchor too, where there are any; the
-    method with their exact names and the image that it starts from; the layer's channels.
+class Drawing(NamedTuple):
+    """What the pictures are drawn with."""
 
-    A small picture goes through it: what layer, method or a part of it refuse is said before photographs are read.
-    """
+    network: "PreparedNetwork"  # which records the layers of penalty and anchor too, where there are any
+    method: "Method"  # with their exact names, and the image that it starts from
+    channels: int  # the layer's
+
+
+def prepare_drawing(run: Run, looking: Looking, method: "Method") -> Drawing:
+    """The network and the method that draw; a small picture goes through both, so that what the layer, the method or a
+    part of it refuse is said before photographs are read."""
     from mindseye.networks.preparing import prepare
     from mindseye.visualizer.anchor import early_of
     from mindseye.visualizer.trying import try_out
@@ -241,7 +249,7 @@ def tried(run: Run, looking: Looking, method: "Method") -> tuple["PreparedNetwor
     method = with_start(run, replace(method, previous=drawing.previous), drawing.channels, side)
     channels = try_out(drawing, method, run.facets.k, side)
     try_parts(method, drawing.channels, side)
-    return drawing, method, channels
+    return Drawing(drawing, method, channels)
 
 
 def check_photographs(images: Images) -> None:
@@ -298,7 +306,7 @@ def layers_of_the_sweep(run: Run, looking: Looking) -> list[str]:
     # What a cell does not say stands in the configuration, in an experiment's file perhaps. It is seen here where this
     # cell does not say it either; where it does, the other cell looks for itself.
     given = {word.lstrip("+").partition("=")[0] for word in hydra_config.overrides.task}
-    found: dict[str, None] = {}
+    layers: dict[str, None] = {}
     for name, depth in layers_beside(manifest, list(hydra_config.overrides.task)):
         if name is None:
             if "layer" in given:
@@ -309,8 +317,8 @@ def layers_of_the_sweep(run: Run, looking: Looking) -> list[str]:
                 continue
             depth = run.depth
         with suppress(ValueError):  # that cell will say itself that there is no such layer
-            found[looking.network.resolve(name, depth)] = None
-    return [other for other in found if other != looking.layer]
+            layers[looking.network.resolve(name, depth)] = None
+    return [other for other in layers if other != looking.layer]
 
 
 def discover(
@@ -324,7 +332,7 @@ def discover(
     if others:
         passing = Passing(run.facets.batch_size, workers=run.facets.workers, progress=progress.reading)
         survey_together(looking.network, photographs, [looking.layer, *others], passing, cache=cache)
-    found = discover_facets(
+    targets = discover_facets(
         looking.prepared,
         photographs,
         looking.layer,
@@ -333,7 +341,8 @@ def discover(
         progress=progress.reading,
         stage=progress.stage,
     )
-    return found if run.images.bands is None else replace(found, bands=run.images.bands)
+    progress.found(targets.C)
+    return targets if run.images.bands is None else replace(targets, bands=run.images.bands)
 
 
 class Judge(NamedTuple):
@@ -355,9 +364,9 @@ def load_judges(run: Run, looking: Looking) -> list[Judge]:
     from mindseye.networks.chance import seeded
     from mindseye.results.judges import check_layer
 
-    found = []
+    loaded = []
     for name, node in nodes.items():
-        settings = {key: one for key, one in node.items() if key != "layer"}
+        settings = {key: value for key, value in node.items() if key != "layer"}
         with seeded(run.drawing.seed):
             network = make_network(settings, f"transfer.{name}")
         if network.channels != looking.network.channels:
@@ -371,8 +380,8 @@ def load_judges(run: Run, looking: Looking) -> list[Judge]:
             check_layer(network, layer, run.images.size or looking.network.size)
         except ValueError as error:
             raise ConfigurationError(f"transfer.{name}.layer: {error}") from error
-        found.append(Judge(str(name), network, layer))
-    return found
+        loaded.append(Judge(str(name), network, layer))
+    return loaded
 
 
 def judges(
@@ -407,8 +416,9 @@ def input_files(run: Run, hydra_config: Any) -> list[str]:
             files |= dict.fromkeys(file for text in _texts(node) for file in _files_of(text))
     for source in hydra_config.runtime.config_sources:
         if source.schema == "file" and Path(source.path) != config_folder():
-            named = ((group, one) for group, chosen in hydra_config.runtime.choices.items() for one in _listed(chosen))
-            own = (os.path.join(source.path, group, f"{one}.yaml") for group, one in named)
+            chosen = hydra_config.runtime.choices.items()
+            named = ((group, option) for group, options in chosen for option in _listed(options))
+            own = (os.path.join(source.path, group, f"{option}.yaml") for group, option in named)
             files |= dict.fromkeys(file for file in own if os.path.isfile(file))
     return list(files)
 
@@ -431,11 +441,5 @@ def _files_of(text: str) -> Iterator[str]:
     if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", text, re.ASCII) and text.partition(".")[0] not in CONSTRUCTORS_OF:
         parts = text.split(".")
         modules = (os.path.join(*parts[:count]) for count in range(1, len(parts)))
-        yield from (file for one in modules for file in (f"{one}.py", f"{one}/__init__.py") if os.path.isfile(file))
-
-
-def network_is_unsaid(hydra_config: Any) -> bool:
-    """Whether the network is the demo's for want of any other; of a sweep's cells the first alone is asked."""
-    first = hydra_config.mode != RunMode.MULTIRUN or hydra_config.job.num == 0
-    said = any(word.lstrip("+").startswith("network") for word in hydra_config.overrides.task)
-    return first and not said and hydra_config.runtime.choices.get("network") == "demo"
+        files = (file for module in modules for file in (f"{module}.py", f"{module}/__init__.py"))
+        yield from filter(os.path.isfile, files)

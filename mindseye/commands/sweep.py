@@ -64,15 +64,15 @@ def show(folder: Path, *, watch: bool) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    found = read_sweep(folder)
+    sweep = read_sweep(folder)
     if not (watch and console.is_terminal):
-        console.print(status_table(found))
+        console.print(status_table(sweep))
         return
-    with Live(status_table(found), console=console, auto_refresh=False) as live:
-        while found.count("running") or found.count("waiting"):
+    with Live(status_table(sweep), console=console, auto_refresh=False) as live:
+        while sweep.count("running") or sweep.count("waiting"):
             time.sleep(REFRESH_S)
-            found = read_sweep(folder)
-            live.update(status_table(found), refresh=True)
+            sweep = read_sweep(folder)
+            live.update(status_table(sweep), refresh=True)
 
 
 def go_on(folder: Path, overrides: Sequence[str], *, failed: bool, changed: bool) -> None:
@@ -130,21 +130,21 @@ def check_trackers_of(manifest: Manifest, last: Sequence[str], trackers: Sequenc
         check_trackers(plain(compose([*where, *words]).logger))
 
 
-def status_table(found: SweepStatus) -> Table:
+def status_table(sweep: SweepStatus) -> Table:
     """Counts and time left in the title; a row for each cell that is running, failed or to be continued."""
-    counts = "  ".join(f"[{STYLES[state]}]{number} {state}[/]" for state, number in found.counts().items() if number)
-    left = found.seconds_left()
+    counts = "  ".join(f"[{STYLES[state]}]{number} {state}[/]" for state, number in sweep.counts().items() if number)
+    left = sweep.seconds_left()
     if left:
         counts += f"  about {readable_seconds(left)} left"
-    title = f"{counted(len(found.cells), 'cell')}: {counts}"
+    title = f"{counted(len(sweep.cells), 'cell')}: {counts}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("status", no_wrap=True)
     table.add_column("cell", overflow="fold")
     table.add_column("step", justify="right", no_wrap=True)
     table.add_column("seconds", justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
-    told_apart = varying_overrides([cell for cell, _ in found.cells])
-    shown = [pair for state in ("running", "failed", "to be continued") for pair in found.of(state)]
+    told_apart = varying_overrides([cell for cell, _ in sweep.cells])
+    shown = [pair for state in ("running", "failed", "to be continued") for pair in sweep.of(state)]
     for cell, status in shown[:MOST_ROWS]:
         step = "" if status.step is None else f"{status.step}/{status.steps}"
         where = f"pid {status.pid} on {status.host}" if status.status == "running" else status.reason

@@ -90,20 +90,20 @@ def _to_do(
 ) -> list[Cell]:
     """The cells there is something to do for, after the manifest has all of them."""
     command = [*_own_folders(config), *OmegaConf.to_container(config.hydra.overrides.hydra), *words]
-    cells = _known(folder) if resuming.known_cells else _asked(folder, words, loader, command)
+    cells = _cells_of(folder) if resuming.known_cells else _cells_asked_for(folder, words, loader, command)
     if (begun_with := Manifest.read(folder).config_sha256) != configuration_sha256():
         _warn(
             f"{folder} was begun with another version of mindseye or its configuration ({begun_with:.8}…): cells that "
             "are completed stay as they are; another hydra.sweep.dir starts anew"
         )
-    changed, said = _changed(folder, cells)
+    changed, remark = _changed(folder, cells)
     if changed and resuming.retry_changed:
-        _warn(f"{said}: they are drawn anew")
+        _warn(f"{remark}: they are drawn anew")
         for cell in changed:
             write_status(folder / cell.folder, RunStatus(overrides=cell.overrides))
     todo = [cell for cell in cells if _is_open(folder, cell, resuming.retry_failed)]
     if changed and todo and not resuming.retry_changed:  # else the end says it at once
-        _warn(_stays(said, folder))
+        _warn(_cells_stay(remark, folder))
     if len(todo) < len(cells):
         log.info("%d of %d cells are done already", len(cells) - len(todo), len(cells))
     if resuming.retry_failed:
@@ -115,9 +115,9 @@ def _to_do(
     return todo
 
 
-def _warn(said: str) -> None:
+def _warn(remark: str) -> None:
     """On standard error: the log of this process, which no run folder has, goes to Hydra's, on standard output."""
-    print(f"mindseye: {said}", file=sys.stderr)
+    print(f"mindseye: {remark}", file=sys.stderr)
 
 
 def _changed(folder: Path, cells: Sequence[Cell]) -> tuple[list[Cell], str]:
@@ -126,13 +126,13 @@ def _changed(folder: Path, cells: Sequence[Cell]) -> tuple[list[Cell], str]:
     changed = changed_cells(folder, completed)
     names = list(dict.fromkeys(name for others in changed.values() for name in others))
     more = f" and {len(names) - CHANGED} more" if len(names) > CHANGED else ""
-    what = f"{len(changed)} of {len(completed)} completed cells are of what has changed since"
-    said = f"{what} ({', '.join(map(printable, names[:CHANGED]))}{more})"
-    return [cell for cell in completed if cell.id in changed], said
+    remark = f"{len(changed)} of {len(completed)} completed cells are of what has changed since"
+    remark = f"{remark} ({', '.join(map(printable, names[:CHANGED]))}{more})"
+    return [cell for cell in completed if cell.id in changed], remark
 
 
-def _stays(said: str, folder: Path) -> str:
-    return f"{said} and stay as they are: mindseye sweep resume {folder} --changed draws them anew"
+def _cells_stay(remark: str, folder: Path) -> str:
+    return f"{remark} and stay as they are: mindseye sweep resume {folder} --changed draws them anew"
 
 
 def _interruptible(launcher: Launcher, folder: Path) -> Interruptible:
@@ -169,17 +169,18 @@ def configuration_sha256() -> str:
 def _own_folders(config: DictConfig) -> list[str]:
     """The user's folder of configuration files (--config-dir) as an override, so that `resume` finds it again."""
     sources = config.hydra.runtime.config_sources
-    return [f"hydra.searchpath=[{escaped('file://' + one.path)}]" for one in sources if one.provider == "command-line"]
+    own = [source.path for source in sources if source.provider == "command-line"]
+    return [f"hydra.searchpath=[{escaped('file://' + path)}]" for path in own]
 
 
-def _known(folder: Path) -> list[Cell]:
+def _cells_of(folder: Path) -> list[Cell]:
     cells = list(Manifest.read(folder).cells.values())
     if not cells:
         raise ConfigurationError(f"{folder} holds no sweep to go on with")
     return cells
 
 
-def _asked(folder: Path, words: Sequence[str], loader: ConfigLoader, command: Sequence[str]) -> list[Cell]:
+def _cells_asked_for(folder: Path, words: Sequence[str], loader: ConfigLoader, command: Sequence[str]) -> list[Cell]:
     overrides = OverridesParser.create(loader).parse_overrides(list(words))
     [grid] = BasicSweeper.split_arguments(overrides, None)
     return add_cells(folder, grid, command, configuration_sha256(), os.getcwd())
@@ -238,7 +239,7 @@ def _launch_all(
         launched += len(batch)
         returns += results
         for cell, result in zip(batch, results, strict=False):
-            _settle(folder, cell, result)
+            _note_failure(folder, cell, result)
         if problem is None:
             continue
         left = [cell for cell in batch if _is_open(folder, cell, retry_failed=False)]
@@ -257,7 +258,7 @@ def _launch_all(
     return returns
 
 
-def _settle(folder: Path, cell: Cell, result: JobReturn) -> None:
+def _note_failure(folder: Path, cell: Cell, result: JobReturn) -> None:
     """A job that failed without writing it down: its configuration cannot be composed, say, or it was killed."""
     if result.status != JobStatus.FAILED:
         return
@@ -314,9 +315,9 @@ class SweepEnd(Callback):
             log.info("no summary", exc_info=True)
             print(f"mindseye: the summary of {folder} could not be written: {one_line(error)}", file=sys.stderr)
         say_failures(sweep)
-        changed, said = _changed(folder, [cell for cell, _ in sweep.cells])
+        changed, remark = _changed(folder, [cell for cell, _ in sweep.cells])
         if changed:  # perhaps while the sweep ran
-            _warn(_stays(said, folder))
+            _warn(_cells_stay(remark, folder))
         if sweep.count("failed"):
             raise SystemExit(1)
         if sweep.unfinished() or sweep.count("running"):
@@ -347,8 +348,8 @@ def summarise_sweep(sweep: SweepStatus, measure: str | None) -> None:
 def _chosen_measure(sweep: SweepStatus) -> str | None:
     """`measure` of the completed cells, whatever sets it, an experiment's file say; None where they do not agree."""
     completed = [cell for cell, _ in sweep.of("completed")]
-    said = {word for cell in completed for word in cell.overrides if word.lstrip("+").startswith("measure=")}
-    if not completed or len(said) > 1:
+    measures = {word for cell in completed for word in cell.overrides if word.lstrip("+").startswith("measure=")}
+    if not completed or len(measures) > 1:
         return None
     first = sweep.folder / completed[0].folder
     with suppress(OSError, ValueError, yaml.YAMLError, AttributeError, RecursionError):
@@ -372,7 +373,7 @@ def remarks(sweep: SweepStatus, rows: Sequence[dict], measure: str) -> list[str]
     """What to know of the ranking, a line each: that the measure cannot rank such cells, which settings show."""
     from mindseye.reports.response import in_words, responses
 
-    said = []
+    lines = []
     known = MEASURES.get(measure)
     if known is not None and known.falls_with:
         values = {row.get(f"override.{known.falls_with}") for row in rows if "facet" in row}
@@ -380,11 +381,11 @@ def remarks(sweep: SweepStatus, rows: Sequence[dict], measure: str) -> list[str]
             other = pick_measure(rows, None)
             advice = "" if MEASURES[other].falls_with else f", or by measure={other}"
             setting = known.falls_with
-            said.append(f"{measure} depends on {setting} whatever is drawn: compare cells of one {setting}{advice}")
+            lines.append(f"{measure} depends on {setting} whatever is drawn: compare cells of one {setting}{advice}")
     if measure == "path.mean" and len({frozenset(path_layers(row)) for row in rows if measure in row}) > 1:
-        said.append("path.mean is of other layers in some cells: compare cells of the same, or by measure=path.target")
-    found = responses(rows, sweep.folder)
-    return said + [in_words(found, setting) for setting in dict.fromkeys(one.setting for one in found)]
+        lines.append("path.mean is of other layers in some cells: compare cells of the same, or by measure=path.target")
+    shown = responses(rows, sweep.folder)
+    return lines + [in_words(shown, setting) for setting in dict.fromkeys(response.setting for response in shown)]
 
 
 def without_values(reason: str, swept: str) -> str:

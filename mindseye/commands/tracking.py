@@ -70,7 +70,8 @@ def make_trackers(
     trackers = []
     for name, node in nodes.items():
         if node["_target_"].endswith(".WandbLogger"):
-            named = {name: str(one) for name, one in (choices or {}).items() if one and not name.startswith("hydra/")}
+            chosen = {name: str(option) for name, option in (choices or {}).items() if option}
+            named = {name: option for name, option in chosen.items() if not name.startswith("hydra/")}
             node = {"config": {"choices": named}, **described(node, folder, overrides, sweep, experiment)}
         try:
             logger = make(node, f"logger.{name}")

@@ -58,7 +58,7 @@ class View:
         }
         pictures = {place: image for place, (image, _) in cells.items() if image is not None}
         captions = {place: words for place, (_, words) in cells.items() if words}
-        heading = " · ".join(f"{key} {self.held[key]}" for key in self._free())
+        heading = " · ".join(f"{key} {self.held[key]}" for key in self._axes_left())
         if captions:
             heading = " · ".join(filter(None, [heading, f"below: {self.measure}"]))
         return grid(_in_words(self.rows), _in_words(self.columns), pictures, captions, heading=heading)
@@ -68,7 +68,7 @@ class View:
         from mindseye.reports.video import check_film, write_frames
 
         check_film(form, fps)
-        if along not in (free := self._free()):
+        if along not in (free := self._axes_left()):
             raise ValueError(f"--along {along}: {', '.join(free) or 'nothing'} can be played along in this view")
         frames = list(self._frames(along))
         # Figures may differ in height, where the pictures of some values have no figures below them.
@@ -78,15 +78,15 @@ class View:
             whole.paste(frame)
         return write_frames(iter(canvas), len(canvas), path, form, fps)
 
-    def _free(self) -> list[str]:
+    def _axes_left(self) -> list[str]:
         """The axes that are neither rows nor columns."""
         return [key for key, values in self.pictures.axes.items() if len(values) > 1 and key not in self.shown]
 
     def _frames(self, along: str) -> "Iterator[Image.Image]":
         for value in self.pictures.axes[along]:
             stored = io.BytesIO()
-            one = replace(self, held={**self.held, along: value})
-            one.figure().savefig(stored, format="png", dpi=FRAME_DPI)
+            frame = replace(self, held={**self.held, along: value})
+            frame.figure().savefig(stored, format="png", dpi=FRAME_DPI)
             yield Image.open(stored).convert("RGB")
 
 
@@ -149,7 +149,7 @@ class Pictures:
         ]  # fmt: skip
         if not names or not (folder / names[0]).is_file():
             return None, ""
-        measures = [one["name"] for one in self.overview["measures"]]
+        measures = [measure["name"] for measure in self.overview["measures"]]
         value = facets[number]["measures"][measures.index(measure)] if measure in measures else None
         words = f"{value:.3f}" if value is not None and kind == "visualisation" else ""
         return from_picture(plain_file(folder / names[0], self.folder)), words
@@ -157,25 +157,26 @@ class Pictures:
 
 def read_view(folder: Path, words: str) -> View:
     """What the words of the page's address ask for. Raises ValueError for what is not there, or cannot be drawn."""
-    said = dict(parse_qsl(words.lstrip("#"), keep_blank_values=True))
-    if said.get("view", "grid") != "grid" or "rows" not in said or "columns" not in said:
+    fields = dict(parse_qsl(words.lstrip("#"), keep_blank_values=True))
+    if fields.get("view", "grid") != "grid" or "rows" not in fields or "columns" not in fields:
         raise ValueError("--view takes the words that Save gives in the gallery's grid: rows=…&columns=…&at.…")
-    for name, what in _UNDRAWN.items():
-        if said.get(name) and not (name == "sort" and said[name] == "swept"):
-            raise ValueError(f"--view has {what}, which is drawn on the page alone: clear it, and save the view again")
+    for name, undrawn in _UNDRAWN.items():
+        if fields.get(name) and not (name == "sort" and fields[name] == "swept"):
+            line = f"--view has {undrawn}, which is drawn on the page alone: clear it, and save the view again"
+            raise ValueError(line)
     pictures = Pictures.of(folder)
     axes, held = pictures.axes, dict(pictures.first())
-    laid_out = {name: said.get(name, "") for name in LAYS_OUT}
+    laid_out = {name: fields.get(name, "") for name in LAYS_OUT}
     for name, key in laid_out.items():
         if key and key not in axes:
             raise ValueError(f"--view {name}={key}: there is no such axis; there are {', '.join(axes)}")
     for key, values in axes.items():
-        given = said.get(f"at.{key}", held[key])
+        given = fields.get(f"at.{key}", held[key])
         if given not in values:
             raise ValueError(f"--view at.{key}={given}: {', '.join(values)} are there")
         held[key] = given
     rows, columns = (pictures.lines(*(laid_out[name] for name in side)) for side in (LAYS_OUT[:2], LAYS_OUT[2:]))
-    return View(pictures, rows, columns, held, said.get("measure", ""))
+    return View(pictures, rows, columns, held, fields.get("measure", ""))
 
 
 def views_of_sweep(folder: Path, paths: Collection[str]) -> dict[str, View]:

@@ -6,12 +6,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -25,9 +24,10 @@ from mindseye.commands import verbosity
 from mindseye.commands.checking import check, check_one_run, check_overrides, searched
 from mindseye.commands.composing import CONFIG_NAME, ConfigurationError, compose, composition_error, config_folder
 from mindseye.commands.constructors import check_constructors, compose_known
+from mindseye.commands.endings import told_in_one_line
 from mindseye.commands.gallery import try_gallery
 from mindseye.commands.grammar import choices, parsed, quoted
-from mindseye.commands.helping import hand_out, help_draw, is_helper, let_go, meet, nodes_of, write_no_log
+from mindseye.commands.helping import hand_out, help_draw, is_helper, let_go, meet, nodes_of
 from mindseye.commands.launchers import anchored, check_launcher, enter
 from mindseye.commands.progress import JobProgress
 from mindseye.commands.repeating import EarlierRun, read_earlier, repeated_folder, tell_differences
@@ -43,24 +43,24 @@ from mindseye.commands.stages import (
     make_method,
     make_metrics,
     open_cache,
-    tried,
+    prepare_drawing,
 )
 from mindseye.commands.tracking import make_trackers, tracked
 from mindseye.files import hash_of
 from mindseye.provenance import file_sha256
 from mindseye.reports.tables import closing_table
 from mindseye.results.measures import numbers, usual
-from mindseye.results.run_status import Occupied, RunRecord
+from mindseye.results.run_status import RunRecord
 from mindseye.settings import Run, plain_settings
-from mindseye.signals import CTRL_C, TO_BE_CONTINUED, Interrupted, Interruptible
 from mindseye.sweeps.inputs import INPUTS, note_inputs
-from mindseye.visualizer.nodes import Elsewhere, check_alone, joined, tasks_beside
+from mindseye.visualizer.nodes import check_alone, joined
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
 
     from mindseye.facets.targets import FacetTargets
     from mindseye.results.visualization import Visualization
+    from mindseye.visualizer.method import Method
     from mindseye.visualizer.tracking import Tracker
     from mindseye.visualizer.watching import Watchers
 
@@ -111,7 +111,8 @@ def visualize(arguments: Sequence[str]) -> None:
 def sweeps(where: Sequence[str], words: Sequence[str]) -> bool:
     """Whether a file, an experiment's say, makes a sweep of it."""
     named = [word for word in words if word.lstrip("+").partition("=")[0] in ("experiment", "ablation", "hydra.mode")]
-    first = [choices(one)[0] for one in parsed(named)]  # of several values, each of which makes one of it or none
+    # of several values, each of which makes one of it or none
+    first = [choices(override)[0] for override in parsed(named)]
     return bool(named) and compose([*where, *first], with_hydra=True).hydra.mode == RunMode.MULTIRUN
 
 
@@ -185,15 +186,8 @@ def run(config: DictConfig) -> float | None:
     key = hash_of(OmegaConf.to_yaml(config).encode())
     nodes, devices = nodes_of(config)
     helps = is_helper(nodes)
-    if helps:
-        write_no_log()
     record = RunRecord(folder, list(hydra_config.overrides.task), key, keep_completed=in_sweep)
-    with (
-        verbosity.unfailing_output(),
-        verbosity.log_on_terminal(),
-        Interruptible() as signals,
-        told_in_one_line(record, signals, helps=helps),
-    ):
+    with told_in_one_line(record, helps=helps) as signals:
         if nodes == 1:
             check_alone(devices)
         with joined(nodes, folder / "checkpoint") as node:
@@ -201,83 +195,16 @@ def run(config: DictConfig) -> float | None:
                 with signals.insisted():
                     help_draw(_checked(config), node)
                 return None
-            with record:
+            with record, signals.insisted():
                 if record.completed is not None:
                     log.info("completed already: %s", folder)
                     let_go()
                     return record.completed.measure
-                with signals.insisted():
-                    measure = _run(_checked(config), config, folder, record)
+                measure = _run(_checked(config), config, record)
             if not in_sweep and (earlier := _repeated.get()) is not None:
                 tell_differences(earlier, folder)
             return measure
     return None  # somebody else is at the cell, whose work is as good as ours, or the first node's task has heard of it
-
-
-@contextmanager
-def told_in_one_line(record: RunRecord, signals: Interruptible, *, helps: bool) -> Iterator[None]:
-    """What ends a job early is a line on standard error and an exit code; in a sweep an error fails the cell alone.
-
-    helps: whether this is not the first node's task, which says it for all.
-    """
-    hydra_config = HydraConfig.get()
-    folder, in_sweep = record.folder, hydra_config.mode == RunMode.MULTIRUN
-    say = silence if helps else tell
-    try:
-        yield
-    except (Interrupted, KeyboardInterrupt) as stop:
-        by_hand = isinstance(stop, KeyboardInterrupt)
-        again = f"the same command with hydra.run.dir={folder}"
-        if in_sweep:
-            again = f"mindseye sweep resume {Path(hydra_config.sweep.dir).absolute()}"
-        if record.is_complete and not in_sweep:
-            say(f"{'interrupted' if by_hand else stop}; the run is complete: {folder}")
-            raise SystemExit(CTRL_C if by_hand else 0) from None
-        say(f"{'interrupted' if by_hand else stop}; {again} goes on")
-        if by_hand:
-            raise SystemExit(CTRL_C) from None
-        handler = signals.handler_before(stop.signum)
-        if handler is not None:  # submitit's, say: it asks the scheduler for another turn, and ends the process
-            handler(stop.signum, None)
-        if not (helps and in_sweep):  # Slurm may end a whole job with the first task that ends, and the first goes on
-            raise SystemExit(TO_BE_CONTINUED) from None
-    except Occupied as error:
-        if in_sweep:
-            log.warning("%s", error)
-            return
-        beside = tasks_beside()
-        say(f"{error}" if beside is None else f"{error}; this is {beside}, and one is right for a run: srun -n1")
-        raise SystemExit(1) from None
-    except Exception as error:
-        logging.getLogger("mindseye.run").info("failed", exc_info=True)
-        if helps and in_sweep:  # the first task has heard of it
-            return
-        if in_sweep or not isinstance(error, ValueError | OSError | RuntimeError):
-            raise
-        if helps and isinstance(error, Elsewhere):
-            raise SystemExit(1) from None
-        written = folder / "run.log"  # Hydra's other job_logging writes none of this name
-        logged = is_a_programs_mistake(error) and not helps and written.is_file()
-        where = f"; the traceback is in {written}" if logged else ""
-        tell(f"{' '.join(str(error).split())}{where}")
-        raise SystemExit(1) from None
-
-
-def tell(line: str) -> None:
-    """What a person must know, on standard error."""
-    print(f"mindseye: {line}", file=sys.stderr)
-
-
-def silence(line: str) -> None:
-    """The first node's task says it."""
-
-
-def is_a_programs_mistake(error: BaseException) -> bool:
-    """Whether what is said in one line was first raised as something that a program's author needs the traceback of."""
-    cause = error.__cause__
-    while isinstance(cause, ValueError | OSError | HydraException):
-        cause = cause.__cause__
-    return cause is not None
 
 
 def _checked(config: DictConfig) -> Run:
@@ -288,10 +215,56 @@ def _checked(config: DictConfig) -> Run:
     return check(config)
 
 
-def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float | None:
-    """The stages of a run, one after the other; `config` is what is written beside the result."""
-    started = time.perf_counter()
-    # Everything cheap is made first: a wrong value in any of it costs no reading of networks or photographs.
+def _run(run: Run, config: DictConfig, record: RunRecord) -> float | None:
+    """Network and photographs -> facets -> pictures -> results; `config` is what is written beside the result."""
+    started, folder = time.perf_counter(), record.folder
+    parts = make_parts(run, folder)
+    looking = load(run, parts.method)
+    drawing = prepare_drawing(run, looking, parts.method)
+    judging = load_judges(run, looking)
+    about = {"network": looking.network.name, "layer": looking.layer, "channels": drawing.channels}
+    # From here on Lightning, which takes seconds to import: what is wrong has been said by now.
+    from mindseye.results.visualization import visualize as draw
+
+    meet()
+    photographs, factors = find_photographs(run, looking.prepared, folder)
+    inputs = note_inputs(parts.files, run.images.root, photographs)
+    cache = open_cache(run.cache)
+    with tracked(parts.trackers, config, folder, about), progress_of(run, len(photographs)) as progress:
+        begun = time.perf_counter()
+        targets = discover(run, looking, photographs, cache, progress)
+        times = {"discovery_s": time.perf_counter() - begun}
+        del looking  # the whole network, of which drawing needs the way to the layer alone
+        hand_out(targets)
+        references = judges(run, judging, targets, cache)
+        watchers = watchers_of(record, progress, parts)
+        running = replace(run.running, folder=str(folder / "checkpoint"))
+        result = draw(
+            drawing.network, targets, drawing.method, running,
+            transfer=references, metrics=parts.metrics, watchers=watchers,
+        )  # fmt: skip
+        times["total_s"] = time.perf_counter() - started
+        complete(result.metrics, targets, factors, times, config)
+        result.metrics["provenance"][INPUTS] = inputs
+        measure = measure_of(result.metrics["summary"], run.measure)
+        page = keep(result, measure, config, record)
+        tell_trackers(parts.trackers, folder, result, run.drawing.steps, progress)
+    say_where(result, folder, page)
+    return measure
+
+
+class Parts(NamedTuple):
+    """What a run is made of besides its networks and photographs."""
+
+    method: "Method"
+    metrics: dict[str, Any]
+    trackers: list["Tracker"]
+    callbacks: list["Callback"]
+    files: dict[str, str]  # the sha256 of every file that the settings name
+
+
+def make_parts(run: Run, folder: Path) -> Parts:
+    """Everything cheap, first: a wrong value in any of it costs no reading of networks or photographs."""
     check_constructors(run.parts)
     method, metrics = make_method(run), make_metrics(run)
     trackers = trackers_of(run, folder)
@@ -299,43 +272,18 @@ def _run(run: Run, config: DictConfig, folder: Path, record: RunRecord) -> float
     check_early(run)
     files = {path: file_sha256(path) for path in input_files(run, HydraConfig.get())}  # before they are read
     tell_of_the_demo(run)
-    looking = load(run, method)
-    drawing, method, channels = tried(run, looking, method)
-    judging = load_judges(run, looking)
-    about = {"network": looking.network.name, "layer": looking.layer, "channels": channels}
-    # From here on Lightning, which takes seconds to import: what is wrong has been said by now.
-    from mindseye.results.visualization import visualize as draw
+    return Parts(method, metrics, trackers, callbacks, files)
+
+
+def keep(result: "Visualization", measure: float | None, config: DictConfig, record: RunRecord) -> Path | None:
+    """The result in the run's folder, which is complete from here on; the page of the gallery, where there is one."""
     from mindseye.visualizer.checkpoints import Checkpoint
 
-    meet()
-    photographs, factors = find_photographs(run, looking.prepared, folder)
-    inputs = note_inputs(files, run.images.root, photographs)
-    cache = open_cache(run.cache)
-    kept = Checkpoint(folder / "checkpoint")
-    with tracked(trackers, config, folder, about), progress_of(run, len(photographs)) as progress:
-        begun = time.perf_counter()
-        targets = discover(run, looking, photographs, cache, progress)
-        times = {"discovery_s": time.perf_counter() - begun}
-        del looking  # the whole network, of which drawing needs the way to the layer alone
-        progress.found(targets.C)
-        hand_out(targets)
-        others = judges(run, judging, targets, cache)
-        progress.stage("drawing")
-        watchers = watchers_of(record, progress, trackers, callbacks, method.steps)
-        running = replace(run.running, folder=kept.folder)
-        result = draw(drawing, targets, method, running, transfer=others, metrics=metrics, watchers=watchers)
-        times["total_s"] = time.perf_counter() - started
-        complete(result.metrics, targets, factors, times, config)
-        result.metrics["provenance"][INPUTS] = inputs
-        measure = measure_of(result.metrics["summary"], run.measure)
-        result.save(folder, config=OmegaConf.to_yaml(config, resolve=True))
-        record.complete(measure)  # whatever becomes of what follows, the result is there
-        kept.discard()
-        let_go()
-        page = try_gallery(folder)
-        tell_trackers(trackers, folder, result, method.steps, progress)
-    say_where(result, folder, page)
-    return measure
+    result.save(record.folder, config=OmegaConf.to_yaml(config, resolve=True))
+    record.complete(measure)  # whatever becomes of what follows, the result is there
+    Checkpoint(record.folder / "checkpoint").discard()
+    let_go()
+    return try_gallery(record.folder)
 
 
 def trackers_of(run: Run, folder: Path) -> list["Tracker"]:
@@ -370,17 +318,17 @@ def progress_of(run: Run, photographs: int) -> JobProgress:
     )
 
 
-def watchers_of(
-    record: RunRecord, progress: JobProgress, trackers: Sequence["Tracker"], callbacks: Sequence["Callback"], steps: int
-) -> "Watchers":
+def watchers_of(record: RunRecord, progress: JobProgress, parts: Parts) -> "Watchers":
     """Who is told of the drawing: the run's status, the bar, the trackers, callbacks."""
     from mindseye.visualizer.watching import Watchers
 
+    progress.stage("drawing")
+
     def report(step: int, terms: dict[str, float]) -> None:
-        record.progress(step, steps)
+        record.progress(step, parts.method.steps)
         progress.drawing(step, terms)
 
-    return Watchers(report=report, announce=progress.stage, logger=trackers, callbacks=callbacks)
+    return Watchers(report=report, announce=progress.stage, logger=parts.trackers, callbacks=parts.callbacks)
 
 
 def tell_trackers(
@@ -415,8 +363,8 @@ def say_where(result: "Visualization", folder: Path, page: Path | None) -> None:
 def network_is_unsaid(hydra_config: Any) -> bool:
     """Whether the network is the demo's for want of any other; of a sweep's cells the first alone is asked."""
     first = hydra_config.mode != RunMode.MULTIRUN or hydra_config.job.num == 0
-    said = any(word.lstrip("+").startswith("network") for word in hydra_config.overrides.task)
-    return first and not said and hydra_config.runtime.choices.get("network") == "demo"
+    given = any(word.lstrip("+").startswith("network") for word in hydra_config.overrides.task)
+    return first and not given and hydra_config.runtime.choices.get("network") == "demo"
 
 
 def measure_of(summary: Mapping[str, Any], name: str | None) -> float | None:

@@ -181,7 +181,7 @@ def _placements(factors: Factors, generator: np.random.Generator) -> list[Placem
     across, down = factors.position
     scale, count = factors.scale, factors.number
 
-    def one(right: float, below: float, radius: float, turn: float, tint: Colour | None = None) -> Placement:
+    def placed(right: float, below: float, radius: float, turn: float, tint: Colour | None = None) -> Placement:
         share = float(np.clip(factors.proportion + generator.uniform(-0.15, 0.15), 0.0, 1.0))
         return Placement(drawing, (across + right, down + below), radius, turn, tint or factors.colour, share)
 
@@ -190,16 +190,16 @@ def _placements(factors: Factors, generator: np.random.Generator) -> list[Placem
         return tints[generator.integers(len(tints))]
 
     if layout == "slanted":
-        return [one(0.0, 0.0, scale, 42.0 + factors.pose)]
+        return [placed(0.0, 0.0, scale, 42.0 + factors.pose)]
     if layout == "scattered":
         # Evenly round the centre with one in the middle, then shaken.
-        places = [one(*generator.uniform(-0.08, 0.08, 2), 0.40 * scale, generator.uniform(-180.0, 180.0))]
+        places = [placed(*generator.uniform(-0.08, 0.08, 2), 0.40 * scale, generator.uniform(-180.0, 180.0))]
         for index in range(count - 1):
             angle = math.radians(factors.pose) + math.tau * (index + generator.uniform(-0.12, 0.12)) / (count - 1)
             away = scale * generator.uniform(0.62, 0.74)
             tint = sibling() if factors.kind in ("leaf", "umbrella") else None
             radius, turn = scale * generator.uniform(0.34, 0.44), generator.uniform(-180.0, 180.0)
-            places.append(one(away * math.cos(angle), away * math.sin(angle), radius, turn, tint))
+            places.append(placed(away * math.cos(angle), away * math.sin(angle), radius, turn, tint))
         return places
     if layout == "row":
         level, slope = -0.28 * scale, math.tan(math.radians(factors.pose))
@@ -209,23 +209,23 @@ def _placements(factors: Factors, generator: np.random.Generator) -> list[Placem
             right = 2.0 * scale * ((index + 0.5) / count - 0.5)
             # The inside of the shackle's arch rests on the rail.
             below = level + right * slope + 0.685 * radius - 0.06
-            places.append(one(right, below, radius, generator.uniform(-9.0, 9.0), sibling()))
+            places.append(placed(right, below, radius, generator.uniform(-9.0, 9.0), sibling()))
         return places
     if layout == "clump":
         places = []
         for index in range(count):
             right = 1.25 * scale * ((index + 0.5) / count - 0.5) + generator.uniform(-0.05, 0.05)
             radius = scale * generator.uniform(0.52, 0.78)
-            places.append(one(right, 0.62 - radius, radius, 32.0 * right + generator.uniform(-7.0, 7.0)))
+            places.append(placed(right, 0.62 - radius, radius, 32.0 * right + generator.uniform(-7.0, 7.0)))
         return places
     if layout == "garland":
         places = [Placement(cable, (across, down), 1.25, 0.0, factors.colour, 0.5)]
         for index in range(count):
             right = 2.1 * ((index + 0.5) / count - 0.5)
             below = 1.25 * (-0.35 + 0.35 * (1.0 - (right / 1.25) ** 2)) + 0.22
-            places.append(one(right, below, 1.3 * scale / count, generator.uniform(-14.0, 14.0), sibling()))
+            places.append(placed(right, below, 1.3 * scale / count, generator.uniform(-14.0, 14.0), sibling()))
         return places
-    return [one(0.0, 0.0, scale, factors.pose)]
+    return [placed(0.0, 0.0, scale, factors.pose)]
 
 
 def render(factors: Factors, size: int = 96, seed: int | None = None) -> Array:

@@ -60,7 +60,7 @@ def blend_chosen(
 
     def on_the_way() -> dict[str, Tensor]:
         named = look()[2].items()
-        return {f"{name} {kind}": tensor for name, one in named for kind, tensor in one.tensors().items()}
+        return {f"{name} {kind}": tensor for name, statistics in named for kind, tensor in statistics.tensors().items()}
 
     tensors, way_recalled = recall(cache, "way", {**key, "layers": list(layers)}, on_the_way)
     kinds = ("mean", "std", "quantiles")
@@ -90,7 +90,7 @@ def look_at(
         for name, answer in zip(network.way, way, strict=True):
             maps = as_maps(answer, name, network.layout(name, seen.shape[-1])).float()
             parts[name].append(of_photographs(name, maps.cpu(), w))
-    return *_stacked(blended), {name: joined(found) for name, found in parts.items() if found}
+    return *_stacked(blended), {name: joined(own) for name, own in parts.items() if own}
 
 
 def _blend(maps: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -155,11 +155,11 @@ class Cache:
 
     def entries(self) -> list[Entry]:
         """All entries, the one used last first. Raises OSError where the folder cannot be read."""
-        found = []
+        known = []
         for path, status in self._files(_ENTRY):
             kind, key = _described(path)
-            found.append(Entry(path, status.st_size, status.st_mtime, kind, key))
-        return sorted(found, key=lambda entry: entry.used, reverse=True)
+            known.append(Entry(path, status.st_size, status.st_mtime, kind, key))
+        return sorted(known, key=lambda entry: entry.used, reverse=True)
 
     def clear(self) -> tuple[int, int]:
         """Delete every entry and what killed processes left: (entries, bytes) freed. Other files stay as they are.
@@ -187,18 +187,18 @@ class Cache:
         """Whether an entry of this address lies there, as long as it says; it then counts as used, else is deleted."""
         try:
             with open_plain(path) as file:
-                length, said = read_header(file)
+                length, header = read_header(file)
                 size = os.fstat(file.fileno()).st_size
         except FileNotFoundError:
             return False
         except (NotPlain, ValueError):  # no JSON
-            length, said, size = 0, {}, 0
+            length, header, size = 0, {}, 0
         except OSError as error:
             self._complain(error)
             return False
         try:
-            about = said.pop("__metadata__")
-            ends = [tensor["data_offsets"][1] for tensor in said.values()]
+            about = header.pop("__metadata__")
+            ends = [tensor["data_offsets"][1] for tensor in header.values()]
             whole = size == 8 + length + max(ends, default=0)
             whole = whole and path == self._path(about["kind"], json.loads(about["key"]))
         except Exception:  # whatever a damaged file makes a parser raise
@@ -224,10 +224,10 @@ class Cache:
             self._complain(error)
             return None
         try:
-            tensors, said = unpacked(content)
-            if said["sha256"] != tensors_sha256(tensors, _about(said["kind"], said["key"])):
+            tensors, metadata = unpacked(content)
+            if metadata["sha256"] != tensors_sha256(tensors, _about(metadata["kind"], metadata["key"])):
                 raise ValueError("its content is not what its hash says")
-            if path.name != f"mindseye-{address(said['kind'], json.loads(said['key']))}.safetensors":
+            if path.name != f"mindseye-{address(metadata['kind'], json.loads(metadata['key']))}.safetensors":
                 raise ValueError("it belongs to another address")
         except MemoryError:
             raise
@@ -252,13 +252,13 @@ class Cache:
             )  # fmt: skip
             return
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        said = {"kind": kind, "key": _canonical(key)}
-        said["sha256"] = tensors_sha256(whole, _about(kind, said["key"]))
+        metadata = {"kind": kind, "key": _canonical(key)}
+        metadata["sha256"] = tensors_sha256(whole, _about(kind, metadata["key"]))
         scratch = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(scratch, "xb") as file:
-                for part in packed(whole, said):
+                for part in packed(whole, metadata):
                     file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
@@ -303,17 +303,17 @@ class Cache:
 
     def _files(self, names: re.Pattern[str]) -> list[tuple[Path, os.stat_result]]:
         """The cache's own files of one sort. Anything else in the folder, and links, are not ours."""
-        found = []
+        files = []
         with suppress(FileNotFoundError), os.scandir(self.folder) as listing:
-            for one in listing:
-                if names.fullmatch(one.name) and one.is_file(follow_symlinks=False):
+            for entry in listing:
+                if names.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                     with suppress(FileNotFoundError):  # deleted meanwhile
-                        found.append((Path(one.path), one.stat(follow_symlinks=False)))
-        return found
+                        files.append((Path(entry.path), entry.stat(follow_symlinks=False)))
+        return files
 
     def _make_room(self, newest: Path) -> None:
         """Delete what was not used for longest until the limit is kept; never `newest` nor what is in use."""
-        files = sorted(self._files(_ENTRY), key=lambda found: found[1].st_mtime)
+        files = sorted(self._files(_ENTRY), key=lambda file: file[1].st_mtime)
         # The file server's clock, by the file it has just stamped: this host's own may differ.
         now = max((status.st_mtime for path, status in files if path == newest), default=time.time())
         total = sum(status.st_size for _, status in files)
@@ -362,7 +362,7 @@ def _described(path: Path) -> tuple[str, Mapping[str, object]]:
     """The kind and key of an entry, without reading its tensors."""
     try:
         with open_plain(path) as file:
-            said = read_header(file)[1]["__metadata__"]
-        return said["kind"], json.loads(said["key"])
+            metadata = read_header(file)[1]["__metadata__"]
+        return metadata["kind"], json.loads(metadata["key"])
     except (OSError, ValueError, KeyError, TypeError):
         return "", {}

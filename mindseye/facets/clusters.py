@@ -81,10 +81,10 @@ def cluster(points: Tensor, facets: int, *, seed: int = 0, starts: int = STARTS)
             if len(np.unique(tried, axis=0)) < facets:  # all but copies of very few
                 tried = rows
         at_once = max(1, MOST_AT_ONCE // (len(tried) * facets))
-        found = []
+        runs = []
         for first in range(0, starts, at_once):
-            found.append(lloyd(tried, spread_out(tried, facets, min(at_once, starts - first), generator)))
-        centres = min(found, key=lambda one: one[2])[1]
+            runs.append(lloyd(tried, spread_out(tried, facets, min(at_once, starts - first), generator)))
+        centres = min(runs, key=lambda run: run[2])[1]
         best = lloyd(rows, centres[None])
     labels = by_size(torch.from_numpy(best[0]), facets)
     return labels, means_of(points, labels, facets)

@@ -28,8 +28,8 @@ class Content:
     def sha256(self, photographs: Photographs) -> str:
         """Over the bytes of all files in order, and their suffixes, which tell arrays from pictures."""
         digest = hashlib.sha256()
-        for path, said in zip(photographs.paths, self.hashes, strict=True):
-            digest.update(f"{Path(path).suffix.lower()}\0{said}\n".encode())
+        for path, sha256 in zip(photographs.paths, self.hashes, strict=True):
+            digest.update(f"{Path(path).suffix.lower()}\0{sha256}\n".encode())
         return digest.hexdigest()
 
     def of(self, indices: Sequence[int]) -> "Content":
@@ -48,8 +48,8 @@ def content_of(photographs: Photographs) -> Content:
     states = [] if known is None else list(_of_each(_state, photographs, every))
     fresh = [i for i in every if known is None or states[i] is None or states[i] != known.states[i]]
     read = dict(zip(fresh, _of_each(_hashed, photographs, fresh), strict=True))
-    said = [read[i] if known is None or i in read else (known.hashes[i], known.states[i]) for i in every]
-    content = Content(tuple(sha256 for sha256, _ in said), tuple(state for _, state in said))
+    hashed = [read[i] if known is None or i in read else (known.hashes[i], known.states[i]) for i in every]
+    content = Content(tuple(sha256 for sha256, _ in hashed), tuple(state for _, state in hashed))
     _hashed_last.clear()
     _hashed_last[of] = content
     return content
@@ -63,8 +63,8 @@ def changed_since(content: Content, photographs: Photographs, indices: Sequence[
     indices = range(len(photographs)) if indices is None else indices
     states = zip(indices, _of_each(_state, photographs, indices), strict=True)
     touched = [index for index, state in states if state is None or state != content.states[index]]
-    said = zip(touched, _of_each(_hashed, photographs, touched), strict=True)
-    return [photographs.paths[index] for index, (now, _) in said if now != content.hashes[index]]
+    hashed = zip(touched, _of_each(_hashed, photographs, touched), strict=True)
+    return [photographs.paths[index] for index, (now, _) in hashed if now != content.hashes[index]]
 
 
 def say_changed(names: Sequence[str]) -> None:

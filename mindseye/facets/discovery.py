@@ -4,13 +4,13 @@ import hashlib
 import logging
 from collections.abc import Set
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mindseye.facets.blending import blend_chosen
+from mindseye.facets.blending import Blend, blend_chosen
 from mindseye.facets.cache import Cache
 from mindseye.facets.clarity import clarity, redundancy
 from mindseye.facets.clusters import means_of
@@ -18,7 +18,7 @@ from mindseye.facets.content import changed_since, content_of, say_changed
 from mindseye.facets.decoding import UnreadablePhotograph
 from mindseye.facets.embedding import Stage, pick_method
 from mindseye.facets.firmness import STAYS
-from mindseye.facets.grouping import group_photographs
+from mindseye.facets.grouping import Group, group_photographs
 from mindseye.facets.number import MOST_KINDS
 from mindseye.facets.photographs import Photographs
 from mindseye.facets.survey import Passing, Progress, Survey, survey
@@ -157,6 +157,36 @@ def discover_facets(
         network = prepare(network, layer, way=resolve_way(network, layer, facets.way))
     # What cannot be done is refused before the photographs are read.
     pick_method(len(photographs), facets.tsne, facets.subsample)
+    everything = _survey(network, photographs, layer, facets, cache, progress)
+    most = MOST_KINDS if facets.C == "auto" else facets.C
+    seen, aside = set_aside(everything, facets.held_out, most * facets.N, facets.seed)
+    if seen.key is None:  # the photographs changed meanwhile
+        cache = None
+    group = group_photographs(seen, facets, cache, stage)
+    chosen = _choose_photographs(seen, group, facets, stage)
+    if not chosen.unchanged:
+        cache = None
+    blend = blend_chosen(network, seen, chosen.images, chosen.indices, chosen.weights, cache)
+    channels = top_channels(blend.maps, facets.k)
+    _refuse_silence(blend.maps, channels, layer)
+    recalled = {"survey": seen.recalled, **group.recalled, **blend.recalled}
+    if cache is not None and any(recalled.values()):
+        kinds = ", ".join(name for name, from_cache in recalled.items() if from_cache)
+        log.info("from the cache %s: %s of %d photographs", cache.folder, kinds, len(seen.photographs))
+    targets = _targets(layer, seen, aside, group, chosen, blend, channels)
+    _warn_of_facets(targets.marks(), {"mostly others'"} if facets.selection == "farthest" else set())
+    return targets
+
+
+def _survey(
+    network: PreparedNetwork,
+    photographs: Photographs,
+    layer: str,
+    facets: Facets,
+    cache: Cache | None,
+    progress: Progress | None,
+) -> Survey:
+    """What the layer says of every photograph. Raises ValueError where it has fewer than k channels."""
 
     def check_k(D: int) -> None:
         if facets.k > D:
@@ -172,54 +202,61 @@ def discover_facets(
         check=check_k,
     )
     check_k(everything.means.shape[1])
-    most = MOST_KINDS if facets.C == "auto" else facets.C
-    seen, aside = set_aside(everything, facets.held_out, most * facets.N, facets.seed)
-    if seen.key is None:  # the photographs changed meanwhile
-        cache = None
-    group = group_photographs(seen, facets, cache, stage)
-    C = len(group.centres)
-    stays = group.firmness.stays
-    chosen, distances = choose(group.space, group.labels, group.centres, facets.N, facets.selection, stays)
+    return everything
+
+
+class Chosen(NamedTuple):
+    """The photographs that stand for each facet."""
+
+    indices: Tensor  # [C, N] int64
+    distances: Tensor  # [C, N], to their centre
+    weights: Tensor  # [C, N]: w of Eq. 1
+    images: Tensor  # uint8 [C, N, ch, S, S]
+    unchanged: bool  # whether they are still those of the survey
+
+
+def _choose_photographs(seen: Survey, group: Group, facets: Facets, stage: Stage | None) -> Chosen:
+    """Those that stand for each centre, weighted by Eq. 1, and read."""
+    indices, distances = choose(
+        group.space, group.labels, group.centres, facets.N, facets.selection, group.firmness.stays
+    )
     weights = facet_weights(distances, facets.weighting, facets.gamma, facets.effective)
-    if chosen.numel() > len(seen.photographs):
+    if indices.numel() > len(seen.photographs):
         log.warning(
             "%d photographs are fewer than C·N = %d·%d: some stand in several facets",
-            len(seen.photographs), C, chosen.shape[1],
+            len(seen.photographs), len(group.centres), indices.shape[1],
         )  # fmt: skip
     if stage is not None:
-        stage(f"blending {chosen.numel():,} photographs", None)
-    images, unchanged = _read_chosen(seen, chosen)
-    if not unchanged:
-        cache = None
-    _warn_of_levels(images, photographs.black, photographs.white)
-    blend = blend_chosen(network, seen, images, chosen, weights, cache)
-    channels = top_channels(blend.maps, facets.k)
-    _refuse_silence(blend.maps, channels, layer)
-    recalled = {"survey": seen.recalled, **group.recalled, **blend.recalled}
-    if cache is not None and any(recalled.values()):
-        what = ", ".join(name for name, from_cache in recalled.items() if from_cache)
-        log.info("from the cache %s: %s of %d photographs", cache.folder, what, len(seen.photographs))
-    mean = seen.means.mean(dim=0)
-    features = seen.means[chosen]
-    targets = FacetTargets(
+        stage(f"blending {indices.numel():,} photographs", None)
+    images, unchanged = _read_chosen(seen, indices)
+    _warn_of_levels(images, seen.photographs.black, seen.photographs.white)
+    return Chosen(indices, distances, weights, images, unchanged)
+
+
+def _targets(
+    layer: str, seen: Survey, aside: Survey, group: Group, chosen: Chosen, blend: Blend, channels: Tensor
+) -> FacetTargets:
+    """Everything that is known of the facets, as one value."""
+    mean, features = seen.means.mean(dim=0), seen.means[chosen.indices]
+    return FacetTargets(
         layer=layer,
         root=str(seen.photographs.root),
         paths=seen.photographs.paths,
         skipped=seen.photographs.skipped,
-        initial=torch.einsum("cn,cnxyz->cxyz", weights, images.float() / 255).clamp(0, 1),
+        initial=torch.einsum("cn,cnxyz->cxyz", chosen.weights, chosen.images.float() / 255).clamp(0, 1),
         maps=blend.maps,
         power=blend.power,
         channels=channels,
-        weights=weights,
-        chosen=chosen,
-        distances=distances,
-        photographs=images,
+        weights=chosen.weights,
+        chosen=chosen.indices,
+        distances=chosen.distances,
+        photographs=chosen.images,
         embedding=group.embedding,
         labels=group.labels,
-        centres=means_of(group.embedding, group.labels, C),
+        centres=means_of(group.embedding, group.labels, len(group.centres)),
         mean_activation=mean,
         way=blend.way,
-        content=seen.content.sha256(seen.photographs) if unchanged and seen.content is not None else "",
+        content=seen.content.sha256(seen.photographs) if chosen.unchanged and seen.content is not None else "",
         held_out=aside.photographs.paths,
         held_out_labels=group.place(aside.means),
         firmness=group.firmness.facets,
@@ -228,8 +265,6 @@ def discover_facets(
         clarity=clarity(features, mean),
         redundancy=redundancy(features, mean),
     )
-    _warn_of_facets(targets.marks(), {"mostly others'"} if facets.selection == "farthest" else set())
-    return targets
 
 
 def _check_given(network: object, photographs: object, facets: object) -> None:

@@ -124,7 +124,7 @@ def embed(
     M = len(reduced)
     check("perplexity", perplexity, Annotated[float, Field(ge=1)])
     method = pick_method(M, tsne, subsample)
-    told = stage or (lambda what, done: None)
+    told = stage or (lambda doing, done: None)
     different = count_different(reduced, FEWEST_FOR_TSNE)
     if different == 1:
         return torch.zeros(M, 2)
@@ -132,15 +132,15 @@ def embed(
     if different < FEWEST_FOR_TSNE:
         return _first_two(rows)
     with one_thread():
-        what = f"embedding {M:,} photographs (t-SNE)"
+        doing = f"embedding {M:,} photographs (t-SNE)"
         if method == "fft":
-            log.info("%s by openTSNE's FFT", what)
-            return torch.from_numpy(_fft(rows, perplexity, seed, lambda done: told(what, done))).float()
+            log.info("%s by openTSNE's FFT", doing)
+            return torch.from_numpy(_fft(rows, perplexity, seed, lambda done: told(doing, done))).float()
         if method == "barnes_hut":
-            log.info("%s by scikit-learn's Barnes-Hut", what)
-            told(what, None)
+            log.info("%s by scikit-learn's Barnes-Hut", doing)
+            told(doing, None)
             return torch.from_numpy(_barnes_hut(rows, perplexity, seed)).float()
-        log.info("%s by scikit-learn's Barnes-Hut of %d, the others placed between these", what, subsample)
+        log.info("%s by scikit-learn's Barnes-Hut of %d, the others placed between these", doing, subsample)
         drawn = np.sort(np.random.default_rng(seed).choice(M, subsample, replace=False))
         if count_different(reduced[drawn], FEWEST_FOR_TSNE) < FEWEST_FOR_TSNE:
             return _first_two(rows)  # all but copies of very few

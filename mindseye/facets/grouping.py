@@ -105,7 +105,7 @@ def group_photographs(
 
     Raises ValueError where the layer tells fewer photographs apart.
     """
-    told = stage or (lambda what, done: None)
+    told = stage or (lambda doing, done: None)
     key: dict[str, object] = {
         "survey": seen.key,
         "settings": {name: getattr(settings, name) for name in DECIDING},
@@ -138,7 +138,7 @@ def group_photographs(
         def flat(reduced: Tensor, seed: int) -> Tensor:
             return embedding["embedding"] if seed == settings.seed else flatten(reduced, settings, seed)
 
-        found = find_clusters(settings.clusters, components.reduced, flat, C, seed=settings.seed)
+        clusters = find_clusters(settings.clusters, components.reduced, flat, C, seed=settings.seed)
         told("measuring how firm the facets are", None)
 
         def again(means: Tensor, seed: int) -> Tensor:
@@ -154,9 +154,9 @@ def group_photographs(
 
         draws = Draws.affordable(seen.means.shape[1], cheap=settings.clusters == "components")
         firmness = measure_firmness(
-            seen.means, found.labels, C, components.reduced, again, draws=draws, seed=settings.seed
+            seen.means, clusters.labels, C, components.reduced, again, draws=draws, seed=settings.seed
         )
-        return {"labels": found.labels, **firmness.tensors()}
+        return {"labels": clusters.labels, **firmness.tensors()}
 
     kept, clusters_recalled = recall(cache, "clusters", {**key, "C": C, "code": CLUSTERS_CODE}, make)
     in_embedding = settings.clusters == "embedding"
@@ -183,12 +183,12 @@ def number_of_kinds(
     components: Components | None = None,
 ) -> Choice:
     """How many kinds of photographs the layer tells apart, by `choose_number` among the components."""
-    found = find_components(seen.means, settings) if components is None else components
+    components = find_components(seen.means, settings) if components is None else components
 
     def again(rows: Tensor) -> Tensor:
         return find_again(seen.means[rows], settings)
 
-    return choose_number(found.reduced, again, numbers, seed=settings.seed, stage=stage)
+    return choose_number(components.reduced, again, numbers, seed=settings.seed, stage=stage)
 
 
 def recall(

@@ -117,11 +117,11 @@ def _best(silhouettes: Sequence[float], clouds: Sequence[float], firm: Sequence[
 
 def _reason(tried: Sequence[int], silhouettes: Sequence[float], clouds: Sequence[float], firm: Sequence[float]) -> str:
     best = _best(silhouettes, clouds, firm)
-    said = f"silhouette {silhouettes[best]:.2f} (one cloud's {clouds[best]:.2f}), firmness {firm[best]:.2f}"
+    shown = f"silhouette {silhouettes[best]:.2f} (one cloud's {clouds[best]:.2f}), firmness {firm[best]:.2f}"
     if firm[best] < FIRM:
         return (
-            f"these photographs are one continuum at this layer; no C is firm, C={tried[best]} is the firmest: {said}"
+            f"these photographs are one continuum at this layer; no C is firm, C={tried[best]} is the firmest: {shown}"
         )
     if silhouettes[best] - clouds[best] < KINDS:
-        return f"these photographs are one continuum at this layer; C={tried[best]} cuts it best: {said}"
-    return f"C={tried[best]} tells kinds apart best: {said}"
+        return f"these photographs are one continuum at this layer; C={tried[best]} cuts it best: {shown}"
+    return f"C={tried[best]} tells kinds apart best: {shown}"

@@ -306,8 +306,8 @@ def photograph_folder(root: str | os.PathLike[str]) -> Path:
     except RuntimeError:  # ~nobody
         folder = Path(root)
     if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise FileNotFoundError(f"{root} {what}; name a folder of images or of class folders")
+        fault = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"{root} {fault}; name a folder of images or of class folders")
     return folder
 
 
@@ -399,10 +399,10 @@ def _made_here(folder: str, folders: set[str], files: set[str]) -> bool:
             place = os.path.join(folder, "manifest.json")
             if os.path.getsize(place) > MOST_MANIFEST:
                 return False
-            said = json.loads(Path(place).read_bytes())
+            manifest = json.loads(Path(place).read_bytes())
         except (OSError, ValueError, RecursionError):
             return False
-        return isinstance(said, dict) and {"cells", "commands", "config_sha256"} <= said.keys()
+        return isinstance(manifest, dict) and {"cells", "commands", "config_sha256"} <= manifest.keys()
     return False
 
 

@@ -46,12 +46,12 @@ def strip(images: list[Tensor]) -> Image.Image:
     return sheet
 
 
-def inline_png(picture: Image.Image, said: str) -> str:
-    """An HTML image that carries its own bytes; `said`, any text, stands in its place where it cannot be shown."""
+def inline_png(picture: Image.Image, text: str) -> str:
+    """An HTML image that carries its own bytes; `text` stands in its place where it cannot be shown."""
     stored = io.BytesIO()
     picture.save(stored, "PNG")
     data = base64.b64encode(stored.getvalue()).decode()
-    return f'<img alt="{html.escape(said)}" src="data:image/png;base64,{data}" style="max-width: 100%">'
+    return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{data}" style="max-width: 100%">'
 
 
 def html_table(heads: list[str], rows: list[list[str]]) -> str:

@@ -106,12 +106,12 @@ def survey(
         key = survey_key(network, photographs, layer, passing, sha256)
         fetched = cache.fetch("survey", key, look, unchanged)
         seen, recalled = fetched.tensors, not fetched.made
-        if recalled and (said := _skipped_again(photographs, seen["readable"])) is None:
+        if recalled and (skipped := _skipped_again(photographs, seen["readable"])) is None:
             # A file that could not be read then can be read now: it was the disk's fault, not the file's.
             cache.discard("survey", key)
             seen, recalled = cache.fetch("survey", key, look, unchanged).tensors, False
         elif recalled:
-            unreadable[:] = said or ()
+            unreadable[:] = skipped or ()
             _say_skipped([*photographs.skipped, *unreadable])
             if passing.progress is not None:
                 passing.progress(len(photographs), len(photographs))
@@ -153,19 +153,19 @@ def survey_together(
     weights: dict[str, Tensor] = {}
     for layer in dict.fromkeys(map(network.resolve, layers)):
         try:
-            one = prepare(network, layer)
+            part = prepare(network, layer)
         except ValueError as error:
             _leave_out(layer, error)
             continue
-        if one.traced:
-            share_weights(one, weights)
-            prepared[layer] = one
+        if part.traced:
+            share_weights(part, weights)
+            prepared[layer] = part
         else:
-            _leave_out(layer, f"{one.name} runs by hooks")
+            _leave_out(layer, f"{part.name} runs by hooks")
     content = content_of(photographs)
     sha256 = content.sha256(photographs)
     keys = {
-        layer: survey_key(one, photographs, layer, passing, sha256) for layer, one in prepared.items()
+        layer: survey_key(part, photographs, layer, passing, sha256) for layer, part in prepared.items()
     }
 
     def look(missing: list[str]) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -327,11 +327,11 @@ def _answers(network: PreparedNetwork | MergedNetwork, images: Tensor, size: int
         last = network.layers[-1] if isinstance(network, MergedNetwork) else network.layer
         # A tracer writes its own word for the size into what a network asserts.
         reason = re.sub(r"Proxy\([^)]*\)", str(size), with_class(error, place=True))
-        said = f"{network.name} cannot look at {size}×{size} images up to {last} ({reason})"
+        line = f"{network.name} cannot look at {size}×{size} images up to {last} ({reason})"
         if _is_of_sizes(network, images, size, first.size, reason):
             other = f"try another size of the images, its own is {first.size}"
-            said += f"; {other if size != first.size else 'give the side it was made for, network.size=…'}"
-        raise ValueError(said) from error
+            line += f"; {other if size != first.size else 'say which side the network was made for'}"
+        raise ValueError(line) from error
 
 
 def _is_of_sizes(

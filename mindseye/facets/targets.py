@@ -138,22 +138,22 @@ class FacetTargets:
         """
         place = Path(folder)
         try:
-            said = json.loads(read_plain(place / "targets.json", place, MOST_BYTES))
+            fields = json.loads(read_plain(place / "targets.json", place, MOST_BYTES))
             stored = read_plain(place / "targets.safetensors", place, MOST_TENSOR_BYTES)
             tensors: dict[str, Any] = unpacked(bytearray(stored))[0]
-            if said.pop("format") != FORMAT:
+            if fields.pop("format") != FORMAT:
                 raise ValueError(f"written in another format than {FORMAT}")
-            expected = said.pop("content_hash")
-            said.pop("about", None)  # for those who read the JSON alone: the tensors say it
-            skipped = tuple(SkippedFile(**entry) for entry in said.pop("skipped"))
-            paths, held_out = tuple(said.pop("paths")), tuple(said.pop("held_out", ()))
+            expected = fields.pop("content_hash")
+            fields.pop("about", None)  # for those who read the JSON alone: the tensors say it
+            skipped = tuple(SkippedFile(**entry) for entry in fields.pop("skipped"))
+            paths, held_out = tuple(fields.pop("paths")), tuple(fields.pop("held_out", ()))
             kinds = ("mean", "std", "quantiles")
             way = tuple(
                 WayStatistics(layer, *(tensors.pop(f"way.{place}.{kind}") for kind in kinds))
-                for place, layer in enumerate(said.pop("way", ()))
+                for place, layer in enumerate(fields.pop("way", ()))
             )
-            bands = tuple(said.pop("bands", ()))
-            targets = cls(**tensors, skipped=skipped, paths=paths, held_out=held_out, way=way, bands=bands, **said)
+            bands = tuple(fields.pop("bands", ()))
+            targets = cls(**tensors, skipped=skipped, paths=paths, held_out=held_out, way=way, bands=bands, **fields)
             targets._check()
         except Exception as error:
             reason = with_class(error)
@@ -164,7 +164,7 @@ class FacetTargets:
 
     def _check(self) -> None:
         """Raises ValueError where shapes do not agree or an index leads nowhere: a hash says nothing of who made it."""
-        skipped = (text for one in self.skipped for text in (one.path, one.reason))
+        skipped = (text for file in self.skipped for text in (file.path, file.reason))
         between = (statistics.layer for statistics in self.way)
         texts = (self.layer, self.root, self.content, *self.paths, *self.held_out, *skipped, *between)
         if not all(isinstance(text, str) for text in texts):

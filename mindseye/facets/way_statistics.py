@@ -157,4 +157,4 @@ def of_photographs(layer: str, maps: Tensor, weights: Tensor) -> WayStatistics:
 def joined(parts: list[WayStatistics]) -> WayStatistics:
     """Those of several facets as one."""
     named = [part.tensors() for part in parts]
-    return WayStatistics(parts[0].layer, *(torch.cat([one[name] for one in named]) for name in named[0]))
+    return WayStatistics(parts[0].layer, *(torch.cat([tensors[name] for tensors in named]) for name in named[0]))

@@ -37,8 +37,8 @@ def architecture(body: nn.Module) -> str:
     for place, module in every_module(body):
         for name, value in vars(module).items():
             if not name.startswith("_"):
-                said = tensors_sha256({name: value}) if isinstance(value, Tensor) else _plain(value)
-                digest.update(f"{place}.{name} {said}\n".encode())
+                content = tensors_sha256({name: value}) if isinstance(value, Tensor) else _plain(value)
+                digest.update(f"{place}.{name} {content}\n".encode())
     sources: set[str] = set()
     for _, module in every_module(body):
         generated = None

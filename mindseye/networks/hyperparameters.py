@@ -44,8 +44,8 @@ def read_hyperparameters(path: Path) -> Kept:
     held = _plain(saved.get("hyper_parameters")) if isinstance(saved, Mapping) else None
     if not isinstance(held, Mapping):
         return Kept()
-    unread = {str(name): kind for name, one in held.items() if (kind := _unread_in(one))}
-    values = Names({str(name): one for name, one in held.items() if str(name) not in unread})
+    unread = {str(name): kind for name, value in held.items() if (kind := _unread_in(value))}
+    values = Names({str(name): value for name, value in held.items() if str(name) not in unread})
     argument = saved.get("hparams_name")
     return Kept(values, unread, argument if isinstance(argument, str) else None)
 
@@ -53,7 +53,7 @@ def read_hyperparameters(path: Path) -> Kept:
 def _plain(value: Any) -> Any:
     """The value with paths, namespaces and omegaconf's containers as what they hold."""
     if isinstance(value, Mapping):
-        return Names({name: _plain(one) for name, one in value.items()})
+        return Names({name: _plain(inner) for name, inner in value.items()})
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
         return type(value)(map(_plain, value))
     if not isinstance(value, Unread):
@@ -63,7 +63,7 @@ def _plain(value: Any) -> Any:
     if package == "pathlib" and name in PATHS and all(isinstance(part, str) for part in value.made_of):
         return Path(PurePath(*value.made_of))
     if value.kind == "argparse.Namespace":
-        return argparse.Namespace(**{str(name): _plain(one) for name, one in state.items()})
+        return argparse.Namespace(**{str(name): _plain(inner) for name, inner in state.items()})
     if package == "omegaconf" and name in ("DictConfig", "ListConfig"):
         return _plain(state.get("_content"))
     if package == "omegaconf" and "_val" in state:

@@ -31,10 +31,10 @@ def resolve_layer(body: nn.Module, name: str) -> tuple[str, int | None]:
     path, at, call = name.partition("@")
     if at and not call.isdecimal():
         raise ValueError(f"layer {name!r}: after @ stands the number of the call, from 0, as in {path + '@0'!r}")
-    found = path if _has_module(body, path) else _from_paper(body, path)
-    if found is None:
+    known = path if _has_module(body, path) else _from_paper(body, path)
+    if known is None:
         raise ValueError(f"there is no layer {path!r}; {_nearest(body, path)}")
-    return found, int(call) if at else None
+    return known, int(call) if at else None
 
 
 def paper_name(body: nn.Module, path: str) -> str | None:
@@ -171,8 +171,8 @@ def _from_paper(body: nn.Module, path: str) -> str | None:
     head, dot, rest = path.removeprefix("layer").partition(".")
     if not _is_residual(names) or not head.isdecimal() or int(head) >= len(names):
         return None
-    found = names[int(head)] + dot + rest
-    return found if _has_module(body, found) else None
+    name = names[int(head)] + dot + rest
+    return name if _has_module(body, name) else None
 
 
 def _nearest(body: nn.Module, path: str) -> str:

@@ -132,12 +132,12 @@ class Observation:
             return self._with_tokens(seen, tokens, (one_side // step) ** 2) if step else None
         if not large:
             return None
-        found = []
+        sides = []
         for side in range(1, math.isqrt(length) + 1):
             grown = side**2 + large[tokens] - length
             if _is_square(grown):
-                found.append((abs(math.isqrt(grown) - self.growth * side), side))
-        return self._with_tokens(seen, tokens, min(found)[1] ** 2) if found else None
+                sides.append((abs(math.isqrt(grown) - self.growth * side), side))
+        return self._with_tokens(seen, tokens, min(sides)[1] ** 2) if sides else None
 
     def _with_tokens(self, seen: Seen, tokens: int, patches: int) -> Layout | None:
         """Where the image's are among them: where they were put together with others, else as the network says.
@@ -172,23 +172,23 @@ class Observation:
             positions = self._positions()
             ends = {length: grid for grid in positions for length in _before(joins, grid)}
             ends |= {grid + (self.prefix or 0): grid for grid in positions}
-            found = [dim for dim in (1, 2) if shape[dim] in ends]
-            if len(found) == 2 and self.prefix:  # as many channels as patches: with its class token it is the tokens
-                found = [dim for dim in found if shape[dim] - self.prefix in positions]
-            if len(found) == 1:
-                return self._with_tokens(seen, found[0], ends[shape[found[0]]])
+            dims = [dim for dim in (1, 2) if shape[dim] in ends]
+            if len(dims) == 2 and self.prefix:  # as many channels as patches: with its class token it is the tokens
+                dims = [dim for dim in dims if shape[dim] - self.prefix in positions]
+            if len(dims) == 1:
+                return self._with_tokens(seen, dims[0], ends[shape[dims[0]]])
             prefix = self.prefix or 0
-            found = [dim for dim in (1, 2) if 1 < shape[dim] - prefix <= seen.grid and _is_square(shape[dim] - prefix)]
-            if one_size and len(found) == 1 and not any(dim in ends for dim in shape[1:]):
-                places = seen.places.get(found[0])
+            dims = [dim for dim in (1, 2) if 1 < shape[dim] - prefix <= seen.grid and _is_square(shape[dim] - prefix)]
+            if one_size and len(dims) == 1 and not any(dim in ends for dim in shape[1:]):
+                places = seen.places.get(dims[0])
                 order = () if places is None else order_on_a_grid(places[prefix:])
-                return None if order is None else Layout(3, 3 - found[0], tokens=found[0], before=prefix, order=order)
+                return None if order is None else Layout(3, 3 - dims[0], tokens=dims[0], before=prefix, order=order)
         if len(shape) == 4:
             if shape[2:] == (1, 1):
                 return _of_map(2, 3)
             if shape[1:3] == (1, 1):
                 return _of_map(1, 2)
-            lengths = {one.shape[1] for calls in self.base.calls.values() for one in calls if len(one.shape) == 3}
+            lengths = {call.shape[1] for calls in self.base.calls.values() for call in calls if len(call.shape) == 3}
             pairs = [
                 pair
                 for pair in ((1, 2), (2, 3))

@@ -61,7 +61,8 @@ def load_network(
     _refuse_no_name(name)
     with seeded(0):
         if name == "demo":
-            if given := [key for key, one in {"mean": mean, "std": std, "prefix": prefix}.items() if one is not None]:
+            asked = {"mean": mean, "std": std, "prefix": prefix}
+            if given := [key for key, value in asked.items() if value is not None]:
                 raise ValueError(f"the demo's network has its own normalisation and weights: it takes no {given[0]}")
             return demo_network(weights, layers, 96 if size is None else size)
         reads = {"mean": mean, "std": std, "size": size, "layers": layers, "prefix": prefix}
@@ -105,11 +106,11 @@ def demo_network(
     return Network(body, demo.MEAN, demo.STD, name, size, layers, demo.CLASSES)
 
 
-def warn_of_no_training(network: Network) -> None:
-    """Ask for the weights where no file was loaded and every BatchNorm is as it was made: mean 0, variance 1.
+def warn_of_no_training(network: Network, setting: str = "weights") -> None:
+    """Ask for the weights, by `setting`, where no file was loaded and every BatchNorm is as it was made.
 
-    A picture of them looks no worse to the measures of the network itself. Counters of batches say nothing: converted
-    files have them as 0.
+    That is with mean 0 and variance 1. A picture of them looks no worse to the measures of the network itself. Counters
+    of batches say nothing: converted files have them as 0.
     """
     if network.unloaded is not None:
         return
@@ -118,8 +119,9 @@ def warn_of_no_training(network: Network) -> None:
     statistics = [(start, tensor) for start, tensor in named if start is not None]
     if statistics and all(torch.equal(buffer, torch.full_like(buffer, start)) for start, buffer in statistics):
         log.warning(
-            "%s has seen no training: its BatchNorm is as it was made. Where are its weights? network.weights=FILE",
+            "%s has seen no training: its BatchNorm is as it was made. Where are its weights? %s=FILE",
             network.name,
+            setting,
         )
 
 

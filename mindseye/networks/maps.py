@@ -16,9 +16,9 @@ def prefix_tokens(body: nn.Module) -> int | None:
     As the network says it: timm's `num_prefix_tokens`, torchvision's class token. None where it does not say.
     """
     for _, module in every_module(body):
-        said = getattr(module, "num_prefix_tokens", None)
-        if isinstance(said, int):
-            return said
+        count = getattr(module, "num_prefix_tokens", None)
+        if isinstance(count, int):
+            return count
         if type(module).__name__ == "VisionTransformer" and isinstance(getattr(module, "class_token", None), Tensor):
             return 1
     return None

@@ -227,42 +227,42 @@ class _Program:
         # What a writer gives is memory of its own: where it would not be, it has been given a copy.
         return step in self._fresh or step in self._writers
 
-    def _placed(self, name: str, thing: Any) -> str:
+    def _placed(self, name: str, part: Any) -> str:
         """The name in this program of a module or tensor; the same one for equal ones of the same name."""
         versions = self._names.setdefault(name, [])
         for version in versions:
-            if _same(self._root[version], thing):
+            if _same(self._root[version], part):
                 return version
         # Flat, so that no module of one program comes to lie inside one of another.
         versions.append(f"{name.replace('.', '_')}_{len(self._root)}")
-        self._root[versions[-1]] = thing
+        self._root[versions[-1]] = part
         return versions[-1]
 
 
 def _named(body: nn.Module, path: str) -> Any:
-    thing: Any = body
-    for part in path.split("."):
-        thing = getattr(thing, part)
-    return thing
+    part: Any = body
+    for name in path.split("."):
+        part = getattr(part, name)
+    return part
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(first: Any, second: Any) -> bool:
     """Equal bit for bit, and lying in memory alike: sums over a map depend on the order of it."""
-    if one is other:
+    if first is second:
         return True
-    if type(one) is not type(other):
+    if type(first) is not type(second):
         return False
-    if isinstance(one, Tensor):
-        alike = (one.dtype, one.shape, one.stride(), one.device) == (
-            other.dtype, other.shape, other.stride(), other.device,
+    if isinstance(first, Tensor):
+        alike = (first.dtype, first.shape, first.stride(), first.device) == (
+            second.dtype, second.shape, second.stride(), second.device,
         )  # fmt: skip
         # Equal bits, not numbers: 0 is -0 and NaN is not NaN.
-        return alike and torch.equal(_bits(one), _bits(other))
-    if isinstance(one, nn.Module):
-        mine, others = (dict([*part.named_parameters(), *part.named_buffers()]) for part in (one, other))
+        return alike and torch.equal(_bits(first), _bits(second))
+    if isinstance(first, nn.Module):
+        mine, others = (dict([*part.named_parameters(), *part.named_buffers()]) for part in (first, second))
         return (
-            str(one) == str(other)
-            and one.training == other.training
+            str(first) == str(second)
+            and first.training == second.training
             and mine.keys() == others.keys()
             and all(_same(weight, others[name]) for name, weight in mine.items())
         )
@@ -286,8 +286,8 @@ def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _is_alias(one: Any, other: Tensor) -> bool:
+def _is_alias(value: Any, other: Tensor) -> bool:
     """The same elements in the same order."""
-    return isinstance(one, Tensor) and (one.data_ptr(), one.dtype, one.shape, one.stride()) == (
+    return isinstance(value, Tensor) and (value.data_ptr(), value.dtype, value.shape, value.stride()) == (
         other.data_ptr(), other.dtype, other.shape, other.stride(),
     )  # fmt: skip

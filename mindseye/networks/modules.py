@@ -30,8 +30,8 @@ def every_module(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if part not in seen:
             seen.add(part)
             yield path, part
-            inner = [(f"{path}.{name}" if path else name, one) for name, one in part._modules.items()]
-            waiting += [(name, one) for name, one in reversed(inner) if one is not None]
+            inner = [(f"{path}.{name}" if path else name, child) for name, child in part._modules.items()]
+            waiting += [(name, child) for name, child in reversed(inner) if child is not None]
 
 
 def children(module: nn.Module) -> dict[str, nn.Module]:
@@ -99,11 +99,11 @@ def tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in (*part._parameters.items(), *part._buffers.items()):
             if tensor is None:
                 continue
-            found = (f"{path}.{name}" if path else name, tensor)
+            entry = (f"{path}.{name}" if path else name, tensor)
             if name in part._non_persistent_buffers_set:
-                unsaved.append(found)
+                unsaved.append(entry)
             else:
-                yield found
+                yield entry
     yield from unsaved
 
 
@@ -182,7 +182,7 @@ class _Kept:
         self._modes.append((part, part.training))
         kind = type(part)
         self._registered += [(own, dict(own)) for own in (part._parameters, part._buffers)]
-        self._data += [(one, one.data) for one in part._parameters.values() if one is not None]
+        self._data += [(parameter, parameter.data) for parameter in part._parameters.values() if parameter is not None]
         if kind.__module__.startswith("torch.nn.modules.") and not part._modules:  # which keep nothing
             return
         self._attributes.append((vars(part), dict(vars(part))))
@@ -278,8 +278,8 @@ class Held:
                 self._contents.append((attributes, dict(attributes)))
                 inner, inside = list(attributes.items()), attributes
         if depth < _DEEPEST:
-            for name, one in itertools.islice(inner, _LONGEST):
-                self.add(one, owner, inside, name, depth + 1)
+            for name, item in itertools.islice(inner, _LONGEST):
+                self.add(item, owner, inside, name, depth + 1)
 
     def copy_tensors(self) -> None:
         """The pass writes into copies. A gradient may need these when it is over."""
@@ -328,7 +328,7 @@ def _same(value: Any, before: Any) -> bool:
     if len(value) != len(before):
         return False
     if isinstance(value, dict):
-        return all(one in before and before[one] is value[one] for one in value)
+        return all(key in before and before[key] is value[key] for key in value)
     return value == before if isinstance(value, set) else all(a is b for a, b in zip(value, before, strict=True))
 
 

@@ -84,7 +84,7 @@ class Network(nn.Module):
         evaluate(body)
         self.training = False
         freeze(body)
-        device = next((one.device for _, one in tensors(body) if isinstance(one, nn.Parameter)), None)
+        device = next((tensor.device for _, tensor in tensors(body) if isinstance(tensor, nn.Parameter)), None)
         self.register_buffer("mean", torch.tensor([float(value) for value in mean], device=device)[:, None, None])
         self.register_buffer("std", torch.tensor([float(value) for value in std], device=device)[:, None, None])
         self.prefix_tokens = prefix_tokens(body)
@@ -149,10 +149,10 @@ class Network(nn.Module):
     def __repr__(self) -> str:
         """One line for a prompt; `network.body` prints its modules."""
         parts = (part._parameters.values() for _, part in every_module(self.body))
-        weights = sum(one.numel() for one in {one for own in parts for one in own} if one is not None)
+        weights = sum(weight.numel() for weight in {weight for own in parts for weight in own} if weight is not None)
         named = ", ".join(f"{depth} {layer}" for depth, layer in self.layers.items())
-        said = f"{self.channels} channels, {self.size} pixels, {weights:,} weights"
-        return f"<Network {self.name}: {said}{named and ' · '}{named}>"
+        size = f"{self.channels} channels, {self.size} pixels, {weights:,} weights"
+        return f"<Network {self.name}: {size}{named and ' · '}{named}>"
 
     def resolve(self, layer: str | None = None, depth: str | None = None) -> str:
         """The exact name of `layer` (in any spelling), or else of the layer at `depth`: early, middle or late.
@@ -165,9 +165,8 @@ class Network(nn.Module):
             if depth not in self.layers:
                 known = f"it has {', '.join(self.layers)}" if self.layers else "it has none"
                 raise ValueError(
-                    f"{self.name} names no layer for depth {depth!r} ({known}): "
-                    "give layer=... (`mindseye layers` lists them), "
-                    "or network.layers={early: ..., middle: ..., late: ...}"
+                    f"{self.name} names no layer for depth {depth!r} ({known}): give layer=... (`mindseye layers` "
+                    "lists them), or the network's layers by its depths, {early: ..., middle: ..., late: ...}"
                 )
             layer = self.layers[depth]
         if isinstance(layer, str) and layer in self.layers and layer not in dict(every_module(self.body)):
@@ -211,7 +210,7 @@ def checksum(weight: Tensor) -> tuple[int, int, int]:
     return weight.data_ptr(), weight._version, int(words.sum(dtype=torch.int64))
 
 
-def materialise(body: nn.Module, channels: int, size: int, what: str) -> None:
+def materialise(body: nn.Module, channels: int, size: int, title: str) -> None:
     """Lazy modules get their shapes from one image of zeros, and become the ordinary ones that they stand for.
 
     Raises ValueError where the forward fails.
@@ -220,13 +219,13 @@ def materialise(body: nn.Module, channels: int, size: int, what: str) -> None:
     lazy = [part for _, part in every_module(body) if isinstance(part, LazyModuleMixin)]
     if not lazy:
         return
-    device = next((one.device for _, one in tensors(body)), None)
+    device = next((tensor.device for _, tensor in tensors(body)), None)
     try:
         with torch.no_grad():
             body(torch.zeros(1, channels, size, size, device=device))
     except Exception as error:  # the owner's own code
         raise ValueError(
-            f"{what} has lazy modules ({type(lazy[0]).__name__}), which would have their shapes from one image "
+            f"{title} has lazy modules ({type(lazy[0]).__name__}), which would have their shapes from one image "
             f"{[1, channels, size, size]}, but its forward fails ({with_class(error, place=True)}): run it "
             "once before you give it"
         ) from error

@@ -171,20 +171,20 @@ class PreparedNetwork(nn.Module):
     def _computed(self, images: Tensor) -> Answers:
         if DTYPES[self.precision] is torch.float32:
             with torch.autocast(images.device.type, enabled=False):
-                return self._through(images)
+                return self._answers(images)
         if self.precision == "bfloat16":
             with torch.autocast(images.device.type, torch.bfloat16):
-                target, previous, way = self._through(images)
+                target, previous, way = self._answers(images)
             return Answers(target.float(), None if previous is None else previous.float(), way)
         scale = _Scale()
         with torch.autocast(images.device.type, torch.float16):
-            target, previous, way = self._through(_ScaledBack.apply(images, scale))
+            target, previous, way = self._answers(_ScaledBack.apply(images, scale))
         # In float32 before the gradient is scaled, so that on its way back it is scaled before it is rounded.
         entering = () if previous is None else (previous.float(),)
         scaled = _ScaledUp.apply(scale, len(images), target.float(), *entering, *(answer.float() for answer in way))
         return Answers(scaled[0], scaled[1] if entering else None, tuple(scaled[1 + len(entering) :]))
 
-    def _through(self, images: Tensor) -> Answers:
+    def _answers(self, images: Tensor) -> Answers:
         if not self.traced:
             with record(self.body, self.layer, self.previous, self._recorded) as tape:
                 return Answers(tape(images), tape.previous, tape.way)
@@ -241,10 +241,10 @@ class PreparedNetwork(nn.Module):
 
     def layout(self, layer: str, side: int | None = None) -> Layout | None:
         """As `Network.layout`, for the layers that it was prepared for."""
-        found = self._layouts.get(layer)
-        if found is None and isinstance(self.body, Network) and layer in self._layouts:
+        layout = self._layouts.get(layer)
+        if layout is None and isinstance(self.body, Network) and layer in self._layouts:
             return self.body.layout(layer, side)  # it may take no images of its own size, but these
-        return found
+        return layout
 
     def fingerprint(self) -> str:
         """The original network's: what is seen does not depend on how it is computed."""
@@ -342,7 +342,7 @@ def prepare(
         reason = f"{own_gradient} has a gradient of its own"
     for keep_copy in (False, True) if own_gradient is None else ():
         try:
-            straight = _straight(network.body, layer, previous, named.recorded, tape, keep_copy)
+            straight = _straight_program(network.body, layer, previous, named.recorded, tape, keep_copy)
             folded = _fold(straight) if fold else 0
             _freeze(straight)
         except Exception as error:  # a tracer meets anything a forward method may do
@@ -369,14 +369,14 @@ def _tell_what_it_depends_on(network: Network, layer: str, tape: Tape, probe: Te
     try:
         with seeded(1):
             among = tape(torch.cat([torch.ones_like(probe), probe, probe.round(), 1 - probe.round()]))
-        if len(among) != 4 or _off(among[1:2], target) <= TOLERANCE:
+        if len(among) != 4 or _relative_difference(among[1:2], target) <= TOLERANCE:
             return
         by_chance = False
         for seed in range(2, 6):  # a draw may be the same as another
             with seeded(seed):
-                by_chance = by_chance or _off(tape(probe), target) > TOLERANCE
+                by_chance = by_chance or _relative_difference(tape(probe), target) > TOLERANCE
         with seeded(0):
-            by_its_own = by_chance and _off(tape(probe), target) > TOLERANCE
+            by_its_own = by_chance and _relative_difference(tape(probe), target) > TOLERANCE
     except (RuntimeError, ValueError):
         return  # it takes one image at a time, say; who runs it says what is wrong
     if by_chance:
@@ -398,7 +398,7 @@ def _tell_what_it_depends_on(network: Network, layer: str, tape: Tape, probe: Te
         )
 
 
-def _off(answer: Tensor, expected: Tensor) -> float:
+def _relative_difference(answer: Tensor, expected: Tensor) -> float:
     """The relative difference of two tensors; infinite where they cannot be compared."""
     if answer.shape != expected.shape:
         return math.inf
@@ -433,7 +433,7 @@ class _ScaledUp(torch.autograd.Function):
             largest = torch.stack([gradient.abs().amax() for gradient in given]).amax().expand(ctx.count)
         exponent = (GRADIENT_TOP / largest).log2().floor().nan_to_num(0.0, posinf=0.0, neginf=0.0)
         factor = ctx.scale.factor = exponent.clamp(-60, 60).exp2()
-        return None, None, *(None if one is None else one * _along(factor, one) for one in gradients)
+        return None, None, *(None if own is None else own * _along(factor, own) for own in gradients)
 
 
 class _ScaledBack(torch.autograd.Function):
@@ -526,7 +526,7 @@ def _is_normalisation(module: nn.Module) -> bool:
     return kind == "FrozenBatchNorm2d" or (kind == "BatchNormAct2d" and isinstance(module, nn.BatchNorm2d))
 
 
-def _straight(
+def _straight_program(
     body: nn.Module, layer: str, previous: str | None, way: tuple[str, ...], tape: Tape, keep_copy: bool
 ) -> fx.GraphModule:
     """The program from the body's images to (target, previous, way), with weights of its own."""
@@ -566,7 +566,7 @@ def _detached(answers: Answers) -> Answers:
     target, previous, way = answers
     if isinstance(target, Tensor):
         target = target.detach()
-    return Answers(target, None if previous is None else previous.detach(), tuple(one.detach() for one in way))
+    return Answers(target, None if previous is None else previous.detach(), tuple(answer.detach() for answer in way))
 
 
 def _own_gradient(answers: Sequence[Tensor | None]) -> str | None:
@@ -574,7 +574,7 @@ def _own_gradient(answers: Sequence[Tensor | None]) -> str | None:
 
     A tracer writes down what it does forward, and loses the gradient that it is there for.
     """
-    waiting: list[Any] = [one.grad_fn for one in answers if isinstance(one, Tensor)]
+    waiting: list[Any] = [answer.grad_fn for answer in answers if isinstance(answer, Tensor)]
     seen = {None}
     while waiting:
         if (node := waiting.pop()) in seen:
@@ -583,7 +583,7 @@ def _own_gradient(answers: Sequence[Tensor | None]) -> str | None:
         own = getattr(type(node), "_forward_cls", None)
         if own is not None and not own.__module__.startswith("torch."):
             return own.__name__
-        waiting += [one for one, _ in node.next_functions]
+        waiting += [earlier for earlier, _ in node.next_functions]
     return None
 
 
@@ -671,5 +671,5 @@ def _difference(made: PreparedNetwork, probe: Tensor, right: Answers) -> float:
             continue
         if expected is None or answer is None:
             return math.inf
-        worst = max(worst, _off(answer, expected))
+        worst = max(worst, _relative_difference(answer, expected))
     return worst

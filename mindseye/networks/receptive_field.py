@@ -128,10 +128,10 @@ class FieldTracker(TorchDispatchMode):
 
 
 def _all_tensors(args: Sequence[Any]) -> list[Tensor]:
-    found = []
+    inside = []
     for part in args:
-        found += [part] if isinstance(part, Tensor) else _all_tensors(part) if isinstance(part, list | tuple) else []
-    return found
+        inside += [part] if isinstance(part, Tensor) else _all_tensors(part) if isinstance(part, list | tuple) else []
+    return inside
 
 
 # ---- one rule for each operation that changes the map: (spans of the first input, output, args, kwargs) -> spans ---
@@ -144,7 +144,7 @@ def _convolution(spans: Spans, output: Tensor, args: tuple[Any, ...], named: Map
         if dim < 2:
             return {}
         kernel = weight.shape[dim]
-        step, margin, gap = (_at(values, dim - 2) for values in (stride, padding, dilation))
+        step, margin, gap = (_of_axis(values, dim - 2) for values in (stride, padding, dilation))
         changed[dim] = (span.spread if transposed else span.window)(kernel, step, margin, gap)
     return changed
 
@@ -157,7 +157,7 @@ def _pooling(spans: Spans, output: Tensor, args: tuple[Any, ...], named: Mapping
     first = output.ndim - (1 if isinstance(kernel, int) else len(kernel))
     at = {dim: dim - first for dim in spans}
     return {
-        dim: span.window(*(_at(values, at[dim]) for values in (kernel, stride, padding, dilation)))
+        dim: span.window(*(_of_axis(values, at[dim]) for values in (kernel, stride, padding, dilation)))
         for dim, span in spans.items()
     }
 
@@ -192,8 +192,8 @@ def _permutation(spans: Spans, output: Tensor, args: tuple[Any, ...], named: Map
 
 def _transposition(spans: Spans, output: Tensor, args: tuple[Any, ...], named: Mapping[str, Any]) -> Spans:
     order = list(range(output.ndim))
-    one, two = args[1], args[2]
-    order[one], order[two] = order[two], order[one]
+    first, second = args[1], args[2]
+    order[first], order[second] = order[second], order[first]
     return {new: spans[old] for new, old in enumerate(order) if old in spans}
 
 
@@ -250,7 +250,7 @@ def _last_dimension(spans: Spans, output: Tensor, args: tuple[Any, ...], named: 
     return {} if args[0].ndim - 1 in spans else spans
 
 
-def _at(values: int | Sequence[int], axis: int) -> int:
+def _of_axis(values: int | Sequence[int], axis: int) -> int:
     return values if isinstance(values, int) else values[axis if len(values) > 1 else 0]
 
 

@@ -26,10 +26,10 @@ def existing_file(path: str | Path) -> Path:
         raise ValueError(
             f'weights must be "DEFAULT" (the network\'s own), None (random ones) or a file of them, not {shown}'
         )
-    found = Path(path).expanduser()
-    if not found.is_file():
+    file = Path(path).expanduser()
+    if not file.is_file():
         raise FileNotFoundError(f"there is no weights file {str(path)!r} (looked in {Path.cwd()})")
-    return found
+    return file
 
 
 def weights_file(weights: str | Path | None) -> Path | None:
@@ -62,7 +62,7 @@ def read_state_dict(path: Path) -> Saved:
         raise ValueError(f"{path} {_why_not(path, error)}") from None
     held = dict(_state_dicts(saved))
     if not held and (unknown := unknown_classes(path)):
-        raise ValueError(f"{path} {_holds(unknown[0])}")
+        raise ValueError(f"{path} {_holds_objects(unknown[0])}")
     if not held:
         keys = f" (its keys: {some([str(key) for key in saved])})" if isinstance(saved, Mapping) and saved else ""
         raise ValueError(f"{path} holds no state dict: a mapping from names to tensors was expected{keys}")
@@ -75,15 +75,15 @@ def _why_not(path: Path, error: Exception) -> str:
         return f"is a TorchScript program: save torch.jit.load({path.name!r}).state_dict(), with torch.save"
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused:
-        return _holds(refused[1])
+        return _holds_objects(refused[1])
     if unknown := unknown_classes(path):
-        return _holds(unknown[0])
+        return _holds_objects(unknown[0])
     if isinstance(error, pickle.UnpicklingError):
         return "is not a file of tensors: save model.state_dict() alone, with torch.save or as .safetensors"
     return f"cannot be read as a state dict: {first_line(error)}"
 
 
-def _holds(kind: str) -> str:
+def _holds_objects(kind: str) -> str:
     return (
         f"holds objects besides tensors ({kind}): save model.state_dict() alone, with torch.save or as .safetensors; "
         "of a checkpoint you trust, torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pth')"
@@ -93,15 +93,15 @@ def _holds(kind: str) -> str:
 def _state_dicts(saved: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, StateDict]]:
     """Every mapping from names to tensors in what was saved, by the keys that lead to it."""
     if isinstance(saved, list | tuple):
-        saved = {str(place): one for place, one in enumerate(saved)}
+        saved = {str(place): inner for place, inner in enumerate(saved)}
     if not isinstance(saved, Mapping) or depth > _DEEPEST:
         return
-    named = ((name, one) for name, one in saved.items() if isinstance(name, str))
-    tensors = OrderedDict((name, one) for name, one in named if isinstance(one, Tensor))
+    named = ((name, value) for name, value in saved.items() if isinstance(name, str))
+    tensors = OrderedDict((name, value) for name, value in named if isinstance(value, Tensor))
     if tensors:
         if hasattr(saved, "_metadata"):
             tensors._metadata = saved._metadata  # type: ignore[attr-defined]
         yield key, tensors
-    for name, one in saved.items():
-        if isinstance(one, Mapping | list | tuple) and not str(name).startswith("optim"):  # whose moments look alike
-            yield from _state_dicts(one, f"{key}.{name}" if key else str(name), depth + 1)
+    for name, inner in saved.items():
+        if isinstance(inner, Mapping | list | tuple) and not str(name).startswith("optim"):  # whose moments look alike
+            yield from _state_dicts(inner, f"{key}.{name}" if key else str(name), depth + 1)

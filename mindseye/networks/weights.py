@@ -60,8 +60,7 @@ def fit_names(saved: Saved, body: nn.Module, source: Path, prefix: str | None = 
         if len(averaged) != 1 or any(place.prefix != best.prefix for place in equal):
             raise ValueError(
                 f"{source} holds several weights that fit equally well, under "
-                f"{some([place.shown for place in (best, *equal)])}: say which, prefix={equal[0].shown} "
-                "(network.prefix=… by the command)"
+                f"{some([place.shown for place in (best, *equal)])}: say which, prefix={equal[0].shown}"
             )
         others = [place for place in (best, *others) if place is not averaged[0]]
         best = averaged[0]
@@ -99,7 +98,7 @@ class _Place:
             return False
         both = self.names.keys() & best.names.keys()
         pairs = [(self.state[self.names[own]], best.state[best.names[own]]) for own in both]
-        return not all(one.shape == other.shape and torch.equal(one, other) for one, other in pairs)
+        return not all(tensor.shape == other.shape and torch.equal(tensor, other) for tensor, other in pairs)
 
     def fitted(self, body: nn.Module) -> StateDict:
         """The tensors under the body's names, and under theirs what else stands behind the same prefix."""
@@ -113,10 +112,10 @@ class _Place:
         if hasattr(self.state, "_metadata"):  # versions, for old files
             own = _plain_names(path for path, _ in every_module(body))
             fitted._metadata = versions = {}  # type: ignore[attr-defined]
-            for path, said in self.state._metadata.items():
+            for path, version in self.state._metadata.items():
                 if f"{_plain(path)}.".startswith(f"{self.prefix}." if self.prefix else ""):
                     inner = _plain(path)[len(self.prefix) :].removeprefix(".")
-                    versions[own.get(inner, inner)] = said
+                    versions[own.get(inner, inner)] = version
         return fitted
 
 
@@ -133,8 +132,8 @@ def _places(saved: Saved, body: nn.Module) -> list[_Place]:
                 if (end := ".".join(parts[cut:])) in own:
                     behind.setdefault(".".join(parts[:cut]), {})[own[end]] = name
         for prefix, names in behind.items():
-            counted = [(own_state[one], state[names[one]]) for one in names if not one.endswith(_COUNTS)]
-            alike = [one for one, there in counted if one.shape == there.shape]
+            counted = [(own_state[of], state[there]) for of, there in names.items() if not of.endswith(_COUNTS)]
+            alike = [tensor for tensor, stored in counted if tensor.shape == stored.shape]
             places.append(_Place(key, prefix, state, names, (len(alike), len(counted))))
     return sorted(places, key=lambda place: (-place.score[0], -place.score[1], len(place.prefix), len(place.key)))
 
@@ -154,7 +153,7 @@ def _plain_names(names: Iterable[str]) -> dict[str, str]:
     for name in names:
         by_plain.setdefault(_plain(name), []).append(name)
     return {
-        plain if len(alike) == 1 else one: one for plain, alike in by_plain.items() for one in alike
+        plain if len(alike) == 1 else name: name for plain, alike in by_plain.items() for name in alike
     }
 
 
@@ -171,7 +170,7 @@ def _beginning(name: str, prefix: str) -> str:
 
 def class_count(state: StateDict, body: nn.Module, built_with: int) -> int | None:
     """The classes of a fitted state dict where they differ from the `built_with` outputs of `body`, else None."""
-    found = {
+    counts = {
         int(state[key].shape[0])
         for key, value in saved_tensors(body).items()
         if key in state
@@ -180,7 +179,7 @@ def class_count(state: StateDict, body: nn.Module, built_with: int) -> int | Non
         and state[key].shape[1:] == value.shape[1:]
         and state[key].shape[0] != built_with
     }
-    return found.pop() if len(found) == 1 else None
+    return counts.pop() if len(counts) == 1 else None
 
 
 def load_weights(state: StateDict, body: nn.Module, source: Path, name: str) -> frozenset[str]:
@@ -254,9 +253,9 @@ class Reading(TorchDispatchMode):
 
     def __enter__(self) -> "Reading":
         def find(*_: Any) -> None:  # as the pass begins, since it works on copies of buffers
-            lacking = [(name, one) for name, one in tensors(self._body) if name in self._lacking]
-            self._of_memory = {one.untyped_storage().data_ptr(): name for name, one in lacking}
-            self._held = [one for _, one in lacking]  # or what is made later could come to lie where a copy was
+            lacking = [(name, tensor) for name, tensor in tensors(self._body) if name in self._lacking]
+            self._of_memory = {tensor.untyped_storage().data_ptr(): name for name, tensor in lacking}
+            self._held = [tensor for _, tensor in lacking]  # or what is made later could come to lie where a copy was
 
         self._handle = nn.Module.register_forward_pre_hook(self._body, find)
         return super().__enter__()
@@ -268,9 +267,9 @@ class Reading(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        for one in tree_leaves((args, kwargs)):
-            if type(one) in (Tensor, nn.Parameter) and one.untyped_storage().data_ptr() in self._of_memory:
-                self._read.add(self._of_memory[one.untyped_storage().data_ptr()])
+        for leaf in tree_leaves((args, kwargs)):
+            if type(leaf) in (Tensor, nn.Parameter) and leaf.untyped_storage().data_ptr() in self._of_memory:
+                self._read.add(self._of_memory[leaf.untyped_storage().data_ptr()])
         return func(*args, **dict(kwargs or {}))
 
     def check(self, layer: str, name: str, *, whole: bool) -> None:

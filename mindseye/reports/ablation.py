@@ -84,18 +84,18 @@ def compare(
     ValueError, in one line, for names that are not there and where nothing can be paired.
     """
     key = f"override.{by}"
-    found = [row for row in rows if row.get("facet") is not None]
-    whole = [row for row in found if row.get("stopped.step") is None]
-    values = list(dict.fromkeys(str(row[key]) for row in found if row.get(key) is not None))
+    drawn = [row for row in rows if row.get("facet") is not None]
+    whole = [row for row in drawn if row.get("stopped.step") is None]
+    values = list(dict.fromkeys(str(row[key]) for row in drawn if row.get(key) is not None))
     if not values:
-        raise ValueError(f"--by {by}: no completed cell sets it; {_several(found)} can be compared by")
+        raise ValueError(f"--by {by}: no completed cell sets it; {_comparable_by(drawn)} can be compared by")
     if reference not in values:
         raise ValueError(f"--reference {reference}: {by} has {', '.join(values)}")
     measures = usual_measures(whole) if measures is None else measures
     given = [measure for measure in measures if any(_number(row.get(measure)) is not None for row in whole)]
     if not given:
         raise ValueError(f"--measures {' '.join(measures)}: no facet has them; {', '.join(_measured(whole))} are there")
-    others = sorted({name for row in found for name in row if name.startswith("override.")} - {key})
+    others = sorted({name for row in drawn for name in row if name.startswith("override.")} - {key})
     tables: dict[str, dict[tuple, Mapping[str, object]]] = {value: {} for value in values}
     for row in whole:
         if row.get(key) is not None:
@@ -108,7 +108,7 @@ def compare(
         unpaired += len(table) - len(places)
         if variant == reference:
             continue
-        cells |= {one[place].get("cell") for one in (table, base) for place in places}
+        cells |= {rows[place].get("cell") for rows in (table, base) for place in places}
         for measure in given:
             pairs = [
                 (ours, theirs, weight_in(base[place], measure), _drawn_together(base[place], place))
@@ -126,22 +126,22 @@ def compare(
         )
     means = {measure: _mean(list(base.values()), measure) for measure in given}
     marked = sum(bool(row.get("marks")) for row in whole)
-    stopped = len(found) - len(whole)
+    stopped = len(drawn) - len(whole)
     return Comparison(by, reference, means, tuple(differences), unpaired, stopped, marked, cells=len(cells))
 
 
 def usual_measures(rows: Sequence[Mapping[str, object]]) -> list[str]:
     """What is compared where nobody says: of several networks that judge each one's figures, and the user's own."""
     names = dict.fromkeys(name for row in rows for name in row if name.startswith("transfer.networks."))
-    found = []
+    chosen = []
     for name in USUAL:
         group, _, figure = name.partition(".")
-        own = [one for one in names if group == "transfer" and one.rpartition(".")[2] == figure]
-        found += own or [name]
-    return [*found, *(name for name in _measured(rows) if is_own(name))]
+        own = [usual for usual in names if group == "transfer" and usual.rpartition(".")[2] == figure]
+        chosen += own or [name]
+    return [*chosen, *(name for name in _measured(rows) if is_own(name))]
 
 
-def _several(rows: Sequence[Mapping[str, object]]) -> str:
+def _comparable_by(rows: Sequence[Mapping[str, object]]) -> str:
     values: dict[str, set[str]] = {}
     for row in rows:
         for name, value in row.items():
@@ -156,8 +156,8 @@ def _measured(rows: Sequence[Mapping[str, object]]) -> list[str]:
     return sorted(names - {"facet", "channels", "sample"} - {name for name in names if name.startswith(apart)})
 
 
-def _same_facet(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
-    return one.get("photographs") == other.get("photographs")
+def _same_facet(row: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    return row.get("photographs") == other.get("photographs")
 
 
 def _drawn_together(row: Mapping[str, object], place: tuple) -> object:
@@ -234,21 +234,21 @@ def as_markdown(comparison: Comparison) -> str:
     """
 
     def cell(difference: Difference) -> str:
-        said = f"{signed(difference.difference)} {_interval(difference)}"
-        return f"**{said}**" if difference.clear else said
+        shown = f"{signed(difference.difference)} {_interval(difference)}"
+        return f"**{shown}**" if difference.clear else shown
 
     lines = _table(comparison, cell, _markdown)
     head, *body = [f"| {' | '.join(cells)} |" for cells in lines]
     rule = f"|{'---|' * len(lines[0])}"
-    said = [f"- {_markdown(one)}" for one in comparison.sentences]
-    ending = ["", "## What the intervals say", "", *said] if said else []
+    sentences = [f"- {_markdown(sentence)}" for sentence in comparison.sentences]
+    ending = ["", "## What the intervals say", "", *sentences] if sentences else []
     return "\n".join([head, rule, *body, "", _markdown(_caption(comparison)), *ending, ""])
 
 
 def as_latex(comparison: Comparison) -> str:
     """The same for LaTeX with booktabs: intervals below the differences, which are bold where they leave 0 out."""
     head, own, *body = _table(comparison, _latex_number, _latex)
-    intervals = _table(comparison, lambda one: rf"{{\scriptsize {_interval(one)}}}", _latex)[2:]
+    intervals = _table(comparison, lambda difference: rf"{{\scriptsize {_interval(difference)}}}", _latex)[2:]
     lines = [head, own]
     for numbers, (_, *below, _) in zip(body, intervals, strict=True):
         lines += [numbers, ["", *below, ""]]
@@ -260,16 +260,17 @@ def as_latex(comparison: Comparison) -> str:
 
 
 def _latex_number(difference: Difference) -> str:
-    said = signed(difference.difference)
-    return rf"$\mathbf{{{said}}}$" if difference.clear else f"${said}$"
+    shown = signed(difference.difference)
+    return rf"$\mathbf{{{shown}}}$" if difference.clear else f"${shown}$"
 
 
 def as_json(comparison: Comparison) -> str:
     """Everything, for programs; the gallery shows it."""
-    said = asdict(comparison)
-    for one in said["differences"]:
-        one.update({name: None for name in ("low", "high", "p") if math.isnan(one[name])})  # JSON has no NaN
-    return json.dumps(said, indent=1)
+    stored = asdict(comparison)
+    for difference in stored["differences"]:
+        numbers = ("low", "high", "p")
+        difference.update({name: None for name in numbers if math.isnan(difference[name])})  # JSON has no NaN
+    return json.dumps(stored, indent=1)
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -279,10 +280,9 @@ def as_csv(comparison: Comparison) -> str:
     writer.writerow([comparison.by, "measure", "mean", "difference", "low", "high", "pairs", "facets", "p"])
     for measure, mean in comparison.means.items():
         writer.writerow([comparison.reference, measure, mean, "", "", "", "", "", ""])
-    for one in comparison.differences:
-        writer.writerow(
-            [one.variant, one.measure, one.mean, one.difference, one.low, one.high, one.pairs, one.facets, one.p]
-        )
+    for line in comparison.differences:
+        own = (line.mean, line.difference, line.low, line.high, line.pairs, line.facets, line.p)
+        writer.writerow([line.variant, line.measure, *own])
     return text.getvalue()
 
 
@@ -305,13 +305,13 @@ def _interval(difference: Difference) -> str:
 def _table(comparison: Comparison, cell: Callable[[Difference], str], quoted: Callable[[str], str]) -> list[list[str]]:
     """Head, the reference's own means, and a row per variant; every text quoted."""
     measures = list(comparison.means)
-    known = {(one.variant, one.measure): one for one in comparison.differences}
-    variants = list(dict.fromkeys(one.variant for one in comparison.differences))
+    known = {(line.variant, line.measure): line for line in comparison.differences}
+    variants = list(dict.fromkeys(line.variant for line in comparison.differences))
     own = [f"{comparison.means[measure]:.3f}" for measure in measures]
     head = [quoted(comparison.by), *map(quoted, measures), "pairs (facets)"]
     lines = [head, [quoted(f"{comparison.reference} (its own means)"), *own, ""]]
     for variant in variants:
-        most = max((one for one in comparison.differences if one.variant == variant), key=lambda one: one.pairs)
+        most = max((line for line in comparison.differences if line.variant == variant), key=lambda line: line.pairs)
         cells = [cell(known[variant, measure]) if (variant, measure) in known else "" for measure in measures]
         lines.append([quoted(variant), *cells, f"{most.pairs} ({most.facets})"])
     return lines

@@ -35,7 +35,7 @@ def fold(rows: Sequence[Mapping[str, object]], away: Sequence[str], measures: Se
         if row.get("facet") is None or row.get("stopped.step") is not None:
             continue
         given = {name.removeprefix("override."): str(row[name]) for name in row if name.startswith("override.")}
-        seed = tuple(given.pop(one, "") for one in away)
+        seed = tuple(given.pop(setting, "") for setting in away)
         cell = values.setdefault(tuple(given.items()), {}).setdefault(seed, {})
         for measure in measures:
             value = row.get(measure)
@@ -45,9 +45,9 @@ def fold(rows: Sequence[Mapping[str, object]], away: Sequence[str], measures: Se
     for settings, seeds in values.items():
         means, halves = {}, {}
         for measure in measures:
-            found = [_average(cell[measure]) for cell in seeds.values() if measure in cell]
-            if found:
-                means[measure], halves[measure] = mean_and_half(found)
+            numbers = [_average(cell[measure]) for cell in seeds.values() if measure in cell]
+            if numbers:
+                means[measure], halves[measure] = mean_and_half(numbers)
         folded.append(FoldedCell(dict(settings), means, halves, len(seeds)))
     return folded
 
@@ -78,9 +78,9 @@ def as_csv(cells: Sequence[FoldedCell]) -> str:
     measures = list(dict.fromkeys(name for cell in cells for name in cell.means))
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([*settings, "seeds", *(name for one in measures for name in (one, f"{one}.half"))])
+    writer.writerow([*settings, "seeds", *(name for measure in measures for name in (measure, f"{measure}.half"))])
     for cell in cells:
-        numbers = [number for one in measures for number in (cell.means.get(one, ""), cell.halves.get(one, ""))]
+        numbers = [of.get(measure, "") for measure in measures for of in (cell.means, cell.halves)]
         told = ["" if isinstance(number, float) and math.isnan(number) else number for number in numbers]
         writer.writerow([*(cell.settings.get(name, "") for name in settings), cell.seeds, *told])
     return text.getvalue()

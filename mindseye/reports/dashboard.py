@@ -57,7 +57,7 @@ def workspace(
         runset_settings=ws.RunsetSettings(
             groupby=keys or [ws.Metric("Group")],
             filters="" if group is None else ws.And(ws.Metric("Group") == group),
-            pinned_columns=[*(f"config:{key}" for key in by), *(f"summary:metrics/{one}" for one in MEASURES)],
+            pinned_columns=[*(f"config:{key}" for key in by), *(f"summary:metrics/{measure}" for measure in MEASURES)],
         ),
     )
 

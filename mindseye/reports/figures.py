@@ -258,11 +258,11 @@ def layers_by_targets(rows: Sequence[DrawnLayer], *, heading: str = "") -> Figur
                 page.words("photograph", left + tile / 2, top - heads, size=SMALL, align="center", room=tile)
                 page.words("visualisation", second[0] + tile / 2, top - heads, size=SMALL, align="center", room=tile)
             own = match is None or row is rows[-1]
-            said = f"facet {c}" if own else f"facet {c}, overlap {match[1][column]:.2f}"
+            caption = f"facet {c}" if own else f"facet {c}, overlap {match[1][column]:.2f}"
             wide = 2 * tile + GAP / 2 if beside else tile
-            if not own and _width(said, SMALL) > wide:
-                said = f"{c}, {match[1][column]:.2f}"
-            page.words(said, left, top + block - _line(SMALL) + 0.01, size=SMALL, colour=FAINT, room=wide)
+            if not own and _width(caption, SMALL) > wide:
+                caption = f"{c}, {match[1][column]:.2f}"
+            page.words(caption, left, top + block - _line(SMALL) + 0.01, size=SMALL, colour=FAINT, room=wide)
     return page.figure
 
 
@@ -301,8 +301,8 @@ def grid(
             left = name_width + place * (tile + GAP)
             if (number, place) in pictures:
                 page.picture(pictures[number, place], left, top, tile)
-            if said := captions.get((number, place), ""):
-                page.words(said, left + tile / 2, top + tile, size=SMALL, colour=FAINT, align="center", room=tile)
+            if caption := captions.get((number, place), ""):
+                page.words(caption, left + tile / 2, top + tile, size=SMALL, colour=FAINT, align="center", room=tile)
     return page.figure
 
 
@@ -313,8 +313,8 @@ def match_facets(labels: Tensor, reference: Tensor, C: int) -> tuple[list[int], 
     the reference's C facets: the facet that belongs to it, and their overlap, 1 where they hold the same photographs.
     """
     names = range(len(labels))
-    one, other = Partition("", names, reference.numpy(), C), Partition("", names, labels.numpy(), C)
-    overlap = overlaps(shared_photographs(one, other), one.sizes, other.sizes)
+    first, second = Partition("", names, reference.numpy(), C), Partition("", names, labels.numpy(), C)
+    overlap = overlaps(shared_photographs(first, second), first.sizes, second.sizes)
     pairs = assign(overlap)
     return [c for _, c in pairs], [float(overlap[pair]) for pair in pairs]
 
@@ -338,20 +338,20 @@ def facet_flow(columns: Sequence[FlowColumn], *, heading: str = "") -> Figure:
     if len(columns) < 2:
         raise ValueError(f"figure 5 needs the facets of two cells or more, not {len(columns)}")
     partitions = [column.facets for column in columns]
-    between = [ribbons(one, other) for one, other in pairwise(partitions)]
-    colours, orders = kinds(partitions), arrange([one.C for one in partitions], between)
+    between = [ribbons(before, after) for before, after in pairwise(partitions)]
+    colours, orders = kinds(partitions), arrange([partition.C for partition in partitions], between)
     tile, bar, gap = 0.34, 0.05, 0.06
     step = (PAGE - tile - 2 * bar) / (len(columns) - 1)
-    room = TALLEST - _head(heading) - _line(SMALL) - max(one.C for one in partitions) * gap
-    scale = min(2.6, room / 2) / max(len(one.names) for one in partitions)
-    tile = min(tile, room / 2 / max(one.C for one in partitions), step / 2)
+    room = TALLEST - _head(heading) - _line(SMALL) - max(partition.C for partition in partitions) * gap
+    scale = min(2.6, room / 2) / max(len(partition.names) for partition in partitions)
+    tile = min(tile, room / 2 / max(partition.C for partition in partitions), step / 2)
     top = _head(heading) + _line(SMALL) + 0.03
     placed: list[dict[int, tuple[float, float]]] = []  # facet -> the upper end of its bar, and where its slot begins
     lowest = top
-    for one, order in zip(partitions, orders, strict=True):
+    for partition, order in zip(partitions, orders, strict=True):
         own, y = {}, top
         for c in order:
-            high = one.sizes[c] * scale
+            high = partition.sizes[c] * scale
             slot = max(tile, high)
             own[c] = (y + (slot - high) / 2, y + (slot - tile) / 2)
             y += slot + gap
@@ -363,11 +363,11 @@ def facet_flow(columns: Sequence[FlowColumn], *, heading: str = "") -> Figure:
     canvas.set(xlim=(0, page.width), ylim=(page.height, 0))
     canvas.set_axis_off()
     wide = tile + 2 * bar
-    for i, found in enumerate(between):
-        leaving = sorted(found, key=lambda r: (orders[i].index(r.before), orders[i + 1].index(r.after)))
-        arriving = sorted(found, key=lambda r: (orders[i + 1].index(r.after), orders[i].index(r.before)))
+    for i, flow in enumerate(between):
+        leaving = sorted(flow, key=lambda r: (orders[i].index(r.before), orders[i + 1].index(r.after)))
+        arriving = sorted(flow, key=lambda r: (orders[i + 1].index(r.after), orders[i].index(r.before)))
         starts, ends = _stacked(leaving, placed[i], scale, "before"), _stacked(arriving, placed[i + 1], scale, "after")
-        for ribbon in found:
+        for ribbon in flow:
             ends_at = (i * step + wide, (i + 1) * step)
             colour = COLOURS[colours[i][ribbon.before] % len(COLOURS)]
             _ribbon(canvas, ends_at, (starts[ribbon], ends[ribbon]), ribbon.shared * scale, colour, ribbon.assigned)
@@ -390,12 +390,12 @@ def facet_flow(columns: Sequence[FlowColumn], *, heading: str = "") -> Figure:
 
 
 def _stacked(
-    found: Sequence[Ribbon], placed: Mapping[int, tuple[float, float]], scale: float, side: str
+    flow: Sequence[Ribbon], placed: Mapping[int, tuple[float, float]], scale: float, side: str
 ) -> dict[Ribbon, float]:
     """Where each ribbon begins on its facet's bar, one below the other."""
     used: dict[int, float] = {}
     begins = {}
-    for ribbon in found:
+    for ribbon in flow:
         c = ribbon.before if side == "before" else ribbon.after
         begins[ribbon] = placed[c][0] + used.get(c, 0.0)
         used[c] = used.get(c, 0.0) + ribbon.shared * scale
@@ -481,8 +481,8 @@ class _Page:
     def turned(self, text: str, right: float, middle: float, room: float) -> None:
         """A label read from below, beside what starts at `right`."""
         x, y = (right - 0.04) / self.width, 1 - middle / self.height
-        said = fitted(text, SMALL, room)
-        self.figure.text(x, y, said, size=SMALL, rotation=90, ha="right", va="center")
+        shown = fitted(text, SMALL, room)
+        self.figure.text(x, y, shown, size=SMALL, rotation=90, ha="right", va="center")
 
     def head(self, text: str, left: float = 0.0) -> None:
         if text:

@@ -26,7 +26,7 @@ class Findings:
     @property
     def tested(self) -> int:
         """How many differences were looked at."""
-        return sum(len(_told(one)) for one in self.comparisons)
+        return sum(len(_can_show(comparison)) for comparison in self.comparisons)
 
 
 def find(rows: Sequence[Mapping[str, object]], main: Comparison) -> Findings:
@@ -50,12 +50,12 @@ def find(rows: Sequence[Mapping[str, object]], main: Comparison) -> Findings:
     comparisons, unlike = [], []
     for setting, first in {main.by: main.reference, **several}.items():
         try:
-            one = main if setting == main.by else compare(rows, setting, first, measures=tuple(main.means))
+            comparison = main if setting == main.by else compare(rows, setting, first, measures=tuple(main.means))
         except ValueError:  # its cells have no facet in common
             unlike.append(setting)
         else:
-            comparisons.append(one)
-    tested = [(one.by, each) for one in comparisons for each in _told(one) if each.facets > 1]
+            comparisons.append(comparison)
+    tested = [(comparison.by, each) for comparison in comparisons for each in _can_show(comparison) if each.facets > 1]
     adjusted = false_discovery_control([each.p for _, each in tested]) if tested else []
     shown = {
         (setting, each.variant, each.measure)
@@ -65,112 +65,113 @@ def find(rows: Sequence[Mapping[str, object]], main: Comparison) -> Findings:
     return Findings(tuple(comparisons), tuple(unlike), seeds, frozenset(shown))
 
 
-def _told(one: Comparison) -> list[Difference]:
-    return [each for each in one.differences if not _moves_anyway(each.measure, one.by)]
+def _can_show(comparison: Comparison) -> list[Difference]:
+    return [difference for difference in comparison.differences if not _moves_anyway(difference.measure, comparison.by)]
 
 
 def _moves_anyway(measure: str, setting: str) -> bool:
-    said = known(measure)
-    return said is not None and said.falls_with != "" and said.falls_with == setting.rpartition(".")[2]
+    row = known(measure)
+    return row is not None and row.falls_with != "" and row.falls_with == setting.rpartition(".")[2]
 
 
-def sentences(found: Findings) -> list[str]:
+def sentences(findings: Findings) -> list[str]:
     """Plain text, one each: per setting what it matters for, what is in doubt, and for what nothing is shown."""
-    said = [_how(found)] if found.tested else []
-    for one in found.comparisons:
-        said += _of_setting(one, found)
-    for setting in found.unlike:
-        said.append(
+    lines = [_how_to_read_it(findings)] if findings.tested else []
+    for comparison in findings.comparisons:
+        lines += _of_setting(comparison, findings)
+    for setting in findings.unlike:
+        lines.append(
             f"{setting}: its cells share no facets (they are found anew for every network, layer and C), so that "
             "nothing can be said of it in pairs."
         )
-    for name, count in found.seeds:
-        said.append(f"{name} is chance and no setting: its {count} values are averaged over.")
-    return said
+    for name, count in findings.seeds:
+        lines.append(f"{name} is chance and no setting: its {count} values are averaged over.")
+    return lines
 
 
-def _how(found: Findings) -> str:
+def _how_to_read_it(findings: Findings) -> str:
     return (
         f"A difference is called shown where its {LEVEL:.0%} interval leaves 0 out and it stands a sign-flip test over "
-        f"facets at a false discovery rate of {RATE:.0%} among all {found.tested} differences of this sweep. What is "
-        "not shown may be there all the same: the intervals say how large it can be."
+        f"facets at a false discovery rate of {RATE:.0%} among all {findings.tested} differences of this sweep. What "
+        "is not shown may be there all the same: the intervals say how large it can be."
     )
 
 
-def _of_setting(one: Comparison, found: Findings) -> list[str]:
-    if not one.differences:
+def _of_setting(comparison: Comparison, findings: Findings) -> list[str]:
+    if not comparison.differences:
         return []
-    told = _told(one)
-    counts = sorted({each.facets for each in one.differences})
+    told = _can_show(comparison)
+    by, reference = comparison.by, comparison.reference
+    counts = sorted({each.facets for each in comparison.differences})
     most = counts[-1]
     facets = f"{most} facet{'s' * (most != 1)}" if len(counts) == 1 else f"{counts[0]} to {most} facets"
-    where = f"{facets}, {one.cells} cells"
-    said, doubted, nothing = [], [], []
+    where = f"{facets}, {comparison.cells} cells"
+    lines, doubted, nothing = [], [], []
     if most < FEWEST:
-        said.append(
-            f"{one.by}: {most} facet{'s' * (most != 1)} are too few to show anything: by chance alone all of them "
-            f"move the same way in {_share(most)}; it takes {FEWEST}."
+        lines.append(
+            f"{by}: {most} facet{'s' * (most != 1)} are too few to show anything: by chance alone all of them "
+            f"move the same way in {_share_by_chance(most)}; it takes {FEWEST}."
         )
     for measure in dict.fromkeys(each.measure for each in told):
         mine = [each for each in told if each.measure == measure]
-        shown = [each for each in mine if (one.by, each.variant, measure) in found.shown]
+        shown = [each for each in mine if (by, each.variant, measure) in findings.shown]
         doubtful = [each for each in mine if each.clear and each not in shown]
         rest = [each for each in mine if not each.clear]
         if shown:
-            said.append(
-                f"{one.by} matters for {_named(measure)}: against {one.reference}, {_effects(shown)}{_rest(rest)} "
-                f"({where})."
+            lines.append(
+                f"{by} matters for {_with_direction(measure)}: against {reference}, {_effects(shown)}{_undecided(rest)}"
+                f" ({where})."
             )
         elif rest and not doubtful:
-            nothing.append(f"{measure} {_range(rest)}")
+            nothing.append(f"{measure} {_bounds(rest)}")
         if doubtful:
             doubted.append(f"{measure} ({_effects(doubtful)})")
     if doubted:
-        said.append(
-            f"{one.by}, in doubt against {one.reference}: {', '.join(doubted)}. Each interval leaves 0 out, but among "
+        lines.append(
+            f"{by}, in doubt against {reference}: {', '.join(doubted)}. Each interval leaves 0 out, but among "
             f"so many differences of so few facets chance can do as much ({where})."
         )
     if nothing:
-        said.append(
-            f"{one.by} does not show against {one.reference} in {', '.join(nothing)}: effects within these bounds are "
+        lines.append(
+            f"{by} does not show against {reference} in {', '.join(nothing)}: effects within these bounds are "
             f"left open ({where})."
         )
-    moved = [measure for measure in one.means if _moves_anyway(measure, one.by)]
+    moved = [measure for measure in comparison.means if _moves_anyway(measure, by)]
     if moved:
-        said.append(f"{one.by}: nothing is said of {', '.join(moved)}, which it moves whatever is drawn.")
-    return said
+        lines.append(f"{by}: nothing is said of {', '.join(moved)}, which it moves whatever is drawn.")
+    return lines
 
 
-def _share(facets: int) -> str:
+def _share_by_chance(facets: int) -> str:
     return "every sweep" if facets < 2 else f"one sweep of {2 ** (facets - 1)}"
 
 
-def _named(measure: str) -> str:
-    said = known(measure)
+def _with_direction(measure: str) -> str:
+    row = known(measure)
     better = {"larger": " (larger is better)", "smaller": " (smaller is better)", "near 1": " (best near 1)"}
-    return measure + (better.get(said.better, "") if said is not None else "")
+    return measure + (better.get(row.better, "") if row is not None else "")
 
 
 def _effects(shown: Sequence[Difference]) -> str:
     strongest = sorted(shown, key=lambda each: -abs(each.difference))
-    said = [f"{each.variant}: {signed(each.difference)} {_interval(each)}" for each in strongest[:MOST]]
+    effects = [f"{each.variant}: {signed(each.difference)} {_interval(each)}" for each in strongest[:MOST]]
     left = len(strongest) - MOST
-    return ", ".join(said) + (f", and {left} smaller" if left > 0 else "")
+    return ", ".join(effects) + (f", and {left} smaller" if left > 0 else "")
 
 
-def _rest(rest: Sequence[Difference]) -> str:
+def _undecided(rest: Sequence[Difference]) -> str:
     if not rest:
         return ""
     several = f"{len(rest)} other value{'s' * (len(rest) != 1)}"
     named = ", ".join(each.variant for each in rest) if len(rest) <= MOST else several
-    return f"; nothing shows for {named}, within {_range(rest)}"
+    return f"; nothing shows for {named}, within {_bounds(rest)}"
 
 
 def _interval(each: Difference) -> str:
     return f"[{signed(each.low)}, {signed(each.high)}]"
 
 
-def _range(several: Sequence[Difference]) -> str:
+def _bounds(several: Sequence[Difference]) -> str:
     """From the lowest to the highest bound: all of their intervals lie within."""
     bounded = [each for each in several if each.facets > 1]
     if not bounded:

@@ -44,24 +44,24 @@ class Ribbon:
     assigned: bool  # whether the two belong together in the one-to-one assignment
 
 
-def shared_photographs(one: Partition, other: Partition) -> np.ndarray:
+def shared_photographs(first: Partition, second: Partition) -> np.ndarray:
     """|A ∩ B| of each facet of one with each of the other: int64 [C of one, C of the other]."""
-    place = {name: i for i, name in enumerate(other.names)}
-    pairs = [(i, place[name]) for i, name in enumerate(one.names) if name in place]
-    shared = np.zeros((one.C, other.C), dtype=np.int64)
+    place = {name: i for i, name in enumerate(second.names)}
+    pairs = [(i, place[name]) for i, name in enumerate(first.names) if name in place]
+    shared = np.zeros((first.C, second.C), dtype=np.int64)
     if pairs:
         mine, theirs = np.array(pairs).T
-        np.add.at(shared, (one.labels[mine], other.labels[theirs]), 1)
+        np.add.at(shared, (first.labels[mine], second.labels[theirs]), 1)
     return shared
 
 
-def together(one: Partition, other: Partition) -> tuple[Partition, Partition]:
+def together(first: Partition, second: Partition) -> tuple[Partition, Partition]:
     """Both without the photographs that the other does not know: those held out by another seed are no difference."""
-    common = set(one.names) & set(other.names)
-    return _only(one, common), _only(other, common)
+    common = set(first.names) & set(second.names)
+    return _of_these_photographs(first, common), _of_these_photographs(second, common)
 
 
-def _only(partition: Partition, common: set[Hashable]) -> Partition:
+def _of_these_photographs(partition: Partition, common: set[Hashable]) -> Partition:
     kept = np.array([name in common for name in partition.names], dtype=bool)
     names = [name for name, keep in zip(partition.names, kept, strict=True) if keep]
     return Partition(partition.label, names, partition.labels[kept], partition.C)
@@ -81,7 +81,7 @@ def assign(overlap: np.ndarray) -> list[tuple[int, int]]:
     return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True)]
 
 
-def chance(one: int, other: int) -> float:
+def chance(first: int, second: int) -> float:
     """The overlap of two facets of one and other equally large ones that have nothing to do with each other.
 
     |A ∩ B| = M/CC', |A ∪ B| = M/C + M/C' − M/CC', so that it is 1/(C + C' − 1).
@@ -89,20 +89,20 @@ def chance(one: int, other: int) -> float:
     >>> chance(2, 2), chance(5, 5)
     (0.3333333333333333, 0.1111111111111111)
     """
-    return 1 / (one + other - 1)
+    return 1 / (first + second - 1)
 
 
-def ribbons(one: Partition, other: Partition) -> list[Ribbon]:
+def ribbons(first: Partition, second: Partition) -> list[Ribbon]:
     """Everything that two partitions share, facet by facet, of the photographs that both know.
 
     Nothing where they have no photograph in common.
     """
-    one, other = together(one, other)
-    shared = shared_photographs(one, other)
-    overlap = overlaps(shared, one.sizes, other.sizes)
+    first, second = together(first, second)
+    shared = shared_photographs(first, second)
+    overlap = overlaps(shared, first.sizes, second.sizes)
     assigned = set(assign(overlap))
-    found = [(int(i), int(j)) for i, j in zip(*shared.nonzero(), strict=True)]
-    return [Ribbon(i, j, int(shared[i, j]), float(overlap[i, j]), (i, j) in assigned) for i, j in found]
+    shared_pairs = [(int(i), int(j)) for i, j in zip(*shared.nonzero(), strict=True)]
+    return [Ribbon(i, j, int(shared[i, j]), float(overlap[i, j]), (i, j) in assigned) for i, j in shared_pairs]
 
 
 def kinds(partitions: Sequence[Partition]) -> list[list[int]]:
@@ -117,14 +117,15 @@ def kinds(partitions: Sequence[Partition]) -> list[list[int]]:
     firsts: list[tuple[Partition, frozenset[Hashable], Iterator[int]]] = []
     for partition in partitions:
         names = frozenset(partition.names)
-        known = next(((one, free) for one, others, free in firsts if not others.isdisjoint(names)), None)
+        known = next(((first, free) for first, others, free in firsts if not others.isdisjoint(names)), None)
         if known is None:
             firsts.append((partition, names, itertools.count(partition.C)))
             given.append(list(range(partition.C)))
             continue
         first, free = known
         least = min(HALF, 2 * chance(first.C, partition.C))
-        own = {one.after: one.before for one in ribbons(first, partition) if one.assigned and one.overlap >= least}
+        alike = [ribbon for ribbon in ribbons(first, partition) if ribbon.assigned and ribbon.overlap >= least]
+        own = {ribbon.after: ribbon.before for ribbon in alike}
         given.append([own[c] if c in own else next(free) for c in range(partition.C)])
     return given
 
@@ -142,7 +143,7 @@ def samples(partitions: Sequence[Partition]) -> list[list[int]]:
     for place in sorted(range(len(partitions)), key=lambda i: partitions[i].C):
         partition = partitions[place]
         names = frozenset(partition.names)
-        known = next(((one, own) for one, others, own in firsts if not others.isdisjoint(names)), None)
+        known = next(((first, own) for first, others, own in firsts if not others.isdisjoint(names)), None)
         if known is None:
             given[place] = [next(free) for _ in range(partition.C)]
             firsts.append((partition, names, given[place]))
@@ -153,7 +154,7 @@ def samples(partitions: Sequence[Partition]) -> list[list[int]]:
     return [given[i] for i in range(len(partitions))]
 
 
-def transitions(one: Partition, other: Partition) -> list[str]:
+def transitions(before: Partition, after: Partition) -> list[str]:
     """What becomes of the facets, a few words each: those that split, merge, dissolve, are new, and how many hold.
 
     B comes from A where at least half of B's photographs are A's; A goes into B where at least half of A's are B's. A
@@ -161,21 +162,21 @@ def transitions(one: Partition, other: Partition) -> list[str]:
     nowhere dissolves; what is not merged and comes from nowhere is new; what goes into one alone holds. Photographs
     that one of the two does not know have no part in it.
     """
-    one, other = together(one, other)
-    shared = shared_photographs(one, other)
+    before, after = together(before, after)
+    shared = shared_photographs(before, after)
     if not shared.any():
         return ["no photograph in common"]
-    comes = shared >= HALF * np.maximum(other.sizes, 1)[None, :]
-    goes = shared >= HALF * np.maximum(one.sizes, 1)[:, None]
-    splits = [i for i in range(one.C) if comes[i].sum() > 1]
-    merges = [j for j in range(other.C) if goes[:, j].sum() > 1]
-    said = [f"{i} splits into {_listed(comes[i].nonzero()[0])}" for i in splits]
-    said += [f"{_listed(goes[:, j].nonzero()[0])} merge into {j}" for j in merges]
-    said += [f"{i} dissolves" for i in range(one.C) if one.sizes[i] and i not in splits and not goes[i].any()]
-    said += [f"{j} is new" for j in range(other.C) if other.sizes[j] and j not in merges and not comes[:, j].any()]
+    comes = shared >= HALF * np.maximum(after.sizes, 1)[None, :]
+    goes = shared >= HALF * np.maximum(before.sizes, 1)[:, None]
+    splits = [i for i in range(before.C) if comes[i].sum() > 1]
+    merges = [j for j in range(after.C) if goes[:, j].sum() > 1]
+    lines = [f"{i} splits into {_listed(comes[i].nonzero()[0])}" for i in splits]
+    lines += [f"{_listed(goes[:, j].nonzero()[0])} merge into {j}" for j in merges]
+    lines += [f"{i} dissolves" for i in range(before.C) if before.sizes[i] and i not in splits and not goes[i].any()]
+    lines += [f"{j} is new" for j in range(after.C) if after.sizes[j] and j not in merges and not comes[:, j].any()]
     goes[splits] = False
     goes[:, merges] = False
-    return [*said, f"{int(goes.any(axis=1).sum())} of {one.C} hold"]
+    return [*lines, f"{int(goes.any(axis=1).sum())} of {before.C} hold"]
 
 
 def _listed(numbers: Sequence[int] | np.ndarray) -> str:
@@ -209,10 +210,10 @@ def as_csv(setting: str, flows: Sequence[tuple[str, Sequence[Partition]]]) -> st
     heads = ["held", f"{setting}.from", f"{setting}.to", "facet.from", "facet.to", "photographs.from", "photographs.to"]
     writer.writerow([*heads, "shared", "overlap", "assigned"])
     for held, partitions in flows:
-        for one, other in pairwise(partitions):
-            sizes, others = (partition.sizes for partition in together(one, other))
-            for ribbon in ribbons(one, other):
+        for before, after in pairwise(partitions):
+            sizes, others = (partition.sizes for partition in together(before, after))
+            for ribbon in ribbons(before, after):
                 i, j = ribbon.before, ribbon.after
-                own = [one.label, other.label, i, j, sizes[i], others[j]]
+                own = [before.label, after.label, i, j, sizes[i], others[j]]
                 writer.writerow([held, *own, ribbon.shared, ribbon.overlap, int(ribbon.assigned)])
     return text.getvalue()

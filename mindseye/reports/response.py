@@ -43,23 +43,23 @@ def responses(rows: Sequence[Row], folder: Path) -> list[Response]:
     seen = {cell: read_features(folder / cell, folder) for cell in cells}
     names = {name for features in seen.values() for name in features}
     judges = sorted(names, key=lambda name: (name == "pixels", name))
-    found = []
+    shown = []
     for setting in dict.fromkeys(name for given in overrides.values() for name in given):
         neighbours = list(_neighbours(overrides, setting))
         for judge in judges:
             known = [pair for pair in neighbours if all(judge in seen[cell] for cell in pair)]
             alike = [
-                1 - float(seen[one][judge][c] @ seen[other][judge][c])
-                for one, other in known
-                for c, photographs in cells[one].items()
-                if c in cells[other] and cells[other][c] == photographs
+                1 - float(seen[cell][judge][c] @ seen[neighbour][judge][c])
+                for cell, neighbour in known
+                for c, photographs in cells[cell].items()
+                if c in cells[neighbour] and cells[neighbour][c] == photographs
             ]
             taking_part = {cell for pair in known for cell in pair}
-            unlike = [d for cell in taking_part for d in _between(seen[cell][judge][sorted(cells[cell])])]
+            unlike = [d for cell in taking_part for d in _distances_between(seen[cell][judge][sorted(cells[cell])])]
             if alike and unlike and np.mean(unlike) > 0:
                 value = float(np.mean(alike) / np.mean(unlike))
-                found.append(Response(setting.removeprefix("override."), judge, value, len(alike)))
-    return found
+                shown.append(Response(setting.removeprefix("override."), judge, value, len(alike)))
+    return shown
 
 
 def read_features(cell: Path, within: Path) -> Features:
@@ -86,20 +86,21 @@ def _neighbours(overrides: Mapping[str, Mapping[str, object]], setting: str) -> 
         lines.setdefault(others, []).append((float(value), cell))
     for line in lines.values():
         line.sort()
-        yield from ((one, other) for (_, one), (_, other) in pairwise(line))
+        yield from ((cell, neighbour) for (_, cell), (_, neighbour) in pairwise(line))
 
 
-def _between(features: np.ndarray) -> list[float]:
+def _distances_between(features: np.ndarray) -> list[float]:
     """1 − cosine of each pair of facets [C, D]."""
     unlike = 1 - features @ features.T
     return [float(d) for d in unlike[np.triu_indices(len(features), k=1)]]
 
 
-def in_words(found: Sequence[Response], setting: str) -> str:
+def in_words(shown: Sequence[Response], setting: str) -> str:
     """One line on a setting; "" where there is nothing to say.
 
     >>> in_words([Response("k", "transfer.resnet18", 0.4567, 8), Response("k", "pixels", 0.1, 8)], "k")
     'response to k: 0.46 in resnet18, 0.10 in pixels (0: nothing shows; 1: cells differ as facets do)'
     """
-    values = [f"{one.value:.2f} in {one.seen_by.removeprefix('transfer.')}" for one in found if one.setting == setting]
+    own = [response for response in shown if response.setting == setting]
+    values = [f"{response.value:.2f} in {response.seen_by.removeprefix('transfer.')}" for response in own]
     return f"response to {setting}: {', '.join(values)} (0: nothing shows; 1: cells differ as facets do)" * bool(values)

@@ -23,9 +23,9 @@ def closing_table(result: "Visualization") -> Group:
     summary = dict(numbers(metrics["summary"]))
     names = [name for name, measure in MEASURES.items() if measure.column and name in summary]
     judged = [name for name in names if name.startswith("transfer.")]
-    found = [name for name in names if name.startswith("facets.")]
+    of_facets = [name for name in names if name.startswith("facets.")]
     title = f"{result.title}\n{result.subtitle}"
-    tables = [_table(metrics, [name for name in names if name not in (*judged, *found)], title)]
+    tables = [_table(metrics, [name for name in names if name not in (*judged, *of_facets)], title)]
     judges = metrics["summary"].get("transfer", {}).get("networks", {})
     for judge in judges:
         tables.append(_table(_as_seen_by(judge, metrics), judged, f"as {judge} sees them"))
@@ -34,8 +34,8 @@ def closing_table(result: "Visualization") -> Group:
     own = [name for name in summary if is_own(name)]
     if own:
         tables.append(_table(metrics, own, "measures and terms of your own"))
-    if found:
-        tables.append(_table({**metrics, "baselines": {}}, found, "the facets themselves"))
+    if of_facets:
+        tables.append(_table({**metrics, "baselines": {}}, of_facets, "the facets themselves"))
     return Group(*tables)
 
 

@@ -33,7 +33,7 @@ class TransferReference:
     network: Network  # that judges
     layer: str  # the exact name of its layer
     means: Tensor  # [C, N, D2]: channel means of the facets' photographs
-    maps: Tensor  # [C, N, P]: its maps of them, about `mean`, of norm 1, see `_standing`
+    maps: Tensor  # [C, N, P]: its maps of them, about `mean`, of norm 1, see `_normalised`
     weights: Tensor  # [C, N]: of the photographs, Eq. 1
     mean: Tensor  # [D2] over all M photographs
     held_out: Tensor  # [H, D2]: channel means of photographs that took no part in discovery
@@ -84,7 +84,7 @@ def transfer_reference(
     mean = mean_activations(photographs)[0].mean(dim=0)
     C, N = targets.chosen.shape
     looked = _look(network, layer, targets.photographs.flatten(0, 1), batch_size, classes=True)
-    maps = _standing(looked.maps, mean).unflatten(0, (C, N))
+    maps = _normalised(looked.maps, mean).unflatten(0, (C, N))
     held_out, labels = mean.new_empty(0, len(mean)), targets.held_out_labels
     if targets.held_out:
         held_out, readable = mean_activations(replace(photographs, paths=targets.held_out, skipped=()))
@@ -153,7 +153,7 @@ def transfer(images: Tensor, reference: TransferReference, *, batch_size: int = 
     figures = {
         "cosine": similarity.diagonal(),
         "retrieval": retrieval(similarity),
-        "copy": copy(_standing(looked.maps, reference.mean), reference.maps),
+        "copy": copy(_normalised(looked.maps, reference.mean), reference.maps),
     }
     if len(reference.held_out):
         drawn = centred_cosine(reference.held_out, looked.means, reference.mean)
@@ -194,13 +194,13 @@ def _look(network: Network, layer: str, images: Tensor, batch_size: int, *, clas
     """One pass over images [n, ch, S, S]: what the layer says and, with `classes`, what the network ends in."""
     device = network.mean.device
     with tf32(False):
-        parts = [_pass(network, layer, unit(batch, device), classes) for batch in images.split(batch_size)]
+        parts = [_look_once(network, layer, unit(batch, device), classes) for batch in images.split(batch_size)]
     outputs = [part.outputs for part in parts if part.outputs is not None]
     together = torch.cat(outputs) if len(outputs) == len(parts) else None
     return _Looked(torch.cat([part.means for part in parts]), torch.cat([part.maps for part in parts]), together)
 
 
-def _pass(network: Network, layer: str, images: Tensor, classes: bool) -> _Looked:
+def _look_once(network: Network, layer: str, images: Tensor, classes: bool) -> _Looked:
     outputs = None
     if classes:
         module, call = resolve_layer(network.body, layer)
@@ -229,7 +229,7 @@ def _pass(network: Network, layer: str, images: Tensor, classes: bool) -> _Looke
     return _Looked(maps.flatten(2).mean(dim=2).cpu(), adaptive_avg_pool2d(maps, side).cpu(), outputs)
 
 
-def _standing(maps: Tensor, mean: Tensor) -> Tensor:
+def _normalised(maps: Tensor, mean: Tensor) -> Tensor:
     """Maps [n, D, h, w] about the channels' means [D] over all photographs, as vectors of norm 1: [n, D·h·w]."""
     return normalize((maps - mean[:, None, None]).flatten(1), dim=1)
 

@@ -271,17 +271,17 @@ def flat(nested: Mapping[str, Any], *, most: int | None = None, deepest: int | N
     >>> flat({"k": 3, "objective": {"gain": 2.5}})
     {'k': 3, 'objective.gain': 2.5}
     """
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     waiting: list[tuple[str, Any, int]] = [(str(name), value, 1) for name, value in reversed(list(nested.items()))]
-    while waiting and (most is None or len(found) < most):
+    while waiting and (most is None or len(figures) < most):
         key, value, depth = waiting.pop()
         if isinstance(value, Mapping) and value and (deepest is None or depth < deepest):
             # Anchors of YAML may multiply: no more is put aside than is given.
             inner = list(itertools.islice(value.items(), most))
             waiting += [(f"{key}.{name}", inside, depth + 1) for name, inside in reversed(inner)]
         else:
-            found[key] = value
-    return found
+            figures[key] = value
+    return figures
 
 
 def numbers(figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

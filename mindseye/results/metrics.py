@@ -153,7 +153,8 @@ def on_the_way(network: Network | PreparedNetwork, targets: FacetTargets, *, bat
 
 
 def _up_to_the_target(network: Network | PreparedNetwork, targets: FacetTargets) -> PreparedNetwork:
-    known = [] if isinstance(network, PreparedNetwork) else [one.layer for one in targets.way if one.layer != IMAGE]
+    way = () if isinstance(network, PreparedNetwork) else targets.way
+    known = [statistics.layer for statistics in way if statistics.layer != IMAGE]
     return prepare(network, targets.layer, way=known)
 
 
@@ -213,13 +214,13 @@ def _path(means: Mapping[str, Tensor], way: Sequence[OnTheWay]) -> Figures:
 class Measuring:
     """What pictures are measured by, beside their own network.
 
-    gain: s, by which targets are multiplied. references: other networks that judge. measures: the user's own, by their
+    gain: s, by which targets are multiplied. transfer: other networks that judge. metrics: the user's own, by their
     names. way: of `on_the_way` of the same network, found by who measures for None; empty, there is no path.
     """
 
     gain: float = 1.0
-    references: Sequence[TransferReference] = ()
-    measures: Mapping[str, Metric] | None = None
+    transfer: Sequence[TransferReference] = ()
+    metrics: Mapping[str, Metric] | None = None
     way: Sequence[OnTheWay] | None = None
     batch_size: int = 16
 
@@ -239,7 +240,7 @@ def measure(
     names; ValueError where one does not give C numbers.
     """
     prepared, images = _up_to_the_target(network, targets), images.cpu()
-    gain, references, batch_size = measuring.gain, measuring.references, measuring.batch_size
+    gain, references, batch_size = measuring.gain, measuring.transfer, measuring.batch_size
     v, drawn, _ = _answered(prepared, images, batch_size, maps=True)
     way = on_the_way(prepared, targets, batch_size=batch_size) if measuring.way is None else measuring.way
     top, t_top = take_channels(v, targets.channels), take_channels(targets.maps, targets.channels)
@@ -263,13 +264,13 @@ def measure(
     }
     if way:
         figures["path"] = _path(drawn, way)
-    for name, metric in (measuring.measures or {}).items():
+    for name, metric in (measuring.metrics or {}).items():
         figures[name] = own_measure(name, metric, images, v, targets)
     if references:
         each = [transfer(images, reference, batch_size=batch_size) for reference in references]
         figures["transfer"] = dict(each[0])
         if len(references) > 1:
-            named = {reference.name: said for reference, said in zip(references, each, strict=True)}
+            named = {reference.name: seen for reference, seen in zip(references, each, strict=True)}
             figures["transfer"]["networks"] = named
     return [row_of(figures, c) for c in range(targets.C)]
 
@@ -285,24 +286,24 @@ def own_measure(name: str, metric: Metric, images: Tensor, v: Tensor, targets: F
     Raises ValueError where that fails, or is not one number a facet.
     """
     try:
-        said = torch.as_tensor(metric(images.float(), v, targets)).detach().cpu()
+        figure = torch.as_tensor(metric(images.float(), v, targets)).detach().cpu()
     except Exception as error:  # a function of the user's own may do anything; the log has where
         raise ValueError(f"the measure {name} failed: {type(error).__name__}: {error}") from error
-    if said.shape != (targets.C,) or said.is_complex():
+    if figure.shape != (targets.C,) or figure.is_complex():
         raise ValueError(
             f"the measure {name} must give one real number for each of {targets.C} facets, [{targets.C}], "
-            f"not a tensor of shape {list(said.shape)}"
+            f"not a tensor of shape {list(figure.shape)}"
         )
-    return said.float()
+    return figure.float()
 
 
-def check_names(measures: Mapping[str, Metric]) -> None:
+def check_names(metrics: Mapping[str, Metric]) -> None:
     """Raises ValueError for a measure that is no function, or whose name is taken or no word."""
-    if not isinstance(measures, Mapping):
+    if not isinstance(metrics, Mapping):
         raise ValueError(
-            f"metrics is {called(measures)}: it must be functions by their names, {{'contrast': contrast}}"
+            f"metrics is {called(metrics)}: it must be functions by their names, {{'contrast': contrast}}"
         )
-    for name, metric in measures.items():
+    for name, metric in metrics.items():
         if not name.isidentifier() or name in TAKEN:
             raise ValueError(
                 f"the name of a measure must be a word of letters, digits and _, and none of {', '.join(TAKEN)}, "
@@ -383,8 +384,8 @@ def with_gains(rows: Sequence[Figures], compared: Mapping[str, Sequence[Figures]
                 added[f"{prefix}gain"] = rounded(float(share_of_the_way(*torch.tensor(values))))
                 added[f"{prefix}way"] = rounded(values[2] - values[1])
         networks = {
-            name: gained(said, start["networks"][name], goal["networks"][name])
-            for name, said in row.get("networks", {}).items()
+            name: gained(figures, start["networks"][name], goal["networks"][name])
+            for name, figures in row.get("networks", {}).items()
         }
         return {**row, **added, **({"networks": networks} if networks else {})}
 

@@ -115,7 +115,7 @@ def facet_labels(targets: FacetTargets, rows: Sequence[dict]) -> list[list[str]]
         if "stopped" in row:
             lines.append(f"stopped at step {row['stopped']['step']}")
         figures = dict(numbers(row))
-        shown = [one for one in MEASURES.values() if one.sheet and one.name in figures]
-        lines += [f"{one.sheet} {figures[one.name]:.2f}" for one in shown]
+        shown = [measure for measure in MEASURES.values() if measure.sheet and measure.name in figures]
+        lines += [f"{measure.sheet} {figures[measure.name]:.2f}" for measure in shown]
         labels.append(lines)
     return labels

@@ -107,7 +107,7 @@ def _check_replaceable(folder: Path) -> None:
     """Somebody may save a run into a folder of theirs."""
     for name, ours in REPLACED.items():
         place = folder / name
-        other = [one for one in (os.listdir(place) if place.is_dir() else ()) if not ours.fullmatch(one)]
+        other = [name for name in (os.listdir(place) if place.is_dir() else ()) if not ours.fullmatch(name)]
         if other:
             raise ValueError(f"{place} holds {min(other)}, which is no run's: save the run in another folder")
 
@@ -179,12 +179,12 @@ class StoredRun:
         try:
             if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(written, yaml.SafeLoader)):
                 raise ValueError("it has aliases, which no run writes")
-            said = yaml.safe_load(written)
-            if not isinstance(said, dict):
+            settings = yaml.safe_load(written)
+            if not isinstance(settings, dict):
                 raise ValueError("it holds no settings")
         except Exception as error:  # what damaged YAML makes its parser raise
             raise ValueError(f"{self.folder / 'config.yaml'} is damaged ({with_class(error)})") from error
-        return said
+        return settings
 
     def __repr__(self) -> str:
         """One line for a prompt, which would otherwise print every pixel."""
@@ -204,9 +204,9 @@ def read_run(folder: str | os.PathLike[str]) -> StoredRun:
     if not (place / "metrics.json").is_file():
         raise ValueError(f"{place} holds no completed run: metrics.json, which is written last, is missing")
     try:
-        said = read_plain(place / "metrics.json", place, MOST_BYTES)
+        written = read_plain(place / "metrics.json", place, MOST_BYTES)
         tensors, table = (read_plain(place / name, place, MOST_TENSOR_BYTES) for name in RESULTS)
-        metrics = json.loads(said)
+        metrics = json.loads(written)
         hashes = metrics.pop(FILES, {})  # a run of an earlier version has none
         for name, content in zip(RESULTS, (tensors, table), strict=True):
             check_hash(name, content, hashes)
@@ -219,14 +219,14 @@ def read_run(folder: str | os.PathLike[str]) -> StoredRun:
     return StoredRun(place, metrics, images, history)
 
 
-def _are_metrics(said: object) -> bool:
-    if not isinstance(said, dict):
+def _are_metrics(metrics: object) -> bool:
+    if not isinstance(metrics, dict):
         return False
-    source = said.get("provenance", {})
-    parts = [source, *(said.get(name, {}) for name in ("summary", "baselines", "timing"))]
+    source = metrics.get("provenance", {})
+    parts = [source, *(metrics.get(name, {}) for name in ("summary", "baselines", "timing"))]
     if isinstance(source, dict):
         parts += [source.get(name, {}) for name in ("network", "targets", "versions", "device")]
-    facets = said.get("facets", [])
+    facets = metrics.get("facets", [])
     return isinstance(facets, list) and all(isinstance(part, dict) for part in (*parts, *facets))
 
 
@@ -245,7 +245,7 @@ def snapshot_files(folder: str | os.PathLike[str]) -> dict[int, list[Path]]:
     What has another name than a run gives, or is a link, is none of them. Raises ValueError, in one line, where the
     facets do not have the same steps.
     """
-    found: dict[int, list[Path]] = {}
+    snapshots: dict[int, list[Path]] = {}
     facets = Path(folder) / "facets"
     places = [] if facets.is_symlink() else sorted(_numbered(facets, r"(\d{1,9})"))
     for _, place in places:
@@ -253,10 +253,10 @@ def snapshot_files(folder: str | os.PathLike[str]) -> dict[int, list[Path]]:
             continue
         for step, file in _numbered(place / "steps", r"(\d{1,9})\.webp"):
             if file.is_file():  # a pipe would be waited for
-                found.setdefault(step, []).append(file)
-    if any(len(files) != len(places) for files in found.values()):
+                snapshots.setdefault(step, []).append(file)
+    if any(len(files) != len(places) for files in snapshots.values()):
         raise ValueError(f"{folder} is damaged: its facets do not have pictures of the same steps")
-    return dict(sorted(found.items()))
+    return dict(sorted(snapshots.items()))
 
 
 def _numbered(folder: Path, pattern: str) -> list[tuple[int, Path]]:
@@ -264,4 +264,4 @@ def _numbered(folder: Path, pattern: str) -> list[tuple[int, Path]]:
     if not folder.is_dir():
         return []
     named = [(re.fullmatch(pattern, path.name, re.ASCII), path) for path in folder.iterdir() if not path.is_symlink()]
-    return [(int(found[1]), path) for found, path in named if found]
+    return [(int(match[1]), path) for match, path in named if match]

@@ -66,9 +66,9 @@ def read_status(folder: str | os.PathLike[str]) -> RunStatus:
     """
     place = Path(folder)
     try:
-        said = json.loads(read_plain(place / STATUS, place, MOST_BYTES))
+        stored = json.loads(read_plain(place / STATUS, place, MOST_BYTES))
         known = {field.name for field in fields(RunStatus)}
-        status = RunStatus(**{name: value for name, value in said.items() if name in known})
+        status = RunStatus(**{name: value for name, value in stored.items() if name in known})
         status = replace(status, overrides=tuple(str(word) for word in status.overrides))
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return RunStatus()

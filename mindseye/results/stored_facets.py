@@ -37,30 +37,30 @@ def read_stored_facets(run: Path) -> StoredFacets:
     The folder may be anybody's. Raises FileNotFoundError where it keeps none, OSError and ValueError, in one line,
     where they cannot be read; their hash, which is over the pictures as well, is not looked at.
     """
-    said = json.loads(read_plain(run / "targets/targets.json", run, _MOST_SAID))
+    header = json.loads(read_plain(run / "targets/targets.json", run, _MOST_SAID))
     try:
-        paths, layer = tuple(str(path) for path in said["paths"]), str(said["layer"])
-        root, content = str(said["root"]), str(said.get("content", ""))
+        paths, layer = tuple(str(path) for path in header["paths"]), str(header["layer"])
+        root, content = str(header["root"]), str(header.get("content", ""))
         with safe_open(plain_file(run / "targets/targets.safetensors", run), "numpy") as file:
-            found = {name: file.get_tensor(name) for name in _READ}
+            arrays = {name: file.get_tensor(name) for name in _READ}
             D = int(file.get_slice("maps").get_shape()[1])
-        (C, N), M = found["chosen"].shape, len(paths)
-        k = found["channels"].shape[1]
+        (C, N), M = arrays["chosen"].shape, len(paths)
+        k = arrays["channels"].shape[1]
     except (KeyError, TypeError, IndexError, ValueError, RecursionError, SafetensorError) as error:
         raise ValueError(f"its targets are damaged ({type(error).__name__})") from error
     expected = {
         "embedding": (M, 2), "labels": (M,), "centres": (C, 2), "chosen": (C, N), "weights": (C, N), "channels": (C, k),
     }  # fmt: skip
-    whole = all(found[name].shape == shape for name, shape in expected.items())
+    whole = all(arrays[name].shape == shape for name, shape in expected.items())
     limits = {"labels": C, "chosen": M, "channels": D}
     inside = whole and all(
-        found[name].dtype == np.int64 and ((found[name] >= 0) & (found[name] < most)).all()
+        arrays[name].dtype == np.int64 and ((arrays[name] >= 0) & (arrays[name] < most)).all()
         for name, most in limits.items()
     )
-    finite = inside and all(np.isfinite(found[name]).all() for name in ("embedding", "centres", "weights"))
+    finite = inside and all(np.isfinite(arrays[name]).all() for name in ("embedding", "centres", "weights"))
     if not finite or min(C, M) < 1 or len(set(paths)) != M:
         raise ValueError("its targets are damaged: shapes, numbers or names do not agree")
-    return StoredFacets(layer, root, content, D, paths, **found)
+    return StoredFacets(layer, root, content, D, paths, **arrays)
 
 
 def worlds(stored: Sequence[StoredFacets]) -> list[int]:
@@ -72,18 +72,18 @@ def worlds(stored: Sequence[StoredFacets]) -> list[int]:
     numbers: list[int] = []
     seen: dict[tuple[str, str, tuple[str, ...]], int] = {}
     kept: list[tuple[StoredFacets, int]] = []
-    for one in stored:
-        key = (one.root, one.content, one.paths)
+    for facets in stored:
+        key = (facets.root, facets.content, facets.paths)
         if key not in seen:
-            world = next((number for other, number in kept if _of_one_world(one, other)), len(kept))
+            world = next((number for other, number in kept if _of_one_world(facets, other)), len(kept))
             seen[key] = world
-            kept.append((one, world))
+            kept.append((facets, world))
         numbers.append(seen[key])
     order = {world: number for number, world in enumerate(dict.fromkeys(numbers))}
     return [order[world] for world in numbers]
 
 
-def _of_one_world(one: StoredFacets, other: StoredFacets) -> bool:
-    if one.paths == other.paths and one.content and other.content:
-        return one.content == other.content
-    return one.root == other.root
+def _of_one_world(facets: StoredFacets, other: StoredFacets) -> bool:
+    if facets.paths == other.paths and facets.content and other.content:
+        return facets.content == other.content
+    return facets.root == other.root

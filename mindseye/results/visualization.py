@@ -84,23 +84,23 @@ class Visualization:
     def __repr__(self) -> str:
         """One line for a prompt, which would otherwise print every pixel."""
         cosine = self.metrics["summary"]["fidelity"]["cosine"]
-        said = "" if cosine is None else f" · fidelity.cosine {cosine:.3f}"
-        return f"<Visualization of {self.title}: {self.subtitle}{said}>"
+        fidelity = "" if cosine is None else f" · fidelity.cosine {cosine:.3f}"
+        return f"<Visualization of {self.title}: {self.subtitle}{fidelity}>"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the contact sheet, and the measures to look at first beside their baselines."""
-        said = self.metrics["facets"], self.metrics["summary"], self.metrics["baselines"]
+        facets, summary, baselines = (self.metrics[part] for part in ("facets", "summary", "baselines"))
         sheet = contact_sheet(
-            self.targets, self.images, facet_labels(self.targets, said[0]), title=self.title, subtitle=self.subtitle
+            self.targets, self.images, facet_labels(self.targets, facets), title=self.title, subtitle=self.subtitle
         )
-        named = [(str(row["facet"]), row) for row in said[0]]
-        named += [("mean", said[1]), *said[2].items()]
+        named = [(str(row["facet"]), row) for row in facets]
+        named += [("mean", summary), *baselines.items()]
         figures = [(name, dict(numbers(row))) for name, row in named]
-        own = [name for name in dict(numbers(said[1])) if is_own(name)]
+        own = [name for name in dict(numbers(summary)) if is_own(name)]
         shown = [name for name, known in MEASURES.items() if known.notebook]
         columns = [name for name in (*shown, *own) if any(name in row for _, row in figures)]
         rows = [
-            [html.escape(name), *(f"{row[one]:.3f}" if one in row else "" for one in columns)]
+            [html.escape(name), *(f"{row[column]:.3f}" if column in row else "" for column in columns)]
             for name, row in figures
         ]
         table = html_table(["facet", *map(html.escape, columns)], rows)
@@ -153,8 +153,8 @@ def visualize(
     method = replace(method, previous=prepared.previous)  # its exact name, by which a prepared network knows it
     if metrics:  # a measure that fails costs no drawing
         check_names(metrics)
-        measure(prepared, targets, targets.initial, Measuring(measures=metrics, way=()))
-    measuring = Measuring(gain=method.objective.gain, references=transfer, measures=metrics)
+        measure(prepared, targets, targets.initial, Measuring(metrics=metrics, way=()))
+    measuring = Measuring(gain=method.objective.gain, transfer=transfer, metrics=metrics)
     fitted = fit(prepared, targets, method, running, watchers)
     way, evidence = look_at_photographs(prepared, targets)
     measuring = replace(measuring, way=way)
@@ -162,7 +162,7 @@ def visualize(
     figures["provenance"] = provenance(prepared, targets, method, running)
     figures["status"] = "completed"
     features = {"pixels": broad_structure(fitted.images)}
-    features |= {f"transfer.{one.name}": judge_features(fitted.images, one) for one in transfer}
+    features |= {f"transfer.{judge.name}": judge_features(fitted.images, judge) for judge in transfer}
     where = look_where(prepared, targets, evidence, fitted.transparency)
     title = f"{network.name} · {targets.layer}"
     return Visualization(fitted.images, figures, targets, fitted, title, features, where)
@@ -174,8 +174,8 @@ def measured(
     """What metrics.json says of a fit's pictures: each facet's figures, their means, and the baselines'."""
     rows = measure(network, targets, fitted.images, measuring)
     compared = baselines(network, targets, measuring, seed=seed)
-    rows, compared = with_gains(rows, compared), {name: with_gains(one, compared) for name, one in compared.items()}
-    about = facet_figures(targets, measuring.references)
+    rows, compared = with_gains(rows, compared), {name: with_gains(row, compared) for name, row in compared.items()}
+    about = facet_figures(targets, measuring.transfer)
     rows = [{**row, "facets": facet} for row, facet in zip(rows, about, strict=True)]
     own = own_terms(fitted, targets.C)
     rows = [{**row, **({"loss": terms} if terms else {})} for row, terms in zip(rows, own, strict=True)]
@@ -186,7 +186,7 @@ def measured(
     summary = summarise([rows[c] for c in whole])
     return {
         "facets": [
-            {**apart[c], **row, "baselines": {name: one[c] for name, one in compared.items()}}
+            {**apart[c], **row, "baselines": {name: rows[c] for name, rows in compared.items()}}
             for c, row in enumerate(rows)
         ],
         # A stopped facet's picture is one of another number of steps: it would blur every mean.
@@ -203,12 +203,12 @@ def measured(
 
 def own_terms(fitted: Fit, facets: int) -> list[dict[str, float | None]]:
     """What the objective's own terms were at the last step that each facet took, before their weights."""
-    found: list[dict[str, float | None]] = [dict.fromkeys(fitted.extra) for _ in range(facets)]
+    terms: list[dict[str, float | None]] = [dict.fromkeys(fitted.extra) for _ in range(facets)]
     for name in fitted.extra:
         for facet, term in zip(fitted.history["facet"], fitted.history[name], strict=True):
             if term is not None:
-                found[int(facet or 0)][name] = rounded(term)
-    return found
+                terms[int(facet or 0)][name] = rounded(term)
+    return terms
 
 
 def facet_figures(targets: FacetTargets, references: Sequence[TransferReference]) -> list[dict[str, Any]]:
@@ -223,8 +223,8 @@ def facet_figures(targets: FacetTargets, references: Sequence[TransferReference]
     figures = {name: values for name, values in figures.items() if values.numel()}
     if references:
         figures["networks"] = {
-            one.name: {"clarity": clarity(one.means, one.mean), "redundancy": redundancy(one.means, one.mean)}
-            for one in references
+            judge.name: {"clarity": clarity(judge.means, judge.mean), "redundancy": redundancy(judge.means, judge.mean)}
+            for judge in references
         }
     return [row_of(figures, c) for c in range(targets.C)]
 
@@ -239,11 +239,11 @@ def provenance(network: PreparedNetwork, targets: FacetTargets, method: Method, 
     """What is needed to know where a result came from and to make it again."""
     python = platform.python_version()
     # Not what is installed under its name, which may be nothing or another copy.
-    said = {"mindseye": mindseye.__version__, "python": python, **versions(*PACKAGES)}
+    installed = {"mindseye": mindseye.__version__, "python": python, **versions(*PACKAGES)}
     device = network.mean.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
-        "versions": said,
+        "versions": installed,
         "git_commit": git_commit(),
         "network": {
             "name": network.name,

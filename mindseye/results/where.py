@@ -151,17 +151,18 @@ def where_files(where: Where, targets: FacetTargets, image: Tensor, c: int, orde
     if where.heat is None:
         return {**files, "where.json": json.dumps({"reason": where.reason}).encode()}
     heat, S = where.heat[c, list(order)], targets.initial.shape[-1]
-    said: dict[str, object] = {"map": [*heat.shape[1:]], "side": S, "field": None, "windows": [None] * len(order)}
-    files["heat.webp"] = _webp(_below_each_other([_heat_tile(one) for one in heat]))
+    shown: dict[str, object] = {"map": [*heat.shape[1:]], "side": S, "field": None, "windows": [None] * len(order)}
+    files["heat.webp"] = _webp(_below_each_other([_heat_tile(heat_map) for heat_map in heat]))
     if where.field is not None:
         size = [span.pixels for span in where.field]
-        windows = [peak_window(one, where.field) for one in heat] if max(size) < math.inf else [None] * len(order)
-        said["field"] = [int(min(side, 1 << 20)) for side in size]
-        said["windows"] = [window and [round(edge / S, 4) for edge in window] for window in windows]
+        bounded = max(size) < math.inf
+        windows = [peak_window(heat_map, where.field) if bounded else None for heat_map in heat]
+        shown["field"] = [int(min(side, 1 << 20)) for side in size]
+        shown["windows"] = [window and [round(edge / S, 4) for edge in window] for window in windows]
         if min(size) < S and any(windows):
             photographs = [targets.shown(targets.photographs[c, n]) for n in order]
             files["crops.webp"] = _webp(_below_each_other(_crops(photographs, windows)))
-    return {**files, "where.json": json.dumps(said).encode()}
+    return {**files, "where.json": json.dumps(shown).encode()}
 
 
 def _heat_tile(heat: Tensor) -> Image.Image:

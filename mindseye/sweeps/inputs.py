@@ -44,8 +44,8 @@ def _listing(root: Path, paths: Sequence[str]) -> dict[str, str]:
     return {"names": _hash(list(paths)), "states": _hash(states)}
 
 
-def _hash(said: object) -> str:
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+def _hash(inputs: object) -> str:
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
 
 def changed_cells(folder: Path, cells: Iterable[Cell]) -> dict[str, list[str]]:
@@ -56,21 +56,21 @@ def changed_cells(folder: Path, cells: Iterable[Cell]) -> dict[str, list[str]]:
     """
     now = cache(file_sha256)
     shown = cache(_same_photographs)
-    found = {}
+    changed = {}
     for cell in cells:
         others = []
         with suppress(KeyError, TypeError, AttributeError, ValueError):  # earlier versions' results, and damaged ones
-            said = _metrics(folder / cell.folder)
-            noted = said["provenance"][INPUTS]
+            metrics = _metrics(folder / cell.folder)
+            noted = metrics["provenance"][INPUTS]
             others += [path for path, sha256 in noted["files"].items() if now(path) != sha256]
             if (kept := noted["photographs"]) is not None:
-                unread = tuple(one["path"] for one in said["photographs"]["skipped_files"])
-                content = said["provenance"]["photographs"]["sha256"]
+                unread = tuple(file["path"] for file in metrics["photographs"]["skipped_files"])
+                content = metrics["provenance"]["photographs"]["sha256"]
                 if not shown(kept["root"], kept["names"], kept["states"], content, unread):
                     others.append(kept["root"])
         if others:
-            found[cell.id] = others
-    return found
+            changed[cell.id] = others
+    return changed
 
 
 def _metrics(folder: Path) -> Mapping[str, Any]:

@@ -54,21 +54,21 @@ class Manifest:
         """Read it; empty where there is none. Raises ValueError where it is damaged."""
         path = Path(folder) / MANIFEST
         try:
-            said = json.loads(read_plain(path, path.parent, MOST_BYTES))
-            if said["format"] != FORMAT:
+            stored = json.loads(read_plain(path, path.parent, MOST_BYTES))
+            if stored["format"] != FORMAT:
                 raise ValueError(f"written in another format than {FORMAT}")
-            cells = [Cell(one["id"], one["folder"], tuple(one["overrides"])) for one in said["cells"]]
+            cells = [Cell(cell["id"], cell["folder"], tuple(cell["overrides"])) for cell in stored["cells"]]
             words = [word for cell in cells for word in (cell.id, *cell.overrides)]
-            for word in (*words, *(word for command in said["commands"] for word in command)):
+            for word in (*words, *(word for command in stored["commands"] for word in command)):
                 if not isinstance(word, str):
                     raise ValueError(f"{word!r} is no text")
             for cell in cells:
                 if not re.fullmatch(r"[\w.=,+@~-]+", cell.folder) or cell.folder in (".", ".."):
                     raise ValueError(f"{cell.folder!r} is no folder of a cell")
-            commands = [tuple(words) for words in said["commands"]]
+            commands = [tuple(words) for words in stored["commands"]]
             known = {cell.id: cell for cell in cells}
-            created, there = float(said["created"]), str(said["started_from"])
-            return cls(Path(folder), known, commands, str(said["config_sha256"]), created, there)
+            created, there = float(stored["created"]), str(stored["started_from"])
+            return cls(Path(folder), known, commands, str(stored["config_sha256"]), created, there)
         except FileNotFoundError:
             return cls(Path(folder), created=time.time())
         except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
@@ -76,7 +76,7 @@ class Manifest:
 
     def write(self) -> None:
         """Put it into the sweep's folder, as a whole or not at all."""
-        said = {
+        stored = {
             "format": FORMAT,
             "created": self.created,
             "config_sha256": self.config_sha256,
@@ -87,7 +87,7 @@ class Manifest:
                 for cell in self.cells.values()
             ],
         }
-        write_atomically(self.folder / MANIFEST, json.dumps(said, indent=1).encode())
+        write_atomically(self.folder / MANIFEST, json.dumps(stored, indent=1).encode())
 
 
 def add_cells(
@@ -174,13 +174,13 @@ def layers_beside(manifest: Manifest, overrides: Sequence[str]) -> list[tuple[st
     Its own is among them; None where an override does not name one.
     """
     mine = _looking(overrides)
-    found: dict[tuple[str | None, str | None], None] = {}
+    layers: dict[tuple[str | None, str | None], None] = {}
     for cell in manifest.cells.values():
         if _looking(cell.overrides) == mine:
-            said = dict(word.partition("=")[::2] for word in cell.overrides)
-            layer, depth = (said[name].strip("'\"") if name in said else None for name in _LAYER)
-            found[layer, depth] = None
-    return list(found)
+            given = dict(word.partition("=")[::2] for word in cell.overrides)
+            layer, depth = (given[name].strip("'\"") if name in given else None for name in _LAYER)
+            layers[layer, depth] = None
+    return list(layers)
 
 
 def _looking(overrides: Sequence[str]) -> list[str]:

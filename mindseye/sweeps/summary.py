@@ -48,16 +48,16 @@ def read_rows(sweep: SweepStatus) -> list[Row]:
 
 def _looked_with(provenance: Any) -> Row:
     """The network, its layer and that one's channels, whatever the overrides call them."""
-    said = flat(provenance) if isinstance(provenance, dict) else {}
+    known = flat(provenance) if isinstance(provenance, dict) else {}
     keys = zip(COLUMNS, ("network.name", "targets.layer", "targets.channels"), strict=True)
-    return {name: said[key] for name, key in keys if isinstance(said.get(key), str | int)}
+    return {name: known[key] for name, key in keys if isinstance(known.get(key), str | int)}
 
 
 def _photographs(facet: Path) -> str | None:
     """Which photographs a facet is made of, as a hash: the same in two cells only where they look at the same facet."""
     try:
-        said = json.loads(read_plain(facet / "photographs.json", facet.parent.parent.parent))
-        names = sorted(str(one["path"]) for one in said)
+        photographs = json.loads(read_plain(facet / "photographs.json", facet.parent.parent.parent))
+        names = sorted(str(photograph["path"]) for photograph in photographs)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
@@ -65,10 +65,10 @@ def _photographs(facet: Path) -> str | None:
 
 def _metrics(folder: Path) -> dict | None:
     try:
-        said = json.loads(read_plain(folder / "metrics.json", folder.parent))
-        facets = [facet["facet"] for facet in said["facets"]]
+        metrics = json.loads(read_plain(folder / "metrics.json", folder.parent))
+        facets = [facet["facet"] for facet in metrics["facets"]]
         whole = all(type(number) is int and number >= 0 for number in facets)
-        return said if whole and isinstance(said.get("timing", {}), dict) else None
+        return metrics if whole and isinstance(metrics.get("timing", {}), dict) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -80,9 +80,9 @@ def _value(text: str) -> object:
             return kind(text)
         except ValueError:
             continue
-    said = as_written(text)
-    quoted = len(said) > 1 and said[0] == said[-1] and said[0] in "'\""
-    return said[1:-1] if quoted else said
+    value = as_written(text)
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1] if quoted else value
 
 
 def write_summary(folder: Path, rows: Sequence[Row]) -> list[Path]:
@@ -132,5 +132,5 @@ def ranked(rows: Sequence[Row], measure: str) -> list[tuple[str, float]]:
         value = row.get(measure)
         if isinstance(value, int | float) and row.get("stopped.step") is None:
             values.setdefault(str(row["cell"]), []).append((float(value), weight_in(row, measure)))
-    means = [(cell, sum(x * w for x, w in found) / sum(w for _, w in found)) for cell, found in values.items()]
+    means = [(cell, sum(x * w for x, w in weighted) / sum(w for _, w in weighted)) for cell, weighted in values.items()]
     return sorted(means, key=lambda pair: worse(measure, pair[1]))

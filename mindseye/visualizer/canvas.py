@@ -66,7 +66,7 @@ def each_alone(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
     if batches[0].device.type != "cpu":
         return function(*batches)
     # contiguous: einsum lays several pictures out otherwise than one.
-    return torch.stack([function(*(x.contiguous() for x in one)) for one in zip(*batches, strict=True)])
+    return torch.stack([function(*(x.contiguous() for x in rows)) for rows in zip(*batches, strict=True)])
 
 
 def first_images(
@@ -331,7 +331,7 @@ class MacoCanvas(_SpectralCanvas):
     ) -> None:
         if isinstance(init, Tensor) or init == "photograph":
             raise ValueError(
-                "init: phases alone, with other magnitudes, are no photograph: canvas=fourier and canvas=pixel hold one"
+                "init: phases alone, with other magnitudes, are no photograph: the fourier and the pixel canvas do"
             )
         super().__init__(tuple(initial.shape), ColourStatistics.of(photographs.flatten(0, 1)), decay=0.0)
         magnitudes = [self.to_spectrum(self.unsquash(facet)).abs().mean(dim=0) for facet in photographs]

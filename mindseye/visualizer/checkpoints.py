@@ -89,9 +89,9 @@ def write_state(path: Path, key: str, state: dict[str, Any]) -> None:
     ValueError for a value of any other kind.
     """
     tensors: dict[str, Tensor] = {}
-    said = json.dumps(_packed(state, tensors))
-    metadata = {"format": str(FORMAT), "key": key, "program": PROGRAM, "state": said}
-    metadata["sha256"] = _hash(key, said, tensors)
+    packed_state = json.dumps(_packed(state, tensors))
+    metadata = {"format": str(FORMAT), "key": key, "program": PROGRAM, "state": packed_state}
+    metadata["sha256"] = _hash(key, packed_state, tensors)
     write_atomically(path, b"".join(packed(tensors, metadata)))
 
 
@@ -122,11 +122,11 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
         tensors[name] = value.detach().cpu().contiguous().clone()
         return {"tensor": name}
     if isinstance(value, dict):  # its keys may be numbers
-        return {"dict": [[_packed(key, tensors), _packed(one, tensors)] for key, one in value.items()]}
+        return {"dict": [[_packed(key, tensors), _packed(inner, tensors)] for key, inner in value.items()]}
     if isinstance(value, list):
-        return [_packed(one, tensors) for one in value]
+        return [_packed(inner, tensors) for inner in value]
     if isinstance(value, tuple):
-        return {"tuple": [_packed(one, tensors) for one in value]}
+        return {"tuple": [_packed(inner, tensors) for inner in value]}
     raise ValueError(
         f"a checkpoint holds tensors, numbers, text, lists, tuples and dicts, and not {called(value)}: "
         "filters and optimisers must keep nothing else in their state_dict"
@@ -135,19 +135,19 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 def _unpacked(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, list):
-        return [_unpacked(one, tensors) for one in value]
+        return [_unpacked(part, tensors) for part in value]
     if not isinstance(value, dict):
         return value
     ((kind, inner),) = value.items()
     if kind == "tensor":
         return tensors[inner]
     if kind == "dict":
-        return {_unpacked(key, tensors): _unpacked(one, tensors) for key, one in inner}
-    return tuple(_unpacked(one, tensors) for one in inner)
+        return {_unpacked(key, tensors): _unpacked(part, tensors) for key, part in inner}
+    return tuple(_unpacked(part, tensors) for part in inner)
 
 
-def _hash(key: str, said: str, tensors: dict[str, Tensor]) -> str:
-    return tensors_sha256(tensors, json.dumps([FORMAT, key, said]))
+def _hash(key: str, packed_state: str, tensors: dict[str, Tensor]) -> str:
+    return tensors_sha256(tensors, json.dumps([FORMAT, key, packed_state]))
 
 
 class SafetensorsIO(CheckpointIO):

@@ -69,14 +69,14 @@ class Attempt:
 
 
 @contextmanager
-def room_for(what: str) -> Iterator[None]:
+def room_for(content: str) -> Iterator[None]:
     """Raises ValueError, in one line, where there is no memory for what cannot be done in smaller parts."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ValueError(f"no memory for {what}: draw fewer facets, or smaller ones") from error
+        raise ValueError(f"no memory for {content}: draw fewer facets, or smaller ones") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

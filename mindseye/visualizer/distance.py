@@ -169,7 +169,7 @@ class AdaptiveDistance(nn.Module):
         if x.device.type == "cpu" and x.numel() >= 16:
             # A facet's numbers give the same bits in any batch: torch computes long runs by other instructions.
             each = zip(x, b, r, strict=True)
-            return torch.stack([_negative_log_likelihood(*one) for one in each])
+            return torch.stack([_negative_log_likelihood(*facet) for facet in each])
         if x.ndim == 2:
             r, b = r[:, None], b[:, None]
         return _negative_log_likelihood(x, b, r)

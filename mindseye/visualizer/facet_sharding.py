@@ -143,31 +143,31 @@ class SharedOut:
                     except (EOFError, OSError):
                         process.join()
                         message = ("gone", process.exitcode)
-                    kind, *said = message
+                    kind, *content = message
                     if kind in ("report", "announce"):
-                        getattr(self.watchers, kind)(*said)
+                        getattr(self.watchers, kind)(*content)
                     elif kind == "log":
-                        name, level, line = said
+                        name, level, line = content
                         logging.getLogger(name).log(level, "%s", line)
                     elif kind == "raised":
-                        raise _error(said[0])
+                        raise _error(content[0])
                     else:
                         del voices[heard]
-                        ended = self._what_ended(kind, said, ended)
+                        ended = self._what_ended(kind, content, ended)
         finally:
             self._end()
         return ended
 
-    def _what_ended(self, kind: str, said: list[Any], ended: tuple[int, int] | None) -> tuple[int, int] | None:
+    def _what_ended(self, kind: str, content: list[Any], ended: tuple[int, int] | None) -> tuple[int, int] | None:
         if kind == "interrupted":
-            signum, step = said
+            signum, step = content
             if ended is None and not self.signals.noted:
                 self.kill(signum)  # all or none
             return (signum, step if ended is None else min(step, ended[1]))
         if kind == "gone":
             if self.signals is not None and self.signals.noted:
                 return ended or (self.signals.noted[0], 0)
-            code = said[0]
+            code = content[0]
             how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
             raise RuntimeError(f"one of {self.processes} processes is gone ({how})")
         return ended
@@ -266,8 +266,8 @@ def _switches() -> list[tuple[str, str]]:
     return [*switches, *((place, "fp32_precision") for place in places)]
 
 
-def _tell(speak: Any, kind: str, *said: Any) -> None:
-    speak.send((kind, *said))
+def _tell(speak: Any, kind: str, *content: Any) -> None:
+    speak.send((kind, *content))
 
 
 def _draw_share(share: Share, letter: Path, speak: Any, setting: _Setting, files: Checkpoint, watched: bool) -> None:

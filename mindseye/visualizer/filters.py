@@ -109,8 +109,8 @@ def _tv_skimage(images: Tensor, weight: float, iterations: int, tolerance: float
         # Told of a channel axis of length 1, it squeezes that away and moves another one in its place.
         alone = len(image) == 1
         settings = {"weight": weight, "max_num_iter": iterations, "eps": tolerance}
-        found = denoise_tv_bregman(image[0] if alone else image, **settings, channel_axis=None if alone else 0)
-        return found[None] if alone else found
+        denoised = denoise_tv_bregman(image[0] if alone else image, **settings, channel_axis=None if alone else 0)
+        return denoised[None] if alone else denoised
 
     denoised = np.stack([denoise(image) for image in images.cpu().double().numpy()])
     return torch.from_numpy(denoised).to(images)

@@ -25,7 +25,15 @@ from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.settings import Running
 from mindseye.signals import SignalWatch
 from mindseye.visualizer.anchor import early_of
-from mindseye.visualizer.callbacks import Checkpointing, FunctionFilter, History, Schedule, Snapshots, Stopping
+from mindseye.visualizer.callbacks import (
+    Checkpointing,
+    Compiling,
+    FunctionFilter,
+    History,
+    Schedule,
+    Snapshots,
+    Stopping,
+)
 from mindseye.visualizer.checkpoints import Checkpoint, SafetensorsIO, read_state
 from mindseye.visualizer.data import FacetTargetsDataModule
 from mindseye.visualizer.devices import count_processes
@@ -39,7 +47,7 @@ from mindseye.visualizer.quiet import quiet_lightning
 from mindseye.visualizer.stopping import Stopped, nothing_left
 from mindseye.visualizer.tracking import as_rank_zero, as_trackers, track_pictures
 from mindseye.visualizer.transformations import Transformations
-from mindseye.visualizer.watching import Announce, Watchers, check_filters
+from mindseye.visualizer.watching import Watchers, check_filters
 from mindseye.words import called
 
 Filter = pl.Callback | Callable[[Tensor], Tensor]  # a function runs every 10 steps, see FunctionFilter
@@ -89,24 +97,6 @@ class _StepClock(pl.Callback):
         self.gaps = list(state_dict["gaps"])
 
 
-class _WarmUp(pl.Callback):
-    """Has the network compiled before the first step, and says so."""
-
-    def __init__(self, announce: Announce | None) -> None:
-        self.announce = announce
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: FacetVisualizer) -> None:
-        if trainer.global_step == pl_module.steps:  # a finished fit, read back
-            return
-        pl_module.check_gradient()
-        if self.announce is not None:
-            self.announce("compiling the network (about a minute, once)")
-        began = time.perf_counter()
-        pl_module.network.compile()
-        pl_module.warm_up()
-        log.info("compiled in %.0f s", time.perf_counter() - began)
-
-
 @as_rank_zero()
 def fit(
     network: Network | PreparedNetwork,
@@ -135,49 +125,38 @@ def fit(
     check_targets(targets)
     check_asked(method, running, watchers)
     with joined(running.nodes, running.folder) as node:
-        told = watchers if node is None or node.is_first else watchers.silenced()
-        return _fitted(network, targets, method, running, told, node)
-
-
-def _fitted(
-    network: Network | PreparedNetwork,
-    targets: FacetTargets,
-    method: Method,
-    running: Running,
-    watchers: Watchers,
-    node: Node | None,
-) -> Fit:
-    processes = count_processes(running.devices, targets.C, running.accelerator, running.nodes)
-    prepared = _ready(network, targets, method, running)
-    # As it was given: what is drawn with changes the filters' own attributes.
-    key = "" if running.folder is None else fit_key(prepared, targets, method)
-    canvas = method.canvas(targets.initial, targets.photographs.float() / 255)
-    matched = (IMAGE, *prepared.way) if matching_of(method.objective) and targets.way else ()
-    work = _Work(
-        FacetVisualizer(prepared, canvas, method, running, targets.C),
-        FacetTargetsDataModule(targets, method.steps, matched),
-        None if running.folder is None else Checkpoint(Path(running.folder), key, running.checkpoint),
-    )
-    started = time.perf_counter()
-    with _left_as_it_was(network):
-        if work.checkpoint is not None:
-            check = partial(work.checkpoint.check, processes)
-            if node is None:
-                check()
+        watchers = watchers if node is None or node.is_first else watchers.silenced()
+        processes = count_processes(running.devices, targets.C, running.accelerator, running.nodes)
+        prepared = _prepared_for_drawing(network, targets, method, running)
+        # As it was given: what is drawn with changes the filters' own attributes.
+        key = "" if running.folder is None else fit_key(prepared, targets, method)
+        canvas = method.canvas(targets.initial, targets.photographs.float() / 255)
+        matched = (IMAGE, *prepared.way) if matching_of(method.objective) and targets.way else ()
+        work = _Work(
+            FacetVisualizer(prepared, canvas, method, running, targets.C),
+            FacetTargetsDataModule(targets, method.steps, matched),
+            None if running.folder is None else Checkpoint(Path(running.folder), key, running.checkpoint),
+        )
+        started = time.perf_counter()
+        with _left_as_it_was(network):
+            if work.checkpoint is not None:
+                check = partial(work.checkpoint.check, processes)
+                if node is None:
+                    check()
+                else:
+                    node.agree(key, check)
+            if processes == 1 and node is None:
+                with _signals_watched(work) as signals:
+                    parts = [_draw(work, Share(0, 1, watchers, signals))]
             else:
-                node.agree(key, check)
-        if processes == 1 and node is None:
-            with _watched(work) as signals:
-                parts = [_draw(work, Share(0, 1, watchers, signals))]
-        else:
-            parts = _draw_shares(work, processes, watchers, node)
-    fitted, history = _whole(parts, started)
-    if processes > 1 or node is not None:
-        _retell(fitted, history, parts, watchers)
-    return fitted
+                parts = _draw_shares(work, processes, watchers, node)
+        fitted, history = _put_together(parts, started)
+        if processes > 1 or node is not None:
+            _retell(fitted, history, parts, watchers)
+        return fitted
 
 
-def _ready(
+def _prepared_for_drawing(
     network: Network | PreparedNetwork, targets: FacetTargets, method: Method, running: Running
 ) -> PreparedNetwork:
     """The network as it is drawn with. Raises ValueError for what cannot be computed, and says what is in vain."""
@@ -286,7 +265,7 @@ class _Work:
 
 
 @contextmanager
-def _watched(work: _Work) -> Iterator[SignalWatch | None]:
+def _signals_watched(work: _Work) -> Iterator[SignalWatch | None]:
     """The signals that wait for the end of a step, where the fit is kept."""
     if work.checkpoint is None:
         yield None
@@ -355,7 +334,7 @@ def _draw(work: _Work, share: Share) -> Part:
         if work.checkpoint is not None and (mine := work.checkpoint.file("", share.process, share.of)).exists():
             trainer.ckpt_path = str(mine)
         trainer.fit(module, datamodule=work.data)
-        return _part(trainer)
+        return _drawn_part(trainer)
 
 
 def _device(running: Running, share: Share) -> dict[str, Any]:
@@ -371,11 +350,11 @@ def _callbacks(work: _Work, share: Share) -> list[pl.Callback]:
     """All callbacks in the order in which they must run."""
     running, every = work.module.running, share.watchers.every
     snapshots = Snapshots(running.snapshots)
-    own = [one if isinstance(one, pl.Callback) else FunctionFilter(one) for one in work.module.method.filters]
+    own = [given if isinstance(given, pl.Callback) else FunctionFilter(given) for given in work.module.method.filters]
     callbacks = [Schedule(), *own, Stopping(), History(every, share.watchers.report), snapshots, _StepClock(every)]
     callbacks += share.watchers.callbacks
     if running.compile:
-        callbacks.insert(0, _WarmUp(share.watchers.announce))
+        callbacks.insert(0, Compiling(share.watchers.announce))
     if work.checkpoint is not None:
         callbacks.append(Checkpointing(work.checkpoint, snapshots, share))
     return callbacks
@@ -392,7 +371,7 @@ def _ctrl_c() -> Iterator[None]:
         raise
 
 
-def _part(trainer: pl.Trainer) -> Part:
+def _drawn_part(trainer: pl.Trainer) -> Part:
     """What one process has drawn."""
     if not isinstance(trainer.profiler, PassThroughProfiler):
         log.info("profile of the fit:\n%s", trainer.profiler.summary())
@@ -405,7 +384,7 @@ def _part(trainer: pl.Trainer) -> Part:
         "snapshots": by_kind[Snapshots].images,
         "first": by_kind[Snapshots].first,
         "gaps": by_kind[_StepClock].gaps,
-        "stopped": [(c, said.step, said.why) for c, said in trainer.lightning_module.stopped().items()],
+        "stopped": [(c, stop.step, stop.why) for c, stop in trainer.lightning_module.stopped().items()],
         "seconds_before": 0.0 if kept is None else kept.seconds_before,
     }
 
@@ -422,7 +401,7 @@ def _retell(fitted: Fit, history: History, parts: list[Part], watchers: Watchers
         tracker.save()
 
 
-def _whole(parts: list[Part], started: float) -> tuple[Fit, History]:
+def _put_together(parts: list[Part], started: float) -> tuple[Fit, History]:
     """The parts of all processes, in the order of their facets."""
     images = torch.cat([part["images"] for part in parts])
     stopped = {c: Stopped(step, why) for part in parts for c, step, why in part["stopped"]}

@@ -57,7 +57,7 @@ def _parts(value: Any, within: tuple[int, ...]) -> Iterator[bytes]:
         yield _name(value)
         for kind in value.__mro__:
             if not _is_known(kind):
-                functions = {name: one for name, one in vars(kind).items() if isinstance(one, FunctionType)}
+                functions = {name: member for name, member in vars(kind).items() if isinstance(member, FunctionType)}
                 yield from _parts(functions, within)
     elif isinstance(value, FunctionType):
         yield _name(value)
@@ -72,7 +72,7 @@ def _parts(value: Any, within: tuple[int, ...]) -> Iterator[bytes]:
     elif isinstance(value, BuiltinFunctionType) or not hasattr(value, "__dict__"):
         yield ADDRESS.sub("", repr(value)).encode()
     else:
-        own = {name: one for name, one in vars(value).items() if name not in HUNG_ON}
+        own = {name: member for name, member in vars(value).items() if name not in HUNG_ON}
         yield from _parts((type(value), own), within)
 
 

@@ -60,12 +60,12 @@ class Method(Drawing):
             raise ValueError(f"the optimizer must be a function of parameters, not {self.optimizer}")
         if not isinstance(self.filters, list | tuple):
             raise ValueError(f"filters must be a list, not {called(self.filters)}")
-        for one in self.filters:
-            if isinstance(one, type):
-                raise ValueError(f"a filter must be one of its class, {one.__name__}(), not the class {one.__name__}")
-            if not (callable(one) or hasattr(one, "on_train_batch_end")):
+        for part in self.filters:
+            if isinstance(part, type):
+                raise ValueError(f"a filter must be one of its class, {part.__name__}(), not the class {part.__name__}")
+            if not (callable(part) or hasattr(part, "on_train_batch_end")):
                 raise ValueError(
-                    f"a filter must be one of a subclass of PeriodicFilter, or a function of images, not {called(one)}"
+                    f"a filter must be one of a subclass of PeriodicFilter, or a function of images, not {called(part)}"
                 )
 
 

@@ -1,6 +1,5 @@
 """The LightningModule: trainable images of all facets and Barron's (r, b), optimised as one batch."""
 
-import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -10,10 +9,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mindseye.networks.chance import seeded
-from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import PreparedNetwork
 from mindseye.settings import Running
 from mindseye.visualizer.anchor import anchor_of
+from mindseye.visualizer.answering import Answered, answer, answer_early
 from mindseye.visualizer.canvas import Canvas
 from mindseye.visualizer.chunks import Chunks, room_for
 from mindseye.visualizer.data import TargetBatch
@@ -26,12 +25,11 @@ from mindseye.visualizer.objective import (
     gradient_names,
     gradient_norms,
 )
+from mindseye.visualizer.reaching import comes_through, no_gradient
 from mindseye.visualizer.stopping import Stopped, Stops
 from mindseye.visualizer.views import Through, Views
-from mindseye.words import first_line
 
 ADAPTIVE_LR = 0.02  # of (r, b), which Barron's paper leaves open
-log = logging.getLogger(__name__)
 
 
 class Noted(NamedTuple):
@@ -139,15 +137,14 @@ class FacetVisualizer(pl.LightningModule):
         facets = slice(self.own.start + chunk.start, self.own.start + chunk.stop)
         images = self.canvas(chunk)
         shown = through(images, facets)
-        with self._chance(step, chunk):
-            answers, answered_early = self.network.with_early(shown)
-        a, previous, way = self._as_maps(*answers)
-        early, early_start = self._early(answered_early, chunk, facets, through, step)
+        with self.chance(step, chunk):
+            answered = answer(self.network, shown)
+        activation, previous = self._not_cut_off(answered)
         loss = self.objective(
             Seen(
-                activation=a,
+                activation=activation,
                 previous=previous,
-                way=(images, *way),
+                way=(images, *answered.way),
                 images=images,
                 targets=batch.maps,
                 strengths=batch.strength,
@@ -156,38 +153,32 @@ class FacetVisualizer(pl.LightningModule):
                 facets=facets,
                 adaptive=self.adaptive,
                 now=self.now,
-                early=early,
-                early_start=early_start,
+                early=None if self.start is None else answered.early,
+                early_start=self._early_start(chunk, facets, through, step),
             )
         )
         self._check(loss, images)
         first = step == 0 and not self.network.compiled  # whose program goes back once only
-        reached = self._comes_through(loss.total, answers.target, shown) if first else None
+        reached = comes_through(loss.total, answered.raw, shown, self.network.layer) if first else None
         gradients = self._gradients(loss, images, step)
         # Contiguous: where channels lie last, torch adds them up in an order of its own.
         pull = torch.zeros_like(images) if images.grad is None else images.grad.contiguous().abs()
         return Noted(loss.stacked(), gradients, pull.sum(dim=1), reached)
 
-    def _comes_through(self, total: Tensor, answer: Tensor, shown: Tensor) -> Tensor:
-        """Whether what the layer's terms ask of its answer reaches what the network was shown, to any number but 0.
+    def _not_cut_off(self, answered: Answered) -> tuple[Tensor, Tensor]:
+        layer = self.network.layer
+        if not answered.activation.requires_grad:
+            raise ValueError(f"no gradient reaches the image from {layer}: it runs without them")
+        if answered.previous is None:
+            raise ValueError(f"no tensor enters {layer}, nor a list: name the layer before it, previous=…")
+        return answered.activation, answered.previous
 
-        Layers on the way have gradients of their own, which say nothing of it. True where nothing is asked. Raises
-        ValueError where torch has no gradient of what is before it.
-        """
-        (asked,) = torch.autograd.grad(total.sum(), answer, retain_graph=True, allow_unused=True)
-        if asked is None:
-            return torch.ones((), dtype=torch.bool, device=shown.device)
-        try:
-            (reached,) = torch.autograd.grad(answer, shown, asked, retain_graph=True, allow_unused=True)
-        except RuntimeError as error:
-            if "derivative for" not in str(error):
-                raise
-            raise ValueError(
-                f"no gradient of {self.network.layer} reaches the image: torch has none of an operation before it "
-                f"({first_line(error)}); give the network without that"
-            ) from error
-        there = torch.zeros_like(asked[:1]) if reached is None else reached
-        return (there != 0).any() | (asked == 0).all()
+    def _early_start(self, chunk: slice, facets: slice, through: Through, step: int) -> Tensor | None:
+        """What an anchor compares the early layer's maps with: those of the pictures' starts in the same views."""
+        if self.network.early is None or self.start is None:
+            return None
+        with torch.no_grad(), self.chance(step, chunk):
+            return answer_early(self.network, through(self.start[chunk], facets))
 
     def _check(self, loss: LossTerms, images: Tensor) -> None:
         """Raises ValueError, in one line, for terms that are none, and where they are others than at first."""
@@ -200,31 +191,6 @@ class FacetVisualizer(pl.LightningModule):
                 f"the objective has the terms {', '.join(loss.extra) or 'none'} of its own, and had "
                 f"{', '.join(self.extra) or 'none'} at first: they must be the same at every step"
             )
-
-    def _as_maps(self, a: Tensor, previous: Tensor | None, way: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, list]:
-        """What the network answers as maps; only the network runs in another precision, sums stay in float32."""
-        network, side = self.network, self.canvas.side
-        maps = as_maps(a, network.layer, network.layout(network.layer, side))
-        between = [
-            as_maps(one, name, network.layout(name, side)) for one, name in zip(way, network.way, strict=True)
-        ]
-        if not maps.requires_grad:
-            raise ValueError(f"no gradient reaches the image from {network.layer}: it runs without them")
-        if previous is None:
-            raise ValueError(f"no tensor enters {network.layer}, nor a list: name the layer before it, previous=…")
-        return maps.float(), previous.float(), between
-
-    def _early(
-        self, answer: Tensor | None, chunk: slice, facets: slice, through: Through, step: int
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """What an anchor compares: the early layer's maps of the pictures, and of their starts in the same views."""
-        if answer is None or self.start is None:
-            return None, None
-        with torch.no_grad(), self._chance(step, chunk):
-            started = self.network.look_early(through(self.start[chunk], facets))
-        name = str(self.network.early)
-        layout = self.network.layout(name, self.canvas.side)
-        return as_maps(answer, name, layout).float(), as_maps(started, name, layout).float()
 
     def _gradients(self, loss: LossTerms, images: Tensor, step: int) -> Tensor:
         """Goes back, and `images` keep their gradient; the norm of each term's own where it is noted, [terms with a
@@ -244,13 +210,13 @@ class FacetVisualizer(pl.LightningModule):
         """For callbacks. Raises ValueError where no gradient of the layer reaches the image, at the first step."""
         reached = [chunk.reached for chunk in noted if chunk.reached is not None]
         if reached and not torch.stack(reached).any():
-            raise ValueError(self._no_gradient())
+            raise ValueError(no_gradient(self.network.layer))
         self.terms = torch.cat([chunk.terms for chunk in noted], dim=1)
         self.gradients = torch.cat([chunk.gradients for chunk in noted], dim=1)
         pull = torch.cat([chunk.pull for chunk in noted])
         self.transparency += pull.masked_fill(~pull.isfinite() | (self.stops.at > 0)[:, None, None], 0)
 
-    def _chance(self, step: int, chunk: slice) -> AbstractContextManager[None]:
+    def chance(self, step: int, chunk: slice) -> AbstractContextManager[None]:
         """What the network draws by itself, in Python, follows the seed, step by step. A compiled one has its own."""
         if self.network.compiled:
             return nullcontext()
@@ -259,40 +225,6 @@ class FacetVisualizer(pl.LightningModule):
     def stopped(self) -> dict[int, Stopped]:
         """Those of its facets that were stopped, by number of all C. The host waits for the device."""
         return {self.own.start + c: stop for c, stop in self.stops.found().items()}
-
-    def _no_gradient(self) -> str:
-        return (
-            f"no gradient of {self.network.layer} reaches the image, for no facet: something before it rounds, "
-            "cuts off or compares (round, floor, sign, clamp, argmax, >); give the network without that"
-        )
-
-    def check_gradient(self) -> None:
-        """Warns where no gradient of the layer reaches the image, before a network is compiled, whose program goes back
-        once only. Whether the objective asks for one is not looked at."""
-        reached = False
-        for attempt in self.chunks.attempts(self.device):
-            with attempt as chunks:
-                reached = any(self._reaches(chunk) for chunk in chunks)
-        if not reached:
-            log.warning("%s", self._no_gradient())
-
-    def _reaches(self, chunk: slice) -> bool:
-        images = self.canvas(chunk).detach().requires_grad_()
-        with self._chance(0, chunk):
-            answer = self.network(images).target
-        return answer.requires_grad and bool(torch.autograd.grad(answer.square().sum(), images)[0].any())
-
-    def warm_up(self) -> None:
-        """One pass of each batch size forward and back, so that a compiled network is ready before the first step."""
-        for attempt in self.chunks.attempts(self.device):
-            with attempt as chunks, self.network.arithmetic():
-                for size in sorted({chunk.stop - chunk.start for chunk in chunks}):
-                    images = torch.rand(
-                        size, self.network.channels, self.canvas.side, self.canvas.side, device=self.device
-                    ).requires_grad_()
-                    answers, early = self.network.with_early(images)
-                    given = (answers.target, answers.previous, *answers.way, early)
-                    torch.stack([one.float().sum() for one in given if one is not None]).sum().backward()
 
     @torch.no_grad()
     def images(self) -> Tensor:

@@ -75,10 +75,10 @@ def task_of(nodes: int, environment: Mapping[str, str] = os.environ) -> Task:
 
 def tasks_beside(environment: Mapping[str, str] = os.environ) -> str | None:
     """Where this process is one of several that Slurm or torchrun has started alike: how many, in words; else None."""
-    for name, what in (("SLURM_STEP_NUM_TASKS", "Slurm's"), ("WORLD_SIZE", "torchrun's")):
+    for name, launcher in (("SLURM_STEP_NUM_TASKS", "Slurm's"), ("WORLD_SIZE", "torchrun's")):
         number = environment.get(name, "")
         if number.isdecimal() and int(number) > 1:
-            return f"one of {what} {number} tasks ({name})"
+            return f"one of {launcher} {number} tasks ({name})"
     return None
 
 
@@ -97,10 +97,10 @@ class Elsewhere(ChildProcessError):
     """What ended another node's task ends this one's."""
 
 
-class Said(NamedTuple):
+class Report(NamedTuple):
     """What a node's task said last."""
 
-    what: str  # a stage, FAILED or INTERRUPTED
+    state: str  # a stage, FAILED or INTERRUPTED
     text: str
     host: str
 
@@ -148,27 +148,29 @@ class Node:
         if error is None and self.is_first:
             self._clear_up()
 
-    def say(self, what: str, text: str = "") -> None:
+    def say(self, state: str, text: str = "") -> None:
         """How far it is, or what ended it, and a text for those who wait for that. It never goes back, and a stage's
         text stays for who is late."""
-        if what in STAGES:
-            if STAGES.index(what) <= self._stage:
+        if state in STAGES:
+            if STAGES.index(state) <= self._stage:
                 return
-            self._stage = STAGES.index(what)
+            self._stage = STAGES.index(state)
             text = self._text = text or self._text
-        said = {"start": self.start, "what": what, "text": text, "host": socket.gethostname()}
-        write_atomically(self._file(self.number, "json"), json.dumps(said).encode())
+        report = {"start": self.start, "state": state, "text": text, "host": socket.gethostname()}
+        write_atomically(self._file(self.number, "json"), json.dumps(report).encode())
 
-    def hear(self, number: int) -> Said | None:
+    def hear(self, number: int) -> Report | None:
         """What a node said last, in this start of the run; None before its first word."""
         try:
-            said = json.loads(read_plain(self._file(number, "json"), self.place, MOST_BYTES))
-            start, *words = (str(said[name]) for name in ("start", "what", "text", "host"))
+            stored = json.loads(read_plain(self._file(number, "json"), self.place, MOST_BYTES))
+            start, *words = (str(stored[name]) for name in ("start", "state", "text", "host"))
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        return Said(*words) if start == self.start and words[0] in (*STAGES, FAILED, INTERRUPTED) else None
+        return Report(*words) if start == self.start and words[0] in (*STAGES, FAILED, INTERRUPTED) else None
 
-    def wait(self, stage: str, on: list[int] | None = None, meanwhile: Callable[[], None] = lambda: None) -> list[Said]:
+    def wait(
+        self, stage: str, on: list[int] | None = None, meanwhile: Callable[[], None] = lambda: None
+    ) -> list[Report]:
         """Until the nodes `on`, all others by default, are at least so far; what they say then, in that order.
 
         meanwhile: called again and again. Raises what `ended` raises, and Interrupted or KeyboardInterrupt where
@@ -179,8 +181,8 @@ class Node:
             meanwhile()
             if (signum := self.ended(stage)) is not None:
                 raise KeyboardInterrupt if signum == signal.SIGINT else Interrupted(signum)
-            said = [self.hear(number) for number in numbers]
-            reached = [one for one in said if one is not None and _is_at(one, stage)]
+            reports = [self.hear(number) for number in numbers]
+            reached = [report for report in reports if report is not None and _is_at(report, stage)]
             if len(reached) == len(numbers):
                 return reached
             time.sleep(LOOK_S)
@@ -192,19 +194,19 @@ class Node:
         interrupted = None
         now, silent = time.monotonic(), []
         for number in self.others:
-            said = self.hear(number)
-            if said is not None and said.what == FAILED:
-                raise Elsewhere(f"node {number} ({said.host}): {said.text}")
-            if said is not None and said.what == INTERRUPTED:
-                interrupted = int(said.text)
-            elif said is None and now - self._begun > COME_S:
+            report = self.hear(number)
+            if report is not None and report.state == FAILED:
+                raise Elsewhere(f"node {number} ({report.host}): {report.text}")
+            if report is not None and report.state == INTERRUPTED:
+                interrupted = int(report.text)
+            elif report is None and now - self._begun > COME_S:
                 silent.append(f"node {number} has not begun within {COME_S / 60:.0f} minutes: see what srun says of it")
-            elif said is not None and not _is_at(said, stage):
+            elif report is not None and not _is_at(report, stage):
                 sign = signs_of_life(str(self._file(number, "lock")))
                 if self._seen.get(number, ((), 0.0))[0] != sign:
                     self._seen[number] = (sign, now)
                 elif now - self._seen[number][1] > SILENCE_S:
-                    silent.append(f"node {number} ({said.host}) is gone: no sign of life for {SILENCE_S:.0f} s")
+                    silent.append(f"node {number} ({report.host}) is gone: no sign of life for {SILENCE_S:.0f} s")
         if interrupted is None and silent:
             raise Elsewhere(silent[0])
         return interrupted
@@ -242,8 +244,8 @@ class Node:
             self.folder.rmdir()
 
 
-def _is_at(said: Said, stage: str) -> bool:
-    return said.what in STAGES and STAGES.index(said.what) >= STAGES.index(stage)
+def _is_at(report: Report, stage: str) -> bool:
+    return report.state in STAGES and STAGES.index(report.state) >= STAGES.index(stage)
 
 
 _here: ContextVar[Node | None] = ContextVar("node", default=None)

@@ -221,7 +221,7 @@ class Objective:
         if self.dm == 0 and self.ad == 0 and self.matching.weight == 0:
             raise ValueError("dm, ad and matching.weight are all 0: nothing would be drawn; keep one")
         if self.distance == "elementwise" and not self.pooled:
-            raise ValueError("distance=elementwise is over channels: it needs pooled=true")
+            raise ValueError("distance=elementwise is over channels: it needs pooled")
 
     def adaptive_distance(self, facets: int) -> AdaptiveDistance:
         """The (r, b) that this objective starts with, for so many facets."""
@@ -351,31 +351,31 @@ def gradient_names(extra: Iterable[str]) -> tuple[str, ...]:
 def check_names(objective: object, extra: object, weights: object) -> None:
     """Raises ValueError, in one line, for own terms and weights that are none by their names, for an own term without a
     name or weight, and for a weight without a term."""
-    what = called(objective)
+    whose = f"the objective, {called(objective)},"
     extra = _extra_of(objective, extra)
     if not isinstance(weights, Mapping):
         raise ValueError(
-            f"weights() of the objective, {what}, must give {{NAME: number}}, a number for each term, not "
+            f"weights() of {whose} must give {{NAME: number}}, a number for each term, not "
             f"{called(weights)}"
         )
     for name in extra:
         if not str(name).isidentifier() or name in TAKEN or name.startswith(("gradient_", "schedule_")):
             raise ValueError(
-                f"a term of the objective, {what}, must have a word of letters, digits and _ as its name, but none of "
+                f"a term of {whose} must have a word of letters, digits and _ as its name, but none of "
                 f"{', '.join(TAKEN)}, not {name!r}"
             )
         if name not in weights:
-            raise ValueError(f"the objective, {what}, has a term {name} without a weight: its weights() must name it")
+            raise ValueError(f"{whose} has a term {name} without a weight: its weights() must name it")
     known = (*LossTerms.names(), *extra)
     for name, weight in weights.items():
         if name not in known:
             raise ValueError(
-                f"the objective, {what}, has a weight for {name} and no such term{did_you_mean(str(name), known)}"
+                f"{whose} has a weight for {name} and no such term{did_you_mean(str(name), known)}"
             )
         # What lies on a device is not looked at: it would be waited for.
         if not (isinstance(weight, Tensor) or (isinstance(weight, Real) and math.isfinite(weight))):
             shown = weight if isinstance(weight, Real) else called(weight)
-            raise ValueError(f"the weight of {name} of the objective, {what}, must be a finite number, not {shown}")
+            raise ValueError(f"the weight of {name} of {whose} must be a finite number, not {shown}")
 
 
 def _extra_of(objective: object, extra: object) -> Mapping[str, Tensor]:
@@ -389,13 +389,13 @@ def _extra_of(objective: object, extra: object) -> Mapping[str, Tensor]:
 
 
 def _check_term(objective: object, name: str, term: object, facets: int) -> None:
-    what = called(objective)
+    whose = f"the objective, {called(objective)},"
     if not isinstance(term, Tensor):
-        raise ValueError(f"{name} of the objective, {what}, must be a tensor [{facets}], not {called(term)}")
+        raise ValueError(f"{name} of {whose} must be a tensor [{facets}], not {called(term)}")
     if term.shape != (facets,) or not term.is_floating_point():
         kind = "" if term.is_floating_point() else f" of {str(term.dtype).removeprefix('torch.')}"
         raise ValueError(
-            f"{name} of the objective, {what}, must be [{facets}], one real number a facet, not "
+            f"{name} of {whose} must be [{facets}], one real number a facet, not "
             f"{list(term.shape)}{kind}"
         )
 
@@ -429,8 +429,8 @@ def failure_of(objective: object, error: Exception) -> str:
     """One line for what an objective raises."""
     if not isinstance(error, ValueError):
         return f"the objective, {called(objective)}, failed: {with_class(error, place=True)}"
-    said = on_one_line(error)
-    return said if "objective" in said else f"the objective, {called(objective)}: {said}"
+    reason = on_one_line(error)
+    return reason if "objective" in reason else f"the objective, {called(objective)}: {reason}"
 
 
 def _check_finite(objective: object, terms: LossTerms, seen: Seen) -> None:

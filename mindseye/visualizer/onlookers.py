@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 # Those that tell loggers and do nothing else.
 TELL_LOGGERS = ("LearningRateMonitor", "DeviceStatsMonitor", "ThroughputMonitor")
 _ENDS = "would end the fit before its last step: steps=N says how many there are"
-_FROZEN = "changes the network, which is frozen: give network.weights=FILE of one that was changed before"
+_FROZEN = "changes the network, which is frozen: give the weights of one that was changed before"
 _IN_PARTS = "has nothing to divide, since all facets are one step: facets_per_batch=N computes N at once"
-_AVERAGES = "would average the pictures over steps: schedule.lr=[START,END] lets them settle"
+_AVERAGES = "would average the pictures over steps: a learning rate that falls lets them settle"
 # Those that cannot run here, each with why not and what does it.
 CANNOT: Mapping[str, str] = {
     "EarlyStopping": _ENDS,
@@ -20,15 +20,14 @@ CANNOT: Mapping[str, str] = {
     "StochasticWeightAveraging": _AVERAGES,
     "ProgressBar": "has no place here: the command draws a bar of its own (-q: none), in Python Watchers(report=…) is "
     "told of each tenth step",
-    "LearningRateFinder": "has no loss on data to go by: 'schedule.lr=[START,END]' says the learning rate, and can be "
-    "swept",
+    "LearningRateFinder": "has no loss on data to go by: the schedule's lr says the learning rate, and can be swept",
     "BatchSizeFinder": _IN_PARTS,
     "GradientAccumulationScheduler": _IN_PARTS,
     "BaseFinetuning": _FROZEN,
     "ModelPruning": _FROZEN,
     "BasePredictionWriter": "has nothing to write, since nothing is predicted: the run folder has the pictures",
     "SpikeDetection": "has no place here: a facet that runs away is stopped alone, and named",
-    "ModelSummary": "prints where nobody reads it: callbacks=model_summary writes the same into run.log",
+    "ModelSummary": "prints where nobody reads it: the callback model_summary writes the same into run.log",
 }
 
 # Lightning's own below these.
@@ -47,14 +46,14 @@ def why_not(kinds: Iterable[str], *, told: bool) -> str | None:
     >>> why_not(["EarlyStopping", "Callback"], told=True)
     'would end the fit before its last step: steps=N says how many there are'
     >>> why_not(["DeviceStatsMonitor", "Callback"], told=False)
-    'tells trackers alone, and there is none: add one, logger=csv say'
+    'tells trackers alone, and there is none: add one, a CSV file say'
     """
     kinds = set(kinds)
     for name, why in CANNOT.items():
         if name in kinds:
             return why
     if not told and kinds & {*TELL_LOGGERS}:
-        return "tells trackers alone, and there is none: add one, logger=csv say"
+        return "tells trackers alone, and there is none: add one, a CSV file say"
     return None
 
 
@@ -62,7 +61,7 @@ def why_not_a_filter(kinds: Iterable[str]) -> str | None:
     """As `why_not`, for one of the filters, which change pictures."""
     kinds = set(kinds)
     if kinds & {*TELL_LOGGERS}:
-        return "changes no picture: callbacks=NAME takes it, from Python Watchers(callbacks=[…])"
+        return "changes no picture: it is one of the callbacks, in Python Watchers(callbacks=[…])"
     return why_not(kinds, told=True)
 
 

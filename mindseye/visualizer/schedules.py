@@ -31,9 +31,9 @@ class Linear:
     until: float = 1.0
 
     def __post_init__(self) -> None:
-        for one in (self.start, self.end):
-            if isinstance(one, bool) or not isinstance(one, int | float) or not 0 <= one <= LARGEST:
-                raise ValueError(f"start and end must be numbers of 0 to {LARGEST:.1e}, not {one}")
+        for bound in (self.start, self.end):
+            if isinstance(bound, bool) or not isinstance(bound, int | float) or not 0 <= bound <= LARGEST:
+                raise ValueError(f"start and end must be numbers of 0 to {LARGEST:.1e}, not {bound}")
         if isinstance(self.until, bool) or not isinstance(self.until, int | float) or not 0 < self.until <= 1:
             raise ValueError(f"until must be above 0 and 1 or less, a share of the steps, not {self.until}")
 

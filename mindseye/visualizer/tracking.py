@@ -76,8 +76,8 @@ class Tracker(Logger):
         except Exception as error:  # whatever a tracker raises: no disk, no network, a bug of its own
             self.failed = True
             _let_go(self.logger)
-            said = on_one_line(error) or type(error).__name__
-            log.warning("%s is left alone from here on, the run goes on: %s", type(self.logger).__name__, said)
+            reason = on_one_line(error) or type(error).__name__
+            log.warning("%s is left alone from here on, the run goes on: %s", type(self.logger).__name__, reason)
             log.info("what it raised", exc_info=error)
             return None
 

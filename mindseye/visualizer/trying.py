@@ -4,8 +4,8 @@ import torch
 
 from mindseye.facets.way_statistics import IMAGE, joined, of_photographs
 from mindseye.networks.chance import seeded
-from mindseye.networks.maps import as_maps
 from mindseye.networks.preparing import PreparedNetwork
+from mindseye.visualizer.answering import answer
 from mindseye.visualizer.distance import AdaptiveDistance
 from mindseye.visualizer.method import Method
 from mindseye.visualizer.objective import LossFunction, Seen, check_objective, failure_of
@@ -23,25 +23,19 @@ def try_out(network: PreparedNetwork, method: Method, k: int, side: int) -> int:
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(PICTURES, network.channels, side, side, generator=generator).to(network.mean.device)
     with seeded(0):
-        answers, answered_early = network.with_early(images.requires_grad_())
-    layout = network.layout(network.layer, side)
-    a = as_maps(answers.target, network.layer, layout).float()
+        answered = answer(network, images.requires_grad_())
+    a = answered.activation
     D = a.shape[1]
     if k > D:
         raise ValueError(f"k must be 1 to {D} (the channels of {network.layer}), not {k}")
-    if answers.previous is None or not a.requires_grad:
+    if answered.previous is None or not a.requires_grad:
         return D  # the fit says what is missing, in its own words
-    between = [
-        as_maps(one, name, network.layout(name, side)) for one, name in zip(answers.way, network.way, strict=True)
-    ]
-    way = dict(zip((IMAGE, *network.way), (images, *between), strict=True))
-    early = None
-    if answered_early is not None:
-        early = as_maps(answered_early, str(network.early), network.layout(str(network.early), side)).float()
+    way = dict(zip((IMAGE, *network.way), (images, *answered.way), strict=True))
+    early = answered.early
     weights = torch.ones(1, device=a.device)
     seen = Seen(
         activation=a,
-        previous=answers.previous.float(),
+        previous=answered.previous,
         way=tuple(way.values()),
         images=images,
         targets=a.detach().flip(0),

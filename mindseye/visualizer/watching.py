@@ -35,8 +35,8 @@ class Watchers:
         _check_logger(self.logger)
         if not isinstance(self.callbacks, list | tuple):
             raise ValueError(f"callbacks must be a list, not {called(self.callbacks)}")
-        for one in self.callbacks:
-            _check_callback(one, told=bool(self.logger))
+        for callback in self.callbacks:
+            _check_callback(callback, told=bool(self.logger))
         for name, given in (("report", self.report), ("announce", self.announce)):
             if given is not None and not callable(given):
                 raise ValueError(f"{name} must be a function, not {called(given)}")
@@ -44,22 +44,22 @@ class Watchers:
 
     def silenced(self) -> "Watchers":
         """For one of several processes: nobody is told, and callbacks that tell loggers alone stay away."""
-        kept = [one for one in self.callbacks if not {*names_of(one)} & {*TELL_LOGGERS}]
+        kept = [callback for callback in self.callbacks if not {*names_of(callback)} & {*TELL_LOGGERS}]
         return Watchers(every=self.every, callbacks=kept)
 
 
-def names_of(thing: object) -> list[str]:
+def names_of(value: object) -> list[str]:
     """The names of its class and of those above."""
-    return [kind.__name__ for kind in type(thing).__mro__]
+    return [kind.__name__ for kind in type(value).__mro__]
 
 
 def _check_logger(logger: object) -> None:
     """Raises ValueError for what is none of Lightning's loggers, a name say."""
     if logger is None:
         return
-    for one in logger if isinstance(logger, list | tuple) else [logger]:
-        if not hasattr(one, "log_metrics"):
-            shown = f"the text {one!r}" if isinstance(one, str) else called(one)
+    for given in logger if isinstance(logger, list | tuple) else [logger]:
+        if not hasattr(given, "log_metrics"):
+            shown = f"the text {given!r}" if isinstance(given, str) else called(given)
             raise ValueError(
                 "the logger must be one of Lightning's, pytorch_lightning.loggers.CSVLogger(FOLDER) say, or a list of "
                 f"them, not {shown}"
@@ -80,9 +80,9 @@ def _check_callback(callback: object, *, told: bool) -> None:
 
 def check_filters(filters: Sequence[object]) -> None:
     """Raises ValueError for a callback that cannot run here, or changes no picture."""
-    for one in filters:
-        names = names_of(one)
-        if not isinstance(one, Callback) and not callable(one):
-            raise ValueError(f"a filter must be a function or of pytorch_lightning.Callback, not {called(one)}")
-        if isinstance(one, Callback) and (why := why_not_a_filter(names)) is not None:
-            raise ValueError(f"a filter is {called(one)}, which {why}")
+    for given in filters:
+        names = names_of(given)
+        if not isinstance(given, Callback) and not callable(given):
+            raise ValueError(f"a filter must be a function or of pytorch_lightning.Callback, not {called(given)}")
+        if isinstance(given, Callback) and (why := why_not_a_filter(names)) is not None:
+            raise ValueError(f"a filter is {called(given)}, which {why}")

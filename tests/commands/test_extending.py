@@ -15,7 +15,7 @@ import warm
 import mindseye as me
 from mindseye.commands.checking import check, check_overrides
 from mindseye.commands.composing import ConfigurationError, compose
-from mindseye.commands.stages import make_method, try_parts
+from mindseye.commands.stages import make_method, make_network, try_parts
 from mindseye.networks.preparing import prepare
 from mindseye.results.run_folder import read_run
 from mindseye.visualizer.canvas import FourierCanvas
@@ -406,3 +406,15 @@ def test_a_canvas_is_tried_on_as_many_channels_and_pixels_as_the_network_has(cha
     else:
         try_parts(me.Method(canvas=Noting), channels, 12)
     assert shapes == [((1, channels, 12, 12), (1, 1, channels, 12, 12))]
+
+
+@pytest.mark.parametrize("place", ["network", "transfer.own"])
+def test_what_a_source_asks_for_is_named_as_a_setting_of_its_group(place, tmp_path):
+    (tmp_path / "net.py").write_text("from torch import nn\n\n\ndef build(width):\n    return nn.Conv2d(3, width, 3)\n")
+    half = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    node = {"_target_": "mindseye.networks.CallableSource", "target": f"{tmp_path}/net.py:build", **half}
+    with pytest.raises(ConfigurationError, match=rf"^{place}: .*; {place}\.arguments=.NAME: value. gives it some$"):
+        make_network(node, place)
+    torch.save({"weight": torch.zeros(5, 3, 3, 3), "bias": torch.zeros(5)}, tmp_path / "five.pth")
+    with pytest.raises(ConfigurationError, match=rf"takes width: {place}\.arguments="):
+        make_network({**node, "arguments": {"width": 4}, "weights": str(tmp_path / "five.pth")}, place)

@@ -223,12 +223,12 @@ def test_held_out_photographs_enter_nothing_else(network, targets, with_held_out
 
 
 def test_transfer_stands_in_every_row_and_baseline(network, targets, reference):
-    compared = baselines(network, targets, Measuring(references=[reference]))
+    compared = baselines(network, targets, Measuring(transfer=[reference]))
     assert set(compared) == {"initial", "nearest", "noise"}
     for rows in compared.values():
         assert len(rows) == 3
         assert set(rows[0]["transfer"]) == {"cosine", "retrieval", "copy", "agreement", "accuracy"}
-    both = Measuring(references=[reference, replace(reference, name="other")])
+    both = Measuring(transfer=[reference, replace(reference, name="other")])
     [first, *_] = measure(network, targets, targets.initial, both)
     assert set(first["transfer"]["networks"]) == {"two colours", "other"}
     assert first["transfer"]["networks"]["other"]["cosine"] == first["transfer"]["cosine"]

@@ -49,6 +49,7 @@ from mindseye.visualizer.callbacks import (
     Stopping,
     TVDenoise,
 )  # fmt: skip
+from mindseye.visualizer.callbacks.compiling import warm_up
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
 from mindseye.visualizer.data import FacetTargetsDataModule
 from mindseye.visualizer.fitting import prepare_for
@@ -255,7 +256,7 @@ def measured():
     with Absent():
         move(reference.network)
         transfer(on_device(TARGETS.initial), reference)
-        measure(move(network), TARGETS, on_device(TARGETS.initial), Measuring(references=[reference]))
+        measure(move(network), TARGETS, on_device(TARGETS.initial), Measuring(transfer=[reference]))
 
 
 def discovered():
@@ -301,7 +302,7 @@ def halved():
 def warmed_up():
     module, _ = visualizer(facets_per_batch=2)
     with Absent():
-        move(module).warm_up()
+        warm_up(move(module))
 
 
 def compared():

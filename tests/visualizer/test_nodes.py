@@ -113,7 +113,7 @@ def test_all_go_through_the_stages_together_and_nothing_is_left(tmp_path):
                 one.say(stage)
                 one.wait(stage)
             one.say("ready")  # long past
-            return one.hear(number).what
+            return one.hear(number).state
 
     players = [Played(lambda number=number: play(number)) for number in (2, 1, 0)]
     assert [player.end() for player in players] == ["read"] * 3
@@ -172,7 +172,7 @@ def test_a_node_without_a_sign_of_life_is_gone_but_one_that_has_drawn_may_be(tmp
         first.wait("drawn")
     killed.say("drawn")
     with node(tmp_path, 0) as first:
-        assert first.wait("drawn")[0].what == "drawn"
+        assert first.wait("drawn")[0].state == "drawn"
         assert first.ended("drawn") is None
 
 
@@ -188,7 +188,7 @@ def test_a_living_node_may_take_longer_than_any_silence(tmp_path, monkeypatch):
 
     player = Played(draw)
     with node(tmp_path, 0) as first:
-        assert first.wait("drawn")[0].what == "drawn"
+        assert first.wait("drawn")[0].state == "drawn"
         leave.set()
     assert player.end() is None
 
@@ -206,7 +206,7 @@ def test_what_was_said_in_an_earlier_start_is_not_heard(tmp_path):
     for said in (*STAGES, "failed"):
         earlier.say(said)
         assert node(tmp_path, 0, start="12.0.1").hear(1) is None
-    other = b'{"start": "12.0.1", "what": "x", "text": "", "host": ""}'
+    other = b'{"start": "12.0.1", "state": "x", "text": "", "host": ""}'
     for content in (b"", b"[]", b'{"start": "12.0.1"}', b"\xff", other):
         earlier._file(1, "json").write_bytes(content)
         assert node(tmp_path, 0, start="12.0.1").hear(1) is None

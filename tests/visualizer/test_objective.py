@@ -188,7 +188,7 @@ def test_fixed_scale_and_shape_get_no_gradient():
         ({"gain": 0.0}, "^gain must be a number above 0, not 0.0$"),
         ({"dm": 0.0, "ad": 0.0, "matching": Matching(weight=0)}, "nothing would be drawn"),
         ({"matching": 16.0}, "^matching must be a Matching, not 16.0"),
-        ({"distance": "elementwise"}, "pooled=true"),
+        ({"distance": "elementwise"}, "needs pooled"),
         ({"r": 0.01}, "^r must be a number above 0.05 and 500 or less"),
         ({"b": 2}, "^b must be a number above 0.001 and below 1.999"),
         ({"gian": 2.0}, r"^Objective has no gian; did you mean gain"),

@@ -34,6 +34,7 @@ from mindseye.results.run_status import RunStatus
 from mindseye.signals import Interrupted
 from mindseye.sweeps.summary import ranked
 from mindseye.visualizer.callbacks import Blur, Brighten, GradientMask, RoundToLevels, TVDenoise
+from mindseye.visualizer.callbacks.compiling import check_gradient, warm_up
 from mindseye.visualizer.canvas import FourierCanvas, MacoCanvas, PixelCanvas
 from mindseye.visualizer.distance import negative_log_likelihood
 from mindseye.visualizer.fitting import fit
@@ -479,7 +480,7 @@ def test_no_memory_for_a_single_facet_is_said_as_torch_says_it(named, caplog):
 
 def test_a_network_is_warmed_up_with_as_many_as_there_is_memory_for(five):
     canvas = FourierCanvas(five.initial, five.photographs.float() / 255)
-    for begin in (FacetVisualizer.warm_up, FacetVisualizer.check_gradient):
+    for begin in (warm_up, check_gradient):
         module, none = (
             FacetVisualizer(prepare(hungry(most), five.layer), canvas, me.Method(steps=2), me.Running(), five.C)
             for most in (2, 0)

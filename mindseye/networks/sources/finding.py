@@ -27,15 +27,16 @@ def find_callable(target: str) -> Callable[..., Any]:
         place, attribute = _module_and_attribute(target)
     if not place or not attribute:
         raise ValueError(f"{target!r} names no function: write package.module.function or path/to/file.py:function")
-    found: Any = _module_of_file(Path(place).expanduser()) if place.endswith(".py") else _module_of_name(place, target)
+    value: Any = _module_of_file(Path(place).expanduser()) if place.endswith(".py") else _module_of_name(place, target)
     for name in attribute.split("."):
-        if not hasattr(found, name):
-            known = [one for one in dir(found) if callable(getattr(found, one, None)) and not one.startswith("_")]
+        if not hasattr(value, name):
+            public = [attribute for attribute in dir(value) if not attribute.startswith("_")]
+            known = [attribute for attribute in public if callable(getattr(value, attribute, None))]
             raise ValueError(f"{place} has no function {attribute!r}{nearest_names(name, known)}")
-        found = getattr(found, name)
-    if not callable(found):
-        raise ValueError(f"{target!r} must be a function or a class, not {called(found)}")
-    return found
+        value = getattr(value, name)
+    if not callable(value):
+        raise ValueError(f"{target!r} must be a function or a class, not {called(value)}")
+    return value
 
 
 def _module_and_attribute(target: str) -> tuple[str, str]:

@@ -83,15 +83,15 @@ class CallableSource(Source):
             takes = ", ".join(_takes(function)[0])
             if "does not fit" not in str(error) or not takes:
                 raise
-            raise ValueError(f"{error}; {self.target} takes {takes}: network.arguments={{NAME: value}}") from error
+            raise ValueError(f"{error}; {self.target} takes {takes}: arguments={{NAME: value}}") from error
         return self.network(name, loaded, Preprocessing(self.mean, self.std, self.size))
 
     def _called(self, function: Callable[..., Any], file: Path | None) -> Any:
         """What the function returns for the given arguments and those that the file keeps."""
         given = dict(self.arguments or {})
         kept, unread = ({}, "") if file is None else _kept_arguments(function, file)
-        if taken := {name: one for name, one in kept.items() if name not in given}:
-            shown = ", ".join(f"{name}={one}" for name, one in taken.items())
+        if taken := {name: value for name, value in kept.items() if name not in given}:
+            shown = ", ".join(f"{name}={value}" for name, value in taken.items())
             log.info("%s is called with %s, the hyper_parameters of %s", self.target, shown, file)
         arguments = {**taken, **given}
         try:
@@ -99,7 +99,7 @@ class CallableSource(Source):
         except TypeError as error:
             raise ValueError(
                 f"{self.target} cannot be called with arguments {arguments}: {error}{unread}; "
-                "network.arguments={NAME: value} gives it some"
+                "arguments={NAME: value} gives it some"
             ) from None
         except ValueError:
             pass  # a builtin has no signature to check
@@ -165,8 +165,8 @@ def _takes(function: Callable[..., Any]) -> tuple[list[str], bool]:
     except (TypeError, ValueError):
         return [], False
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    names = [one.name for one in parameters if one.kind in by_name]
-    return names, any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
+    names = [parameter.name for parameter in parameters if parameter.kind in by_name]
+    return names, any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def _kept_arguments(function: Callable[..., Any], file: Path) -> tuple[dict[str, Any], str]:
@@ -178,7 +178,7 @@ def _kept_arguments(function: Callable[..., Any], file: Path) -> tuple[dict[str,
     if kept.argument is not None and kept.argument in names:
         taken, unread = {kept.argument: kept.values} if kept.values else {}, kept.unread
     else:
-        taken = {name: one for name, one in kept.values.items() if any_other or name in names}
+        taken = {name: value for name, value in kept.values.items() if any_other or name in names}
         unread = {name: kind for name, kind in kept.unread.items() if any_other or name in names}
     told = [f"; {name} in {file} is {with_article(kind)}, which is not read" for name, kind in sorted(unread.items())]
     return taken, "".join(told)

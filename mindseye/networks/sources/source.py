@@ -57,12 +57,12 @@ class Source:
     @property
     def shared(self) -> dict[str, Any]:
         """What every source has, by name."""
-        return {one.name: getattr(self, one.name) for one in fields(Source)}
+        return {entry.name: getattr(self, entry.name) for entry in fields(Source)}
 
     def preprocessing(self, own: Preprocessing) -> Preprocessing:
         """How images are read: as this source says, and for the rest as it is the network's own."""
         given: dict[str, Any] = {"mean": self.mean, "std": self.std, "size": self.size}
-        return replace(own, **{name: one for name, one in given.items() if one is not None})
+        return replace(own, **{name: value for name, value in given.items() if value is not None})
 
     def network(self, name: str, loaded: Loaded, reading: Preprocessing) -> Network:
         """What is loaded under its name; of a normalisation that nothing says, ImageNet's."""
@@ -92,8 +92,7 @@ def downloaded(name: str, build: Callable[[], Built], url: str | None = None) ->
         place = None if url is None else Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
         put = f"; in a sweep over networks put it at {place}" if place else ""
         raise ValueError(
-            f"cannot download the weights of {name} ({first_line(error)}): give a file instead, "
-            f"network.weights=PATH{put}"
+            f"cannot download the weights of {name} ({first_line(error)}): give a file instead, weights=PATH{put}"
         ) from error
 
 

@@ -63,7 +63,7 @@ class TimmSource(Source):
             return downloaded(self.name, lambda: timm.create_model(self.name, pretrained=pretrained, **arguments))
         except TypeError as error:  # it takes no such argument
             raise ValueError(
-                f"timm cannot build {self.name} with {arguments}: {error}; size=null is its own"
+                f"timm cannot build {self.name} with {arguments}: {error}; without a size it takes its own"
             ) from error
 
     def _filled(self, file: Path) -> Loaded:
@@ -90,9 +90,9 @@ def published_normalisation(name: str, path: Path) -> Mapping[str, tuple[float, 
     known = {tag: config for tag, config in known.items() if Path(str(config.url)).name == path.name} or known
     tag_of = {(tuple(config.mean), tuple(config.std)): tag for tag, config in known.items()}
     if len(tag_of) > 1:
-        one, other = sorted(tag_of.values())[:2]
+        first, second = sorted(tag_of.values())[:2]
         raise ValueError(
-            f"timm's weights of {name} are of several mean and std ({one}, {other}): give the name with its tag, or "
+            f"timm's weights of {name} are of several mean and std ({first}, {second}): give the name with its tag, or "
             f"mean and std as in the training of {path.name}"
         )
     return {key: value for mean, std in tag_of for key, value in (("mean", mean), ("std", std))}

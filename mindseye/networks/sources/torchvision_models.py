@@ -155,12 +155,12 @@ def _plain_name(weights: Any, published: Any) -> Any:
 
     Raises ValueError for those of another network, whose names are the same.
     """
-    found = re.fullmatch(r"(?:torchvision\.models\.)?(\w+_Weights)\.(\w+)", str(weights))
-    if found is None:
+    match = re.fullmatch(r"(?:torchvision\.models\.)?(\w+_Weights)\.(\w+)", str(weights))
+    if match is None:
         return weights
-    if found[1] != published.__name__:
+    if match[1] != published.__name__:
         raise ValueError(f"{weights} is of another network: there are {', '.join(map(str, published))}")
-    return found[2]
+    return match[2]
 
 
 class _DetectionBackbone(nn.Module):
@@ -186,7 +186,7 @@ def _family(name: str) -> Family:
     for family, names in known.items():
         if name in names:
             return family
-    everything = [one for names in known.values() for one in names]
+    everything = [name for names in known.values() for name in names]
     raise ValueError(f"torchvision has no model {name!r} of images{nearest_names(name, everything)}")
 
 
@@ -194,9 +194,11 @@ def _reading(entries: Sequence[Any]) -> Preprocessing:
     """What these published weights were evaluated with, as far as it is the same for all of them."""
     evaluated = [entry.transforms() for entry in entries]
     normalisations = {
-        (tuple(one.mean), tuple(one.std)) for one in evaluated if hasattr(one, "mean") and hasattr(one, "std")
+        (tuple(preset.mean), tuple(preset.std))
+        for preset in evaluated
+        if hasattr(preset, "mean") and hasattr(preset, "std")
     }
-    sizes = {int(one.crop_size[0]) for one in evaluated if hasattr(one, "crop_size")}
+    sizes = {int(preset.crop_size[0]) for preset in evaluated if hasattr(preset, "crop_size")}
     size = sizes.pop() if len(sizes) == 1 else SIZE
     if len(normalisations) > 1:
         return Preprocessing(None, None, size)
@@ -221,7 +223,7 @@ def _entry_of_file(path: Path, published: Any) -> Any:
 
 def _classes(names: Sequence[str], body: nn.Module) -> Sequence[str] | None:
     """The published names of outputs; None where a file of the published one's name has other classes."""
-    return names if any(one.shape[:1] == (len(names),) for _, one in tensors(body)) else None
+    return names if any(tensor.shape[:1] == (len(names),) for _, tensor in tensors(body)) else None
 
 
 def _new_densenet_names(state: StateDict) -> StateDict:

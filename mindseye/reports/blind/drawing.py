@@ -78,7 +78,7 @@ def write_blind_test(
     """
     shown = [*_shown(folder, runs)]
     asked = draw(shown, questions, seed)
-    key = {"format": FORMAT, "questions": {name: _entry(one, runs) for name, one in _numbered(asked)}}
+    key = {"format": FORMAT, "questions": {name: _entry(question, runs) for name, question in _numbered(asked)}}
     test = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
     place = folder if place is None else place
     into = place / PICTURES / test
@@ -93,13 +93,14 @@ def write_blind_test(
 
 
 def _numbered(asked: Sequence[Question]) -> list[tuple[str, Question]]:
-    return [(f"{number:03d}", one) for number, one in enumerate(asked, start=1)]
+    return [(f"{number:03d}", question) for number, question in enumerate(asked, start=1)]
 
 
-def _entry(one: Question, runs: Sequence[ListedRun]) -> dict[str, object]:
+def _entry(question: Question, runs: Sequence[ListedRun]) -> dict[str, object]:
     return {
-        "right": one.side, "preset": one.preset, "run": runs[one.run].path, "facet": one.facet, "own": one.own,
-        "other": one.other,
+        "right": question.side, "preset": question.preset, "run": runs[question.run].path, "facet": question.facet,
+        "own": question.own,
+        "other": question.other,
     }  # fmt: skip
 
 
@@ -112,11 +113,11 @@ def draw(shown: Sequence[_Shown], count: int, seed: int) -> list[Question]:
     asked: list[Question] = []
     pools: dict[tuple[str, int, bool], Iterator[str]] = {}
     presets: dict[str, list[tuple[_Shown, int]]] = {}
-    for one in shown:
-        known = [c for c, own in enumerate(one.held_out) if own]
-        for c in one.facets if len(known) > 1 else ():
-            if one.held_out[c]:
-                presets.setdefault(one.preset, []).append((one, c))
+    for source in shown:
+        known = [c for c, own in enumerate(source.held_out) if own]
+        for c in source.facets if len(known) > 1 else ():
+            if source.held_out[c]:
+                presets.setdefault(source.preset, []).append((source, c))
     if not presets:
         raise ValueError(
             "no run has held-out photographs of two facets: a blind test asks about photographs that took part in "
@@ -128,15 +129,15 @@ def draw(shown: Sequence[_Shown], count: int, seed: int) -> list[Question]:
         number = count // len(presets) + (place < count % len(presets))
         order = [choices[i] for i in generator.permutation(len(choices))]
         sides = generator.permutation([side for side, _ in zip(itertools.cycle("ab"), range(number), strict=False)])
-        for side, (one, c) in zip(sides, itertools.cycle(order), strict=False):
-            own = _next(pools, (one.content, c, True), one.held_out[c], generator)
-            others = [name for other, names in enumerate(one.held_out) if other != c for name in names]
-            other = _next(pools, (one.content, c, False), others, generator)
-            asked.append(Question(preset, one.run, c, own, other, str(side)))
+        for side, (source, c) in zip(sides, itertools.cycle(order), strict=False):
+            own = _next_photograph(pools, (source.content, c, True), source.held_out[c], generator)
+            others = [name for other, names in enumerate(source.held_out) if other != c for name in names]
+            other = _next_photograph(pools, (source.content, c, False), others, generator)
+            asked.append(Question(preset, source.run, c, own, other, str(side)))
     return [asked[i] for i in generator.permutation(len(asked))]
 
 
-def _next(
+def _next_photograph(
     pools: dict[tuple[str, int, bool], Iterator[str]], which: tuple[str, int, bool], names: Sequence[str],
     generator: np.random.Generator,
 ) -> str:  # fmt: skip
@@ -188,18 +189,19 @@ def _pictures(
         place = folder / runs[run].path
         targets, _ = _targets(place)
         window = _window(place)
-        for name, one in group:
-            own, other = (_photograph(targets, path, images, window) for path in (one.own, one.other))
-            a, b = (own, other) if one.side == "a" else (other, own)
-            shown = _nine(targets, one.facet) if one.preset == CONTROL else _drawn(place, one.facet)
+        for name, question in group:
+            own, other = (_photograph(targets, path, images, window) for path in (question.own, question.other))
+            a, b = (own, other) if question.side == "a" else (other, own)
+            facet, control = question.facet, question.preset == CONTROL
+            shown = _nine_photographs(targets, facet) if control else _drawn(place, facet)
             yield name, {"shown": shown, "a": a, "b": b}
 
 
 def _window(run: Path) -> tuple[float | None, float | None]:
     """Which values of raw counts the run took as 0 and 1, see `load_photographs`."""
     try:
-        said = yaml.safe_load(read_plain(run / "config.yaml", run))["images"]
-        black, white = float(said["black"]), float(said["white"])
+        window = yaml.safe_load(read_plain(run / "config.yaml", run))["images"]
+        black, white = float(window["black"]), float(window["white"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
         return None, None
     return black, white
@@ -230,7 +232,7 @@ def _drawn(run: Path, facet: int) -> Image.Image:
         raise ValueError(f"{path} cannot be read ({error})") from error
 
 
-def _nine(targets: FacetTargets, facet: int) -> Image.Image:
+def _nine_photographs(targets: FacetTargets, facet: int) -> Image.Image:
     """The nine photographs of the largest weights, three by three."""
     order = targets.weights[facet].argsort(descending=True, stable=True)[:NINE]
     return tiled([targets.shown(targets.photographs[facet, n]) for n in order.tolist()])

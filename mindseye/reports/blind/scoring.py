@@ -45,24 +45,24 @@ def score(folder: Path, answers: Sequence[Path]) -> list[Accuracy]:
     counted: dict[str, list[tuple[str, bool]]] = {}
     sittings: dict[str, Path] = {}
     for path in answers:
-        test, sitting, said = _answers(path)
+        test, sitting, sides = _answers(path)
         if sitting in sittings:
             raise ValueError(f"{sittings[sitting]} and {path} are of one sitting: name the later of them alone")
         sittings[sitting] = path
         key = _key(folder, test, path)
-        unknown = sorted(set(said) - set(key))
+        unknown = sorted(set(sides) - set(key))
         if unknown:
             raise ValueError(f"{path} answers a question {ascii(unknown[0])[:60]} that its test does not have")
-        for name, side in said.items():
+        for name, side in sides.items():
             preset, right = key[name]
             counted.setdefault(preset, []).append((sitting, side == right))
     if not counted:
         raise ValueError("there are no answers in these files")
-    found = []
+    accuracies = []
     for preset, given in counted.items():
         people = len({sitting for sitting, _ in given})
-        found.append(_accuracy(preset, sum(correct for _, correct in given), len(given), people))
-    return sorted(found, key=lambda one: -one.accuracy)
+        accuracies.append(_accuracy(preset, sum(correct for _, correct in given), len(given), people))
+    return sorted(accuracies, key=lambda accuracy: -accuracy.accuracy)
 
 
 def _accuracy(preset: str, right: int, answers: int, people: int) -> Accuracy:
@@ -73,10 +73,10 @@ def _accuracy(preset: str, right: int, answers: int, people: int) -> Accuracy:
 def _answers(path: Path) -> tuple[str, str, dict[str, str]]:
     """The test, the sitting and the side per question of a file that anybody may have written."""
     try:
-        said = json.loads(read_plain(path, path.parent, MOST_BYTES))
-        test, sitting, given = said["test"], said["sitting"], said["answers"]
+        stored = json.loads(read_plain(path, path.parent, MOST_BYTES))
+        test, sitting, given = stored["test"], stored["sitting"], stored["answers"]
         plain = re.fullmatch(r"[0-9a-f]{12}", test) and isinstance(sitting, str) and isinstance(given, dict)
-        if said["format"] != FORMAT or not plain or not set(given.values()) <= {"a", "b"}:
+        if stored["format"] != FORMAT or not plain or not set(given.values()) <= {"a", "b"}:
             raise ValueError("not as the page saves them")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} holds no answers of a blind test ({type(error).__name__})") from error
@@ -87,41 +87,43 @@ def _key(folder: Path, test: str, answers: Path) -> dict[str, tuple[str, str]]:
     """Question -> (preset, the right side)."""
     path = folder / KEY.format(test)
     try:
-        said = json.loads(read_plain(path, folder, MOST_BYTES))
-        return {name: (str(one["preset"]), str(one["right"])) for name, one in said["questions"].items()}
+        key = json.loads(read_plain(path, folder, MOST_BYTES))
+        return {name: (str(question["preset"]), str(question["right"])) for name, question in key["questions"].items()}
     except FileNotFoundError as error:
         raise ValueError(f"{answers} is of test {test}, whose key {path.name} is not in {folder}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__})") from error
 
 
-def sentences(found: Sequence[Accuracy]) -> list[str]:
+def sentences(accuracies: Sequence[Accuracy]) -> list[str]:
     """What the intervals say against chance, a line per preset."""
     return [
-        f"{one.preset}: people found the photograph in {one.accuracy:.2f} [{one.low:.2f}, {one.high:.2f}] of the "
-        f"questions ({one.right} of {one.answers}, {one.people} sitting{'s' * (one.people != 1)}), "
-        f"{_against_chance(one)}."
-        for one in found
+        f"{accuracy.preset}: people found the photograph in {accuracy.accuracy:.2f} "
+        f"[{accuracy.low:.2f}, {accuracy.high:.2f}] of the "
+        f"questions ({accuracy.right} of {accuracy.answers}, {accuracy.people} sitting{'s' * (accuracy.people != 1)}), "
+        f"{_against_chance(accuracy)}."
+        for accuracy in accuracies
     ]
 
 
-def _against_chance(one: Accuracy) -> str:
-    if one.low > CHANCE:
+def _against_chance(accuracy: Accuracy) -> str:
+    if accuracy.low > CHANCE:
         return "more than by chance (0.5)"
-    if one.high < CHANCE:
+    if accuracy.high < CHANCE:
         return "less than by chance (0.5)"
     return "where chance (0.5) is not ruled out"
 
 
-def as_json(found: Sequence[Accuracy]) -> str:
+def as_json(accuracies: Sequence[Accuracy]) -> str:
     """Everything, for programs."""
-    return json.dumps({"presets": [asdict(one) for one in found], "sentences": [*sentences(found), CAUTION]}, indent=1)
+    presets = [asdict(accuracy) for accuracy in accuracies]
+    return json.dumps({"presets": presets, "sentences": [*sentences(accuracies), CAUTION]}, indent=1)
 
 
-def as_csv(found: Sequence[Accuracy]) -> str:
+def as_csv(accuracies: Sequence[Accuracy]) -> str:
     """A line per preset, in full digits."""
     text = io.StringIO()
-    rows: list[Mapping[str, object]] = [asdict(one) for one in found]
+    rows: list[Mapping[str, object]] = [asdict(accuracy) for accuracy in accuracies]
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)

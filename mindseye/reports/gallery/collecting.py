@@ -101,7 +101,7 @@ def collect(
     maps, kinds, drawn_from = maps_of(
         [run.stored for run in read],
         [run.network for run in read],
-        [places, *(dict(zip(one["runs"], one["at"], strict=True)) for one in sweeps)],
+        [places, *(dict(zip(sweep["runs"], sweep["at"], strict=True)) for sweep in sweeps)],
         lambda world, path: words.index([world, _text(path)]),
     )
     of_world = [0 if number is None else _world(drawn_from, number) for number in maps]
@@ -205,7 +205,7 @@ def _read(folder: Path, root: Path, listed: ListedRun) -> _Run:
         return run  # metrics.json is written last: where it is there, all is, whatever the status still says
     try:
         run.facets, hashes, run.network = _facets(place)
-        run.status, run.reason = "completed", _text("; ".join(filter(None, (one["stopped"] for one in run.facets))))
+        run.status, run.reason = "completed", _text("; ".join(filter(None, (facet["stopped"] for facet in run.facets))))
     except FileNotFoundError:
         return _damaged(run, "its metrics.json is missing")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -213,8 +213,8 @@ def _read(folder: Path, root: Path, listed: ListedRun) -> _Run:
     try:
         run.curves = _history(place / "history.parquet", hashes)
     except (OSError, ValueError) as error:
-        said = f"no curves: its history.parquet cannot be read ({one_line(error)})"
-        run.reason = "; ".join(filter(None, (run.reason, _text(said))))
+        missing = f"no curves: its history.parquet cannot be read ({one_line(error)})"
+        run.reason = "; ".join(filter(None, (run.reason, _text(missing))))
     run.stored, run.no_map = _stored(place, len(run.facets))
     # The demo's photographs lie in the run folder; the user's lie where they are, and only their names are shown.
     if _holds_no_links(place / "photographs"):
@@ -252,8 +252,8 @@ def _damaged(run: _Run, reason: str) -> _Run:
 
 def _facets(place: Path) -> tuple[list[dict], Mapping, str]:
     """Every facet, the hashes of the run's files, and the network by its name and hash."""
-    said = json.loads(read_plain(place / "metrics.json", place))
-    rows = said["facets"]
+    metrics = json.loads(read_plain(place / "metrics.json", place))
+    rows = metrics["facets"]
     if not isinstance(rows, list) or len(rows) > _MOST_FACETS:
         raise ValueError(f"facets is no list of at most {_MOST_FACETS}")
     facets = []
@@ -283,8 +283,8 @@ def _facets(place: Path) -> tuple[list[dict], Mapping, str]:
                 "where": _where(where / "where.json", place, there),
             }
         )
-    hashes = said.get(FILES)
-    provenance = said.get("provenance")
+    hashes = metrics.get(FILES)
+    provenance = metrics.get("provenance")
     network = provenance.get("network") if isinstance(provenance, Mapping) else None
     network = network if isinstance(network, Mapping) else {}
     named = _text(" ".join(str(network[name])[:60] for name in ("name", "sha256") if name in network))
@@ -302,9 +302,9 @@ def _thumbnails(there: set[str]) -> int:
 def _stopped(row: Mapping) -> str:
     """When and why a facet was stopped, and what marks it has; "" where there is nothing to say."""
     remarks = [f"facet {row['facet']} is {row['marks']}"] if row.get("marks") else []
-    said = row.get("stopped")
-    if isinstance(said, Mapping):
-        remarks.append(f"facet {row['facet']} is stopped at step {said.get('step')}, where {said.get('why')}")
+    stop = row.get("stopped")
+    if isinstance(stop, Mapping):
+        remarks.append(f"facet {row['facet']} is stopped at step {stop.get('step')}, where {stop.get('why')}")
     return "; ".join(remarks)
 
 
@@ -327,8 +327,8 @@ def _files(folder: Path, run: Path) -> set[str]:
 def _photographs(path: Path, run: Path) -> list[list]:
     """[name, weight] of each of a facet's photographs, the largest weight first; none where the file is damaged."""
     try:
-        said = json.loads(read_plain(path, run))[:_MOST_PHOTOGRAPHS]
-        return [[_text(str(one["path"])), _number(one["weight"])] for one in said]
+        photographs = json.loads(read_plain(path, run))[:_MOST_PHOTOGRAPHS]
+        return [[_text(str(photograph["path"])), _number(photograph["weight"])] for photograph in photographs]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
@@ -338,28 +338,28 @@ def _where(path: Path, run: Path, there: set[str]) -> Json | None:
     heat map, else `map`, `side`, `field`, `windows` and whether there are `crops`. None of a run of an earlier version,
     and where the file is damaged."""
     try:
-        said = json.loads(read_plain(path, run, 1 << 20))
-        if "reason" in said:
-            return {"reason": _text(str(said["reason"]))}
-        windows = [window and _whole(window, 4) for window in said["windows"][:_MOST_PHOTOGRAPHS]]
-        field = said["field"] and _whole(said["field"], 2)
-        found = {"map": _whole(said["map"], 2), "side": _whole([said["side"]], 1)[0], "field": field}
+        stored = json.loads(read_plain(path, run, 1 << 20))
+        if "reason" in stored:
+            return {"reason": _text(str(stored["reason"]))}
+        windows = [window and _whole(window, 4) for window in stored["windows"][:_MOST_PHOTOGRAPHS]]
+        field = stored["field"] and _whole(stored["field"], 2)
+        measured = {"map": _whole(stored["map"], 2), "side": _whole([stored["side"]], 1)[0], "field": field}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return {**found, "windows": windows, "crops": "crops.webp" in there} if "heat.webp" in there else None
+    return {**measured, "windows": windows, "crops": "crops.webp" in there} if "heat.webp" in there else None
 
 
-def _whole(said: Sequence[object], count: int) -> list[float]:
+def _whole(values: Sequence[object], count: int) -> list[float]:
     """So many numbers. Raises ValueError for anything else."""
-    numbers = [number for one in said if (number := _number(one)) is not None]
-    if len(numbers) != count or len(said) != count:
+    numbers = [number for value in values if (number := _number(value)) is not None]
+    if len(numbers) != count or len(values) != count:
         raise ValueError(f"these are no {count} numbers")
     return numbers
 
 
-def _figures(said: Mapping) -> dict[str, float]:
+def _figures(nested: Mapping) -> dict[str, float]:
     """Every number with the path to it: {"fidelity.cosine": 0.9}. NaN and what is no number is left out."""
-    return {_text(name): number for name, value in flat(said).items() if (number := _number(value)) is not None}
+    return {_text(name): number for name, value in flat(nested).items() if (number := _number(value)) is not None}
 
 
 def _history(path: Path, hashes: Mapping) -> dict[str, Curves]:
@@ -463,38 +463,38 @@ def _report(path: Path) -> Json | None:
     `cells`, each [difference, low, high], the last two null where there is no interval, or null; `unpaired`, `stopped`;
     `response`, one line, "" for none; `sentences`. None where there is no report that can be read."""
     try:
-        said = json.loads(read_plain(path, path.parent, 8 << 20))
-        measures = [str(name) for name in said["means"]][:_MOST_COLUMNS]
+        report = json.loads(read_plain(path, path.parent, 8 << 20))
+        measures = [str(name) for name in report["means"]][:_MOST_COLUMNS]
         rows: dict[str, dict] = {}
-        for one in said["differences"][: _MOST_COLUMNS * _MOST_FACETS]:
-            name, cells = _text(str(one["variant"])), [None] * len(measures)
+        for difference in report["differences"][: _MOST_COLUMNS * _MOST_FACETS]:
+            name, cells = _text(str(difference["variant"])), [None] * len(measures)
             empty = {"variant": name, "pairs": 0, "facets": 0, "cells": cells}
-            row = rows.setdefault(str(one["variant"]), empty)
-            row.update({count: max(row[count], int(one[count])) for count in ("pairs", "facets")})
-            cell = [_number(one[name]) for name in ("difference", "low", "high")]
-            if one["measure"] in measures and cell[0] is not None:
-                row["cells"][measures.index(one["measure"])] = cell
+            row = rows.setdefault(str(difference["variant"]), empty)
+            row.update({count: max(row[count], int(difference[count])) for count in ("pairs", "facets")})
+            cell = [_number(difference[name]) for name in ("difference", "low", "high")]
+            if difference["measure"] in measures and cell[0] is not None:
+                row["cells"][measures.index(difference["measure"])] = cell
         return {
-            "by": _text(str(said["by"])),
-            "reference": _text(str(said["reference"])),
+            "by": _text(str(report["by"])),
+            "reference": _text(str(report["reference"])),
             "measures": [_text(name) for name in measures],
-            "means": [_number(said["means"][name]) for name in measures],
+            "means": [_number(report["means"][name]) for name in measures],
             "rows": list(rows.values()),
-            "unpaired": int(said["unpaired"]),
-            "stopped": int(said["stopped"]),
-            "response": _text(_response(said)),
+            "unpaired": int(report["unpaired"]),
+            "stopped": int(report["stopped"]),
+            "response": _text(_response(report)),
             # none in a report of an earlier version
-            "sentences": [_text(str(one), _MOST_SENTENCE) for one in said.get("sentences", [])[:_MOST_COLUMNS]],
+            "sentences": [_text(str(line), _MOST_SENTENCE) for line in report.get("sentences", [])[:_MOST_COLUMNS]],
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 
-def _response(said: Mapping) -> str:
+def _response(report: Mapping) -> str:
     """To the setting that the report is by, in one line; "" in a report of an earlier version."""
-    given = said.get("response", [])[:_MOST_COLUMNS]
-    found = [Response(str(one["setting"]), str(one["seen_by"]), float(one["value"]), 0) for one in given]
-    return in_words(found, str(said["by"]))
+    given = report.get("response", [])[:_MOST_COLUMNS]
+    shown = [Response(str(row["setting"]), str(row["seen_by"]), float(row["value"]), 0) for row in given]
+    return in_words(shown, str(report["by"]))
 
 
 def _config(place: Path) -> dict[str, object]:
@@ -504,9 +504,9 @@ def _config(place: Path) -> dict[str, object]:
     for name in ("config.yaml", ".hydra/config.yaml"):
         try:
             content = read_plain(place / name, place, 1 << 20)
-            said = yaml.load(content, loader)
-            if isinstance(said, Mapping):
-                known = flat(said, most=_MOST_KEYS, deepest=20)  # a file with anchors that multiply ends there
+            settings = yaml.load(content, loader)
+            if isinstance(settings, Mapping):
+                known = flat(settings, most=_MOST_KEYS, deepest=20)  # a file with anchors that multiply ends there
                 return {_text(key): _plain(value) for key, value in known.items()}
         except Exception:  # whatever damaged YAML makes its parser raise, and a number of too many digits later
             continue
@@ -520,7 +520,7 @@ def _plain(value: object) -> object:
     if isinstance(value, int | float):
         return value if abs(value) < 1e300 else _text(str(value))  # NaN and infinity, too
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_text(str(one)) for one in value[:50] if not isinstance(one, list | dict)) + "]"
+        return "[" + ", ".join(_text(str(item)) for item in value[:50] if not isinstance(item, list | dict)) + "]"
     return _text(str(value)) if not isinstance(value, Mapping) else "{}"
 
 
@@ -533,10 +533,10 @@ def _axes(read: Sequence[_Run]) -> tuple[list[Json], list[list[int]]]:
     No two runs have the same place: where overrides do not tell them apart, folders do, then a running number.
     """
     given = [_given(run.listed.overrides) for run in read]
-    keys = list(dict.fromkeys(key for one in given for key in one))
+    keys = list(dict.fromkeys(key for overrides in given for key in overrides))
     columns: dict[str, list[str]] = {}
     for key in keys:
-        column = [one[key] if key in one else _shown(run.config, key) for one, run in zip(given, read, strict=True)]
+        column = [own[key] if key in own else _shown(run.config, key) for own, run in zip(given, read, strict=True)]
         if len(set(column)) > 1:
             columns[key] = column
     paths = [PurePosixPath(run.listed.path) for run in read]
@@ -644,8 +644,8 @@ def _common(configs: Sequence[Mapping[str, object]]) -> dict[str, object]:
     }
 
 
-def _same(one: object, other: object) -> bool:
-    return type(one) is type(other) and one == other
+def _same(value: object, other: object) -> bool:
+    return type(value) is type(other) and value == other
 
 
 # ---- small things --------------------------------------------------------------------------------------------------
@@ -662,9 +662,9 @@ def _term_order(name: str) -> tuple[int, str]:
     return (terms.index(name) if name in terms else len(terms), name)
 
 
-def _text(said: str, most: int = _MOST_TEXT) -> str:
+def _text(text: str, most: int = _MOST_TEXT) -> str:
     """Fit to be shown and to be JSON: bytes of a file name that are no UTF-8 become �, and it has an end."""
-    whole = said.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return whole if len(whole) <= most else whole[: most - 1] + "…"
 
 

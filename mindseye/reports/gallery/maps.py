@@ -52,32 +52,32 @@ def maps_of(
     partitions: list[Partition] = []
     of_run: list[int | None] = []
     rows: list[Json | None] = []
-    world_of = iter(worlds([one for one in stored if one is not None]))
-    for one, network in zip(stored, networks, strict=True):
-        if one is None:
+    world_of = iter(worlds([facets for facets in stored if facets is not None]))
+    for facets, network in zip(stored, networks, strict=True):
+        if facets is None:
             of_run.append(None)
             rows.append(None)
             continue
         world = next(world_of)
-        names = tuple(word(world, path) for path in one.paths)
-        scaled, centres = _scaled(one)
+        names = tuple(word(world, path) for path in facets.paths)
+        scaled, centres = _scaled(facets)
         which = sets.index({"world": world, "names": list(names)}, names)
-        key = (which, scaled.tobytes(), one.labels.tobytes(), centres.tobytes())
+        key = (which, scaled.tobytes(), facets.labels.tobytes(), centres.tobytes())
         number = maps.index(
             {
                 "set": which,
                 "x": scaled[:, 0].tolist(),
                 "y": scaled[:, 1].tolist(),
-                "labels": one.labels.tolist(),
+                "labels": facets.labels.tolist(),
                 "centres": centres.tolist(),
             },
             key,
         )
         if number == len(partitions):
-            partitions.append(Partition(str(number), names, one.labels, len(one.centres)))
+            partitions.append(Partition(str(number), names, facets.labels, len(facets.centres)))
         of_run.append(number)
-        layer = layers.index([network, one.layer, one.D])
-        rows.append({"layer": layer, "tops": [channels.index(row) for row in one.channels.tolist()]})
+        layer = layers.index([network, facets.layer, facets.D])
+        rows.append({"layer": layer, "tops": [channels.index(row) for row in facets.channels.tolist()]})
     lines = [_lines(of_run, places) for places in grids]
     neighbours = {pair for grid in lines for line in grid for pair in pairwise(number for _, number in line)}
     between = {(a, b): ribbons(partitions[a], partitions[b]) for a, b in neighbours if a != b}
@@ -100,12 +100,12 @@ def maps_of(
     return of_run, kinds(partitions), block
 
 
-def _scaled(one: StoredFacets) -> tuple[np.ndarray, np.ndarray]:
+def _scaled(facets: StoredFacets) -> tuple[np.ndarray, np.ndarray]:
     """Points and centres in whole numbers of 0..SIDE, both axes on one scale, in the middle of the square."""
-    low, high = one.embedding.min(axis=0), one.embedding.max(axis=0)
+    low, high = facets.embedding.min(axis=0), facets.embedding.max(axis=0)
     middle, span = (low + high) / 2, float((high - low).max()) or 1.0
     points, centres = (
-        np.rint((of - middle) * (SIDE / span) + SIDE / 2).astype(int) for of in (one.embedding, one.centres)
+        np.rint((of - middle) * (SIDE / span) + SIDE / 2).astype(int) for of in (facets.embedding, facets.centres)
     )
     return points, centres
 
@@ -114,15 +114,15 @@ def _lines(of_run: Sequence[int | None], places: Places) -> list[list[tuple[int,
     """The lines of the grid along its first axis, then along its second, …: (run, its map) in the axis' order, of the
     runs that have maps. Each of these is in one line of each axis."""
     stands = dict(places if isinstance(places, Mapping) else enumerate(places))
-    found = []
+    pairs = []
     for axis in range(len(next(iter(stands.values()), ()))):
         lines: dict[tuple[int, ...], list[tuple[int, int, int]]] = {}
         for run, place in stands.items():
             number = of_run[run]
             if number is not None:
                 lines.setdefault((*place[:axis], *place[axis + 1 :]), []).append((place[axis], run, number))
-        found += [[(run, number) for _, run, number in sorted(line)] for line in lines.values()]
-    return found
+        pairs += [[(run, number) for _, run, number in sorted(line)] for line in lines.values()]
+    return pairs
 
 
 def _orders(
@@ -131,12 +131,12 @@ def _orders(
     between: Mapping[tuple[int, int], Sequence[Ribbon]],
 ) -> dict[int, list[list[int]]]:
     """Of each run in a grid's lines, per axis, the order of its facets in the line along it."""
-    found: dict[int, list[list[int]]] = {}
+    orders: dict[int, list[list[int]]] = {}
     for line in lines:
         flows = [
             [Ribbon(c, c, 1, 1.0, True) for c in range(partitions[a].C)] if a == b else between[a, b]
             for (_, a), (_, b) in pairwise(line)
         ]
         for (run, _), order in zip(line, arrange([partitions[n].C for _, n in line], flows), strict=True):
-            found.setdefault(run, []).append(order)
-    return found
+            orders.setdefault(run, []).append(order)
+    return orders

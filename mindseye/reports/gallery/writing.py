@@ -109,7 +109,7 @@ def fill(template: str, style: str, script: str, blocks: Sequence[tuple[str, obj
     embedded = "\n".join(f'<script type="application/json" id="{name}">{as_json(x)}</script>' for name, x in blocks)
     texts = {"policy": policy, "style": style, "script": script, "data": embedded}
     # In one pass: what has been put in is not looked at again, whatever it says.
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: texts[found[1]], template)
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: texts[match[1]], template)
 
 
 def as_json(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from mindseye.visualizer.callbacks.blur import Blur
 from mindseye.visualizer.callbacks.checkpointing import Checkpointing
+from mindseye.visualizer.callbacks.compiling import Compiling
 from mindseye.visualizer.callbacks.gradient_mask import GradientMask
 from mindseye.visualizer.callbacks.periodic import FunctionFilter, PeriodicFilter
 from mindseye.visualizer.callbacks.released import Brighten, RoundToLevels
@@ -12,6 +13,6 @@ from mindseye.visualizer.callbacks.summary import Summary
 from mindseye.visualizer.callbacks.tv_denoise import TVDenoise
 
 __all__ = [
-    "Blur", "Brighten", "Checkpointing", "FunctionFilter", "GradientMask", "History", "PeriodicFilter",
-    "RoundToLevels", "Schedule", "Snapshots", "Stopping", "Summary", "TVDenoise",
+    "Blur", "Brighten", "Checkpointing", "Compiling", "FunctionFilter", "GradientMask", "History",
+    "PeriodicFilter", "RoundToLevels", "Schedule", "Snapshots", "Stopping", "Summary", "TVDenoise",
 ]  # fmt: skip

@@ -113,12 +113,12 @@ class History(pl.Callback):
         self._waiting.clear()
         self.rows.append(rows)
         first, stopped = step - len(rows) + 1, pl_module.stopped()
-        for c, found in stopped.items():
-            rows[max(0, found.step - first) :, :, c - pl_module.own.start] = math.nan
-            if found.step >= first and len(stopped) < pl_module.facets:
+        for c, stop in stopped.items():
+            rows[max(0, stop.step - first) :, :, c - pl_module.own.start] = math.nan
+            if stop.step >= first and len(stopped) < pl_module.facets:
                 log.warning(
                     "facet %d is stopped at step %d, where %s: it stays as it was, the others go on",
-                    c, found.step, found.reason,
+                    c, stop.step, stop.reason,
                 )  # fmt: skip
         if len(stopped) == pl_module.facets:
             raise ValueError(nothing_left(stopped))
