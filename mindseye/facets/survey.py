@@ -16,6 +16,7 @@ from mindseye.facets.decoding import UnreadablePhotograph, read_photograph
 from mindseye.facets.photographs import Photographs, SkippedFile
 from mindseye.networks.architecture import architecture
 from mindseye.networks.chance import seeded
+from mindseye.networks.folding import fold_norms
 from mindseye.networks.layouts import observe
 from mindseye.networks.maps import Layout, as_maps
 from mindseye.networks.merging import MergedNetwork, merge, share_weights
@@ -24,6 +25,7 @@ from mindseye.networks.places import Places
 from mindseye.networks.preparing import PreparedNetwork, prepare
 from mindseye.networks.recording import Tape
 from mindseye.networks.tf32 import tf32
+from mindseye.networks.tracing import straight_program
 from mindseye.provenance import code_of, versions
 from mindseye.tensors import tensors_sha256
 from mindseye.words import with_class
@@ -430,6 +432,7 @@ def survey_key(
 
 
 _LOOKING: tuple[Any, ...] = (
-    Photographs, read_photograph, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps, observe, Places, tf32,
+    Photographs, read_photograph, PreparedNetwork, MergedNetwork, Tape, Survey, as_maps, observe, Places,
+    straight_program, fold_norms, tf32,
 )  # fmt: skip
 _CODE = code_of(*map(inspect.getfile, _LOOKING))

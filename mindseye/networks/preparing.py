@@ -9,36 +9,28 @@ import copy
 import io
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from mindseye.networks.chance import seeded
-from mindseye.networks.frozen_convolution import FrozenConv2d
-from mindseye.networks.layers import resolve_layer
+from mindseye.networks.folding import WEIGHTED, fold_norms, freeze_convolutions, in_channels_last
 from mindseye.networks.maps import Layout
-from mindseye.networks.modules import as_it_was, evaluate, every_module, freeze, part_at, tensors
+from mindseye.networks.modules import evaluate, freeze, tensors
 from mindseye.networks.network import Network, check_network, checksum
-from mindseye.networks.recording import ImagesOnly, Tape, record
+from mindseye.networks.recording import Tape, record
+from mindseye.networks.scaling import Scale, ScaledBack, ScaledUp
 from mindseye.networks.tf32 import tf32
+from mindseye.networks.tracing import own_gradient_of, straight_program
 from mindseye.networks.weights import Reading
 from mindseye.settings import Precision
 from mindseye.words import with_class
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-GRADIENT_TOP = 2.0**4  # the largest of a picture's gradients at the layer in float16, which reaches from 6e-8 to 65504
 TOLERANCE = 1e-4  # relative, of the prepared network's answers to the network's own
-_FOLDS = {
-    (nn.Conv1d, nn.BatchNorm1d): fuse_conv_bn_eval,
-    (nn.Conv2d, nn.BatchNorm2d): fuse_conv_bn_eval,
-    (nn.Conv3d, nn.BatchNorm3d): fuse_conv_bn_eval,
-    (nn.Linear, nn.BatchNorm1d): fuse_linear_bn_eval,
-}
-_WEIGHTED = {*(weighted for weighted, _ in _FOLDS), FrozenConv2d}  # what takes its weights in another precision
 log = logging.getLogger(__name__)
 
 
@@ -176,12 +168,12 @@ class PreparedNetwork(nn.Module):
             with torch.autocast(images.device.type, torch.bfloat16):
                 target, previous, way = self._answers(images)
             return Answers(target.float(), None if previous is None else previous.float(), way)
-        scale = _Scale()
+        scale = Scale()
         with torch.autocast(images.device.type, torch.float16):
-            target, previous, way = self._answers(_ScaledBack.apply(images, scale))
+            target, previous, way = self._answers(ScaledBack.apply(images, scale))
         # In float32 before the gradient is scaled, so that on its way back it is scaled before it is rounded.
         entering = () if previous is None else (previous.float(),)
-        scaled = _ScaledUp.apply(scale, len(images), target.float(), *entering, *(answer.float() for answer in way))
+        scaled = ScaledUp.apply(scale, len(images), target.float(), *entering, *(answer.float() for answer in way))
         return Answers(scaled[0], scaled[1] if entering else None, tuple(scaled[1 + len(entering) :]))
 
     def _answers(self, images: Tensor) -> Answers:
@@ -267,7 +259,7 @@ class PreparedNetwork(nn.Module):
         other = copy.deepcopy(self) if self.traced else copy.copy(self)
         if self.traced:
             for module in other.body.modules():
-                if type(module) in _WEIGHTED:
+                if type(module) in WEIGHTED:
                     module.to(DTYPES[precision])
         other.precision = precision
         return other
@@ -329,7 +321,7 @@ def prepare(
         with torch.no_grad(), tf32(False), record(network, layer, previous, named.recorded) as tape, watching:
             with seeded(0), torch.enable_grad():
                 seen = Answers(tape(probe.requires_grad_()), tape.previous, tape.way)
-            own_gradient = _own_gradient((*seen[:2], *seen.way))
+            own_gradient = own_gradient_of((*seen[:2], *seen.way))
             right, probe = _detached(seen), probe.detach()
             _tell_what_it_depends_on(network, layer, tape, probe, right.target)
     except (RuntimeError, AssertionError, TypeError):
@@ -342,15 +334,15 @@ def prepare(
         reason = f"{own_gradient} has a gradient of its own"
     for keep_copy in (False, True) if own_gradient is None else ():
         try:
-            straight = _straight_program(network.body, layer, previous, named.recorded, tape, keep_copy)
-            folded = _fold(straight) if fold else 0
-            _freeze(straight)
+            straight = straight_program(network.body, layer, previous, named.recorded, tape, keep_copy)
+            folded = fold_norms(straight) if fold else 0
+            freeze_convolutions(straight)
         except Exception as error:  # a tracer meets anything a forward method may do
             log.debug("tracing %s", network.name, exc_info=True)
             straight, reason = None, with_class(error)
             break
         if channels_last:
-            straight._apply(_channels_last)
+            straight._apply(in_channels_last)
         made = PreparedNetwork(network, straight, named, channels_last=channels_last, folded=folded)
         off = _difference(made, probe, right)
         if off <= TOLERANCE:
@@ -408,240 +400,11 @@ def _relative_difference(answer: Tensor, expected: Tensor) -> float:
     return float(difference.nan_to_num(math.inf))
 
 
-class _Scale:
-    """What the gradients of one pass were multiplied by on their way back, a power of two for each picture: [B]."""
-
-    factor: Tensor
-
-
-class _ScaledUp(torch.autograd.Function):
-    """The same values forward. Backward each picture's gradients times a power of two that brings their largest near
-    GRADIENT_TOP, whatever objective they come from, so that they neither vanish nor overflow in float16."""
-
-    @staticmethod
-    def forward(ctx: Any, scale: _Scale, count: int, *answers: Tensor) -> tuple[Tensor, ...]:
-        ctx.scale, ctx.count = scale, count
-        ctx.set_materialize_grads(False)
-        return tuple(answer.view_as(answer) for answer in answers)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        given = [gradient for gradient in gradients if gradient is not None]
-        if all(len(gradient) == ctx.count for gradient in given):
-            largest = torch.stack([gradient.flatten(1).abs().amax(dim=1) for gradient in given]).amax(dim=0)
-        else:  # a layer that cuts pictures into windows: one factor for all
-            largest = torch.stack([gradient.abs().amax() for gradient in given]).amax().expand(ctx.count)
-        exponent = (GRADIENT_TOP / largest).log2().floor().nan_to_num(0.0, posinf=0.0, neginf=0.0)
-        factor = ctx.scale.factor = exponent.clamp(-60, 60).exp2()
-        return None, None, *(None if own is None else own * _along(factor, own) for own in gradients)
-
-
-class _ScaledBack(torch.autograd.Function):
-    """The same values forward; backward, after `_ScaledUp`, the gradient by what it was multiplied by there."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, scale: _Scale) -> Tensor:
-        ctx.scale = scale
-        return images.view_as(images)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient / _along(ctx.scale.factor, gradient), None
-
-
-def _along(factor: Tensor, values: Tensor) -> Tensor:
-    """[B] so that it multiplies [B, …]."""
-    if len(values) != len(factor):
-        return factor[0]
-    return factor.reshape(-1, *[1] * (values.ndim - 1))
-
-
-class _Reached(BaseException):
-    """Ends tracing at the target."""
-
-
-class _PathTracer(fx.Tracer):
-    """Traces a body up to one call of one module and remembers what enters it, or what another module gave before, and
-    what the modules on the way gave."""
-
-    def __init__(
-        self,
-        target: nn.Module,
-        call: int,
-        previous: nn.Module | None,
-        previous_call: int | None,
-        way: Mapping[str, tuple[nn.Module, int | None]],
-        joined: bool,
-    ) -> None:
-        super().__init__()
-        self._joined = joined
-        self.reached: fx.Proxy | None = None
-        self.before: fx.Proxy | None = None
-        self.on_the_way: dict[str, fx.Proxy] = {}
-        self._target, self._call = target, call
-        self._previous, self._previous_call = previous, previous_call
-        self._way = way
-        self._named = {target, *(module for module, _ in way.values())} | (set() if previous is None else {previous})
-        self._calls: dict[nn.Module, int] = dict.fromkeys(self._named, 0)
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # The named layers must be seen from outside, and what holds them from inside.
-        if any(inner in self._named for _, inner in every_module(m) if inner is not m):
-            return False
-        return _is_normalisation(m) or super().is_leaf_module(m, module_qualified_name)
-
-    def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if m not in self._named:
-            return super().call_module(m, forward, args, kwargs)
-        call = self._calls[m]
-        self._calls[m] += 1
-        is_target = m is self._target and call == self._call
-        if is_target and self._previous is None:
-            self.before = _entering((*args, *kwargs.values()), self._joined)
-        out = super().call_module(m, forward, args, kwargs)
-        if is_target:
-            self.reached = out
-            raise _Reached
-        if m is self._previous and self._previous_call in (None, call):
-            self.before = out
-        for name, (module, wanted) in self._way.items():
-            if m is module and wanted in (None, call):
-                self.on_the_way[name] = out
-        return out
-
-
-def _entering(arguments: tuple[Any, ...], joined: bool) -> fx.Proxy | None:
-    """What enters a module, as the tape saw it: its first tensor, a list of maps of one size (DenseNet) joined."""
-    for argument in arguments:
-        if isinstance(argument, fx.Proxy):
-            return argument
-        if isinstance(argument, list | tuple) and argument and all(isinstance(part, fx.Proxy) for part in argument):
-            return torch.cat(list(argument), dim=1) if joined else argument[0]
-    return None
-
-
-def _is_normalisation(module: nn.Module) -> bool:
-    """A frozen BatchNorm, or timm's with an activation of its own: one step of the program, to be folded as one."""
-    kind = type(module).__name__
-    return kind == "FrozenBatchNorm2d" or (kind == "BatchNormAct2d" and isinstance(module, nn.BatchNorm2d))
-
-
-def _straight_program(
-    body: nn.Module, layer: str, previous: str | None, way: tuple[str, ...], tape: Tape, keep_copy: bool
-) -> fx.GraphModule:
-    """The program from the body's images to (target, previous, way), with weights of its own."""
-    path, _ = resolve_layer(body, layer)
-    before, before_call = (None, None) if previous is None else resolve_layer(body, previous)
-    between = {name: resolve_layer(body, name) for name in way}
-    tracer = _PathTracer(
-        part_at(body, path),
-        tape.call,
-        None if before is None else part_at(body, before),
-        before_call,
-        {name: (part_at(body, path), call) for name, (path, call) in between.items()},
-        tape.joined,
-    )
-    with contextlib.suppress(_Reached), as_it_was(body), seeded(0):
-        tracer.trace(ImagesOnly(body))
-    if not isinstance(tracer.reached, fx.Proxy) or (tape.previous is not None) != isinstance(tracer.before, fx.Proxy):
-        raise ValueError("the layer gives no single tensor")
-    graph = tracer.graph
-    kept = [] if tape.previous is None else [tracer.before.node]
-    kept += [tracer.on_the_way[name].node for name in way]
-    if keep_copy:  # a later module writes over them
-        for place, node in enumerate(kept):
-            with graph.inserting_after(node):
-                kept[place] = graph.call_function(torch.clone, (node,))
-    entering = None if tape.previous is None else kept.pop(0)
-    graph.output((tracer.reached.node, entering, tuple(kept)))
-    # Without the tracer, which knows one network: a program is pickled together with what traced it.
-    plain = fx.Graph()
-    plain.output(plain.graph_copy(graph, {}))
-    plain.lint()
-    # The copy holds the modules on the way alone: fx takes over what the program names.
-    return copy.deepcopy(fx.GraphModule(tracer.root, plain))
-
-
 def _detached(answers: Answers) -> Answers:
     target, previous, way = answers
     if isinstance(target, Tensor):
         target = target.detach()
     return Answers(target, None if previous is None else previous.detach(), tuple(answer.detach() for answer in way))
-
-
-def _own_gradient(answers: Sequence[Tensor | None]) -> str | None:
-    """The name of an autograd.Function of somebody's own that the answers were computed with.
-
-    A tracer writes down what it does forward, and loses the gradient that it is there for.
-    """
-    waiting: list[Any] = [answer.grad_fn for answer in answers if isinstance(answer, Tensor)]
-    seen = {None}
-    while waiting:
-        if (node := waiting.pop()) in seen:
-            continue
-        seen.add(node)
-        own = getattr(type(node), "_forward_cls", None)
-        if own is not None and not own.__module__.startswith("torch."):
-            return own.__name__
-        waiting += [earlier for earlier, _ in node.next_functions]
-    return None
-
-
-def _fold(straight: fx.GraphModule) -> int:
-    """Folds each BatchNorm that is the only reader of a convolution (or linear layer); returns how many."""
-    modules = dict(straight.named_modules(remove_duplicate=False))
-    called = [id(modules[node.target]) for node in straight.graph.nodes if node.op == "call_module"]
-    folded = 0
-    for node in list(straight.graph.nodes):
-        if node.op != "call_module" or not node.args or not isinstance(node.args[0], fx.Node):
-            continue
-        source = node.args[0]
-        if source.op != "call_module" or len(source.users) != 1 or node.kwargs or len(node.args) != 1:
-            continue
-        convolution, norm = modules[source.target], modules[node.target]
-        if called.count(id(convolution)) != 1:
-            continue
-        merged = _folded(convolution, norm)
-        if merged is None:
-            continue
-        straight.add_submodule(source.target, merged)
-        modules[source.target] = merged
-        if type(norm).__name__ == "BatchNormAct2d":  # timm's, whose activation (and dropout) stay
-            straight.add_submodule(node.target, nn.Sequential(norm.drop, norm.act))
-        else:
-            node.replace_all_uses_with(source)
-            straight.graph.erase_node(node)
-        folded += 1
-    straight.delete_all_unused_submodules()
-    straight.recompile()
-    return folded
-
-
-def _folded(convolution: nn.Module, norm: nn.Module) -> nn.Module | None:
-    """Both in one; None where they do not fit: other classes (a subclass may compute anything), batch statistics."""
-    fuse = _FOLDS.get((type(convolution), type(norm)))
-    if fuse is None and type(convolution) is nn.Conv2d and _is_normalisation(norm):
-        fuse = fuse_conv_bn_eval
-    if fuse is None or norm.running_mean is None:
-        return None
-    return fuse(convolution, norm)
-
-
-def _freeze(straight: fx.GraphModule) -> None:
-    """Puts a FrozenConv2d in the place of each convolution that it suits."""
-    made: dict[nn.Module, FrozenConv2d] = {}
-    for name, module in list(straight.named_modules(remove_duplicate=False)):
-        if FrozenConv2d.suits(module):
-            if module not in made:
-                made[module] = FrozenConv2d.of(module)
-            straight.add_submodule(name, made[module])
-
-
-def _channels_last(tensor: Tensor) -> Tensor:
-    """As `Module.to(memory_format=…)` has it, which fails where a tensor has five dimensions and leaves weights of 1×1
-    kernels and of one channel as they are: they are contiguous either way, and torch reads their strides as channels
-    first. Then it would compute, and hand on, gradients so."""
-    return torch.empty_like(tensor, memory_format=torch.channels_last).copy_(tensor) if tensor.ndim == 4 else tensor
 
 
 def _probe(network: Network) -> Tensor:
