@@ -95,7 +95,7 @@ def of_run(folder: Path, facets: Sequence[int] | None, photographs: int, width: 
     if targets is not None and targets.C != C:
         raise ValueError(f"{folder} is damaged: it has {C} pictures of {targets.C} facets")
     heading = heading_of(run, targets)
-    labels = [f"facet {c}" for c in listed]
+    labels, marks = [f"facet {c}" for c in listed], marks_of(run, listed)
     inches = {None: None, "column": COLUMN, "page": PAGE}[width]
     nearest, initial = (_pictures_named(folder, listed, name) for name in ("nearest", "initial"))
     above = None
@@ -105,7 +105,8 @@ def of_run(folder: Path, facets: Sequence[int] | None, photographs: int, width: 
     elif photographs:
         above = nearest[:, None]
     images = torch.stack([_picture_of(run, c) for c in listed])
-    drawn = {"fig1_visualizations": visualizations(images, above, labels=labels, heading=heading, width=inches)}
+    first = visualizations(images, above, labels=labels, marks=marks, heading=heading, width=inches)
+    drawn = {"fig1_visualizations": first}
     if targets is None:
         _left_out("figure 2", f"{folder / 'targets'}, the facets themselves, is missing")
     else:
@@ -119,7 +120,7 @@ def of_run(folder: Path, facets: Sequence[int] | None, photographs: int, width: 
         pictures = {step: _read([files[step][c] for c in listed]) for step in files}
         pictures[max(run.history["step"])] = images  # the last one as it is, without WebP's losses
         drawn["fig3_iterations"] = iterations(
-            nearest, pictures, initial=initial, labels=labels, heading=heading, width=inches or PAGE
+            nearest, pictures, initial=initial, labels=labels, marks=marks, heading=heading, width=inches or PAGE
         )
     return drawn
 
@@ -217,7 +218,13 @@ def film(folder: Path, path: Path, form: str, fps: float) -> Path:
             for name in ("initial", "visualization")
         )
         shown = {0: first, **shown, steps: last}
-    return write_video(shown, path, form, steps=steps, fps=fps)
+    return write_video(shown, path, form, steps=steps, fps=fps, marks=marks_of(run, range(C)))
+
+
+def marks_of(run: "StoredRun", facets: Sequence[int]) -> list[str]:
+    """What to know of each facet, as the run's metrics say it; "" for nothing."""
+    rows = {row.get("facet"): row for row in run.metrics.get("facets", ()) if isinstance(row, dict)}
+    return [str(rows.get(c, {}).get("marks", "")) for c in facets]
 
 
 def heading_of(run: "StoredRun", targets: "FacetTargets | None") -> str:

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import matplotlib
@@ -32,6 +32,7 @@ from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import write_atomically
 from mindseye.reports.flow import Partition, Ribbon, arrange, assign, kinds, overlaps, ribbons, shared_photographs
+from mindseye.results.pictures import explained, starred
 
 COLUMN, PAGE = 3.5, 7.16  # inches: the widths of a column and of a page of IEEE's two-column papers
 TALLEST = 9.2  # inches
@@ -63,24 +64,28 @@ def visualizations(
     photographs: Tensor | None = None,
     *,
     labels: Sequence[str] | None = None,
+    marks: Sequence[str] = (),
     heading: str = "",
     width: float | None = None,
 ) -> Figure:
     """Fig. 1: the visualisation of each facet in a row, above it its nearest photographs, if given.
 
-    photographs [C, n, ch, S, S], the nearest first: n rows. labels: C texts below; "facet c" by default. `width` in
-    inches; a column for up to 4 facets, else a page. More than 10 facets go on in further rows.
+    photographs [C, n, ch, S, S], the nearest first: n rows. labels: C texts below; "facet c" by default. marks: what
+    to know of each, as in metrics.json, "" for nothing; a facet that has some gets an asterisk, which a last line
+    explains. `width` in inches; a column for up to 4 facets, else a page. More than 10 facets go on in further rows.
     """
     C, above = len(images), 0 if photographs is None else photographs.shape[1]
-    labels = [f"facet {c}" for c in range(C)] if labels is None else labels
+    labels = starred([f"facet {c}" for c in range(C)] if labels is None else labels, marks)
+    foot = explained(marks)
     width = width or (COLUMN if C <= 4 else PAGE)
     blocks = math.ceil(C / 10)
     columns = math.ceil(C / blocks)
     tile = min(LARGEST, (width - SIDE - (columns - 1) * GAP) / columns)
     block = (above + 1) * (tile + GAP) + _line(SMALL)
-    page = _Page(width, _head(heading) + blocks * block + (blocks - 1) * ROW_GAP)
+    page = _Page(width, _head(heading) + blocks * block + (blocks - 1) * ROW_GAP + _head(foot))
     start = (width - SIDE - columns * tile - (columns - 1) * GAP) / 2 + SIDE
     page.head(heading, start)
+    page.foot(foot, start)
     for number in range(blocks):
         top = _head(heading) + number * (block + ROW_GAP)
         shown = range(number * columns, min(C, (number + 1) * columns))
@@ -169,19 +174,21 @@ def iterations(
     *,
     initial: Tensor | None = None,
     labels: Sequence[str] | None = None,
+    marks: Sequence[str] = (),
     heading: str = "",
     width: float = PAGE,
 ) -> Figure:
     """Fig. 3: a row per facet: its target image, the initial image if given, and the picture after some iterations.
 
     target, initial [C, ch, S, S]: the target image is the photograph nearest to the centre. snapshots: iteration -> the
-    pictures [C, ch, S, S] after it. As many of them as fit are shown, evenly spaced, the last always. Raises ValueError
-    where there is none.
+    pictures [C, ch, S, S] after it. As many of them as fit are shown, evenly spaced, the last always. labels, marks: as
+    in figure 1. Raises ValueError where there is none.
     """
     if not snapshots:
         raise ValueError("no pictures of single iterations were kept: snapshots=N keeps them every N steps")
     C = len(target)
-    labels = [f"facet {c}" for c in range(C)] if labels is None else labels
+    labels = starred([f"facet {c}" for c in range(C)] if labels is None else labels, marks)
+    foot = explained(marks)
     side = SIDE if C > 1 else 0.0
     narrowest = _width(f"Iteration {max(snapshots)}", SMALL) + 0.02
     fit = int((width - side + GAP) / (narrowest + GAP))
@@ -190,10 +197,11 @@ def iterations(
     columns += [] if initial is None else [("Initial image", initial)]
     columns += [(f"Iteration {step}", snapshots[step]) for step in shown]
     tile = (width - side - (len(columns) - 1) * GAP) / len(columns)
-    tile = min(LARGEST, tile, (TALLEST - _head(heading) - _line(SMALL)) / C - GAP)
-    page = _Page(width, _head(heading) + _line(SMALL) + C * (tile + GAP) - GAP)
+    tile = min(LARGEST, tile, (TALLEST - _head(heading) - _line(SMALL) - _head(foot)) / C - GAP)
+    page = _Page(width, _head(heading) + _line(SMALL) + C * (tile + GAP) - GAP + _head(foot))
     start = (width - side - len(columns) * tile - (len(columns) - 1) * GAP) / 2 + side
     page.head(heading, start)
+    page.foot(foot, start)
     for place, (name, pictures) in enumerate(columns):
         left, top = start + place * (tile + GAP), _head(heading)
         page.words(name, left + tile / 2, top, size=SMALL, align="center", room=tile + GAP)
@@ -220,7 +228,8 @@ def layers_by_targets(rows: Sequence[DrawnLayer], *, heading: str = "") -> Figur
 
     A layer has facets of its own. Where all look at the same photographs, columns hold facets that belong together, see
     `match_facets`: those of the last layer in their order, and of every other layer what shares most photographs with
-    them; "overlap" says how much. A page wide. Raises ValueError without rows.
+    them; "overlap" says how much. Facets that are marked have an asterisk, as in figure 1. A page wide. Raises
+    ValueError without rows.
     """
     if not rows:
         raise ValueError("figure 4 needs the visualisations of at least one layer")
@@ -236,11 +245,15 @@ def layers_by_targets(rows: Sequence[DrawnLayer], *, heading: str = "") -> Figur
     tile = (cell - GAP / 2) / 2 if beside else cell
     stack = 1 if beside else 2  # pictures on top of each other
     heads = _line(SMALL) if beside else 0.0
-    spare = TALLEST - _head(heading) - heads - len(rows) * (_line(SMALL) + ROW_GAP + (stack - 1) * GAP / 2)
+    marks = [[", ".join(words) for words in row.targets.marks()] for row in rows]
+    foot = explained([*chain(*marks)])
+    around = _head(heading) + heads + _head(foot)
+    spare = TALLEST - around - len(rows) * (_line(SMALL) + ROW_GAP + (stack - 1) * GAP / 2)
     tile = min(LARGEST, tile, spare / (len(rows) * stack))
     block = stack * tile + (stack - 1) * GAP / 2 + _line(SMALL)
-    page = _Page(PAGE, _head(heading) + heads + len(rows) * (block + ROW_GAP) - ROW_GAP)
+    page = _Page(PAGE, around + len(rows) * (block + ROW_GAP) - ROW_GAP)
     page.head(heading)
+    page.foot(foot)
     for number, (row, match) in enumerate(zip(rows, matched, strict=True)):
         top = _head(heading) + heads + number * (block + ROW_GAP)
         D = row.targets.maps.shape[1]
@@ -258,10 +271,11 @@ def layers_by_targets(rows: Sequence[DrawnLayer], *, heading: str = "") -> Figur
                 page.words("photograph", left + tile / 2, top - heads, size=SMALL, align="center", room=tile)
                 page.words("visualisation", second[0] + tile / 2, top - heads, size=SMALL, align="center", room=tile)
             own = match is None or row is rows[-1]
-            caption = f"facet {c}" if own else f"facet {c}, overlap {match[1][column]:.2f}"
+            star = "*" if marks[number][c] else ""
+            caption = f"facet {c}{star}" if own else f"facet {c}{star}, overlap {match[1][column]:.2f}"
             wide = 2 * tile + GAP / 2 if beside else tile
             if not own and _width(caption, SMALL) > wide:
-                caption = f"{c}, {match[1][column]:.2f}"
+                caption = f"{c}{star}, {match[1][column]:.2f}"
             page.words(caption, left, top + block - _line(SMALL) + 0.01, size=SMALL, colour=FAINT, room=wide)
     return page.figure
 
@@ -488,6 +502,10 @@ class _Page:
         if text:
             self.words(text, left, 0, size=SMALL, colour=FAINT, room=self.width - left)
 
+    def foot(self, text: str, left: float = 0.0) -> None:
+        if text:
+            self.words(text, left, self.height - _line(SMALL), size=SMALL, colour=FAINT, room=self.width - left)
+
 
 def _line(size: float) -> float:
     """The height of a line of text of so many points, in inches."""
@@ -496,6 +514,7 @@ def _line(size: float) -> float:
 
 def _head(heading: str) -> float:
     return _line(SMALL) + 0.04 if heading else 0.0
+
 
 
 def _look(c: int) -> dict[str, str]:

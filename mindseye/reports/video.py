@@ -21,18 +21,24 @@ LAST_MS = 2000  # how long a WebP shows its last frame before it starts again
 
 
 def write_video(
-    snapshots: Mapping[int, Sequence[Path]], path: Path, form: Form, *, steps: int | None = None, fps: float = 4.0
+    snapshots: Mapping[int, Sequence[Path]],
+    path: Path,
+    form: Form,
+    *,
+    steps: int | None = None,
+    fps: float = 4.0,
+    marks: Sequence[str] = (),
 ) -> Path:
     """Write the pictures of `snapshots` (step -> a file per facet, as `snapshot_files` gives them) as one film.
 
     `webp` is animated and needs nothing more; `mp4` (H.264) needs PyAV, the extra `video`. `steps` is the run's number
-    of steps, for the counter; `fps` frames per second. Raises ValueError, in one line, where there are no pictures,
-    where one cannot be read, or where PyAV is missing.
+    of steps, for the counter; `fps` frames per second; `marks` what to know of each facet, "" for nothing. Raises
+    ValueError, in one line, where there are no pictures, where one cannot be read, or where PyAV is missing.
     """
     if not snapshots:
         raise ValueError("no pictures of single iterations were kept: snapshots=N keeps them every N steps")
     check_film(form, fps)
-    return write_frames(frames(snapshots, steps or max(snapshots)), len(snapshots), path, form, fps)
+    return write_frames(frames(snapshots, steps or max(snapshots), marks), len(snapshots), path, form, fps)
 
 
 def write_frames(pictures: Iterator[Image.Image], count: int, path: Path, form: Form, fps: float) -> Path:
@@ -50,7 +56,7 @@ def check_film(form: str, fps: float) -> None:
         raise ValueError(f"there must be 0.1 to 120 frames per second, not {fps:g}")
 
 
-def frames(snapshots: Mapping[int, Sequence[Path]], steps: int) -> Iterator[Image.Image]:
+def frames(snapshots: Mapping[int, Sequence[Path]], steps: int, marks: Sequence[str] = ()) -> Iterator[Image.Image]:
     """One after the other, all of one size, whose sides are even, as H.264 needs it."""
     digits = len(str(steps))
     large, small = font(15), font(12)
@@ -60,7 +66,7 @@ def frames(snapshots: Mapping[int, Sequence[Path]], steps: int) -> Iterator[Imag
         tile = side * max(1, -(-SMALLEST // side))
         rows = math.ceil(C / IN_A_ROW)
         columns = math.ceil(C / rows)
-        label = LABEL if C > 1 else 0
+        label = LABEL if C > 1 or any(marks) else 0
         width = GAP + columns * (tile + GAP)
         height = BAR + rows * (tile + label + GAP)
         frame = Image.new("RGB", (width + width % 2, height + height % 2), BACKGROUND)
@@ -70,7 +76,10 @@ def frames(snapshots: Mapping[int, Sequence[Path]], steps: int) -> Iterator[Imag
             left, top = GAP + c % columns * (tile + GAP), BAR + c // columns * (tile + label + GAP)
             frame.paste(picture.resize((tile, tile), Image.Resampling.LANCZOS), (left, top))
             if label:
-                draw.text((left, top + tile + 1), f"facet {c}", fill=FAINT, font=small)
+                words = ", ".join([f"facet {c}", *filter(None, marks[c : c + 1])])
+                if draw.textlength(words, font=small) > tile:
+                    words = f"facet {c}*"
+                draw.text((left, top + tile + 1), words, fill=FAINT, font=small)
         yield frame
 
 

@@ -23,6 +23,21 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
 
 
+def starred(labels: Sequence[str], marks: Sequence[str]) -> list[str]:
+    """The labels of facets, those of marked ones with an asterisk; marks: "" for a facet without, none for no facet."""
+    return [f"{label}{'*' if c < len(marks) and marks[c] else ''}" for c, label in enumerate(labels)]
+
+
+def explained(marks: Sequence[str]) -> str:
+    """What the asterisks of `starred` stand for, "" where there are none.
+
+    >>> explained(["", "not firm", "not firm, one photograph"])
+    '* not firm, one photograph'
+    """
+    words = dict.fromkeys(word for own in marks for word in own.split(", ") if word)
+    return f"* {', '.join(words)}" if words else ""
+
+
 def from_picture(path: str | os.PathLike[str]) -> Tensor:
     """A picture file as uint8 [1 or 3, height, width]. Raises ValueError, in one line, where it cannot be read."""
     try:

@@ -172,6 +172,23 @@ def test_any_number_of_facets_fits_on_the_page(C, targets):
         assert (bounds[:, :2] + bounds[:, 2:]).max() < 1 + 1e-9
 
 
+def test_a_marked_facet_has_an_asterisk_that_the_figure_explains(targets):
+    C = targets.C
+    loose = replace(targets, firmness=torch.tensor([0.3] + [1.0] * (C - 1)))
+    marks = [", ".join(words) for words in loose.marks()]
+    assert marks == ["not firm"] + [""] * (C - 1)
+    images, steps = loose.initial, {5: loose.initial}
+    for figure in (
+        visualizations(images, marks=marks),
+        iterations(images, steps, marks=marks),
+        layers_by_targets([DrawnLayer("late", loose, images)]),
+    ):
+        words = [*said(figure), *(text.get_text() for axes in figure.axes for text in axes.texts)]
+        assert [word for word in words if word.endswith("*")] == ["facet 0*"]
+        assert "* not firm" in words
+    assert not [word for word in said(visualizations(images, marks=[""] * C)) if "*" in word]
+
+
 def test_a_column_of_figure_1_is_one_facet(targets):
     images = torch.stack([torch.full((3, 8, 8), c / 4) for c in range(3)])
     figure = visualizations(images, targets.photographs[:, :1], labels=["a", "b", "c"])
