@@ -6,6 +6,7 @@ Shapes: B images, C facets of N photographs, D channels, P = H'·W' positions of
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -84,8 +85,12 @@ class _SortedMeans(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, count: int) -> Tensor:
         ctx.shape, ctx.dtype = maps.shape, maps.dtype
-        values, order = maps.flatten(2).to(torch.promote_types(maps.dtype, torch.float32)).sort(dim=2)
-        ctx.save_for_backward(order)
+        values = maps.flatten(2).to(torch.promote_types(maps.dtype, torch.float32))
+        if ctx.needs_input_grad[0] or maps.device.type != "cpu":
+            values, order = values.sort(dim=2)
+            ctx.save_for_backward(order)
+        else:  # a tenth of the time of torch's, which keeps where each value was
+            values = torch.from_numpy(np.sort(values.numpy(), axis=2))
         return _means_of_shares(values, count)
 
     @staticmethod

@@ -172,3 +172,9 @@ def test_what_is_to_be_matched_and_is_not_known_is_said(network, targets):
         prepare_for(prepare(network, targets.layer), targets, asked)
     assert prepare_for(network, targets, Method(objective=Objective(matching=Matching(weight=0)))).way == ()
     assert prepare_for(network, targets).way == tuple(one.layer for one in targets.way[1:])
+
+
+@pytest.mark.parametrize("side", [3, 8, 9])
+def test_quantiles_are_the_same_bits_with_and_without_a_gradient(side):
+    x = torch.randn(2, 5, side, side).relu().contiguous(memory_format=torch.channels_last)
+    assert torch.equal(quantiles(x), quantiles(x.clone().requires_grad_()).detach())
