@@ -76,7 +76,7 @@ def with_start(run: Run, method: "Method", channels: int, side: int) -> "Method"
     from mindseye.facets.decoding import UnreadablePhotograph, read_photograph
 
     try:
-        image = read_photograph(path, side, channels, run.images.black, run.images.white)
+        image = read_photograph(path, side, channels, run.images.black, run.images.white, drawn_too=True)
     except UnreadablePhotograph as error:
         raise ConfigurationError(f"canvas.init={run.parts['canvas']['init']}: {error}") from error
     return replace(method, canvas=partial(method.canvas, init=image.float() / 255))  # type: ignore[call-arg]

@@ -53,6 +53,8 @@ def read_photograph(
     channels: int = 3,
     black: float | None = None,
     white: float | None = None,
+    *,
+    drawn_too: bool = False,
 ) -> Tensor:
     """One file as uint8 [channels, size, size]: upright (EXIF), its central square, resized with antialiasing.
 
@@ -66,8 +68,8 @@ def read_photograph(
 
     A JPEG at least 2·REDUCING_GAP times as large as needed is decoded at a half, a quarter or an eighth of its size, in
     a third of the time. A picture of more than MOST_PIXELS is not decoded, nor one of a format that Pillow leaves to
-    another program, nor one that says that mindseye has drawn it. Raises UnreadablePhotograph with the reason in
-    one line.
+    another program, nor one that says that mindseye has drawn it, unless `drawn_too`. Raises UnreadablePhotograph with
+    the reason in one line.
     """
     window = None if black is None or white is None else (black, white)
     try:
@@ -78,7 +80,7 @@ def read_photograph(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a file that can be read is read, whatever its decoder thinks of it
             with Image.open(path, formats=formats()) as image:
-                if MAKER in (image.info.get("Software"), image.format == "WEBP" and image.getexif().get(SOFTWARE)):
+                if not drawn_too and _is_drawn_here(image):
                     raise UnreadablePhotograph("is a picture that mindseye has drawn, and no photograph")
                 image.draft(None, (round(REDUCING_GAP * size),) * 2)  # does nothing to other formats
                 _check_pixels(*image.size)
@@ -95,6 +97,11 @@ def read_photograph(
         raise UnreadablePhotograph(on_one_line(error.strerror or f"OSError: {error}")) from error
     except Exception as error:  # image decoders raise anything at all: struct.error, SyntaxError, EOFError …
         raise UnreadablePhotograph(with_class(error)) from error
+
+
+def _is_drawn_here(image: Image.Image) -> bool:
+    said = image.getexif().get(SOFTWARE) if image.format == "WEBP" else image.info.get("Software")
+    return said == MAKER
 
 
 RESAMPLING = Image.Resampling.BICUBIC

@@ -209,6 +209,14 @@ def test_a_mistake_in_a_second_start_leaves_the_finished_run(smoke, tmp_path):
     assert (tmp_path / "run" / "facets" / "00" / "visualization.png").is_file()
 
 
+def test_a_picture_drawn_here_is_no_photograph_but_can_be_started_from(smoke, tmp_path):
+    drawn = smoke[0] / "facets" / "00" / "visualization.png"
+    done = mindseye("experiment=smoke", "steps=1", f"canvas.init={drawn}", "hydra.run.dir=again", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    refused = mindseye("experiment=smoke", f"images.root={drawn.parent}", "hydra.run.dir=wrong", cwd=tmp_path)
+    assert refused.returncode == 1
+
+
 def test_layers_lists_a_network_s_layers(tmp_path):
     done = mindseye("layers", "network=demo", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
