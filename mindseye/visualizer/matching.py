@@ -46,9 +46,10 @@ class Matching:
     weight: Weight = 50.0
     """Of the term in the loss, 0 is off; `Schedules.matching` lets it fall."""
     form: Form = "moments"
-    """Moments or sorted values."""
+    """moments: each channel's mean and deviation; sorted: its values in order (VITAL's)."""
     layers: Literal["auto"] | Names = "auto"
-    """auto, or a list of names of layers before the target; see `mindseye.networks.way.layers_on_the_way`."""
+    """auto: two blocks of each resolution before the target (see `mindseye.networks.way.layers_on_the_way`); or a list
+    of names of layers before it."""
 
     def __call__(self, way: Sequence[Tensor], references: Sequence[WayStatistics]) -> Tensor:
         """The mean distance over the layers: way, each [c, D_l, H_l, W_l], and the same facets' references -> [c]."""
