@@ -181,7 +181,7 @@ def check_own_files(folder: Path) -> None:
 
 
 def check_one_run(arguments: Sequence[str], instead: str = "mindseye -m … sweeps over them") -> None:
-    """Refuse several values of a setting where one run is asked for; `what` would be right."""
+    """Refuse several values of a setting where one run is asked for; `instead` would be right."""
     for override in parsed([word for word in arguments if not word.startswith("-")]):
         if override.is_sweep_override():
             key, values = override.key_or_group, override.get_value_string()

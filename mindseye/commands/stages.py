@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mindseye.visualizer.tracking import Tracker
 
 # What the message of a source calls its own arguments: here they are settings of its group.
-OF_A_SOURCE = re.compile(r"(?<![\w.])(weights|arguments|prefix)=")
+OF_A_SOURCE = re.compile(r"(?<![\w./'\"-])(weights|arguments|prefix)=")
 log = logging.getLogger(__name__)
 
 

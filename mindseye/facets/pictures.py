@@ -30,10 +30,10 @@ def to_picture(image: Tensor) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
-def as_png(picture: Image.Image) -> bytes:
-    """A PNG that says who has made it, so that it is taken for no photograph wherever it is put."""
+def as_png(picture: Image.Image, *, drawn: bool = True) -> bytes:
+    """A PNG; what is `drawn` says who has made it, so that it is taken for no photograph wherever it is put."""
     stored = io.BytesIO()
-    picture.save(stored, "PNG", pnginfo=MADE_HERE)
+    picture.save(stored, "PNG", pnginfo=MADE_HERE if drawn else None)
     return stored.getvalue()
 
 

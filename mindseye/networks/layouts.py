@@ -135,7 +135,7 @@ class Observation:
         sides = []
         for side in range(1, math.isqrt(length) + 1):
             grown = side**2 + large[tokens] - length
-            if _is_square(grown):
+            if grown >= 0 and _is_square(grown):
                 sides.append((abs(math.isqrt(grown) - self.growth * side), side))
         return self._with_tokens(seen, tokens, min(sides)[1] ** 2) if sides else None
 

@@ -231,7 +231,11 @@ def _copied(tensor: Tensor) -> Tensor:
     """Of a parameter a parameter, with what somebody has put on it."""
     if not isinstance(tensor, nn.Parameter):
         return tensor.clone()
-    copied = copy.deepcopy(tensor)
+    try:
+        copied = copy.deepcopy(tensor)
+    except Exception:  # a class of somebody's own, whose constructor takes something else
+        copied = nn.Parameter(tensor.detach().clone(), tensor.requires_grad)
+        copied.__class__ = type(tensor)
     vars(copied).update(vars(tensor))
     return copied
 

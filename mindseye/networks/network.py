@@ -111,7 +111,7 @@ class Network(nn.Module):
             )
         try:
             return self.body((images - self.mean) / self.std)
-        except (RuntimeError, AssertionError):  # may be of the size, or of memory: who runs it says what is wrong
+        except (RuntimeError, AssertionError, MemoryError):  # of the size, or of memory: who runs it says what is wrong
             raise
         except Exception as error:  # the owner's own code
             said = f"the forward of {self.name} fails for images {list(images.shape)} ({with_class(error, place=True)})"

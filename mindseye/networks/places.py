@@ -15,7 +15,7 @@ from torch import Tensor
 
 NOT_OF_THE_IMAGE, ANYWHERE = -1, -2
 _SIDE = 2**15  # longest side of a map
-_MOST = 2**24  # numbers in a tensor whose places are followed
+_MOST = 2**22  # numbers in a tensor whose places are followed: a whole network's are kept at once
 _VIEWS = {"view", "_unsafe_view", "_reshape_alias", "reshape"}
 _MOVES = {
     "permute", "transpose", "t", "slice", "select", "unsqueeze", "squeeze", "expand", "repeat", "unfold", "clone",
@@ -24,6 +24,10 @@ _MOVES = {
 _JOINS = {"cat", "stack"}
 _PICKS = {"index", "index_select", "gather"}
 _SORTS = {"sort", "topk", "argsort", "masked_select"}
+_SCATTERS = {
+    "scatter", "scatter_add", "scatter_reduce", "index_copy", "index_put", "index_add", "masked_scatter", "put",
+    "rot90",
+}  # fmt: skip
 _ByContent = Callable[[Tensor], bool]
 _REDUCTIONS = {"mean", "sum", "amax", "amin", "max", "min"}
 _MIXES_THE_LAST = {"linear", "mm", "addmm"}
@@ -45,8 +49,9 @@ class Places:
         height, width = tensor.shape[rows], tensor.shape[columns]
         if tensor.numel() > _MOST or max(height, width) >= _SIDE:
             return
-        row = torch.arange(height).reshape([-1 if dim == rows else 1 for dim in range(tensor.ndim)])
-        column = torch.arange(width).reshape([-1 if dim == columns else 1 for dim in range(tensor.ndim)])
+        row, column = (torch.arange(side, dtype=torch.int32) for side in (height, width))
+        row = row.reshape([-1 if dim == rows else 1 for dim in range(tensor.ndim)])
+        column = column.reshape([-1 if dim == columns else 1 for dim in range(tensor.ndim)])
         self._known[id(tensor)] = (tensor, (row * _SIDE + column).expand(tensor.shape))
 
     def follow(
@@ -54,9 +59,13 @@ class Places:
     ) -> None:
         """Note where the numbers of an operation's output are. by_content: whether a tensor depends on the images."""
         given = [output] if isinstance(output, Tensor) else list(output) if isinstance(output, list | tuple) else []
-        if not all(isinstance(one, Tensor) for one in given) or any(id(one) in self._known for one in given):
+        if not all(isinstance(one, Tensor) for one in given):
             return
         if not any(self.of(one) is not None for one in _tensors(args)) or sum(one.numel() for one in given) > _MOST:
+            return
+        if func.__name__.partition(".")[0].rstrip("_") in _SCATTERS:  # in place, too
+            self._known |= {id(one): (one, _anywhere(one)) for one in given}
+        if any(id(one) in self._known for one in given):
             return
         for tensor, places in zip(given, self._moved(func, args, named, given, by_content), strict=True):
             if places is not None and places.shape == tensor.shape:
@@ -70,17 +79,17 @@ class Places:
         places = None if first is None else self.of(first)
         if name in _JOINS:
             parts = [self.of(one) for one in args[0]]
-            outside = [torch.full(one.shape, NOT_OF_THE_IMAGE) for one in args[0]]
+            outside = [torch.full(one.shape, NOT_OF_THE_IMAGE, dtype=torch.int32) for one in args[0]]
             joined = [b if a is None else a for a, b in zip(parts, outside, strict=True)]
             return [func(joined, *args[1:], **named)]
         if name in _SORTS:
-            return [torch.full(one.shape, ANYWHERE) for one in given]
+            return [_anywhere(one) for one in given]
         if name in _VIEWS:
             return [None if places is None else places.reshape(given[0].shape)]
         if name in _PICKS and places is not None:
             picking = _tensors((*args[1:], *named.values()))
             if any(one.is_meta or by_content(one) for one in picking):
-                return [torch.full(given[0].shape, ANYWHERE)]
+                return [_anywhere(given[0])]
             return [func(places, *_on_cpu(args[1:]), **named)]
         if name in _MOVES and places is not None:
             moved = func(places, *args[1:], **named)
@@ -101,6 +110,10 @@ class Places:
                     return places[..., :1].expand(output.shape)
             return None
         return next((places for one, places in inputs if one.shape == output.shape), None)
+
+
+def _anywhere(tensor: Tensor) -> Tensor:
+    return torch.full(tensor.shape, ANYWHERE, dtype=torch.int32)
 
 
 def sequences(places: Tensor | None) -> dict[int, Tensor]:

@@ -83,7 +83,8 @@ def _write_all(written: Path, result: "Visualization", config: str | None) -> No
     for c in range(targets.C):
         place = written / "facets" / f"{c:02d}"
         for name, image in (("visualization", images[c]), ("initial", targets.initial[c]), ("nearest", nearest[c])):
-            write_atomically(place / f"{name}.png", as_png(to_picture(targets.shown(image))))
+            picture = to_picture(targets.shown(image))
+            write_atomically(place / f"{name}.png", as_png(picture, drawn=name != "nearest"))
         write_atomically(place / "photographs.json", json.dumps(_photographs(targets, c), indent=1).encode())
         order = targets.weights[c].argsort(descending=True, stable=True)[:THUMBNAILS].tolist()
         for number, n in enumerate(order):

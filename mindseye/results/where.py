@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mindseye.facets.pictures import to_picture
+from mindseye.facets.pictures import MADE_HERE_EXIF, to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.chance import seeded
 from mindseye.networks.preparing import PreparedNetwork
@@ -196,5 +196,6 @@ def _below_each_other(tiles: Sequence[Image.Image]) -> Image.Image:
 def _webp(picture: Image.Image) -> bytes:
     stored = io.BytesIO()
     plain = picture if picture.mode == "RGBA" else picture.convert("RGB")
-    plain.save(stored, "WEBP", quality=80, method=4)  # its transparency as it is: fewer levels show as bands
+    # Its transparency as it is: fewer levels show as bands.
+    plain.save(stored, "WEBP", quality=80, method=4, exif=MADE_HERE_EXIF)
     return stored.getvalue()

@@ -331,7 +331,7 @@ class MacoCanvas(_SpectralCanvas):
     ) -> None:
         if isinstance(init, Tensor) or init == "photograph":
             raise ValueError(
-                "init: phases alone, with other magnitudes, are no photograph: the fourier and the pixel canvas do"
+                "init: phases alone, with other magnitudes, are no photograph: take the fourier or the pixel canvas"
             )
         super().__init__(tuple(initial.shape), ColourStatistics.of(photographs.flatten(0, 1)), decay=0.0)
         magnitudes = [self.to_spectrum(self.unsquash(facet)).abs().mean(dim=0) for facet in photographs]

@@ -1278,6 +1278,35 @@ def test_an_order_of_tokens_is_of_one_size_of_images() -> None:
     assert as_maps(prepared(torch.rand(1, 3, 32, 32)).target, "1", prepared.layout("1")).shape == (1, 16, 16, 16)
 
 
+class OfItsOwn(nn.Parameter):
+    """A parameter whose class takes something else than torch's."""
+
+    def __new__(cls, data: Tensor, *, bits: int) -> "OfItsOwn":
+        made = torch.Tensor._make_subclass(cls, data, True)
+        made.bits = bits
+        return made
+
+
+def test_a_parameter_of_somebody_s_own_class_is_looked_into() -> None:
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3))
+    body[0].weight = OfItsOwn(body[0].weight.detach(), bits=4)
+    assert prepare(load_network(body, size=SIDE, **HALF), "1")(torch.rand(2, 3, SIDE, SIDE)).target.shape[1] == 4
+    assert type(body[0].weight) is OfItsOwn
+    assert body[0].weight.bits == 4
+
+
+def test_too_little_memory_in_a_forward_stays_what_it_is() -> None:
+    """Who draws takes fewer facets at a time then."""
+    network = looked_into(Of(lambda x: x))
+
+    def fails(module: nn.Module, arguments: object) -> None:
+        raise MemoryError
+
+    network.body.register_forward_pre_hook(fails)
+    with pytest.raises(MemoryError):
+        network(torch.rand(1, 3, SIDE, SIDE))
+
+
 class Heads(nn.Module):
     """Attention over the positions of a map, of which something is given."""
 
@@ -1312,6 +1341,11 @@ def merged(seen: Tensor) -> Tensor:
     return torch.cat([some.gather(1, kept[..., None].expand(-1, -1, seen.shape[-1])), others], 1)
 
 
+def every_image(x: Tensor) -> Tensor:
+    """Every image of a batch, as an index."""
+    return torch.arange(len(x))[:, None]
+
+
 WITHOUT_LAYOUT = {
     "the strongest 144 tokens": Of(lambda x: strongest(144)(tokens(x))),
     "a quarter of the tokens": Of(lambda x: strongest(x[0, 0].numel() // 4)(tokens(x))),
@@ -1324,6 +1358,8 @@ WITHOUT_LAYOUT = {
     "as many of 4 and 16": Of(lambda x: nn.functional.avg_pool2d(x[:, :, :16, :16], (4, 1)).flatten(2)),
     "attention weights": Heads(lambda q, weights: weights),
     "heads": Heads(lambda q, weights: weights @ q),
+    "tokens scattered": Of(lambda x: torch.zeros_like(tokens(x)).index_copy(1, snake(x.shape[2]), tokens(x))),
+    "tokens put": Of(lambda x: torch.zeros_like(tokens(x)).index_put_((every_image(x), snake(x.shape[2])), tokens(x))),
     "queries": Heads(lambda q, weights: q.mean(1)[:, :9]),  # nine of them, of any image
     "sequence first": Of(lambda x: x.flatten(2).permute(2, 0, 1)),
     "channels, batch, tokens": Of(lambda x: x.flatten(2).transpose(0, 1)),

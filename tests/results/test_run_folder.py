@@ -62,19 +62,21 @@ def test_everything_the_folder_promises(result, targets, tmp_path):
 
 def test_what_is_drawn_is_no_photograph_by_whatever_name_it_goes(result, tmp_path):
     run, place = result.save(tmp_path / "run", config=""), tmp_path / "photographs"
-    drawn = [run / "facets.png", *sorted((run / "facets" / "00").glob("*.png"))]
+    facet = run / "facets" / "00"
+    drawn = [run / "facets.png", facet / "initial.png", facet / "visualization.png", facet / "transparency.webp"]
     drawn += [one for one in save_figure(Figure(), tmp_path / "fig1") if one.suffix == ".png"]
-    drawn += sorted((run / "facets" / "00" / "steps").glob("*.webp"))[-1:]
+    drawn += sorted((facet / "steps").glob("*.webp"))[-1:]
     place.mkdir()
     for number, picture in enumerate(drawn):
         shutil.copy(picture, place / f"holiday {number}{picture.suffix}")
     Image.open(drawn[0]).save(place / "saved anew.png")  # by whoever wants it as one
+    shutil.copy(facet / "nearest.png", place / "the nearest.png")  # which is a photograph
     found = load_photographs(place, 8)
-    assert len(found) == 1 + len(drawn) == 7
+    assert len(found) == 2 + len(drawn) == 8
     for index in range(len(drawn)):
         with pytest.raises(UnreadablePhotograph, match="is a picture that mindseye has drawn"):
             found.read(index)
-    assert found.read(len(drawn)).shape == (3, 8, 8)
+    assert found.read(len(drawn)).shape == found.read(len(drawn) + 1).shape == (3, 8, 8)
 
 
 def test_metrics_have_the_names_that_other_tools_rely_on(result):
