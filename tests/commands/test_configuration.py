@@ -615,7 +615,7 @@ assert "pytorch_lightning" not in sys.modules
     )
     assert done.returncode == 0, done.stderr
     said = ["no layer 'layer3.5'", "k must be 1 to 160", "machine has none", "objective.tv must be", "schedule.lr:",
-            "canvas.init=no.jpg: ", "the fourier and the pixel canvas do", "name layers before the target",
+            "canvas.init=no.jpg: ", "take the fourier or the pixel canvas", "name layers before the target",
             "transfer.demo.layer: there is no layer 'layer9'"]  # fmt: skip
     for line, words in zip(done.stderr.splitlines(), said, strict=True):
         assert words in line

@@ -191,5 +191,5 @@ def test_an_image_that_cannot_be_the_start_is_one_line():
         with pytest.raises(ValueError, match="divide bytes by 255"):
             canvas(first, given, init=torch.full((3, 16, 16), 255.0))
     for init in ("photograph", first[0]):
-        with pytest.raises(ValueError, match="the fourier and the pixel canvas do"):
+        with pytest.raises(ValueError, match="take the fourier or the pixel canvas"):
             MacoCanvas(first, given, init=init)
