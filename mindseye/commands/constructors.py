@@ -85,6 +85,16 @@ def check_onlookers(parts: Mapping[str, Any]) -> None:
                 _check_onlooker(str(node["_target_"]), f"{group}.{name}", told=told)
 
 
+# What to type for what the reasons of `why_not` speak of.
+TYPED = {
+    "a CSV file": "logger=csv",
+    "a learning rate that falls": "schedule.lr=[START,END]",
+    "the weights of": "network.weights=FILE",
+    "one of the callbacks": "callbacks=NAME",
+    "the callback model_summary": "callbacks=model_summary",
+}
+
+
 def _check_onlooker(target: str, place: str, *, told: bool) -> None:
     """told: whether there is a tracker. Lightning's own are known before they are imported."""
     package, _, name = target.rpartition(".")
@@ -96,7 +106,8 @@ def _check_onlooker(target: str, place: str, *, told: bool) -> None:
             raise ConfigurationError(f"{place}: {target} is no subclass of pytorch_lightning.Callback")
     why = why_not(kinds, told=told) if place.startswith("callbacks.") else why_not_a_filter(kinds)
     if why is not None:
-        raise ConfigurationError(f"{place}: {name} {why}")
+        typed = next((f" ({word})" for phrase, word in TYPED.items() if phrase in why), "")
+        raise ConfigurationError(f"{place}: {name} {why}{typed}")
 
 
 def check_arguments(node: Mapping[str, Any], place: str) -> None:
