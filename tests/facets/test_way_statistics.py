@@ -33,9 +33,24 @@ def test_moments_are_mean_and_deviation_whatever_the_layout(layout):
     assert torch.allclose(std, x.flatten(2).std(dim=2, correction=0), atol=1e-5)
 
 
-def test_moments_have_the_right_gradient():
-    x = maps(2, 3, 4, 4).double().requires_grad_()
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_moments_have_the_right_gradient(layout):
+    x = maps(2, 3, 4, 4).double().contiguous(memory_format=layout).requires_grad_()
     assert torch.autograd.gradcheck(moments, (x,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_deviation_beside_a_large_mean_is_no_difference_of_large_numbers(layout, dtype):
+    x = (maps(2, 8, 56, 56) / 4 + 100).to(dtype).contiguous(memory_format=layout)
+    std = moments(x)[1]
+    assert torch.allclose(std, x.double().flatten(2).std(dim=2, correction=0).float(), rtol=1e-3)
+
+
+def test_one_position_is_its_mean_and_has_no_deviation():
+    mean, std = moments(maps(2, 3, 1, 1))
+    assert torch.equal(mean, maps(2, 3, 1, 1).flatten(1))
+    assert std.max() <= 1e-6
 
 
 def test_a_silent_channel_has_no_gradient_and_no_nan():
