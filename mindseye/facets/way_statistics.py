@@ -67,19 +67,27 @@ class _Moments(torch.autograd.Function):
     def backward(ctx: Any, mean_gradient: Tensor, variance_gradient: Tensor) -> Tensor:
         maps, mean = ctx.saved_tensors
         positions = maps[0, 0].numel()
-        slope = 2 * variance_gradient / positions
-        constant = mean_gradient / positions - slope * mean  # slope · (maps − mean) in one pass
+        slope = variance_gradient * (2 / positions)
+        constant = torch.addcmul(mean_gradient / positions, slope, mean, value=-1)  # of slope · (maps − mean)
         constant, slope = (x.to(maps.dtype)[:, :, None, None] for x in (constant, slope))
         return torch.addcmul(constant, maps, slope)
 
 
-def moments(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Each channel's mean and standard deviation over positions: maps [B, D, H', W'] -> [B, D] twice, differentiable.
-
-    The variance is at least SMALLEST_VARIANCE, so that a silent channel's gradient is 0 and not NaN.
-    """
+def mean_and_variance(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each channel over positions: maps [B, D, H', W'] -> [B, D] twice, differentiable, float32 at least."""
     mean, variance = _Moments.apply(maps)
-    return mean, variance.clamp(min=SMALLEST_VARIANCE).sqrt()
+    return mean, variance
+
+
+def deviation(variance: Tensor) -> Tensor:
+    """The root of a variance of at least SMALLEST_VARIANCE, so that a silent channel's gradient is 0 and not NaN."""
+    return variance.clamp(min=SMALLEST_VARIANCE).sqrt()
+
+
+def moments(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and the standard deviation of each channel over positions: maps [B, D, H', W'] -> [B, D] twice."""
+    mean, variance = mean_and_variance(maps)
+    return mean, deviation(variance)
 
 
 class _SortedMeans(torch.autograd.Function):
@@ -161,9 +169,7 @@ def of_photographs(layer: str, maps: Tensor, weights: Tensor) -> WayStatistics:
     mu = (w * mean).sum(dim=0)
     variance = (w * (std.square() + mean.square())).sum(dim=0) - mu.square()
     q = torch.einsum("n,ndq->dq", weights, quantiles_of(layer, maps))
-    return WayStatistics(
-        layer, mu[None].float(), variance.clamp(min=SMALLEST_VARIANCE).sqrt()[None].float(), q[None].float()
-    )
+    return WayStatistics(layer, mu[None].float(), deviation(variance)[None].float(), q[None].float())
 
 
 def joined(parts: list[WayStatistics]) -> WayStatistics:

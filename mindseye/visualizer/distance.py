@@ -26,15 +26,18 @@ def rho(x: Tensor, b: Tensor | float, r: Tensor | float) -> Tensor:
     # Keep the formula away from its poles in both directions, else the branch not taken would put NaN in the gradient.
     near_two, near_zero = (b - 2).abs() < 1e-9, b.abs() < 1e-9
     limit = near_two | near_zero | b.isinf()
-    safe = torch.where(limit, torch.ones_like(b), b)
-    beta = (safe - 2).abs()
-    # expm1 and log1p: near b = 0 the bracket is the small difference of two numbers near 1.
-    general = beta / safe * torch.expm1(safe / 2 * torch.log1p(z / beta))
-    loss = torch.where(near_two, z / 2, general)
+    loss = torch.where(near_two, z / 2, _general_rho(z, torch.where(limit, torch.ones_like(b), b)))
     loss = torch.where(near_zero, torch.log1p(z / 2), loss)
     loss = torch.where(b == -math.inf, -torch.expm1(-z / 2), loss)
     steepest = torch.where(b == math.inf, z, torch.zeros_like(z))  # elsewhere it would overflow
     return torch.where(b == math.inf, torch.expm1(steepest / 2), loss)
+
+
+def _general_rho(z: Tensor, b: Tensor) -> Tensor:
+    """ρ at z = (x/r)² for b away from its limits."""
+    beta = (b - 2).abs()
+    # expm1 and log1p: near b = 0 the bracket is the small difference of two numbers near 1.
+    return beta / b * torch.expm1(b / 2 * torch.log1p(z / beta))
 
 
 def log_partition(b: Tensor) -> Tensor:
@@ -55,21 +58,19 @@ def log_partition(b: Tensor) -> Tensor:
 def _log_partition(b: Tensor) -> Tensor:
     """The same without looking at b, for which a GPU would have to be waited for."""
     wide = torch.float32 if b.device.type == "mps" else torch.float64  # Metal has no float64
-    values, slopes = _partition_table_on(b.device, wide)
     w = ((2 - b.to(wide)).clamp(1e-12, 2) / 2) ** 0.25  # the clamp keeps the slope finite at b = 2
     position = w * (_KNOTS - 1)
     left = position.detach().floor().long().clamp(0, _KNOTS - 2)  # NaN, too, finds a place, and gives NaN
     t = position - left
-    y0, y1, d0, d1 = values[left], values[left + 1], slopes[left], slopes[left + 1]
-    interpolated = (
-        (1 + 2 * t) * (1 - t) ** 2 * y0 + t * (1 - t) ** 2 * d0 + t**2 * (3 - 2 * t) * y1 + t**2 * (t - 1) * d1
-    )
-    return interpolated.to(b.dtype)
+    a0, a1, a2, a3 = _partition_table_on(b.device, wide)[:, left]
+    return (((a3 * t + a2) * t + a1) * t + a0).to(b.dtype)
 
 
 @functools.lru_cache(maxsize=1)
-def _partition_table() -> tuple[Tensor, Tensor]:
-    """log Z and its slope per interval at evenly spaced w in [0, 1], float64.
+def _partition_table() -> Tensor:
+    """Coefficients of 1, t, t², t³ between evenly spaced w in [0, 1], t = 0..1 from one to the next: float64 [4, …].
+
+    The cubic that has the values and slopes of log Z at both ends (Hermite).
 
     Double-exponential quadrature x = sinh(π/2·sinh u): it takes the algebraic tail at b = 0 (1/x²) and the Gaussian at
     b = 2 alike, and the trapezoid rule then converges exponentially.
@@ -82,7 +83,9 @@ def _partition_table() -> tuple[Tensor, Tensor]:
     # Some knots at a time: all at once would hold 300 MB, the most that a small fit ever does.
     each = [_partition_and_slope(some[:, None], x, weight) for some in b.split(64)]
     values, slopes = (torch.cat(parts) for parts in zip(*each, strict=True))
-    return values, slopes * (-8 * w**3) / (_KNOTS - 1)
+    slopes = slopes * (-8 * w**3) / (_KNOTS - 1)
+    rise, d0, d1 = values.diff(), slopes[:-1], slopes[1:]
+    return torch.stack([values[:-1], d0, 3 * rise - 2 * d0 - d1, d0 + d1 - 2 * rise])
 
 
 def _partition_and_slope(b: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,10 +100,9 @@ def _partition_and_slope(b: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, 
 
 
 @functools.lru_cache(maxsize=8)
-def _partition_table_on(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _partition_table_on(device: torch.device, dtype: torch.dtype) -> Tensor:
     """The table where it is needed, copied there once and not at every step."""
-    values, slopes = _partition_table()
-    return values.to(device, dtype), slopes.to(device, dtype)
+    return _partition_table().to(device, dtype)
 
 
 def negative_log_likelihood(x: Tensor, b: Tensor, r: Tensor) -> Tensor:
@@ -112,8 +114,8 @@ def negative_log_likelihood(x: Tensor, b: Tensor, r: Tensor) -> Tensor:
 
 
 def _negative_log_likelihood(x: Tensor, b: Tensor, r: Tensor) -> Tensor:
-    """The same for b that is known to be inside."""
-    return rho(x, b, r) + torch.log(r) + _log_partition(b)
+    """The same for b that is known to be in SHAPE_RANGE, away from the limits."""
+    return _general_rho((x / r) ** 2, b) + torch.log(r) + _log_partition(b)
 
 
 class AdaptiveDistance(nn.Module):

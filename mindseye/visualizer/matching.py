@@ -12,9 +12,10 @@ import operator
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-from mindseye.facets.way_statistics import IMAGE, WayStatistics, moments, quantiles_of
+from mindseye.facets.way_statistics import IMAGE, WayStatistics, deviation, mean_and_variance, quantiles_of
 from mindseye.fields import Names, Weight, value
 
 Form = Literal["moments", "sorted"]
@@ -23,20 +24,39 @@ SMALL = 1e-12
 
 def moments_distance(maps: Tensor, reference: WayStatistics) -> Tensor:
     """(‖μ̂ − μ‖ + ‖σ̂ − σ‖) / (‖μ‖ + ‖σ‖), norms over channels: maps [c, D, H', W'] -> [c]. 0 is the photographs'."""
-    mean, std = moments(maps)
-    off = _norm(mean - reference.mean) + _norm(std - reference.std)
-    return off / (reference.mean.norm(dim=1) + reference.std.norm(dim=1) + SMALL)
+    return moments_distances([(maps, reference)])[0]
+
+
+def moments_distances(pairs: Sequence[tuple[Tensor, WayStatistics]]) -> list[Tensor]:
+    """`moments_distance` of the maps and the reference of each of several layers: [c] each.
+
+    All their channels beside one another, so that a step is a few long operations and not many short ones, each of
+    which costs a device as much as a long one.
+    """
+    if not pairs:
+        return []
+    found = [mean_and_variance(maps) for maps, _ in pairs]
+    known = [reference for _, reference in pairs]
+    mean, variance = (torch.cat(each, dim=1) for each in zip(*found, strict=True))  # [c, ΣD] each
+    mu, sigma = (torch.cat(each, dim=1) for each in ([each.mean for each in known], [each.std for each in known]))
+    off, size = torch.stack([mean - mu, deviation(variance) - sigma]), torch.stack([mu, sigma])  # [2, c, ΣD] each
+
+    def squares(x: Tensor) -> Tensor:
+        """Their sum over each layer's own channels: [L, 2, c]."""
+        return torch.stack([layer.sum(dim=2) for layer in x.square().split([each.mean.shape[1] for each in known], 2)])
+
+    return list((_root(squares(off)).sum(dim=1) / (squares(size).sqrt().sum(dim=1) + SMALL)).unbind())
 
 
 def sorted_distance(maps: Tensor, reference: WayStatistics) -> Tensor:
     """‖sort(â) − q‖ / ‖q‖ over channels and quantiles: maps [c, D, H', W'] -> [c]."""
     off = (quantiles_of(reference.layer, maps, reference.quantiles.shape[2]) - reference.quantiles).flatten(1)
-    return _norm(off) / (reference.quantiles.flatten(1).norm(dim=1) + SMALL)
+    return _root(off.square().sum(dim=1)) / (reference.quantiles.flatten(1).norm(dim=1) + SMALL)
 
 
-def _norm(x: Tensor) -> Tensor:
-    """‖x‖ over the second dimension, whose gradient is 0 at x = 0."""
-    return (x.square().sum(dim=1) + SMALL).sqrt() - SMALL**0.5
+def _root(squares: Tensor) -> Tensor:
+    """√x of sums of squares, whose gradient at 0 is 0 for what was squared."""
+    return (squares + SMALL).sqrt() - SMALL**0.5
 
 
 @value
@@ -53,12 +73,11 @@ class Matching:
 
     def __call__(self, way: Sequence[Tensor], references: Sequence[WayStatistics]) -> Tensor:
         """The mean distance over the layers: way, each [c, D_l, H_l, W_l], and the same facets' references -> [c]."""
-        each = [
-            # Colours are three channels and far from Gaussian: their values themselves are matched in any form.
-            sorted_distance(maps, reference)
-            if self.form == "sorted" or reference.layer == IMAGE
-            else moments_distance(maps, reference)
-            for maps, reference in zip(way, references, strict=True)
-        ]
+        pairs = list(zip(way, references, strict=True))
+        # Colours are three channels and far from Gaussian: their values themselves are matched in any form.
+        by_values = [pair for pair in pairs if self.form == "sorted" or pair[1].layer == IMAGE]
+        by_moments = [pair for pair in pairs if self.form == "moments" and pair[1].layer != IMAGE]
+        each = [sorted_distance(*pair) for pair in by_values]
+        each += moments_distances(by_moments)
         # One after the other: torch's mean takes another order for another number of facets at hand.
         return functools.reduce(operator.add, each) / len(each)
