@@ -56,8 +56,9 @@ from mindseye.visualizer.filters import rof_energy, tv_denoise
 from mindseye.visualizer.fitting import fit
 from mindseye.visualizer.matching import Matching
 from mindseye.visualizer.method import Method, calibrated_adam
-from mindseye.visualizer.objective import Objective, Seen
+from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.schedules import Schedules
+from mindseye.visualizer.terms import Seen
 from mindseye.visualizer.transformations import Transformations, view
 
 BLOCK = 10  # steps: one of each filter's periods, so that every block holds the same work

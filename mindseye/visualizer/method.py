@@ -12,8 +12,9 @@ from torch.optim import Adam, Optimizer
 from mindseye.fields import value
 from mindseye.settings import Drawing
 from mindseye.visualizer.canvas import Canvas, FourierCanvas
-from mindseye.visualizer.objective import Adaptive, LossFunction, Objective
+from mindseye.visualizer.objective import Objective
 from mindseye.visualizer.schedules import Schedules
+from mindseye.visualizer.terms import Adaptive, LossFunction
 from mindseye.visualizer.transformations import Transformations
 from mindseye.words import called
 

@@ -17,16 +17,10 @@ from mindseye.visualizer.canvas import Canvas
 from mindseye.visualizer.chunks import Chunks, room_for
 from mindseye.visualizer.data import TargetBatch
 from mindseye.visualizer.method import Method
-from mindseye.visualizer.objective import (
-    LossTerms,
-    Seen,
-    check_names,
-    check_terms,
-    gradient_names,
-    gradient_norms,
-)
+from mindseye.visualizer.objective import gradient_norms
 from mindseye.visualizer.reaching import comes_through, no_gradient
 from mindseye.visualizer.stopping import Stopped, Stops
+from mindseye.visualizer.terms import LossTerms, Seen, check_names, check_terms, gradient_names
 from mindseye.visualizer.views import Through, Views
 
 ADAPTIVE_LR = 0.02  # of (r, b), which Barron's paper leaves open

@@ -14,7 +14,8 @@ from mindseye.fields import Weight, check
 from mindseye.networks.modules import every_module
 from mindseye.networks.network import Network, check_network
 from mindseye.visualizer.distance import AdaptiveDistance
-from mindseye.visualizer.objective import Adaptive, LossTerms, Seen, cosine, take_channels
+from mindseye.visualizer.objective import cosine, take_channels
+from mindseye.visualizer.terms import Adaptive, LossTerms, Seen
 
 SMALL = 1e-12
 

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from mindseye.visualizer.objective import LossTerms, gradient_names
+from mindseye.visualizer.terms import LossTerms, gradient_names
 from mindseye.words import on_one_line
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from mindseye.networks.preparing import PreparedNetwork
 from mindseye.visualizer.answering import answer
 from mindseye.visualizer.distance import AdaptiveDistance
 from mindseye.visualizer.method import Method
-from mindseye.visualizer.objective import LossFunction, Seen, check_objective, failure_of
+from mindseye.visualizer.terms import LossFunction, Seen, check_objective, failure_of
 from mindseye.words import called
 
 PICTURES = 2  # as many facets: one number a facet is then not taken for one number in all

@@ -15,7 +15,7 @@ from mindseye.reports import dashboard
 from mindseye.results.measures import MEASURES
 from mindseye.sweeps.manifest import add_cells
 from mindseye.visualizer import tracking
-from mindseye.visualizer.objective import LossTerms
+from mindseye.visualizer.terms import LossTerms
 
 workspaces = pytest.importorskip("wandb_workspaces.workspaces")
 

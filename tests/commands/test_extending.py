@@ -187,7 +187,8 @@ OWN_SLIPS = """
 from dataclasses import replace
 from mindseye.fields import value
 from mindseye.visualizer.distance import AdaptiveDistance
-from mindseye.visualizer.objective import LossTerms, Objective
+from mindseye.visualizer.objective import Objective
+from mindseye.visualizer.terms import LossTerms
 
 class Summed(Objective):
     def __call__(self, seen):

@@ -29,7 +29,8 @@ from mindseye.results.where import (
 )
 from mindseye.visualizer.canvas import PixelCanvas
 from mindseye.visualizer.fitting import fit
-from mindseye.visualizer.objective import LossTerms, Objective
+from mindseye.visualizer.objective import Objective
+from mindseye.visualizer.terms import LossTerms
 
 S, SPOT, STRIDE = 48, 6, 2
 

@@ -8,9 +8,7 @@ from mindseye.facets.way_statistics import joined, of_photographs
 from mindseye.visualizer.distance import negative_log_likelihood
 from mindseye.visualizer.matching import Matching
 from mindseye.visualizer.objective import (
-    LossTerms,
     Objective,
-    Seen,
     as_strong,
     cosine,
     dot_product,
@@ -20,6 +18,7 @@ from mindseye.visualizer.objective import (
     summed_distance,
     take_channels,
 )
+from mindseye.visualizer.terms import LossTerms, Seen
 
 ALL = slice(None)
 

@@ -30,8 +30,9 @@ from mindseye.visualizer.callbacks import Summary
 from mindseye.visualizer.fitting import fit
 from mindseye.visualizer.matching import Matching
 from mindseye.visualizer.method import Method
-from mindseye.visualizer.objective import GRADIENTS, LossTerms, Objective, gradient_norms
+from mindseye.visualizer.objective import Objective, gradient_norms
 from mindseye.visualizer.onlookers import TELL_LOGGERS, of_lightning, why_not
+from mindseye.visualizer.terms import GRADIENTS, LossTerms
 from mindseye.visualizer.tracking import Tracker, as_trackers
 from mindseye.visualizer.watching import Watchers, check_filters
 

@@ -6,8 +6,8 @@ import pytorch_lightning as pl
 import torch
 
 from mindseye.visualizer.module import FacetVisualizer
-from mindseye.visualizer.objective import LossTerms
 from mindseye.visualizer.stopping import Held
+from mindseye.visualizer.terms import LossTerms
 
 
 class Stopping(pl.Callback):
