@@ -129,3 +129,15 @@ def _no_room(path: Path, needed: int, reason: str) -> str:
         here = next(place for place in path.absolute().parents if place.is_dir())
         return f"{reason}: {needed} bytes are needed, and {shutil.disk_usage(here).free} are free"
     return f"{reason}: {needed} bytes are needed"
+
+
+def photograph_folder(root: str | os.PathLike[str]) -> Path:
+    """A folder of photographs, `~` expanded. Raises FileNotFoundError where there is none."""
+    try:
+        folder = Path(root).expanduser()
+    except RuntimeError:  # ~nobody
+        folder = Path(root)
+    if not folder.is_dir():
+        fault = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"{root} {fault}; name a folder of images or of class folders")
+    return folder

@@ -5,8 +5,6 @@ import inspect
 import os
 import pkgutil
 import re
-import sys
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -26,6 +24,7 @@ from mindseye.commands.meant import no_such_option, no_such_setting
 from mindseye.fields import WrongField
 from mindseye.settings import MADE, defaults
 from mindseye.sweeps.manifest import cell_folder
+from mindseye.words import with_class
 
 CONFIG_NAME = "visualize"
 SPECIAL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
@@ -101,7 +100,8 @@ def composition_error(error: Exception) -> str:
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         if isinstance(error.__cause__, ValueError | OSError):
             return str(error.__cause__)  # the constructor's own one-line complaint in place of Hydra's wrapping of it
-        return _failure(error)
+        target = re.search(r"'([^']+)'", str(error))
+        return f"{target[1] if target else 'it'} failed: {with_class(error.__cause__, place=True)}"
     if isinstance(error, RecursionError):
         return "the configuration refers to itself without end"
     text = str(error)
@@ -135,25 +135,6 @@ def composition_error(error: Exception) -> str:
     if isinstance(error.__cause__, OmegaConfBaseException):  # "Error merging override k=x", and why
         text = f"{text}: {str(error.__cause__).split(chr(10))[0]}"
     return text.split("\nSee https")[0] or type(error).__name__
-
-
-def _failure(error: InstantiationException) -> str:
-    """What went wrong in somebody's constructor, and in which line of its file, in place of Hydra's wrapping of it."""
-    cause = error.__cause__
-    assert cause is not None
-    target = re.search(r"'([^']+)'", str(error))
-    lines = re.sub(r"\x1b\[[\d;]*m", "", f"{type(cause).__name__}: {cause}").split("\n")
-    reason = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])  # what is missing of a state dict, say
-    frames = [frame for frame in traceback.extract_tb(cause.__traceback__) if _is_ones_own(frame.filename)]
-    own = [frame for frame in frames if frame.filename == frames[0].filename]  # not what it calls
-    line = f" in line {own[-1].lineno} of {own[-1].filename}" if own else ""
-    return f"{target[1] if target else 'it'} failed{line}: {reason}"
-
-
-def _is_ones_own(file: str) -> bool:
-    """Whether code lies outside this package and all that is installed."""
-    package = str(Path(__file__).resolve().parent.parent)
-    return not file.startswith(("<", package, sys.prefix, sys.base_prefix)) and "site-packages" not in file
 
 
 def _key_unknown(text: str) -> str | None:

@@ -18,11 +18,11 @@ from hydra.types import RunMode
 from hydra.utils import get_object
 from omegaconf import ListConfig
 
-from mindseye.commands.checking import check_start, start_file
+from mindseye.commands.checking import check_photographs, check_start, start_file
 from mindseye.commands.composing import ConfigurationError, config_folder, make, make_metric
 from mindseye.commands.constructors import CONSTRUCTORS_OF
 from mindseye.commands.progress import JobProgress
-from mindseye.settings import CacheSettings, Images, Run
+from mindseye.settings import CacheSettings, Run
 from mindseye.sweeps.manifest import Manifest, layers_beside
 from mindseye.words import called
 
@@ -146,7 +146,7 @@ def check_early(run: Run) -> None:
     count_processes(run.running.devices, most, run.running.accelerator)
     # How many photographs can be read is not known yet; what is installed, and the settings, are refused all the same.
     pick_method(run.facets.subsample, run.facets.tsne, run.facets.subsample)
-    check_photographs(run.images)
+    check_photographs(run.images.root)
     check_start(run.parts)
 
 
@@ -250,19 +250,6 @@ def prepare_drawing(run: Run, looking: Looking, method: "Method") -> Drawing:
     channels = try_out(drawing, method, run.facets.k, side)
     try_parts(method, drawing.channels, side)
     return Drawing(drawing, method, channels)
-
-
-def check_photographs(images: Images) -> None:
-    """Refuse a folder that is none and a kind of object that cannot be drawn."""
-    from mindseye.facets.photographs import photograph_folder
-
-    if images.root is not None:
-        photograph_folder(images.root)
-        return
-    from mindseye.demo.photographs import KINDS
-
-    if images.kind not in KINDS:
-        raise ConfigurationError(f"images.kind must be one of {', '.join(KINDS)}, not {images.kind}")
 
 
 def find_photographs(
