@@ -116,11 +116,14 @@ class CallableSource(Source):
 class CheckpointSource(Source):
     """The weights of a training checkpoint (Lightning's .ckpt, a .pth) in an architecture.
 
-    path: the file. target: a torchvision name, or a dotted path as of `CallableSource`, called with `arguments`.
     Whatever prefix the trainer gave the weights' names ("model.", "net.", "module.", "backbone.") is found and taken
-    off; `prefix` says which of several that fit. mean, std: as in training; of a torchvision name None is as of
-    `TorchvisionSource`, and of a function of one's own there is no default. size: None is a torchvision name's own,
-    else 224. name: in titles and tables; None: the target's. layers: see `Source`.
+    off; `prefix` says which of several that fit.
+
+    path: the file: .ckpt, .pth, .safetensors. target: a torchvision name, or a dotted path as of `CallableSource`.
+    arguments: what that is called with, before those that the checkpoint keeps; torchvision's own function as well.
+    mean, std: as in training; of a torchvision name None is as of `TorchvisionSource`, and of a function of one's own
+    there is no default. size: None is a torchvision name's own, else 224. name: in titles and tables; None: the
+    target's. layers: see `Source`.
     """
 
     path: str | Path

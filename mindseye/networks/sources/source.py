@@ -45,8 +45,9 @@ class Source:
     """Where a network comes from; None leaves what is its own.
 
     mean, std: on images in 0..1, one number a channel. size: the side in pixels that photographs are best read at.
-    layers: what its depths early, middle and late are called. prefix: which of several weights in the file, by the
-    keys and the beginning of the names that lead to them, joined by dots ("state_dict_ema", "teacher.backbone").
+    layers: what its depths are called, {early: …, middle: …, late: …}. prefix: which of several weights in the file, by
+    the keys and the beginning of the names that lead to them, joined by dots ("state_dict_ema", "teacher.backbone");
+    None: those that fit.
     """
 
     mean: Mean | None = None
