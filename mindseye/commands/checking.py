@@ -28,7 +28,7 @@ from mindseye.commands.meant import no_such_setting
 from mindseye.commands.tracking import check_trackers
 from mindseye.fields import Start, annotation_of
 from mindseye.fields import check as check_value
-from mindseye.files import photograph_folder
+from mindseye.files import file_of_function, photograph_folder
 from mindseye.results.measures import MEASURES, RANKED
 from mindseye.settings import GROUPS, MADE, MISSING, NAMED, Run, UnknownSetting, plain_settings
 from mindseye.words import called, did_you_mean
@@ -198,15 +198,15 @@ def check_overrides(arguments: Sequence[str]) -> None:
     for run in runs if here else ():
         check_photographs(run.images.root)
         check_start(run.parts)
+        check_targets(run.parts)
+    for run in runs:
+        check_layers(run)
     # The rest needs the constructors themselves, and they torch.
     for run in runs:
         check_onlookers(run.parts)
     check_replaced(runs[0].parts, {override.key_or_group for override in overrides}, composed.hydra.runtime.choices)
     for run in runs:
         check_constructors(run.parts)
-        check_layers(run)
-        if here:
-            check_targets(run.parts)
 
 
 def _check_alone(key: str, value: Any, here: bool) -> None:
@@ -229,13 +229,11 @@ def _runs_here(composed: DictConfig) -> bool:
 
 def check_targets(parts: Mapping[str, Any]) -> None:
     """Refuse a file of a network's function that is not there. Imports nothing of it."""
-    from mindseye.networks.sources.finding import file_of
-
     for place, node in networks(parts):
         target = node.get("target")
         if isinstance(target, str) and "${" not in target and _is_ours(node):
             try:
-                file_of(target)
+                file_of_function(target)
             except (ValueError, OSError) as error:
                 raise ConfigurationError(f"{place}.target={target}: {error}") from error
 

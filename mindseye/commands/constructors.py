@@ -92,8 +92,8 @@ def _check_source(node: Mapping[str, Any], place: str) -> None:
         return
     try:
         kind(**{key: value for key, value in node.items() if key not in (*SPECIAL_KEYS, *_keys_of_the_command(place))})
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{place}: {error}") from error
+    except (TypeError, ValueError) as error:  # the latter begins with a field's name
+        raise ConfigurationError(f"{place}{'.' if isinstance(error, ValueError) else ': '}{error}") from error
 
 
 def check_onlookers(parts: Mapping[str, Any]) -> None:

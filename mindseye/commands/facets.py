@@ -71,7 +71,8 @@ def look(overrides: list[str], numbers: list[int], own: str | None = None) -> tu
     """What the layer that the settings name says of the photographs, and a title. own: a folder of further settings."""
     run = check(compose_known([*searched(own), *(quoted(word, sweeps=False) for word in overrides)]))
     check_constructors(run.parts)
-    from mindseye.commands.stages import find_photographs, make_network, open_cache, pick_device
+    from mindseye.commands.parts import pick_device
+    from mindseye.commands.stages import find_photographs, make_network, open_cache
     from mindseye.facets.content import content_of
     from mindseye.facets.discovery import set_aside
     from mindseye.facets.grouping import number_of_kinds

@@ -49,8 +49,10 @@ def check_trackers(nodes: Mapping[str, Any]) -> None:
         if packages and all(importlib.util.find_spec(package) is None for package in packages):
             mend = f"'mindseye[{extra}]'" if extra else packages[0]
             raise ConfigurationError(f"logger={name} needs {packages[0]}: pip install {mend}; logger=csv does without")
-        settings = node.get("settings")
-        for key, seconds in settings.items() if isinstance(settings, Mapping) else ():
+        settings = node.get("settings") or {}
+        if not isinstance(settings, Mapping):
+            raise ConfigurationError(f"logger.{name}.settings must be settings by their names, not {settings}")
+        for key, seconds in settings.items():
             if key.endswith("_timeout") and fits(seconds, float) and seconds <= 0:
                 raise ConfigurationError(f"logger.{name}.settings.{key} must be above 0, in seconds, not {seconds}")
 

@@ -21,7 +21,7 @@ from mindseye.commands.grammar import escaped, quoted
 from mindseye.commands.launchers import anchored
 from mindseye.commands.main import main
 from mindseye.commands.meant import TRAINER, no_such_setting, option_meant
-from mindseye.commands.stages import make_method, try_parts, with_start
+from mindseye.commands.parts import make_method, try_parts, with_start
 from mindseye.facets.photographs import load_photographs
 from mindseye.fields import annotation_of, default_of, described, fields_of
 from mindseye.fields import check as check_value
@@ -344,7 +344,7 @@ def test_a_search_for_the_worst_is_refused():
 
 def test_a_normalisation_that_is_no_list_is_shown_as_one():
     with pytest.raises(ConfigurationError, match=r"network.mean must be a list .* \(\[0.5\] for one\), not 0.31"):
-        check_overrides(["network=callable", "network.target=a.b", "network.mean=0.31", "network.std=[0.2]"])
+        check_overrides(["network=callable", "network.target=a.b", "network.mean=0.31", "network.std=[0.2]", "layer=a"])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ import warm
 import mindseye as me
 from mindseye.commands.checking import check, check_overrides
 from mindseye.commands.composing import ConfigurationError, compose
-from mindseye.commands.stages import make_method, make_network, try_parts
+from mindseye.commands.parts import make_method, try_parts
+from mindseye.commands.stages import make_network
 from mindseye.networks.preparing import prepare
 from mindseye.results.run_folder import read_run
 from mindseye.visualizer.canvas import FourierCanvas

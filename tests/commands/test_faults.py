@@ -190,10 +190,10 @@ Visualization.save = lambda *given, **named: os.kill(os.getpid(), signal.SIGKILL
 """
 AT_THE_GALLERY = """
 import os, signal
-from mindseye.commands import visualize
+from mindseye.commands import job
 def told(folder):
     os.kill(os.getpid(), signal.{})
-visualize.try_gallery = told
+job.try_gallery = told
 """
 
 

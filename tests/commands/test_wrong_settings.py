@@ -12,7 +12,7 @@ import yaml
 from mindseye.commands.checking import check, check_overrides
 from mindseye.commands.composing import ConfigurationError, compose, config_folder
 from mindseye.commands.constructors import check_constructors
-from mindseye.commands.stages import make_method, make_metrics, try_parts
+from mindseye.commands.parts import make_method, make_metrics, try_parts
 from mindseye.fields import annotation_of, described
 from mindseye.settings import plain_settings
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mindseye.files import file_of_function
 from mindseye.networks.sources.source import nearest_names
 from mindseye.words import called, with_class
 
@@ -20,7 +21,7 @@ def find_callable(target: str) -> Callable[..., Any]:
 
     Raises ValueError where it names none, FileNotFoundError.
     """
-    file = file_of(target)
+    file = file_of_function(target)
     place, colon, attribute = target.rpartition(":")
     if not colon and "." in target:
         place, attribute = _module_and_attribute(target)
@@ -36,22 +37,6 @@ def find_callable(target: str) -> Callable[..., Any]:
     if not callable(value):
         raise ValueError(f"{target!r} must be a function or a class, not {called(value)}")
     return value
-
-
-def file_of(target: str) -> Path | None:
-    """The file that a function is of, `~` expanded; None for a dotted path. Imports nothing of it.
-
-    Raises ValueError where no function is named, FileNotFoundError.
-    """
-    place, _, _ = target.rpartition(":")
-    if target.endswith(".py"):
-        raise ValueError(f"{target!r} is a file: give {target}:FUNCTION, the function of it that builds the network")
-    if not place.endswith(".py"):
-        return None
-    path = Path(place).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r} (looked in {Path.cwd()})")
-    return path
 
 
 def _module_and_attribute(target: str) -> tuple[str, str]:
