@@ -3,7 +3,7 @@
 import os
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from mindseye.fields import Start, annotation_of
 from mindseye.fields import check as check_value
 from mindseye.files import file_of_function, photograph_folder
 from mindseye.results.measures import MEASURES, RANKED
-from mindseye.settings import GROUPS, MADE, MISSING, NAMED, Run, UnknownSetting, plain_settings
+from mindseye.settings import GROUPS, MADE, NAMED, Run, UnknownSetting, plain_settings
 from mindseye.words import called, did_you_mean
 
 HYDRAS_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
@@ -95,16 +95,6 @@ def _check_nodes(group: str, settings: Any) -> None:
             raise ConfigurationError(f"{place}={node}: {place}.KEY=… sets one of its settings; null switches it off")
         if not isinstance(node.get("_target_"), str):
             raise ConfigurationError(f"{place}._target_ must be the path of a class, not {node.get('_target_')}")
-        for key in _missing_keys(node, place):
-            raise ConfigurationError(f"{key} must be given: {key}=…")
-
-
-def _missing_keys(node: Mapping[str, Any], place: str) -> Iterator[str]:
-    for key, value in node.items():
-        if isinstance(value, str) and value == MISSING:
-            yield f"{place}.{key}"
-        elif isinstance(value, Mapping):
-            yield from _missing_keys(value, f"{place}.{key}")
 
 
 def _options(group: str) -> str:

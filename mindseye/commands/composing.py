@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mindseye.commands.meant import no_such_option, no_such_setting
 from mindseye.fields import WrongField
@@ -242,8 +242,14 @@ def options(group: str) -> list[str]:
 
 
 def plain(config: DictConfig | ListConfig, place: str = "") -> Any:
-    """The configuration as plain values, interpolations resolved; what only Hydra can answer, in a job, stays text."""
-    raw: Any = OmegaConf.to_container(config, resolve=False)
+    """The configuration as plain values, interpolations resolved; what only Hydra can answer, in a job, stays text.
+
+    Raises ConfigurationError for what must be given and is not.
+    """
+    try:
+        raw: Any = OmegaConf.to_container(config, resolve=False, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigurationError(f"{error.full_key} must be given: {error.full_key}=…") from error
     within: Any = config
     if isinstance(raw, str) or raw is None:  # an interpolation to nothing
         return raw
