@@ -313,12 +313,12 @@ def test_a_key_of_other_programs_leads_to_what_does_it_here(key, said):
 @pytest.mark.parametrize("group", ["optimizer", "canvas", "network"])
 def test_a_setting_of_another_file_of_its_group_is_one(group):
     """Every setting that some file of the group has and the default has not leads to those that have it."""
-    held = {one: yaml.safe_load((config_folder() / group / f"{one}.yaml").read_text()) for one in files_of(group)}
+    held = {name: yaml.safe_load((config_folder() / group / f"{name}.yaml").read_text()) for name in files_of(group)}
     chosen = set(OmegaConf.to_container(compose([]), resolve=False)[group])
     elsewhere = {key for settings in held.values() for key in settings} - chosen - {"_convert_", "defaults"}
     assert elsewhere
     for key in elsewhere:
-        assert set(options_with(f"{group}.{key}")) == {one for one, settings in held.items() if key in settings}
+        assert set(options_with(f"{group}.{key}")) == {option for option, settings in held.items() if key in settings}
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.LBFGS, torch.optim.SparseAdam, lambda parameters: None])
@@ -361,7 +361,7 @@ def test_a_normalisation_that_is_no_list_is_shown_as_one():
 def test_a_layer_s_name_is_no_number(word, names):
     """6.20 is the paper's name of layer3.20; as a number it would be 6.2, another layer."""
     key, _, value = quoted(word).partition("=")
-    read = [OmegaConf.select(compose(["transfer=demo", f"{key}={one}"]), key) for one in value.split(",")]
+    read = [OmegaConf.select(compose(["transfer=demo", f"{key}={layer}"]), key) for layer in value.split(",")]
     assert read == names
     assert quoted("k=6.20") == "k=6.20"
 
@@ -464,11 +464,11 @@ def test_every_plain_setting_takes_its_default_and_no_other_kind(key):
     check_value(key, default_of(field), annotation)
     with pytest.raises(ValueError, match=f"^{key} must be "):
         check_value(key, {"a": 1}, annotation)
-    said = described(annotation)
-    limits = re.search(r"of (\S+) (?:or more|to (\S+))", said)
+    words = described(annotation)
+    limits = re.search(r"of (\S+) (?:or more|to (\S+))", words)
     least = float(limits[1].replace(",", "")) if limits else None
     if least is not None:
-        kind = int if "whole" in said else float
+        kind = int if "whole" in words else float
         check_value(key, kind(least), annotation)
         with pytest.raises(ValueError, match=f"^{key} must be "):
             check_value(key, kind(least) - 1, annotation)
@@ -614,10 +614,10 @@ assert "pytorch_lightning" not in sys.modules
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    said = ["no layer 'layer3.5'", "k must be 1 to 160", "machine has none", "objective.tv must be", "schedule.lr:",
+    expected = ["no layer 'layer3.5'", "k must be 1 to 160", "machine has none", "objective.tv must be", "schedule.lr:",
             "canvas.init=no.jpg: ", "take the fourier or the pixel canvas", "name layers before the target",
             "transfer.demo.layer: there is no layer 'layer9'"]  # fmt: skip
-    for line, words in zip(done.stderr.splitlines(), said, strict=True):
+    for line, words in zip(done.stderr.splitlines(), expected, strict=True):
         assert words in line
     assert not (tmp_path / "run" / "photographs").exists()
 

@@ -142,9 +142,9 @@ def test_the_same_from_python(place, network, targets, monkeypatch, tmp_path):
     )
     expected = mine.sparsity(targets.initial, torch.zeros_like(targets.maps), targets)
     assert expected.tolist() == [1.0] * targets.C  # silent everywhere
-    said = json.loads((result.save(tmp_path / "run") / "metrics.json").read_text())
-    assert {"sparsity", "largest"} <= set(said["summary"])
-    assert {"sparsity", "largest"} <= set(said["baselines"]["noise"])
+    metrics = json.loads((result.save(tmp_path / "run") / "metrics.json").read_text())
+    assert {"sparsity", "largest"} <= set(metrics["summary"])
+    assert {"sparsity", "largest"} <= set(metrics["baselines"]["noise"])
 
 
 @pytest.fixture(scope="module")
