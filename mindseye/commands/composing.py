@@ -109,23 +109,19 @@ def composition_error(error: Exception) -> str:
         return _unknown_key(key)
     if "Config group override must be a string or a list. Got NoneType" in text:
         return "a group of the configuration is none of its files by GROUP=none, not by GROUP=null"
-    missing = re.search(r"Could not find '((?:hydra/)?\w+)/([^']+)'", text)
-    if missing:
-        group, name = missing.groups()
-        listed = re.search(r"Available options in '[^']+':\n(.*?)\nConfig", text, re.S)
-        names = [option.strip() for option in (listed[1] if listed else "").split("\n") if option.strip()]
-        return no_such_option(group, name, names)
-    # One of several, logger=[csv,foo], which Hydra says in other words.
-    among = re.search(r"Could not load '([^'/]+)/([^']+)'", text)
-    if among and among[1] in groups():
-        group, name = among.groups()
-        files = (file for folder in re.findall(r"path=file://([^\n]+)", text) for file in Path(folder, group).glob("*"))
-        names = sorted({*options(group), *(file.stem for file in files if file.suffix == ".yaml")})
-        return no_such_option(group, name, names, several=True)
-    if isinstance(error, TypeError) and "'NoneType'" in text:  # logger=[csv,null], in which Hydra looks for a comma
-        return "null is none of a group's files: leave it out of the list; GROUP=none is none of them at all"
     if "Could not load 'hydra/launcher/submitit_slurm'" in text:
         return "hydra/launcher=slurm needs a package that is not installed: pip install 'mindseye[slurm]'"
+    if missing := re.search(r"Could not (?:find|load) '((?:hydra/)?\w+)/([^']+)'", text):
+        group, name = missing.groups()
+        listed = re.search(r"Available options in '[^']+':\n(.*?)\nConfig", text, re.S)
+        if listed:
+            return no_such_option(group, name, listed[1].split())
+        # One of several, logger=[csv,foo], of which Hydra lists no others.
+        folders = re.findall(r"path=file://([^\n]+)", text)
+        own = {file.stem for folder in folders for file in Path(folder, group).glob("*.yaml")}
+        return no_such_option(group, name, sorted({*options(group), *own}), several=True)
+    if isinstance(error, TypeError) and "'NoneType'" in text:  # logger=[csv,null], in which Hydra looks for a comma
+        return "null is none of a group's files: leave it out of the list; GROUP=none is none of them at all"
     if within := re.search(r"invalid literal for int\(\) with base 10: '([^']*)'", text):
         return f"a list has no setting {within[1]}: give the whole list, schedule.lr=[0.06,0.005] say"
     if there := re.search(r"An item is already at '([^']+)'", text):
