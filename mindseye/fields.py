@@ -12,6 +12,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
+from enum import Enum
 from functools import lru_cache
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -42,6 +43,7 @@ NOT_CONFIGURED = "not in the configuration"  # marks one that is given from Pyth
 Count = Annotated[int, Field(ge=1, le=MOST)]
 Weight = Annotated[float, Field(ge=0)]  # of a term of the loss
 Start = Literal["facet", "sketch", "noise", "photograph"]  # what a canvas starts from, beside an image of one's own
+Side = Annotated[int, Field(ge=1, le=8192)]  # of images, in pixels
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what numpy's and scikit-learn's generators take
 
 
@@ -182,10 +184,14 @@ def wrong_field(cls: type, error: ValidationError) -> WrongField:
         meant = f"; did you mean {ours}?" if ours in fields else did_you_mean(name, list(fields))
         return WrongField(f"{cls.__name__} has no {name}{meant}", name)
     given = None if first["type"] == "missing" else _whole_value(error, name)
-    shown = "null" if given is None else given
     annotation = annotation_of(fields[name])
     words = described(annotation, given) or with_article(getattr(annotation, "__name__", str(annotation)))
-    return WrongField(f"{name} must be {words}, not {shown}", name, given)
+    return WrongField(f"{name} must be {words}, not {_shown(given)}", name, given)
+
+
+def _shown(given: Any) -> Any:
+    """As YAML has it."""
+    return {None: "null", True: "true", False: "false"}[given] if given is None or isinstance(given, bool) else given
 
 
 def _whole_value(error: ValidationError, name: str) -> Any:
@@ -217,8 +223,7 @@ def check(name: str, given: Any, annotation: Any) -> None:
     first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
     if first is not None and first["type"] == "value_error":
         raise WrongField(f"{name}: {first['ctx']['error']}", name, given)
-    shown = "null" if given is None else given
-    raise WrongField(f"{name} must be {described(annotation, given)}, not {shown}", name, given)
+    raise WrongField(f"{name} must be {described(annotation, given)}, not {_shown(given)}", name, given)
 
 
 def fits(given: Any, annotation: Any) -> bool:
@@ -257,6 +262,8 @@ def _writable(annotation: Any) -> Any:
         return dict[str, Any]
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return list[_writable(arguments[0])]  # type: ignore[misc]
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return str  # a member by its name
     plain = (int, float, str, bool, type(None), Path, Any)
     return annotation if origin is Literal or annotation in plain else Any
 

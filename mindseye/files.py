@@ -129,3 +129,31 @@ def _no_room(path: Path, needed: int, reason: str) -> str:
         here = next(place for place in path.absolute().parents if place.is_dir())
         return f"{reason}: {needed} bytes are needed, and {shutil.disk_usage(here).free} are free"
     return f"{reason}: {needed} bytes are needed"
+
+
+def photograph_folder(root: str | os.PathLike[str]) -> Path:
+    """A folder of photographs, `~` expanded. Raises FileNotFoundError where there is none."""
+    try:
+        folder = Path(root).expanduser()
+    except RuntimeError:  # ~nobody
+        folder = Path(root)
+    if not folder.is_dir():
+        fault = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"{root} {fault}; name a folder of images or of class folders")
+    return folder
+
+
+def file_of_function(target: str) -> Path | None:
+    """The file of what `path/to/file.py:function` names, `~` expanded; None for a dotted path. It is not imported.
+
+    Raises ValueError where no function is named, FileNotFoundError.
+    """
+    place, _, _ = target.rpartition(":")
+    if target.endswith(".py"):
+        raise ValueError(f"{target!r} is a file: give {target}:FUNCTION, the function of it that builds the network")
+    if not place.endswith(".py"):
+        return None
+    path = Path(place).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r} (looked in {Path.cwd()})")
+    return path

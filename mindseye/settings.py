@@ -17,6 +17,7 @@ from mindseye.fields import (
     Count,
     Names,
     Seed,
+    Side,
     Text,
     WrongField,
     default_of,
@@ -40,7 +41,7 @@ class Images:
 
     root: Text | None = None
     """A folder of images or of class folders; null: photographs are drawn, whose facets are known."""
-    size: Annotated[int, Field(ge=1, le=8192)] | None = None
+    size: Side | None = None
     """Side in pixels; null: the network's own."""
     black: Annotated[float, Field(le=MOST)] | None = None
     """Of raw counts the value in the files that becomes 0; null: by the file's type."""
@@ -49,7 +50,7 @@ class Images:
     bands: Bands | None = None
     """Of more than three bands those that pictures show as red, green and blue, counted from 0; null: the first three.
     The network sees all of them, and bands.png has each."""
-    kind: Text = "padlock"
+    kind: Literal["padlock", "screw", "banana", "mug", "leaf", "mushroom", "bulb", "umbrella"] = "padlock"
     """What the drawn photographs show."""
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 160
     """How many are drawn."""

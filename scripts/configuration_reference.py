@@ -172,7 +172,8 @@ def told(target: str) -> Mapping[str, str]:
             text = flat[mark.end() : following.start() if following else len(flat)].strip().rstrip(";").rstrip(".")
             text = re.sub(r"\bNone\b", "null", re.sub(r"\. (?:Wrong values raise|Raises) .*", "", text))
             for name in mark[1].split(", "):
-                by_name.setdefault(name, text)
+                if not re.fullmatch(r"see `\w+`", text):  # which it is derived from
+                    by_name.setdefault(name, text)
     return by_name
 
 

@@ -28,7 +28,8 @@ from truth import METHODS, REFERENCE, Draw, Subject, arguments, has_batch_norms,
 from mindseye.commands.checking import check
 from mindseye.commands.composing import compose, plain
 from mindseye.commands.grammar import quoted
-from mindseye.commands.stages import judges, load, load_judges, make_method, make_network, prepare_drawing
+from mindseye.commands.parts import make_method
+from mindseye.commands.stages import judges, load, load_judges, make_network, prepare_drawing
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import write_atomically
 from mindseye.results.judges import TransferReference, transfer

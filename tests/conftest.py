@@ -138,11 +138,11 @@ def keep_facets():
             content=content,
         ).save(run / "targets")  # fmt: skip
         for c in range(C):
-            said = [
+            lines = [
                 {"path": names[i], "weight": w, "distance": 1.0}
                 for i, w in zip(chosen[c].tolist(), weights[c].tolist(), strict=True)
             ]
-            (run / f"facets/{c:02d}/photographs.json").write_text(json.dumps(said))
+            (run / f"facets/{c:02d}/photographs.json").write_text(json.dumps(lines))
         return run
 
     return keep

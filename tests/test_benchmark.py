@@ -11,16 +11,16 @@ CPU = torch.device("cpu")
 
 def measured(rows):
     """The rows by name, each with a figure above 0."""
-    found = {row.name: row.value for row in rows}
-    assert found
-    assert all(value is not None and value > 0 for value in found.values())
-    return found
+    figures = {row.name: row.value for row in rows}
+    assert figures
+    assert all(value is not None and value > 0 for value in figures.values())
+    return figures
 
 
 def test_steps_of_ours_beside_the_bare_one():
     wanted = ("default", "every filter on", "bfloat16", "neither folded")
-    found = measured(benchmark.steps(CASE, CPU, 1, wanted))
-    assert {name.partition(": ")[2] for name in found} >= {"default (no filter)", "default without matching"}
+    figures = measured(benchmark.steps(CASE, CPU, 1, wanted))
+    assert {name.partition(": ")[2] for name in figures} >= {"default (no filter)", "default without matching"}
 
 
 def test_a_plain_loop_takes_the_same_terms_as_the_module():

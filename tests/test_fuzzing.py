@@ -39,11 +39,11 @@ def one_line(*kinds):
     try:
         yield
     except kinds as error:
-        said = str(error)
+        message = str(error)
     else:
-        said = "fine"
-    assert said.strip()
-    assert "\n" not in said
+        message = "fine"
+    assert message.strip()
+    assert "\n" not in message
 
 
 # ---- pictures ----------------------------------------------------------------------------------------------------
@@ -144,8 +144,8 @@ def whole_run(network, targets, tmp_path_factory):
     result = me.visualize(network, targets, me.Method(steps=2), me.Running(snapshots=1, accelerator="cpu"))
     result.save(sweep / cell.folder, config="k: 8\n")
     targets.save(sweep / cell.folder / "targets")
-    said = {"status": "completed", "overrides": ["k=8"]}
-    (sweep / cell.folder / "status.json").write_text(json.dumps(said))
+    status = {"status": "completed", "overrides": ["k=8"]}
+    (sweep / cell.folder / "status.json").write_text(json.dumps(status))
     return sweep
 
 
@@ -176,12 +176,12 @@ def damage(place, name, changes, value, how):
     elif how == "json":
         path.write_text(json.dumps(value))
     elif how == "within":
-        said = json.loads(content) if path.suffix == ".json" else {"k": 8}
-        if isinstance(said, dict) and said:
-            said[sorted(said)[len(changes) % len(said)]] = value
-        elif said:
-            said[0] = value
-        path.write_text(json.dumps(said))
+        settings = json.loads(content) if path.suffix == ".json" else {"k": 8}
+        if isinstance(settings, dict) and settings:
+            settings[sorted(settings)[len(changes) % len(settings)]] = value
+        elif settings:
+            settings[0] = value
+        path.write_text(json.dumps(settings))
     else:
         path.unlink()
         if how == "folder":

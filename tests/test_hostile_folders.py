@@ -95,15 +95,15 @@ READ = (ValueError, OSError, UnreadablePhotograph)
 
 def swallow(call, *arguments):
     """What it gives, or its one line."""
-    said = ""
+    message = ""
     try:
         return call(*arguments)
     except READ as error:
-        said = str(error)
+        message = str(error)
     except SystemExit as end:
         return end.code
-    assert "\n" not in said.strip()
-    return said
+    assert "\n" not in message.strip()
+    return message
 
 
 @pytest.mark.parametrize("kind", ["plain", "saved", "oldest", "zipped", "array", "yaml"])
@@ -208,8 +208,8 @@ NO_FILES = ["pipe", "link", "device", "huge", "folder"]
 def test_what_is_no_file_of_a_run_is_not_read_or_waited_for(copy, kind, tmp_path):
     sweep, place = copy
     elsewhere = tmp_path / "elsewhere"
-    said = (place / "status.json").read_text().replace("k=8", "k=8765")
-    (place / "status.json").write_text(said)
+    written = (place / "status.json").read_text().replace("k=8", "k=8765")
+    (place / "status.json").write_text(written)
     (place / "report.json").write_text(json.dumps({"by": "k=8765"}))
     files = [path for path in sweep.rglob("*") if path.is_file()]
     assert {"manifest.json", "status.json", "metrics.json", "config.yaml", "report.json", "0001.webp"} <= {
@@ -308,10 +308,10 @@ def test_links_in_a_run_are_not_followed(copy, whole_run, secret):
             path.unlink()
         path.symlink_to(elsewhere)
         shutil.rmtree(place / "figures", ignore_errors=True)
-        said = swallow(figures, [str(place)])
+        message = swallow(figures, [str(place)])
         if name != "facets/01/steps/0001.webp":
-            assert isinstance(said, str), name
-            assert "link" in said or "missing" in said or "same steps" in said, (name, said)
+            assert isinstance(message, str), name
+            assert "link" in message or "missing" in message or "same steps" in message, (name, message)
         page = make_gallery(sweep).read_text()
         overview = json.loads(page.partition('id="overview">')[2].partition("</script>")[0])
         [run] = overview["runs"]
@@ -345,9 +345,9 @@ def test_photographs_named_outside_are_text(copy, name):
 @pytest.mark.parametrize("folder", ["../x", "/etc", "a/b", "..", ".", "", "a\x00b"])
 def test_no_cell_lies_outside_its_sweep(copy, folder):
     sweep, _ = copy
-    said = json.loads((sweep / "manifest.json").read_text())
-    said["cells"][0]["folder"] = folder
-    (sweep / "manifest.json").write_text(json.dumps(said))
+    manifest = json.loads((sweep / "manifest.json").read_text())
+    manifest["cells"][0]["folder"] = folder
+    (sweep / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="no readable manifest"):
         Manifest.read(sweep)
 
@@ -403,8 +403,8 @@ def test_a_run_folder_s_own_word_imports_nothing(copy, overrides, tmp_path, monk
     (tmp_path / "evil.py").write_text(f"open({str(mark)!r}, 'w')\ndef build(*a, **k): ...\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    said = json.loads((place / "status.json").read_text())
-    (place / "status.json").write_text(json.dumps({**said, "overrides": overrides}))
+    status = json.loads((place / "status.json").read_text())
+    (place / "status.json").write_text(json.dumps({**status, "overrides": overrides}))
     with pytest.raises(ConfigurationError) as told:
         read_earlier(place).overrides_beside(["steps=1"])
     assert "\n" not in str(told.value)
@@ -414,9 +414,9 @@ def test_a_run_folder_s_own_word_imports_nothing(copy, overrides, tmp_path, monk
 def test_nothing_of_a_run_folder_is_called_with_words_that_nobody_saw(copy):
     """Code that is given again is not called with arguments that the folder alone says."""
     _, place = copy
-    said = json.loads((place / "status.json").read_text())
+    status = json.loads((place / "status.json").read_text())
     words = ["k=8", "+metrics.own._target_=torch.hub.load", "+metrics.own.repo_or_dir=evil"]
-    (place / "status.json").write_text(json.dumps({**said, "overrides": words}))
+    (place / "status.json").write_text(json.dumps({**status, "overrides": words}))
     with pytest.raises(ConfigurationError, match=r"repo_or_dir=evil"):
         read_earlier(place).overrides_beside(["+metrics.own._target_=torch.hub.load"])
     assert read_earlier(place).overrides_beside(words[1:]) == ["k=8"]
@@ -424,9 +424,9 @@ def test_nothing_of_a_run_folder_is_called_with_words_that_nobody_saw(copy):
 
 def test_what_a_folder_would_have_typed_is_in_quotes(copy):
     _, place = copy
-    said = json.loads((place / "status.json").read_text())
+    status = json.loads((place / "status.json").read_text())
     word = "network.target=a.b;$(touch evil)\x1b[31m"
-    (place / "status.json").write_text(json.dumps({**said, "overrides": [word]}))
+    (place / "status.json").write_text(json.dumps({**status, "overrides": [word]}))
     with pytest.raises(ConfigurationError) as told:
         read_earlier(place).overrides_beside([])
     assert "'network.target=a.b;$(touch evil)" in str(told.value)
@@ -456,12 +456,12 @@ def test_a_configuration_that_multiplies_itself_is_refused(copy):
 
 def test_a_run_folder_does_not_say_where_files_go_or_who_is_told(copy, capsys):
     _, place = copy
-    said = json.loads((place / "status.json").read_text())
+    status = json.loads((place / "status.json").read_text())
     words = [
         "k=8", "logger=[csv,wandb]", "logger.csv.save_dir=/elsewhere", "logger.wandb.offline=false",
         "cache.folder=/elsewhere", "cache=off",
     ]  # fmt: skip
-    (place / "status.json").write_text(json.dumps({**said, "overrides": words}))
+    (place / "status.json").write_text(json.dumps({**status, "overrides": words}))
     assert read_earlier(place).overrides_beside([]) == ["k=8"]
     [line] = capsys.readouterr().err.splitlines()
     assert all(word in line for word in words[1:])

@@ -91,7 +91,7 @@ def test_style_of_the_house(path):
         if isinstance(node, ast.FunctionDef):
             assert node.args.kwarg is None, f"{path}:{node.lineno} {node.name} takes **{node.args.kwarg.arg}"
             given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-            count = sum(one.arg not in ("self", "cls") for one in given)
+            count = sum(argument.arg not in ("self", "cls") for argument in given)
             assert count <= MOST_ARGUMENTS, f"{path}:{node.lineno} {node.name} takes {count} arguments: give it a value"
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):

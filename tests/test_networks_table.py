@@ -19,7 +19,7 @@ def test_every_network_of_the_table_comes_out_as_it_says():
         env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    table = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     told = [line for line in (PROJECT / "docs" / "networks.md").read_text().splitlines() if line.startswith("| ")]
-    first = told.index(found[0])
-    assert found == told[first:]
+    first = told.index(table[0])
+    assert table == told[first:]

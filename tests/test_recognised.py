@@ -26,9 +26,9 @@ def curve(method, start, accuracies, cosines=None, passes=10):
     ],
 )
 def test_since_when_it_stays_at_its_end_value(accuracies, since):
-    one = curve("vital", "noise", accuracies)
-    assert one.since("accuracy", one.end["accuracy"]) == since
-    assert one.since("accuracy", max(accuracies) + 0.1) is None
+    row = curve("vital", "noise", accuracies)
+    assert row.since("accuracy", row.end["accuracy"]) == since
+    assert row.since("accuracy", max(accuracies) + 0.1) is None
 
 
 def test_the_row_says_when_ours_is_where_the_other_ends():
@@ -56,11 +56,11 @@ def test_every_method_has_its_own_number_of_steps():
 def test_a_tiny_one_is_drawn_and_told(tmp_path, capsys):
     words = ["--quick", "--only", "calibrated", "lucid", "--seeds", "0", "--folder", str(tmp_path)]
     main(words)
-    said = json.loads((tmp_path / "recognised.json").read_text())
-    [curves] = said.values()
-    found = [(one["method"], one["steps"], one["pictures"]) for one in curves]
-    assert found == [("calibrated", 4, 2), ("lucid", 512, 2)]
-    assert all(one["cost"] > 0 for one in curves)
+    kept = json.loads((tmp_path / "recognised.json").read_text())
+    [curves] = kept.values()
+    drawn = [(curve["method"], curve["steps"], curve["pictures"]) for curve in curves]
+    assert drawn == [("calibrated", 4, 2), ("lucid", 512, 2)]
+    assert all(curve["cost"] > 0 for curve in curves)
     assert max(map(int, curves[1]["looks"])) == 512
     assert len(curves[1]["looks"]) == 512 // (512 // LOOKS) + 1  # and the end itself
     assert "| lucid | noise | 512 |" in (tmp_path / "recognised.md").read_text()
@@ -69,4 +69,4 @@ def test_a_tiny_one_is_drawn_and_told(tmp_path, capsys):
     assert "failed" not in capsys.readouterr().err
     main([*words, "--table"])
     again = json.loads((tmp_path / "recognised.json").read_text())
-    assert again == said  # what was timed is not timed again
+    assert again == kept  # what was timed is not timed again

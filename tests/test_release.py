@@ -19,9 +19,9 @@ PROJECT = Path(__file__).parent.parent
 
 
 def test_version_and_paper_in_the_citation():
-    said = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
-    assert said["version"] == me.__version__
-    paper = said["preferred-citation"]
+    citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
+    assert citation["version"] == me.__version__
+    paper = citation["preferred-citation"]
     assert paper["title"] == "The Mind's Eye: Visualizing Class-Agnostic Features of CNNs"
     assert paper["authors"] == [{"family-names": "Stergiou", "given-names": "Alexandros"}]
     assert paper["year"] == 2021
@@ -51,9 +51,9 @@ def test_hooks_and_ci_call_targets_that_there_are():
 
 @pytest.mark.parametrize("name", me.__all__)
 def test_what_is_public_is_told_and_typed(name):
-    thing = getattr(me, name)
-    assert inspect.getdoc(thing)
-    made = thing.__init__ if inspect.isclass(thing) else thing
+    member = getattr(me, name)
+    assert inspect.getdoc(member)
+    made = member.__init__ if inspect.isclass(member) else member
     hints = typing.get_type_hints(made)
     assert set(inspect.signature(made).parameters) - {"self"} <= set(hints)
 
@@ -67,28 +67,28 @@ REFERENCE = {
 @pytest.mark.parametrize("path", REFERENCE)
 def test_every_argument_is_told(path):
     """In the docstring, in backticks or as `name: …`, by the comment behind a field, or by the docstring under it."""
-    thing = REFERENCE[path]
-    if is_value(thing):
-        assert all(field.description for field in fields_of(thing).values())
-        assert all(f"\n{name}" in thing.__doc__ for name in fields_of(thing))
+    member = REFERENCE[path]
+    if is_value(member):
+        assert all(field.description for field in fields_of(member).values())
+        assert all(f"\n{name}" in member.__doc__ for name in fields_of(member))
         return
-    made = thing.__init__ if inspect.isclass(thing) else thing
-    fields = re.findall(r"^    (\w+): .*  # \S", inspect.getsource(thing), re.M) if is_dataclass(thing) else []
+    made = member.__init__ if inspect.isclass(member) else member
+    fields = re.findall(r"^    (\w+): .*  # \S", inspect.getsource(member), re.M) if is_dataclass(member) else []
     for name in set(inspect.signature(made).parameters) - {"self", "args", "kwargs", *fields}:
-        assert re.search(rf"`{name}`|(^|[.;:] )(\w+, )*{name}(, \w+)*: ", inspect.getdoc(thing), re.M), name
+        assert re.search(rf"`{name}`|(^|[.;:] )(\w+, )*{name}(, \w+)*: ", inspect.getdoc(member), re.M), name
 
 
 def classes(annotation):
-    inner = [one for part in typing.get_args(annotation) for one in classes(part)]
+    inner = [kind for part in typing.get_args(annotation) for kind in classes(part)]
     return [*inner, annotation] if inspect.isclass(annotation) else inner
 
 
 def test_what_is_given_back_is_in_the_reference():
-    functions = [inspect.unwrap(thing) for thing in REFERENCE.values() if inspect.isfunction(thing)]
-    given = {one for thing in functions for one in classes(typing.get_type_hints(thing)["return"])}
-    held = {one for thing in filter(is_dataclass, given) for hint in typing.get_type_hints(thing).values()
-            for one in classes(hint)}  # fmt: skip
-    own = {one for one in given | held if one.__module__.startswith("mindseye.")}
+    functions = [inspect.unwrap(member) for member in REFERENCE.values() if inspect.isfunction(member)]
+    given = {kind for function in functions for kind in classes(typing.get_type_hints(function)["return"])}
+    held = {inner for kind in filter(is_dataclass, given) for hint in typing.get_type_hints(kind).values()
+            for inner in classes(hint)}  # fmt: skip
+    own = {kind for kind in given | held if kind.__module__.startswith("mindseye.")}
     assert me.Photographs in own
     assert me.Visualization.__annotations__["fit"] in own
     assert own <= set(REFERENCE.values())

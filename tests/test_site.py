@@ -21,12 +21,12 @@ SETTINGS = yaml.safe_load((PROJECT / "mkdocs.yml").read_text())
 
 
 def entries(nav):
-    for one in nav:
-        for what in one.values():
-            if isinstance(what, list):
-                yield from entries(what)
+    for entry in nav:
+        for place in entry.values():
+            if isinstance(place, list):
+                yield from entries(place)
             else:
-                yield what
+                yield place
 
 
 # ---- pages and links ----------------------------------------------------------------------------------------------
@@ -41,11 +41,11 @@ def test_every_page_is_in_the_navigation_once():
 def slugs(path):
     """The anchors of a page's headings, as GitHub and the site make them."""
     text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.M | re.S)
-    found = set()
+    anchors = set()
     for heading in re.findall(r"^#+ (.+)$", text, re.M):
         plain = re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
-        found.add(re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", plain).strip()))
-    return found
+        anchors.add(re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", plain).strip()))
+    return anchors
 
 
 TEXTS = [*PAGES, *(PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
@@ -68,8 +68,8 @@ def test_links_lead_somewhere(path):
 def test_nothing_is_loaded_from_elsewhere():
     """The theme would ask for fonts, and the plugin offline for a script, if they were not told otherwise."""
     assert SETTINGS["theme"]["font"] is False
-    assert any(isinstance(one, str) and one == "offline" for one in SETTINGS["plugins"])
-    assert any("iframe-worker" in one for one in SETTINGS["extra"]["polyfills"])
+    assert any(isinstance(plugin, str) and plugin == "offline" for plugin in SETTINGS["plugins"])
+    assert any("iframe-worker" in polyfill for polyfill in SETTINGS["extra"]["polyfills"])
     for place in (*SETTINGS["extra"]["polyfills"], *SETTINGS["extra_css"], SETTINGS["theme"]["favicon"]):
         assert (PROJECT / "docs" / place).is_file()
     for path in PAGES:
@@ -132,8 +132,8 @@ def test_every_group_of_conf_is_in_the_reference():
 
 
 def test_every_setting_says_what_it_is(reference):
-    settings = {key: said for key, said in reference.items() if "=" not in key}
-    assert not [key for key, said in settings.items() if not re.search(r"^:   .*[.?…)]$", said, re.M)]
+    settings = {key: text for key, text in reference.items() if "=" not in key}
+    assert not [key for key, text in settings.items() if not re.search(r"^:   .*[.?…)]$", text, re.M)]
 
 
 def test_no_mark_is_taken_for_another(reference):
@@ -190,8 +190,8 @@ def test_the_drawing_is_what_the_imports_say():
             if here in rooms and there in rooms and here != there:
                 expected.add((here, there))
     assert set(architecture_diagram.imports()) == expected
-    said = re.findall(r"<title>(\w+) imports (\w+): ", architecture_diagram.drawing())
-    assert sorted(said) == sorted(expected)
+    arrows = re.findall(r"<title>(\w+) imports (\w+): ", architecture_diagram.drawing())
+    assert sorted(arrows) == sorted(expected)
 
 
 def test_the_committed_drawing_is_the_newest():

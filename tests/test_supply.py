@@ -31,18 +31,18 @@ def parts(requirement):
     return name.lower(), bound
 
 
-RUNTIME = dict(parts(one) for one in DECLARED["dependencies"])
+RUNTIME = dict(parts(dependency) for dependency in DECLARED["dependencies"])
 EXTRAS = {
-    parts(one)[0]
+    parts(requirement)[0]
     for name in ("timm", "tsne", "wandb", "tensorboard", "video", "slurm", "ray")
-    for one in DECLARED["optional-dependencies"][name]
+    for requirement in DECLARED["optional-dependencies"][name]
 }
 
 
 @lru_cache
 def imported():
     """Every module of somebody else's that is imported, with a file that does."""
-    found = {}
+    licences = {}
     for path in CODE:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -54,8 +54,8 @@ def imported():
                 if top != "mindseye" and top not in sys.stdlib_module_names and not name.startswith(
                     ("hydra_plugins.mindseye", "__future__")
                 ):
-                    found.setdefault(name, path)
-    return found
+                    licences.setdefault(name, path)
+    return licences
 
 
 def module_of(package):

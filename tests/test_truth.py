@@ -61,22 +61,22 @@ def test_a_constant_effect_is_found_exactly_between_pairs():
     assert (difference.mean, difference.low, difference.high) == (pytest.approx(-0.25),) * 3
     assert (difference.pictures, difference.facets) == (6, 6)
     assert not calibrated.differences
-    said = as_markdown([lucid]).splitlines()[-1]
-    assert said.startswith("| lucid | noise | 80 | **-0.250 [-0.250, -0.250]** | 0.350 [")
+    line = as_markdown([lucid]).splitlines()[-1]
+    assert line.startswith("| lucid | noise | 80 | **-0.250 [-0.250, -0.250]** | 0.350 [")
 
 
 def test_pairs_are_of_one_start_seed_and_facet_and_of_the_same_photographs():
     whole = rows()
-    others = [replace(one, start="facet") if one.method == "lucid" and one.seed == 0 else one for one in whole]
+    others = [replace(row, start="facet") if row.method == "lucid" and row.seed == 0 else row for row in whole]
     lines = {(line.method, line.start): line for line in table(others, dict.fromkeys(METHODS, 80))}
     assert not lines["lucid", "facet"].differences
     assert lines["lucid", "noise"].differences["transfer.cosine"].pictures == 3
-    regrouped = [replace(one, photographs="others") if one.method == "lucid" else one for one in whole]
+    regrouped = [replace(row, photographs="others") if row.method == "lucid" else row for row in whole]
     assert not table(regrouped, dict.fromkeys(METHODS, 80))[-1].differences
 
 
 def test_rows_of_other_numbers_of_steps_have_no_part_in_a_table():
-    long = [replace(one, steps=512, figures={"transfer.cosine": 9.0}) for one in rows() if one.method == "lucid"]
+    long = [replace(row, steps=512, figures={"transfer.cosine": 9.0}) for row in rows() if row.method == "lucid"]
     lines = table([*rows(), *long], dict.fromkeys(METHODS, 80))
     assert lines[-1].means["transfer.cosine"].mean == pytest.approx(0.35)
     second = table([*rows(), *long], {"calibrated": 80, "lucid": 512})
@@ -88,17 +88,17 @@ def test_the_interval_is_the_bootstrap_s_over_facets():
     values = torch.randn(400, generator=torch.Generator().manual_seed(0)).double()
     half = 1.96 * float(values.std()) / 20
     for times in (1, 10):
-        found = Estimate.of((facet, float(value), 1.0) for facet, value in enumerate(values) for _ in range(times))
-        assert found.mean == pytest.approx(float(values.mean()))
-        assert found.low == pytest.approx(found.mean - half, abs=0.1 * half)
-        assert found.high == pytest.approx(found.mean + half, abs=0.1 * half)
-        assert (found.pictures, found.facets) == (400 * times, 400)
+        estimate = Estimate.of((facet, float(value), 1.0) for facet, value in enumerate(values) for _ in range(times))
+        assert estimate.mean == pytest.approx(float(values.mean()))
+        assert estimate.low == pytest.approx(estimate.mean - half, abs=0.1 * half)
+        assert estimate.high == pytest.approx(estimate.mean + half, abs=0.1 * half)
+        assert (estimate.pictures, estimate.facets) == (400 * times, 400)
     assert math.isnan(Estimate.of([("one", 1.0, 1.0), ("one", 2.0, 1.0)]).low)
 
 
 def test_what_seeds_find_in_the_same_photographs_makes_no_interval_narrower():
-    drawn = [one for one in rows() if one.method == "calibrated"]
-    grouped = [replace(one, sample=one.facet) for one in drawn]
+    drawn = [row for row in rows() if row.method == "calibrated"]
+    grouped = [replace(row, sample=row.facet) for row in drawn]
     [apart], [together] = (table(one, dict.fromkeys(METHODS, 80)) for one in (drawn, grouped))
     assert (apart.means["transfer.cosine"].facets, together.means["transfer.cosine"].facets) == (6, 3)
     assert together.means["transfer.cosine"].mean == pytest.approx(apart.means["transfer.cosine"].mean)
@@ -106,9 +106,9 @@ def test_what_seeds_find_in_the_same_photographs_makes_no_interval_narrower():
 
 def test_figures_are_means_over_the_judges_that_have_them():
     networks = {"a": {"cosine": 0.2, "accuracy": 1.0}, "b": {"cosine": 0.6, "accuracy": None}}
-    said = {"facet": 0, "fidelity": {"cosine": 0.9}, "transfer": {"cosine": 0.2, "networks": networks},
+    metrics = {"facet": 0, "fidelity": {"cosine": 0.9}, "transfer": {"cosine": 0.2, "networks": networks},
             "path": {"mean": 0.1, "target": 0.3}, "baselines": {"initial": {"copy": 3.0}}}  # fmt: skip
-    figures = figures_of(said, path=0.7)
+    figures = figures_of(metrics, path=0.7)
     assert figures["transfer.cosine"] == pytest.approx(0.4)
     assert (figures["transfer.accuracy"], figures["transfer.networks.b.cosine"]) == (1.0, 0.6)
     assert (figures["path.mean"], figures["path.target"], figures["fidelity.cosine"]) == (0.7, 0.3, 0.9)
@@ -136,10 +136,10 @@ def test_every_network_is_judged_by_the_others(tmp_path):
     own = Viewer.read(words + ",layer=m")
     assert (own.group, own.layers) == ("callable", ("l", "m"))
     demo = Viewer.read("demo=network=demo")
-    found = subjects([own, demo], [], {"drawn": ["images.kind=padlock"]}, ["k=8"], tmp_path)
-    assert [one.name for one in found] == ["own l, drawn", "own m, drawn", "demo late, drawn"]
-    assert {"network=callable", "layer=l", "transfer=[demo]", "images.kind=padlock", "k=8"} <= set(found[0].words)
-    judged = set(found[2].words)
+    drawn = subjects([own, demo], [], {"drawn": ["images.kind=padlock"]}, ["k=8"], tmp_path)
+    assert [subject.name for subject in drawn] == ["own l, drawn", "own m, drawn", "demo late, drawn"]
+    assert {"network=callable", "layer=l", "transfer=[demo]", "images.kind=padlock", "k=8"} <= set(drawn[0].words)
+    judged = set(drawn[2].words)
     assert {"network=demo", "depth=late", "transfer=[callable]", "transfer.callable.mean=[0.5,0.5]"} <= judged
     assert "transfer.callable.weights='my file.pth'" in judged
     with pytest.raises(ValueError, match="nobody judges"):
@@ -175,12 +175,12 @@ def test_other_people_s_ways_have_their_own_steps_where_asked():
         Draw("calibrated", "noise", 80), Draw("vital", "noise", 80)
     ]  # fmt: skip
     long = draws(["calibrated", "sorted", "vital", "published"], ["noise"], 80, long=True)
-    assert [(one.method, one.steps) for one in long if one.steps != 80] == [("vital", 2000), ("published", 200)]
+    assert [(row.method, row.steps) for row in long if row.steps != 80] == [("vital", 2000), ("published", 200)]
 
 
 def test_the_sheet_has_a_row_a_line_and_a_column_a_facet(tmp_path):
     Image.new("RGB", (8, 8), "teal").save(tmp_path / "teal.png")
-    drawn = [replace(one, picture=tmp_path / "teal.png") for one in rows()]
+    drawn = [replace(row, picture=tmp_path / "teal.png") for row in rows()]
     sheet = contact_sheet(drawn, table(drawn, dict.fromkeys(METHODS, 80)), tile=20)
     tiles = [sheet.getpixel((210 + 24 * column + 10, 64 + 24 * line + 10)) for column in range(3) for line in range(3)]
     assert sheet.size == (210 + 3 * 24, 64 + 3 * 24)
@@ -194,8 +194,8 @@ def test_a_tiny_protocol_is_drawn_told_and_gone_on_with(tmp_path, capsys, monkey
     monkeypatch.setattr(sys, "argv", ["truth.py", *words])
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     main(words)
-    said = json.loads((tmp_path / "truth/truth.json").read_text())
-    [lines] = [each["all"] for each in said["tables"].values()]
+    kept = json.loads((tmp_path / "truth/truth.json").read_text())
+    [lines] = [each["all"] for each in kept["tables"].values()]
     assert {line["method"] for line in lines} == {*METHODS, *BASELINES}
     for line in lines:
         assert line["means"]["transfer.cosine"]["pictures"] == 4

@@ -3,14 +3,14 @@
 import os
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from mindseye.commands.composing import ConfigurationError, config_folder, groups, options, plain
@@ -20,15 +20,17 @@ from mindseye.commands.constructors import (
     check_onlookers,
     check_replaced,
     compose_known,
+    networks,
     with_dots,
 )
 from mindseye.commands.grammar import MOST_CELLS, choices, escaped, parsed
 from mindseye.commands.meant import no_such_setting
 from mindseye.commands.tracking import check_trackers
-from mindseye.fields import MOST, Start, annotation_of, fits
+from mindseye.fields import Start, annotation_of
 from mindseye.fields import check as check_value
+from mindseye.files import file_of_function, photograph_folder
 from mindseye.results.measures import MEASURES, RANKED
-from mindseye.settings import GROUPS, MADE, MISSING, NAMED, Run, UnknownSetting, plain_settings
+from mindseye.settings import GROUPS, MADE, NAMED, Run, UnknownSetting, plain_settings
 from mindseye.words import called, did_you_mean
 
 HYDRAS_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
@@ -39,7 +41,6 @@ SEARCHES = {
     "hydra.sweeper.ax_config.experiment.minimize": (True, False),
 }
 STARTS = typing.get_args(Start)  # the words of canvas.init; any other is a path
-MOST_SIDE = 8192  # pixels
 
 
 def check(config: DictConfig) -> Run:
@@ -61,7 +62,9 @@ def check(config: DictConfig) -> Run:
         raise ConfigurationError(
             f"measure must be {', '.join(known)} or null, not {run.measure}{did_you_mean(run.measure, known)}"
         )
-    _check_parts(run.parts)
+    check_trackers(run.parts["logger"])
+    if "lr" in run.parts["optimizer"]:
+        raise ConfigurationError("optimizer.lr: the learning rate is schedule.lr, a list [start, end]")
     return run
 
 
@@ -92,68 +95,12 @@ def _check_nodes(group: str, settings: Any) -> None:
             raise ConfigurationError(f"{place}={node}: {place}.KEY=… sets one of its settings; null switches it off")
         if not isinstance(node.get("_target_"), str):
             raise ConfigurationError(f"{place}._target_ must be the path of a class, not {node.get('_target_')}")
-        for key in _missing_keys(node, place):
-            raise ConfigurationError(f"{key} must be given: {key}=…")
-
-
-def _missing_keys(node: Mapping[str, Any], place: str) -> Iterator[str]:
-    for key, value in node.items():
-        if isinstance(value, str) and value == MISSING:
-            yield f"{place}.{key}"
-        elif isinstance(value, Mapping):
-            yield from _missing_keys(value, f"{place}.{key}")
 
 
 def _options(group: str) -> str:
     if group not in groups():
         return f"{group}.NAME=… sets one of them"
     return f"{group}=NAME takes one of {', '.join(options(group))}"
-
-
-def _check_parts(parts: Mapping[str, Any]) -> None:
-    """What stands between settings of constructors, and what a network would refuse only once its weights are there."""
-    for place, node in networks(parts):
-        _check_network(node, place)
-    check_trackers(parts.get("logger") or {})
-    for place, node in _nodes_by_name(parts, "logger"):
-        for name, value in (node.get("settings") or {}).items():
-            if name.endswith("_timeout") and fits(value, float) and value <= 0:
-                raise ConfigurationError(f"{place}.settings.{name} must be above 0, in seconds, not {value}")
-    if "lr" in parts.get("optimizer", {}):
-        raise ConfigurationError("optimizer.lr: the learning rate is schedule.lr, a list [start, end]")
-
-
-def _nodes_by_name(parts: Mapping[str, Any], group: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    yield from ((f"{group}.{key}", node) for key, node in (parts.get(group) or {}).items() if node is not None)
-
-
-def networks(parts: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(place, node) of the network that draws and of those that judge."""
-    yield "network", parts["network"]
-    yield from _nodes_by_name(parts, "transfer")
-
-
-def _check_network(node: Mapping[str, Any], place: str) -> None:
-    if isinstance(node.get("weights"), bool):
-        raise ConfigurationError(
-            f"{place}.weights={str(node['weights']).lower()}: without it they are the network's own; null has random "
-            "ones, a file those in it"
-        )
-    for name, most in (("size", MOST_SIDE), ("num_classes", MOST)):
-        value: Any = node.get(name)
-        if fits(value, int) and not 1 <= value <= most:
-            raise ConfigurationError(f"{place}.{name} must be a whole number of 1 to {most:,}, not {value}")
-    mean, std = node.get("mean"), node.get("std")
-    for name, values in (("mean", mean), ("std", std)):
-        if not fits(values, list[float] | str | None):  # a text is told elsewhere
-            shown = f"[{values}]" if fits(values, float) else "[0.5]"
-            raise ConfigurationError(
-                f"{place}.{name} must be a list of one number per channel, {shown} for one channel, not {values}"
-            )
-    if isinstance(std, list) and not all(value > 0 for value in std):
-        raise ConfigurationError(f"{place}.std={std}: every number must be above 0")
-    if isinstance(mean, list) and isinstance(std, list) and (len(mean) != len(std) or not mean):
-        raise ConfigurationError(f"{place}.mean has {len(mean)} numbers and {place}.std {len(std)}: one per channel")
 
 
 def searched(folder: str | None) -> list[str]:
@@ -224,17 +171,11 @@ def check_overrides(arguments: Sequence[str]) -> None:
         _check_grid(overrides)
     first = {override.key_or_group: choices(override)[0] for override in overrides}
     where = [override.input_line for override in hydras if override.key_or_group == "hydra.searchpath"]
-    if added:
-        task = compose_known([*where, *first.values()])
-    else:
-        task = composed.copy()
-        with open_dict(task):
-            del task["hydra"]
-    runs = [check(task)]
+    without_hydra = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    runs = [check(compose_known([*where, *first.values()]) if added else without_hydra)]
     _check_direction(composed, runs[0].measure)
     _check_hydras_folders(composed)
     here = _runs_here(composed)
-    _check_outside(runs[0], here)
     for override in overrides:
         alone = override.key_or_group in plain_settings() and override.key_or_group != "measure"
         if override.is_discrete_sweep() and alone:  # nothing else depends on their values
@@ -244,7 +185,12 @@ def check_overrides(arguments: Sequence[str]) -> None:
         for other in choices(override)[1:]:
             task = compose_known([*where, *(first | {override.key_or_group: other}).values()])
             runs.append(check(task))
-            _check_outside(runs[-1], here)
+    for run in runs if here else ():
+        check_photographs(run.images.root)
+        check_start(run.parts)
+        check_targets(run.parts)
+    for run in runs:
+        check_layers(run)
     # The rest needs the constructors themselves, and they torch.
     for run in runs:
         check_onlookers(run.parts)
@@ -262,16 +208,7 @@ def _check_alone(key: str, value: Any, here: bool) -> None:
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     if here and key == "images.root":
-        _check_photographs(value)
-
-
-def _check_outside(run: Run, here: bool) -> None:
-    """Files that are there where this process runs, and layers that networks name."""
-    if here:
-        _check_photographs(run.images.root)
-        check_files(run.parts)
-        check_start(run.parts)
-    check_layers(run)
+        check_photographs(None if value is None else str(value))
 
 
 def _runs_here(composed: DictConfig) -> bool:
@@ -280,28 +217,25 @@ def _runs_here(composed: DictConfig) -> bool:
     return launcher.endswith((".BasicLauncher", ".JoblibLauncher")) and composed.hydra.job.get("chdir") is not True
 
 
-def check_files(parts: Mapping[str, Any]) -> None:
+def check_targets(parts: Mapping[str, Any]) -> None:
     """Refuse a file of a network's function that is not there. Imports nothing of it."""
     for place, node in networks(parts):
         target = node.get("target")
-        if not isinstance(target, str) or "${" in target or not _is_ours(node):
-            continue
-        file, _, function = target.rpartition(":")
-        if target.endswith(".py"):
-            raise ConfigurationError(
-                f"{place}.target={target} is a file: give {target}:FUNCTION, the function that builds the network"
-            )
-        if function and file.endswith(".py") and not os.path.isfile(os.path.expanduser(file)):
-            raise ConfigurationError(f"{place}.target={target}: there is no file {file} (looked in {os.getcwd()})")
+        if isinstance(target, str) and "${" not in target and _is_ours(node):
+            try:
+                file_of_function(target)
+            except (ValueError, OSError) as error:
+                raise ConfigurationError(f"{place}.target={target}: {error}") from error
 
 
-def _check_photographs(root: Any) -> None:
-    if root is None or "${" in str(root):
+def check_photographs(root: str | None) -> None:
+    """Refuse a folder that is none."""
+    if root is None or "${" in root:
         return
-    folder = os.path.expanduser(str(root))
-    if not os.path.isdir(folder):
-        fault = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
-        raise ConfigurationError(f"images.root={root} {fault}; name a folder of images or of class folders")
+    try:
+        photograph_folder(root)
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"images.root={error}") from error
 
 
 def start_file(parts: Mapping[str, Any]) -> str | None:

@@ -5,8 +5,6 @@ import inspect
 import os
 import pkgutil
 import re
-import sys
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -20,12 +18,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from mindseye.commands.meant import no_such_option, no_such_setting
 from mindseye.fields import WrongField
 from mindseye.settings import MADE, defaults
 from mindseye.sweeps.manifest import cell_folder
+from mindseye.words import with_class
 
 CONFIG_NAME = "visualize"
 SPECIAL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
@@ -101,7 +100,8 @@ def composition_error(error: Exception) -> str:
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         if isinstance(error.__cause__, ValueError | OSError):
             return str(error.__cause__)  # the constructor's own one-line complaint in place of Hydra's wrapping of it
-        return _failure(error)
+        target = re.search(r"'([^']+)'", str(error))
+        return f"{target[1] if target else 'it'} failed: {with_class(error.__cause__, place=True)}"
     if isinstance(error, RecursionError):
         return "the configuration refers to itself without end"
     text = str(error)
@@ -109,23 +109,19 @@ def composition_error(error: Exception) -> str:
         return _unknown_key(key)
     if "Config group override must be a string or a list. Got NoneType" in text:
         return "a group of the configuration is none of its files by GROUP=none, not by GROUP=null"
-    missing = re.search(r"Could not find '((?:hydra/)?\w+)/([^']+)'", text)
-    if missing:
-        group, name = missing.groups()
-        listed = re.search(r"Available options in '[^']+':\n(.*?)\nConfig", text, re.S)
-        names = [option.strip() for option in (listed[1] if listed else "").split("\n") if option.strip()]
-        return no_such_option(group, name, names)
-    # One of several, logger=[csv,foo], which Hydra says in other words.
-    among = re.search(r"Could not load '([^'/]+)/([^']+)'", text)
-    if among and among[1] in groups():
-        group, name = among.groups()
-        files = (file for folder in re.findall(r"path=file://([^\n]+)", text) for file in Path(folder, group).glob("*"))
-        names = sorted({*options(group), *(file.stem for file in files if file.suffix == ".yaml")})
-        return no_such_option(group, name, names, several=True)
-    if isinstance(error, TypeError) and "'NoneType'" in text:  # logger=[csv,null], in which Hydra looks for a comma
-        return "null is none of a group's files: leave it out of the list; GROUP=none is none of them at all"
     if "Could not load 'hydra/launcher/submitit_slurm'" in text:
         return "hydra/launcher=slurm needs a package that is not installed: pip install 'mindseye[slurm]'"
+    if missing := re.search(r"Could not (?:find|load) '((?:hydra/)?\w+)/([^']+)'", text):
+        group, name = missing.groups()
+        listed = re.search(r"Available options in '[^']+':\n(.*?)\nConfig", text, re.S)
+        if listed:
+            return no_such_option(group, name, listed[1].split())
+        # One of several, logger=[csv,foo], of which Hydra lists no others.
+        folders = re.findall(r"path=file://([^\n]+)", text)
+        own = {file.stem for folder in folders for file in Path(folder, group).glob("*.yaml")}
+        return no_such_option(group, name, sorted({*options(group), *own}), several=True)
+    if isinstance(error, TypeError) and "'NoneType'" in text:  # logger=[csv,null], in which Hydra looks for a comma
+        return "null is none of a group's files: leave it out of the list; GROUP=none is none of them at all"
     if within := re.search(r"invalid literal for int\(\) with base 10: '([^']*)'", text):
         return f"a list has no setting {within[1]}: give the whole list, schedule.lr=[0.06,0.005] say"
     if there := re.search(r"An item is already at '([^']+)'", text):
@@ -135,25 +131,6 @@ def composition_error(error: Exception) -> str:
     if isinstance(error.__cause__, OmegaConfBaseException):  # "Error merging override k=x", and why
         text = f"{text}: {str(error.__cause__).split(chr(10))[0]}"
     return text.split("\nSee https")[0] or type(error).__name__
-
-
-def _failure(error: InstantiationException) -> str:
-    """What went wrong in somebody's constructor, and in which line of its file, in place of Hydra's wrapping of it."""
-    cause = error.__cause__
-    assert cause is not None
-    target = re.search(r"'([^']+)'", str(error))
-    lines = re.sub(r"\x1b\[[\d;]*m", "", f"{type(cause).__name__}: {cause}").split("\n")
-    reason = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])  # what is missing of a state dict, say
-    frames = [frame for frame in traceback.extract_tb(cause.__traceback__) if _is_ones_own(frame.filename)]
-    own = [frame for frame in frames if frame.filename == frames[0].filename]  # not what it calls
-    line = f" in line {own[-1].lineno} of {own[-1].filename}" if own else ""
-    return f"{target[1] if target else 'it'} failed{line}: {reason}"
-
-
-def _is_ones_own(file: str) -> bool:
-    """Whether code lies outside this package and all that is installed."""
-    package = str(Path(__file__).resolve().parent.parent)
-    return not file.startswith(("<", package, sys.prefix, sys.base_prefix)) and "site-packages" not in file
 
 
 def _key_unknown(text: str) -> str | None:
@@ -261,8 +238,14 @@ def options(group: str) -> list[str]:
 
 
 def plain(config: DictConfig | ListConfig, place: str = "") -> Any:
-    """The configuration as plain values, interpolations resolved; what only Hydra can answer, in a job, stays text."""
-    raw: Any = OmegaConf.to_container(config, resolve=False)
+    """The configuration as plain values, interpolations resolved; what only Hydra can answer, in a job, stays text.
+
+    Raises ConfigurationError for what must be given and is not.
+    """
+    try:
+        raw: Any = OmegaConf.to_container(config, resolve=False, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigurationError(f"{error.full_key} must be given: {error.full_key}=…") from error
     within: Any = config
     if isinstance(raw, str) or raw is None:  # an interpolation to nothing
         return raw

@@ -73,6 +73,27 @@ def check_constructors(parts: Mapping[str, Any]) -> None:
     for place, node in parts.items():
         if isinstance(node, Mapping):
             check_arguments(node, place)
+    for place, node in networks(parts):
+        _check_source(node, place)
+
+
+def networks(parts: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(place, node) of the network that draws and of those that judge."""
+    yield "network", parts["network"]
+    yield from ((f"transfer.{name}", node) for name, node in (parts.get("transfer") or {}).items() if node)
+
+
+def _check_source(node: Mapping[str, Any], place: str) -> None:
+    """What names a network is made, which loads nothing: its settings go together."""
+    from mindseye.networks import Source
+
+    kind = _resolved(node["_target_"], place)
+    if not (inspect.isclass(kind) and issubclass(kind, Source)) or "${" in str(node):  # looked at again in the job
+        return
+    try:
+        kind(**{key: value for key, value in node.items() if key not in (*SPECIAL_KEYS, *_keys_of_the_command(place))})
+    except (TypeError, ValueError) as error:  # the latter begins with a field's name
+        raise ConfigurationError(f"{place}{'.' if isinstance(error, ValueError) else ': '}{error}") from error
 
 
 def check_onlookers(parts: Mapping[str, Any]) -> None:

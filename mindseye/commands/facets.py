@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mindseye.commands.checking import check, searched
+from mindseye.commands.checking import check, check_photographs, searched
 from mindseye.commands.composing import ConfigurationError
 from mindseye.commands.constructors import check_constructors, compose_known
 from mindseye.commands.grammar import quoted
@@ -71,7 +71,8 @@ def look(overrides: list[str], numbers: list[int], own: str | None = None) -> tu
     """What the layer that the settings name says of the photographs, and a title. own: a folder of further settings."""
     run = check(compose_known([*searched(own), *(quoted(word, sweeps=False) for word in overrides)]))
     check_constructors(run.parts)
-    from mindseye.commands.stages import check_photographs, find_photographs, make_network, open_cache, pick_device
+    from mindseye.commands.parts import pick_device
+    from mindseye.commands.stages import find_photographs, make_network, open_cache
     from mindseye.facets.content import content_of
     from mindseye.facets.discovery import set_aside
     from mindseye.facets.grouping import number_of_kinds
@@ -80,7 +81,7 @@ def look(overrides: list[str], numbers: list[int], own: str | None = None) -> tu
     from mindseye.networks.chance import seeded
     from mindseye.networks.preparing import prepare
 
-    check_photographs(run.images)
+    check_photographs(run.images.root)
     with seeded(run.drawing.seed):
         network = make_network(run.parts["network"], "network")
     layer = network.resolve(run.layer, run.depth)

@@ -1,15 +1,11 @@
-"""A run on several nodes: what the first node's task tells the others, and what one of those does."""
+"""A run on several nodes: what the first node's task and the others say to each other."""
 
 import logging
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from mindseye.commands.checking import check_constructors
-from mindseye.commands.stages import check_early, load, make_method, prepare_drawing
-from mindseye.settings import Run
 from mindseye.visualizer.nodes import here
 
 if TYPE_CHECKING:
@@ -29,25 +25,6 @@ def nodes_of(config: DictConfig) -> tuple[int, int]:
 def is_helper(nodes: int) -> bool:
     """Whether this is a task of such a run that is not the first."""
     return nodes > 1 and os.environ.get("SLURM_PROCID", "0") != "0"
-
-
-def help_draw(run: Run, node: "Node") -> None:
-    """All that a task does that is not the first: its share of the pictures, of the facets that the first has found."""
-    from mindseye.facets.targets import FacetTargets
-
-    check_constructors(run.parts)
-    method = make_method(run)
-    check_early(run)
-    drawing, method, _ = prepare_drawing(run, load(run, method), method)
-    from mindseye.visualizer.fitting import fit, prepare_for  # Lightning: what is wrong has been said by now
-
-    node.say("ready")
-    if node.wait("found", [0])[0].state == "done":  # a sweep's cell that was completed before
-        return
-    targets = FacetTargets.load(node.place / TARGETS)
-    prepared = prepare_for(drawing, targets, method)
-    fit(prepared, targets, method, replace(run.running, folder=str(node.folder)))
-    node.wait("done", [0])
 
 
 def write_no_log() -> None:
@@ -70,6 +47,14 @@ def hand_out(targets: "FacetTargets") -> None:
     if (node := here()) is not None:
         targets.save(node.place / TARGETS)
         node.say("found")
+
+
+def handed_out(node: "Node") -> "FacetTargets | None":
+    """The facets that the first node's task has found, None where nothing is left to draw."""
+    from mindseye.facets.targets import FacetTargets
+
+    node.say("ready")
+    return None if node.wait("found", [0])[0].state == "done" else FacetTargets.load(node.place / TARGETS)
 
 
 def let_go() -> None:

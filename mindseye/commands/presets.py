@@ -8,7 +8,7 @@ from mindseye.commands.checking import check_one_run
 from mindseye.commands.composing import ConfigurationError, options
 from mindseye.commands.constructors import check_constructors, compose_known
 from mindseye.commands.grammar import quoted
-from mindseye.commands.stages import make_method
+from mindseye.commands.parts import make_method
 from mindseye.settings import Facets
 from mindseye.visualizer.method import Method
 from mindseye.words import did_you_mean

@@ -1,34 +1,27 @@
-"""The stages of a run, each made out of its own settings: network, photographs, facets, judges, method."""
+"""The stages of a run, each made out of its own settings: networks, photographs, facets, judges."""
 
-import importlib.util
-import inspect
 import json
 import logging
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import get_object
-from omegaconf import ListConfig
 
-from mindseye.commands.checking import check_start, start_file
-from mindseye.commands.composing import ConfigurationError, config_folder, make, make_metric
-from mindseye.commands.constructors import CONSTRUCTORS_OF
+from mindseye.commands.composing import ConfigurationError, make
+from mindseye.commands.helping import hand_out, meet
+from mindseye.commands.parts import pick_device, try_parts, with_start
 from mindseye.commands.progress import JobProgress
-from mindseye.settings import CacheSettings, Images, Run
+from mindseye.settings import CacheSettings, Run
+from mindseye.sweeps.inputs import note_inputs
 from mindseye.sweeps.manifest import Manifest, layers_beside
-from mindseye.words import called
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Callback
-
     from mindseye.facets.cache import Cache
     from mindseye.facets.photographs import Photographs
     from mindseye.facets.targets import FacetTargets
@@ -36,131 +29,10 @@ if TYPE_CHECKING:
     from mindseye.networks.preparing import PreparedNetwork
     from mindseye.results.judges import TransferReference
     from mindseye.visualizer.method import Method
-    from mindseye.visualizer.tracking import Tracker
 
 # What the message of a source calls its own arguments: here they are settings of its group.
 OF_A_SOURCE = re.compile(r"(?<![\w./'\"-])(weights|arguments|prefix)=")
 log = logging.getLogger(__name__)
-
-
-def make_method(run: Run) -> "Method":
-    """The method out of its groups. Raises ConfigurationError for what a part of it refuses."""
-    from mindseye.networks.chance import seeded
-    from mindseye.visualizer.method import Method
-
-    parts = run.parts
-    with seeded(run.drawing.seed):  # a network that it names is the one that draws, also where weights are random
-        objective = make(parts["objective"], "objective")
-    canvas = make(parts["canvas"], "canvas")
-    if "seed" in inspect.signature(get_object(parts["canvas"]["_target_"])).parameters:
-        canvas = partial(canvas, seed=run.drawing.seed)
-    return Method(
-        objective=objective,
-        canvas=canvas,
-        schedule=make(parts["schedule"], "schedule"),
-        transformations=make(parts["transformations"], "transformations"),
-        optimizer=make(parts["optimizer"], "optimizer"),
-        filters=[make(node, f"filters.{name}") for name, node in parts["filters"].items() if node is not None],
-        **vars(run.drawing),
-    )
-
-
-def with_start(run: Run, method: "Method", channels: int, side: int) -> "Method":
-    """The method with the image whose path `canvas.init` is, read as the photographs are.
-
-    Raises ConfigurationError where it cannot be read.
-    """
-    path = start_file(run.parts)
-    if path is None:
-        return method
-    from mindseye.facets.decoding import UnreadablePhotograph, read_photograph
-
-    try:
-        image = read_photograph(path, side, channels, run.images.black, run.images.white, drawn_too=True)
-    except UnreadablePhotograph as error:
-        raise ConfigurationError(f"canvas.init={run.parts['canvas']['init']}: {error}") from error
-    return replace(method, canvas=partial(method.canvas, init=image.float() / 255))  # type: ignore[call-arg]
-
-
-def try_parts(method: "Method", channels: int, side: int) -> None:
-    """Canvas and optimiser are made from the facets, much later: one picture [channels, side, side] shows what they
-    refuse.
-
-    The first optimiser of a process takes torch seconds, so that this comes after what is told without.
-    """
-    import torch
-
-    name = "canvas"
-    picture = torch.full((1, channels, side, side), 0.5)
-    try:
-        pixels = method.canvas(picture, picture[:, None])
-        pixels(slice(0, 1)).sum().backward()
-        name = "optimizer"
-        optimizer = method.optimizer(pixels.parameters())
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise TypeError(f"it must give a torch.optim.Optimizer, not {called(optimizer)}")
-        optimizer.step()  # some ask for the loss again and again, which a step here computes once
-    except Exception as error:  # whatever a constructor of anybody's raises
-        raise ConfigurationError(f"{name}: {error}" if name not in str(error) else str(error)) from error
-
-
-def make_metrics(run: Run) -> dict[str, Any]:
-    """The user's own metrics by their names."""
-    from mindseye.networks.chance import seeded
-    from mindseye.results.metrics import check_names
-
-    metrics = {}
-    for name, node in (run.parts["metrics"] or {}).items():
-        if node is not None:
-            with seeded(run.drawing.seed):
-                metrics[str(name)] = make_metric(node, f"metrics.{name}")
-    check_names(metrics)
-    return metrics
-
-
-def make_callbacks(run: Run, trackers: Sequence["Tracker"]) -> list["Callback"]:
-    """Who looks on while facets are drawn, of the group `callbacks`. Raises ValueError for one that cannot."""
-    nodes = {name: node for name, node in (run.parts["callbacks"] or {}).items() if node is not None}
-    if not nodes:
-        return []
-    for name, node in nodes.items():
-        if node["_target_"].endswith(".DeviceStatsMonitor") and node.get("cpu_stats") is not False:
-            on_cpu = node.get("cpu_stats") or pick_device(run.running.accelerator) == "cpu"
-            if on_cpu and importlib.util.find_spec("psutil") is None:
-                raise ConfigurationError(f"callbacks.{name} needs psutil for what a CPU does: pip install psutil")
-    from mindseye.visualizer.watching import Watchers
-
-    callbacks = [make(node, f"callbacks.{name}") for name, node in nodes.items()]
-    Watchers(logger=trackers, callbacks=callbacks)
-    return callbacks
-
-
-def check_early(run: Run) -> None:
-    """What this machine does not have is said before any network is read."""
-    from mindseye.facets.embedding import pick_method
-    from mindseye.facets.number import MOST_KINDS
-    from mindseye.visualizer.devices import count_processes
-
-    most = MOST_KINDS if run.facets.C == "auto" else run.facets.C
-    pick_device(run.running.accelerator)
-    count_processes(run.running.devices, most, run.running.accelerator)
-    # How many photographs can be read is not known yet; what is installed, and the settings, are refused all the same.
-    pick_method(run.facets.subsample, run.facets.tsne, run.facets.subsample)
-    check_photographs(run.images)
-    check_start(run.parts)
-
-
-def pick_device(accelerator: str) -> str:
-    """Where the photographs are looked at: what Lightning will choose for the fit."""
-    import torch
-
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "cuda"
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return "mps"
-    if accelerator in ("auto", "cpu"):
-        return "cpu"
-    raise ConfigurationError(f"trainer.accelerator={accelerator}: this machine has none; take cpu or auto")
 
 
 def make_network(node: Mapping[str, Any], place: str) -> "Network":
@@ -230,7 +102,7 @@ class Drawing(NamedTuple):
 
     network: "PreparedNetwork"  # which records the layers of penalty and anchor too, where there are any
     method: "Method"  # with their exact names, and the image that it starts from
-    channels: int  # the layer's
+    about: dict[str, object]  # what is looked at, for trackers: network, layer, and how many channels it has
 
 
 def prepare_drawing(run: Run, looking: Looking, method: "Method") -> Drawing:
@@ -249,20 +121,7 @@ def prepare_drawing(run: Run, looking: Looking, method: "Method") -> Drawing:
     method = with_start(run, replace(method, previous=drawing.previous), drawing.channels, side)
     channels = try_out(drawing, method, run.facets.k, side)
     try_parts(method, drawing.channels, side)
-    return Drawing(drawing, method, channels)
-
-
-def check_photographs(images: Images) -> None:
-    """Refuse a folder that is none and a kind of object that cannot be drawn."""
-    from mindseye.facets.photographs import photograph_folder
-
-    if images.root is not None:
-        photograph_folder(images.root)
-        return
-    from mindseye.demo.photographs import KINDS
-
-    if images.kind not in KINDS:
-        raise ConfigurationError(f"images.kind must be one of {', '.join(KINDS)}, not {images.kind}")
+    return Drawing(drawing, method, {"network": looking.network.name, "layer": looking.layer, "channels": channels})
 
 
 def find_photographs(
@@ -294,6 +153,22 @@ def open_cache(settings: CacheSettings) -> "Cache | None":
     return Cache(folder, round(settings.limit_gb * 1e9))
 
 
+class Shown(NamedTuple):
+    """What the network is shown."""
+
+    photographs: "Photographs"
+    factors: dict[str, str] | None  # the true facet of each of the demo's, by its file's name
+    inputs: dict[str, Any]  # which files there were, the settings' too
+    cache: "Cache | None"  # of what it says of them
+
+
+def show(run: Run, looking: Looking, folder: Path, files: Mapping[str, str]) -> Shown:
+    """The photographs, once every node's task can draw. files: the sha256 of those that the settings name."""
+    meet()
+    photographs, factors = find_photographs(run, looking.prepared, folder)
+    return Shown(photographs, factors, note_inputs(files, run.images.root, photographs), open_cache(run.cache))
+
+
 def layers_of_the_sweep(run: Run, looking: Looking) -> list[str]:
     """Further layers at which cells of the same sweep look at the same photographs through the same network."""
     hydra_config = HydraConfig.get()
@@ -321,28 +196,34 @@ def layers_of_the_sweep(run: Run, looking: Looking) -> list[str]:
     return [other for other in layers if other != looking.layer]
 
 
-def discover(
-    run: Run, looking: Looking, photographs: "Photographs", cache: "Cache | None", progress: JobProgress
-) -> "FacetTargets":
-    """Facets; layers of the same sweep's other cells look at the photographs in one pass with this one."""
+def discover(run: Run, looking: Looking, shown: Shown, progress: JobProgress) -> tuple["FacetTargets", float]:
+    """Facets, for every node's task, and the seconds that it took to find them.
+
+    Layers of the same sweep's other cells look at the photographs in one pass with this one.
+    """
     from mindseye.facets.discovery import discover_facets
     from mindseye.facets.survey import Passing, survey_together
 
-    others = layers_of_the_sweep(run, looking) if cache is not None else []
+    begun = time.perf_counter()
+    others = layers_of_the_sweep(run, looking) if shown.cache is not None else []
     if others:
         passing = Passing(run.facets.batch_size, workers=run.facets.workers, progress=progress.reading)
-        survey_together(looking.network, photographs, [looking.layer, *others], passing, cache=cache)
+        survey_together(looking.network, shown.photographs, [looking.layer, *others], passing, cache=shown.cache)
     targets = discover_facets(
         looking.prepared,
-        photographs,
+        shown.photographs,
         looking.layer,
         run.facets,
-        cache=cache,
+        cache=shown.cache,
         progress=progress.reading,
         stage=progress.stage,
     )
     progress.found(targets.C)
-    return targets if run.images.bands is None else replace(targets, bands=run.images.bands)
+    if run.images.bands is not None:
+        targets = replace(targets, bands=run.images.bands)
+    seconds = time.perf_counter() - begun
+    hand_out(targets)
+    return targets, seconds
 
 
 class Judge(NamedTuple):
@@ -402,44 +283,3 @@ def judges(
         seen = transfer_reference(judge.network, judge.layer, targets, photographs, cache=cache)
         references.append(replace(seen, name=judge.name))
     return references
-
-
-def input_files(run: Run, hydra_config: Any) -> list[str]:
-    """Every file that the settings name: weights, checkpoints, code of one's own, and one's own files of settings.
-
-    Of a dotted path it is the module in the current directory, if there is one. Modules that code imports in turn are
-    not seen, nor what is installed, whose versions are kept beside.
-    """
-    files: dict[str, None] = {}
-    for group, node in run.parts.items():
-        if group != "logger":
-            files |= dict.fromkeys(file for text in _texts(node) for file in _files_of(text))
-    for source in hydra_config.runtime.config_sources:
-        if source.schema == "file" and Path(source.path) != config_folder():
-            chosen = hydra_config.runtime.choices.items()
-            named = ((group, option) for group, options in chosen for option in _listed(options))
-            own = (os.path.join(source.path, group, f"{option}.yaml") for group, option in named)
-            files |= dict.fromkeys(file for file in own if os.path.isfile(file))
-    return list(files)
-
-
-def _texts(node: Any) -> Iterator[str]:
-    if isinstance(node, dict | list):
-        for value in node.values() if isinstance(node, dict) else node:
-            yield from _texts(value)
-    elif isinstance(node, str):
-        yield node
-
-
-def _listed(chosen: Any) -> list[Any]:
-    return list(chosen) if isinstance(chosen, list | ListConfig) else [chosen]
-
-
-def _files_of(text: str) -> Iterator[str]:
-    """The file that a setting's text is the path of, or whose function or class it names."""
-    yield from (path for path in (text, text.rpartition(":")[0]) if path and os.path.isfile(os.path.expanduser(path)))
-    if re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", text, re.ASCII) and text.partition(".")[0] not in CONSTRUCTORS_OF:
-        parts = text.split(".")
-        modules = (os.path.join(*parts[:count]) for count in range(1, len(parts)))
-        files = (file for module in modules for file in (f"{module}.py", f"{module}/__init__.py"))
-        yield from filter(os.path.isfile, files)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mindseye.commands.composing import ConfigurationError, make
 from mindseye.commands.grammar import PATHS
+from mindseye.fields import fits
 from mindseye.files import read_plain, write_atomically
 from mindseye.sweeps.manifest import Manifest
 
@@ -37,13 +38,23 @@ log = logging.getLogger(__name__)
 
 
 def check_trackers(nodes: Mapping[str, Any]) -> None:
-    """Refuse a tracker of the group `logger` whose package is not installed. Nothing of it is imported."""
+    """Refuse a tracker whose package is not installed, and waits of no time. Nothing of it is imported.
+
+    nodes: those of the group `logger`.
+    """
     for name, node in nodes.items():
-        target = "" if node is None else str(node.get("_target_"))
-        packages, extra = NEEDED.get(target.rpartition(".")[2], ((), ""))
+        if node is None:
+            continue
+        packages, extra = NEEDED.get(node["_target_"].rpartition(".")[2], ((), ""))
         if packages and all(importlib.util.find_spec(package) is None for package in packages):
             mend = f"'mindseye[{extra}]'" if extra else packages[0]
             raise ConfigurationError(f"logger={name} needs {packages[0]}: pip install {mend}; logger=csv does without")
+        settings = node.get("settings") or {}
+        if not isinstance(settings, Mapping):
+            raise ConfigurationError(f"logger.{name}.settings must be settings by their names, not {settings}")
+        for key, seconds in settings.items():
+            if key.endswith("_timeout") and fits(seconds, float) and seconds <= 0:
+                raise ConfigurationError(f"logger.{name}.settings.{key} must be above 0, in seconds, not {seconds}")
 
 
 def make_trackers(

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mindseye.facets.decoding import UnreadablePhotograph, read_photograph, suffixes
 from mindseye.facets.pictures import inline_png, strip
+from mindseye.files import photograph_folder
 from mindseye.words import printable
 
 SHOWN = 8  # photographs in a notebook
@@ -297,18 +298,6 @@ def load_photographs(
         tried = f" ({len(skipped)} unusable: {skipped[0].shown}: {skipped[0].reason})" if skipped else ""
         raise FileNotFoundError(f"no images under {root}{tried}; looked for {', '.join(sorted(suffixes()))}")
     return Photographs(folder, tuple(paths), size, channels, tuple(skipped), black, white)
-
-
-def photograph_folder(root: str | os.PathLike[str]) -> Path:
-    """The folder, `~` expanded. Raises FileNotFoundError where there is none."""
-    try:
-        folder = Path(root).expanduser()
-    except RuntimeError:  # ~nobody
-        folder = Path(root)
-    if not folder.is_dir():
-        fault = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise FileNotFoundError(f"{root} {fault}; name a folder of images or of class folders")
-    return folder
 
 
 def list_photographs(root: Path) -> tuple[list[str], list[SkippedFile], list[str]]:

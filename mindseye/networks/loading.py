@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from mindseye.fields import Side
 from mindseye.networks.chance import seeded
 from mindseye.networks.modules import tensors
 from mindseye.networks.network import Network
 from mindseye.networks.sources.own import UNKNOWN_NORMALISATION, CallableSource, ModuleSource
-from mindseye.networks.sources.source import SIZE, Source
+from mindseye.networks.sources.source import SIZE, Published, Source
 from mindseye.networks.sources.timm_models import TimmSource
 from mindseye.networks.sources.torchvision_models import TorchvisionSource
 from mindseye.networks.weight_files import STATE_DICT_FILES, existing_file
@@ -89,9 +90,9 @@ def _source(
 
 
 def demo_network(
-    weights: str | Path | Enum | None = "packaged",
+    weights: Published | Enum = "packaged",
     layers: Mapping[str, str] | None = None,
-    size: int = 96,
+    size: Side = 96,
     name: str = "demo",
 ) -> Network:
     """The small network that comes with the package, trained on its generated photographs; no download.

@@ -126,7 +126,13 @@ def low_pass(image: Tensor, cycles: float) -> Tensor:
 
 
 class Canvas(nn.Module):
-    """C trainable images of `side` pixels. forward(facets) -> [c, ch, S, S] in 0..1."""
+    """C trainable images of `side` pixels. forward(facets) -> [c, ch, S, S] in 0..1.
+
+    Those here take where they start, see `first_images`. noise: standard deviation, of 0..1, of the noise on grey and
+    on sketches. init: the facet's blended photographs (facet), their broad forms and colours alone (sketch), grey
+    (noise), the nearest one itself (photograph), or an image of one's own; the command takes its path. cycles: per
+    image, of a sketch: the low-pass that leaves it.
+    """
 
     side: int
     per_facet: tuple[str, ...]  # the parameters and buffers whose first dimension is the facets
@@ -174,7 +180,7 @@ class PixelCanvas(Canvas):
     The clamp passes gradients straight through, so that a pixel that has left can return.
 
     initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1.
-    init, cycles, noise, seed: see `first_images`. Raises ValueError.
+    init, cycles, noise: see `Canvas`. seed: of the noise. Raises ValueError.
     """
 
     per_facet = ("pixels",)
@@ -263,8 +269,8 @@ class FourierCanvas(_SpectralCanvas):
     initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1, for their colours
     and their spectrum. decay: None scales each coefficient by its root mean square over the photographs; a number, 0 to
     5, by 1/f^decay. decorrelate: mix the channels by the square root of the covariance of the photographs' logits, so
-    that one step changes colours as photographs vary. init, cycles, seed: see `first_images`. Raises
-    ValueError.
+    that one step changes colours as photographs vary. init, cycles: see `Canvas`. seed: of the noise.
+    Raises ValueError.
     """
 
     per_facet = ("spectrum",)
@@ -318,8 +324,8 @@ class MacoCanvas(_SpectralCanvas):
     MACO (Fel et al., NeurIPS 2023), with decorrelated logits. `encode` keeps a picture's phases and mean colour.
 
     initial: the images to start from, [C, ch, S, S] in 0..1. photographs: [C, N, ch, S, S] in 0..1, for magnitudes and
-    colours. init, cycles, seed: see `first_images`, of which the phases are kept: a photograph alone, whose magnitudes
-    are its own, cannot be the start. Raises ValueError.
+    colours. cycles: see `Canvas`. seed: of the noise. init: as of the other canvases, but for a photograph alone, whose
+    magnitudes are its own. Raises ValueError.
     """
 
     per_facet = ("magnitude", "phase")

@@ -68,7 +68,7 @@ class RunningStatistics:
     network: whose BatchNorms the pictures are held to, the one that draws; it is a copy of its own, which looks at the
         pictures a second time at every step, as no view has moved them. Raises ValueError where it has no BatchNorm.
     dm: weight of the cosine of the facet's top-k maps to its target, which stands where DeepInversion has its class.
-    weight: of R. first: times which the first BatchNorm counts.
+    weight: of R, the distance to the running statistics. first: times which the first BatchNorm counts.
     """
 
     network: Network

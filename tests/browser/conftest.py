@@ -30,19 +30,19 @@ def visit(browser):
     def go(where, *, width=1300, height=860, scheme="light"):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         page = context.new_page()
-        said = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: None if request.url.startswith(start) else said.append(request.url))
+        complaints = []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: None if request.url.startswith(start) else complaints.append(request.url))
         url = str(where) if "://" in str(where) else f"file://{where}"
         start = url.partition("gallery.html")[0]
         page.goto(url)
         page.wait_for_selector("#grid:visible, #nothing:visible, .view:visible")
-        opened.append((context, said))
-        page.said = said
+        opened.append((context, complaints))
+        page.said = complaints
         return page
 
     yield go
-    for context, said in opened:
+    for context, complaints in opened:
         context.close()
-        assert said == []
+        assert complaints == []

@@ -39,19 +39,19 @@ def visit(browser):
     def go(where, *, width=1300, height=860, scheme="light"):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         page = context.new_page()
-        said, asked_for = [], []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
+        complaints, asked_for = [], []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: asked_for.append(request.url))
         page.goto(f"file://{where}")
-        opened.append((context, said, asked_for, where))
-        page.said = said
+        opened.append((context, complaints, asked_for, where))
+        page.said = complaints
         return page
 
     yield go
-    for context, said, asked_for, where in opened:
+    for context, complaints, asked_for, where in opened:
         context.close()
-        assert said == []
+        assert complaints == []
         pictures = f"file://{where.parent}/blind/"
         others = [url for url in asked_for if not (url.startswith(pictures) and url.endswith(".webp"))]
         assert {url.partition(":")[0] for url in others} <= {"file", "blob"}
@@ -87,33 +87,33 @@ def test_a_person_answers_by_hand_and_by_keys_and_saves(visit, made, tmp_path):
     assert text(page, "#progress") == "8 questions"
     page.fill("#person", "K. M.")
     page.keyboard.press("Enter")
-    for number, (name, one) in enumerate(key.items(), start=1):
+    for number, (name, entry) in enumerate(key.items(), start=1):
         assert text(page, "#progress") == f"{number} of 8"
         settled(page)
         assert page.evaluate("document.activeElement.id") == "ask"  # neither photograph stands out
         assert page.locator("#image-a").get_attribute("src").endswith(f"/{name}-a.webp")
         if number == 1:
-            page.click(f"#{one['right']}")
+            page.click(f"#{entry['right']}")
         elif number == 2:  # wrong at first, and mended
-            page.keyboard.press("ArrowLeft" if one["right"] == "b" else "ArrowRight")
+            page.keyboard.press("ArrowLeft" if entry["right"] == "b" else "ArrowRight")
             page.keyboard.press("Backspace")
-            assert page.locator("button.chosen").get_attribute("id") != one["right"]
+            assert page.locator("button.chosen").get_attribute("id") != entry["right"]
             settled(page)
-            page.keyboard.press(one["right"])
+            page.keyboard.press(entry["right"])
         else:
-            page.keyboard.press("ArrowLeft" if one["right"] == "a" else "ArrowRight")
+            page.keyboard.press("ArrowLeft" if entry["right"] == "a" else "ArrowRight")
     assert text(page, "#progress") == "8 of 8 answered"
     with page.expect_download() as download:
         page.click("#save")
     saved = tmp_path / download.value.suggested_filename
     download.value.save_as(saved)
-    said = json.loads(saved.read_text())
-    assert set(said) == {"format", "test", "sitting", "person", "answers"}
-    assert said["person"] == "K. M."
-    assert said["answers"] == {name: one["right"] for name, one in key.items()}
-    found = score(made.parent, [saved])
-    assert sum(one.answers for one in found) == 8
-    assert all(one.accuracy == 1 for one in found)
+    answers = json.loads(saved.read_text())
+    assert set(answers) == {"format", "test", "sitting", "person", "answers"}
+    assert answers["person"] == "K. M."
+    assert answers["answers"] == {name: entry["right"] for name, entry in key.items()}
+    scores = score(made.parent, [saved])
+    assert sum(score.answers for score in scores) == 8
+    assert all(score.accuracy == 1 for score in scores)
 
 
 def test_answers_outlive_the_page_and_the_next_person_has_none(visit, made):
@@ -163,8 +163,8 @@ def test_accessible_in_every_view(visit, made, scheme, width):
     page = visit(made, scheme=scheme, width=width, height=740)
 
     def check(view):
-        found = axe.run(page)
-        assert found.violations_count == 0, f"{view}: {found.generate_report()}"
+        results = axe.run(page)
+        assert results.violations_count == 0, f"{view}: {results.generate_report()}"
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{view} is wider than the window"
 
     check("start")

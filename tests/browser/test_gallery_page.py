@@ -48,14 +48,14 @@ def sweep(tmp_path_factory, make_run):
 
 def test_a_facet_that_is_marked_says_so_where_it_is_shown(visit, tmp_path, make_run):
     run = make_run(tmp_path / "run", facets=2)
-    said = json.loads((run / "metrics.json").read_text())
-    said["facets"][1]["marks"] = "not firm"
-    (run / "metrics.json").write_text(json.dumps(said))
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["facets"][1]["marks"] = "not firm"
+    (run / "metrics.json").write_text(json.dumps(metrics))
     page = visit(make_gallery(run))
     marked = page.locator(".cell:has(.doubt)")
     assert set(page.locator(".cell .doubt").all_inner_texts()) == {"not firm"}
     spoken = marked.evaluate_all("all => all.map((e) => e.ariaLabel)")
-    assert [one for one in spoken if not one.startswith("facet 1 · ") or ", not firm" not in one] == []
+    assert [line for line in spoken if not line.startswith("facet 1 · ") or ", not firm" not in line] == []
     marked.first.click()
     assert page.locator("#large-title").inner_text() == "facet 1 · not firm"
 
@@ -165,8 +165,8 @@ def test_filter_by_words_and_measures(visit, sweep):
     assert heads(page) == ["k 50", "k 100"]
     assert "of 6 cells match" in page.locator("#counts").inner_text()
     shown = [cell(page, i, j) for i in range(2) for j in range(2)]
-    bright = [one for one in shown if "dim" not in one.get_attribute("class").split()]
-    assert [float(one.locator(".value").inner_text()) >= 0.65 for one in bright] == [True] * len(bright)
+    bright = [card for card in shown if "dim" not in card.get_attribute("class").split()]
+    assert [float(card.locator(".value").inner_text()) >= 0.65 for card in bright] == [True] * len(bright)
     assert len(bright) == 2
     page.fill("#filter", "failed")
     assert heads(page) == ["k 100"]
@@ -450,9 +450,9 @@ def test_a_png_says_what_it_leaves_out(visit, tmp_path, make_run):
 def test_seeds_folded_away(visit, tmp_path, make_run, keep_facets):
     """Facets of one kind are held together whatever their numbers; a failed seed is missing and no more."""
     words = [(f"k={k}", f"seed={seed}") for k in (5, 9) for seed in range(4)]
-    for n, one in enumerate(add_cells(tmp_path, words, [], "")[:-1]):
-        run = make_run(tmp_path / one.folder, facets=2, cosine=0.1 * n, overrides=one.overrides)
-        keep_facets(run, [1, 1, 0, 0] if one.overrides[1] == "seed=1" else [0, 0, 1, 1])
+    for n, added in enumerate(add_cells(tmp_path, words, [], "")[:-1]):
+        run = make_run(tmp_path / added.folder, facets=2, cosine=0.1 * n, overrides=added.overrides)
+        keep_facets(run, [1, 1, 0, 0] if added.overrides[1] == "seed=1" else [0, 0, 1, 1])
     page = visit(make_gallery(tmp_path))
     page.check("#folds input")
     assert page.locator("#rows option").all_inner_texts() == ["none", "k", "seed", "facet", "picture"]
@@ -491,9 +491,9 @@ def test_seeds_folded_away(visit, tmp_path, make_run, keep_facets):
 
 
 def test_seeds_that_look_at_other_photographs_are_not_held_facet_by_facet(visit, tmp_path, make_run, keep_facets):
-    for one in add_cells(tmp_path, [(f"k={k}", f"seed={seed}") for k in (5, 9) for seed in (0, 1)], [], ""):
-        run = make_run(tmp_path / one.folder, facets=2, cosine=0.5, overrides=one.overrides)
-        keep_facets(run, [0, 0, 1, 1], content=one.overrides[1])
+    for cell in add_cells(tmp_path, [(f"k={k}", f"seed={seed}") for k in (5, 9) for seed in (0, 1)], [], ""):
+        run = make_run(tmp_path / cell.folder, facets=2, cosine=0.5, overrides=cell.overrides)
+        keep_facets(run, [0, 0, 1, 1], content=cell.overrides[1])
     page = visit(make_gallery(tmp_path))
     page.check("#folds input")
     page.select_option("#rows", "k")
@@ -505,9 +505,9 @@ def test_seeds_that_look_at_other_photographs_are_not_held_facet_by_facet(visit,
 def test_of_two_seeds_one_is_folded_away_at_a_time(visit, tmp_path, make_run):
     """seed moves the measure by 0.1, the network's own seed by 0.4; a repeated run is no further draw."""
     words = [(f"seed={a}", f"network.seed={b}") for a in (0, 1) for b in (7, 8)]
-    for n, one in enumerate(add_cells(tmp_path, [*words, words[0]], [], "")):
-        a, b = int("seed=1" in one.overrides), int("network.seed=8" in one.overrides)
-        make_run(tmp_path / f"{n}", facets=1, cosine=0.1 + 0.1 * a + 0.4 * b, overrides=one.overrides)
+    for n, cell in enumerate(add_cells(tmp_path, [*words, words[0]], [], "")):
+        a, b = int("seed=1" in cell.overrides), int("network.seed=8" in cell.overrides)
+        make_run(tmp_path / f"{n}", facets=1, cosine=0.1 + 0.1 * a + 0.4 * b, overrides=cell.overrides)
     (tmp_path / "manifest.json").unlink()
     page = visit(make_gallery(tmp_path))
     boxes = page.locator("#folds label")
@@ -538,11 +538,11 @@ def test_the_address_says_all(visit, sweep):
     slide(page, "#split", 30)
     address = settled(page)
     other = visit(f"file://{sweep}#{address}")
-    for one in (page, other):
-        assert one.locator("#comparison").is_visible()
-    what = """() => [...document.querySelectorAll('select, input')].map((one) => `${one.id} ${one.value}`).join() +
+    for shown in (page, other):
+        assert shown.locator("#comparison").is_visible()
+    script = """() => [...document.querySelectorAll('select, input')].map((one) => `${one.id} ${one.value}`).join() +
         document.querySelector('#large-title').textContent + [...document.images].map((one) => one.src).sort().join()"""
-    assert other.evaluate(what) == page.evaluate(what)
+    assert other.evaluate(script) == page.evaluate(script)
     page.go_back()  # the page hears of it a moment later: wait_for fails where it never does
     page.locator("#comparison").wait_for(state="hidden")
     page.locator("#large").wait_for()
@@ -594,10 +594,10 @@ def test_the_report_s_table(visit, tmp_path, make_run):
         Difference("fidelity.cosine", "more", 0.9, 0.15, 0.1, 0.2, 6, 3),
         Difference("naturalness.tv", "no_dm", 1.1, -0.4, -0.5, -0.3, 6, 3),
     )
-    said = (f"ablation matters: {hostile}", "k does not show.")
+    sentences = (f"ablation matters: {hostile}", "k does not show.")
     means = {"fidelity.cosine": 0.75, "naturalness.tv": 1.5}
-    found = Comparison("ablation", "none", means, differences, 0, sentences=said)
-    (tmp_path / "report.json").write_text(as_json(found))
+    comparison = Comparison("ablation", "none", means, differences, 0, sentences=sentences)
+    (tmp_path / "report.json").write_text(as_json(comparison))
     make_gallery(tmp_path)
     page = visit(tmp_path / "gallery.html")
     page.click("#report-summary")
@@ -611,7 +611,7 @@ def test_the_report_s_table(visit, tmp_path, make_run):
     assert "▲" not in rows[2][1]  # 0 is in the interval
     assert rows[2][2] == "–"
     assert "+0.150 ▲" in rows[3][1]
-    assert tuple(page.locator("#report-sentences li").all_inner_texts()) == said
+    assert tuple(page.locator("#report-sentences li").all_inner_texts()) == sentences
     assert page.title() != "pwned"
     (tmp_path / "report.json").write_text('{"by": 3, "means": [')
     make_gallery(tmp_path)
@@ -692,8 +692,8 @@ def test_accessible_in_every_view(visit, sweep, scheme, width):
     page = visit(sweep, scheme=scheme, width=width, height=740)
 
     def check(view):
-        found = axe.run(page)
-        assert found.violations_count == 0, f"{view}: {found.generate_report()}"
+        results = axe.run(page)
+        assert results.violations_count == 0, f"{view}: {results.generate_report()}"
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{view} is wider than the window"
 
     check("grid")
@@ -859,9 +859,9 @@ def test_500_runs_of_10_facets(browser, visit, tmp_path, make_run, keep_facets):
     """Layers × seeds, each with facets of its own of 300 photographs: the most that a page of so many runs can have."""
     words = [(f"k={layer}", f"seed={seed}") for layer in range(1, 26) for seed in range(20)]
     drawn = np.random.default_rng(0)
-    for n, one in enumerate(add_cells(tmp_path, words, [], "")):
+    for n, cell in enumerate(add_cells(tmp_path, words, [], "")):
         names = [f"photograph_{n}_{i:04d}.jpg" for i in range(10)]
-        run = make_run(tmp_path / one.folder, facets=10, cosine=n / 1000, overrides=one.overrides, photographs=names)
+        run = make_run(tmp_path / cell.folder, facets=10, cosine=n / 1000, overrides=cell.overrides, photographs=names)
         labels = (np.arange(300) // 30 + (drawn.random(300) < 0.2) * drawn.integers(0, 10, 300)) % 10
         keep_facets(run, labels.tolist(), channels=drawn.integers(0, 512, (10, 50)).tolist(), D=512)
     began = time.perf_counter()
@@ -933,10 +933,10 @@ def test_shares_of_a_way_are_sorted_by_the_ratio_of_mean_differences(visit, tmp_
     """k = 1 goes 0.5 of 0.4 and −2 of 0.06, 0.17 of all there is; k = 2 a tenth of both."""
     for k, gains in ((1, (0.5, -2.0)), (2, (0.1, 0.1))):
         run = make_run(tmp_path / str(k), overrides=[f"k={k}"])
-        said = json.loads((run / "metrics.json").read_text())
-        for facet, gain, way in zip(said["facets"], gains, (0.4, 0.06), strict=True):
+        metrics = json.loads((run / "metrics.json").read_text())
+        for facet, gain, way in zip(metrics["facets"], gains, (0.4, 0.06), strict=True):
             facet["transfer"] = {"gain": gain, "way": way}
-        (run / "metrics.json").write_text(json.dumps(said))
+        (run / "metrics.json").write_text(json.dumps(metrics))
     page = visit(f"file://{make_gallery(tmp_path)}#rows=facet&columns=k&sort=best&measure=transfer.gain")
     assert heads(page) == ["k 1", "k 2"]
 
@@ -945,9 +945,9 @@ def test_total_variation_is_best_near_that_of_photographs(visit, tmp_path, make_
     """Neither the smallest nor the largest: 0.2 is haze, 3 is grain, 0.9 is nearly as photographs are."""
     for k, tv in ((1, 0.2), (2, 3.0), (3, 0.9)):
         run = make_run(tmp_path / str(k), overrides=[f"k={k}"], facets=1)
-        said = json.loads((run / "metrics.json").read_text())
-        said["facets"][0]["naturalness"]["tv"] = tv
-        (run / "metrics.json").write_text(json.dumps(said))
+        metrics = json.loads((run / "metrics.json").read_text())
+        metrics["facets"][0]["naturalness"]["tv"] = tv
+        (run / "metrics.json").write_text(json.dumps(metrics))
     page = visit(f"file://{make_gallery(tmp_path)}#view=ranking&measure=naturalness.tv")
     assert captions(page) == ["0.900", "0.200", "3.000"]
     cell(page, 0, 0).click()

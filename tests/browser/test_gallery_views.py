@@ -143,8 +143,8 @@ def test_the_flow_has_a_ribbon_for_all_that_two_facets_share(visit, layers):
     assert page.locator("#flow-figure .ribbon:not(.dim) title").all_text_contents() == [
         "early facet 1 → late facet 2: 3 photographs, overlap 1.000, assigned"
     ]
-    said = page.locator("#flow-about p").all_inner_texts()
-    assert [" ".join(text.split()) for text in said] == [
+    texts = page.locator("#flow-about p").all_inner_texts()
+    assert [" ".join(text.split()) for text in texts] == [
         "early: facet 1, 3 photographs. Open facet 1", "late: facet 2, 3 photographs. Open facet 2"
     ]  # fmt: skip
     page.get_by_text("Open facet 2").click()
@@ -208,9 +208,9 @@ def test_stars_and_notes_stay_and_go_out_as_json(visit, layers, tmp_path):
     with page.expect_download() as loading:
         page.click("#save-notes")
     loading.value.save_as(tmp_path / "notes.json")
-    said = json.loads((tmp_path / "notes.json").read_text())
-    assert [(one["star"], one["note"]) for one in said["facets"]] == [(True, "<b>grows</b> a roof"), (True, "")]
-    first = said["facets"][0]
+    notes = json.loads((tmp_path / "notes.json").read_text())
+    assert [(facet["star"], facet["note"]) for facet in notes["facets"]] == [(True, "<b>grows</b> a roof"), (True, "")]
+    first = notes["facets"][0]
     assert title == f"layer {first['settings']['layer']} · k {first['settings']['k']} · facet {first['facet']}"
     # Another browser knows nothing of them until it is given the file; a file of something else is refused.
     other = visit(f"file://{layers}#view=ranking")
@@ -238,8 +238,8 @@ def test_a_filter_that_matches_elsewhere_leads_there(visit, layers):
 
 def test_a_folder_of_sweeps_opens_as_a_ranking_and_each_sweep_has_its_own_axes(visit, tmp_path, make_run):
     for name, words in (("first", [("k=1",), ("k=2",)]), ("second", [("objective.gain=1", "depth=a"), ("depth=b",)])):
-        for n, one in enumerate(add_cells(tmp_path / name, words, [], "")):
-            make_run(tmp_path / name / one.folder, facets=1, cosine=0.5 + n / 10, overrides=one.overrides)
+        for n, cell in enumerate(add_cells(tmp_path / name, words, [], "")):
+            make_run(tmp_path / name / cell.folder, facets=1, cosine=0.5 + n / 10, overrides=cell.overrides)
     make_run(tmp_path / "alone", facets=1, cosine=0.9)
     page = visit(make_gallery(tmp_path))
     assert page.locator("#view-ranking").get_attribute("aria-pressed") == "true"
@@ -299,8 +299,8 @@ def test_shared_channels_are_intersection_over_union_of_the_top_k(visit, layers)
     assert page.locator("#channels-shared .kind").all_inner_texts() == ["1"]
     page.locator("#channels-shared .kind").click()
     # Channel 1: facets 0 and 1 of both k, by its place in each
-    said = "Channel 1 is among the top k of 4 facets of all cells at this layer."
-    assert page.locator("#channel-about").inner_text() == said
+    line = "Channel 1 is among the top k of 4 facets of all cells at this layer."
+    assert page.locator("#channel-about").inner_text() == line
     users = [" ".join(text.split()) for text in page.locator("#channel-users button").all_inner_texts()]
     assert users == [
         "layer early · k 2 · facet 1, 1st", "layer early · k 4 · facet 1, 1st", "layer early · k 2 · facet 0, 2nd",
@@ -336,11 +336,11 @@ def test_where_a_facet_is_in_its_photographs_and_its_picture(visit, layers):
     heat = whole(page, ".lit img").all()
     assert len(heat) == 2 * count
     # The n-th photograph has the n-th part of the sheet over it, and the frame of what the unit at the peak sees.
-    for n, one in enumerate(page.locator(".lit").all()):
-        box, sheet = one.bounding_box(), one.locator(".cut img").bounding_box()
+    for n, lit in enumerate(page.locator(".lit").all()):
+        box, sheet = lit.bounding_box(), lit.locator(".cut img").bounding_box()
         assert sheet["y"] == pytest.approx(box["y"] - n * box["height"], abs=1)
         assert sheet["height"] == pytest.approx(count * box["height"], abs=1)
-        sees = one.locator(".sees").bounding_box()
+        sees = lit.locator(".sees").bounding_box()
         assert sees["width"] == pytest.approx(box["width"] * 47 / 96, abs=1)
     assert "A map of 12 × 12" in page.locator("#where-about").inner_text()
     page.click("#where-crops")
@@ -374,20 +374,20 @@ def test_a_layer_without_places_says_so(visit, tmp_path, make_run):
 
 
 def test_two_tabs_keep_each_other_s_stars_and_notes(visit, layers):
-    one = visit(f"file://{layers}#view=ranking")
-    other = one.context.new_page()
+    ranking = visit(f"file://{layers}#view=ranking")
+    other = ranking.context.new_page()
     other.goto(f"file://{layers}#view=ranking")
     other.wait_for_selector(".cell")
-    one.locator(".cell").nth(0).focus()
-    one.keyboard.press("*")
+    ranking.locator(".cell").nth(0).focus()
+    ranking.keyboard.press("*")
     other.locator(".star").wait_for()  # told by the browser
     other.locator(".cell").nth(2).focus()
     other.keyboard.press("*")
-    one.locator(".star").nth(1).wait_for()
-    one.reload()
-    assert one.locator(".star").count() == 2
-    one.locator(".cell").nth(0).focus()
-    one.keyboard.press("*")
+    ranking.locator(".star").nth(1).wait_for()
+    ranking.reload()
+    assert ranking.locator(".star").count() == 2
+    ranking.locator(".cell").nth(0).focus()
+    ranking.keyboard.press("*")
     other.wait_for_function("document.querySelectorAll('.star').length === 1")
 
 
@@ -399,14 +399,14 @@ def test_every_view_is_accessible(visit, layers, scheme, width):
     for address in VIEWS:
         page.goto(f"file://{layers}#{address}")
         page.reload()
-        found = axe.run(page)
-        assert found.violations_count == 0, f"{address}: {found.generate_report()}"
+        results = axe.run(page)
+        assert results.violations_count == 0, f"{address}: {results.generate_report()}"
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{address} is wider than the window"
     place = "clear=yes&open.depth=late&open.facet=0&open.picture=visualisation"
     page = visit(f"file://{EXAMPLE}#where=heat&{place}", scheme=scheme, width=width, height=740)
     for key in "hh":
-        found = axe.run(page)
-        assert found.violations_count == 0, f"where: {found.generate_report()}"
+        results = axe.run(page)
+        assert results.violations_count == 0, f"where: {results.generate_report()}"
         page.keyboard.press(key)
 
 

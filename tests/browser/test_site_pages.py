@@ -56,26 +56,26 @@ def visit(browser, site):
     def go(name, *, width=1300, scheme="light"):
         context = browser.new_context(viewport={"width": width, "height": 860}, color_scheme=scheme)
         page = context.new_page()
-        said = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
+        complaints = []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
         inside = (f"file://{site}/", "data:", "blob:")
-        page.on("request", lambda request: None if request.url.startswith(inside) else said.append(request.url))
+        page.on("request", lambda request: None if request.url.startswith(inside) else complaints.append(request.url))
         page.goto(f"file://{site}/{name}")
-        opened.append((context, said))
+        opened.append((context, complaints))
         return page
 
     yield go
-    for context, said in opened:
+    for context, complaints in opened:
         context.close()
-        assert said == []
+        assert complaints == []
 
 
 @functools.cache
 def pages_of(site):
     """Those of the site itself: the example's gallery is the gallery's own, and tested as such."""
-    found = sorted(str(path.relative_to(site)) for path in site.rglob("*.html"))
-    return [name for name in found if not name.startswith(("example/", "404"))]
+    pages = sorted(str(path.relative_to(site)) for path in site.rglob("*.html"))
+    return [name for name in pages if not name.startswith(("example/", "404"))]
 
 
 # What is no code, word for word: no mark of Markdown may be left in it.
@@ -128,8 +128,8 @@ def test_the_search_works_from_disk(visit):
     page.locator("[data-md-component='search-query']").first.click()
     page.keyboard.type("objective.gain", delay=20)
     page.wait_for_selector(".md-search-result__link", timeout=20_000)
-    found = [one.get_attribute("href") for one in page.locator(".md-search-result__link").all()]
-    assert any("configuration.html" in one for one in found)
+    links = [result.get_attribute("href") for result in page.locator(".md-search-result__link").all()]
+    assert any("configuration.html" in link for link in links)
     page.locator(".md-search-result__link").first.click()
     page.wait_for_selector("article mark")  # what was looked for, marked in the page
 
@@ -156,5 +156,5 @@ def test_pages_are_accessible(visit, name, scheme, width):
     page = visit(f"{name}.html", scheme=scheme, width=width)
     # Without preloading it asks for no file again. Its further rules of good taste are the theme's affair.
     wcag = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
-    found = axe.run(page, options={"preload": False, "runOnly": wcag})
-    assert found.violations_count == 0, f"{name}: {found.generate_report()}"
+    results = axe.run(page, options={"preload": False, "runOnly": wcag})
+    assert results.violations_count == 0, f"{name}: {results.generate_report()}"

@@ -124,7 +124,7 @@ def test_what_srun_starts_wrongly_is_one_line_a_task(two_nodes: Node, tmp_path):
             "srun", "-N2", "-n4", "--label", *mindseye_command(*RUN, *words, "hydra.run.dir=run"), cwd=tmp_path
         )
         assert done.returncode != 0
-        told = sorted(one for one in done.stderr.splitlines() if "mindseye:" in one)
+        told = sorted(line for line in done.stderr.splitlines() if "mindseye:" in line)
         assert len(told) == 4, done.stderr
-        assert all(one.startswith(f"{task}: mindseye: {line}") for task, one in enumerate(told))
+        assert all(reported.startswith(f"{task}: mindseye: {line}") for task, reported in enumerate(told))
     assert not (tmp_path / "run" / "status.json").exists()

@@ -8,7 +8,8 @@ import torch
 from mindseye.commands.checking import check
 from mindseye.commands.composing import ConfigurationError, compose, config_folder
 from mindseye.commands.constructors import check_constructors
-from mindseye.commands.stages import load, make_method, make_network
+from mindseye.commands.parts import make_method
+from mindseye.commands.stages import load, make_network
 from mindseye.facets.discovery import discover_facets
 from mindseye.networks.preparing import prepare
 from mindseye.networks.way import layers_on_the_way

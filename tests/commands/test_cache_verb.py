@@ -83,7 +83,7 @@ def test_without_a_cache_nothing_is_written_and_the_same_comes_out(tmp_path):
     ):
         runs[folder] = counted(*overrides, f"hydra.run.dir={folder}", cwd=tmp_path, cache=tmp_path / "other")
     assert [count for [count], _ in runs.values()] == [1 + 24 + 3 * 4, 0, 1 + 24 + 3 * 4, 1 + 24 + 3 * 4]
-    assert len({found for _, [found] in runs.values()}) == 1
+    assert len({name for _, [name] in runs.values()}) == 1
     assert len({(tmp_path / folder / "images.safetensors").read_bytes() for folder in runs}) == 1
     assert not (tmp_path / "other").exists()
     assert (tmp_path / "unwritable" / "run.log").read_text().count("going on without it") == 1

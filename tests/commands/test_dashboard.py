@@ -34,8 +34,8 @@ def printed(capsys, *words):
 
 
 def panels(view, section):
-    [found] = [one for one in view["spec"]["section"]["panelBankConfig"]["sections"] if one["name"] == section]
-    return found["panels"]
+    [bank] = [bank for bank in view["spec"]["section"]["panelBankConfig"]["sections"] if bank["name"] == section]
+    return bank["panels"]
 
 
 def test_runs_are_those_of_the_sweep_grouped_by_what_it_sweeps(sweep, capsys):
@@ -54,16 +54,16 @@ def test_runs_are_those_of_the_sweep_grouped_by_what_it_sweeps(sweep, capsys):
 def test_every_panel_that_was_promised_is_there(capsys):
     view = printed(capsys, "me/project")
     pictures = [panel["config"] for panel in panels(view, "Pictures")]
-    assert {key for one in pictures for key in one["mediaKeys"]} == {"visualization", "facets", "map"}
+    assert {key for picture in pictures for key in picture["mediaKeys"]} == {"visualization", "facets", "map"}
     assert pictures[0]["gridSettings"] == {"xAxis": "step", "yAxis": "run"}
     assert view["spec"]["section"]["settings"]["xAxis"] == tracking.AXIS
     bars = [panel["config"] for panel in panels(view, "Measures")]
-    assert {"metrics/transfer.gain", "metrics/fidelity.cosine"} <= {one["metrics"][0] for one in bars}
-    assert {(one["groupAgg"], one["groupArea"]) for one in bars} == {("mean", "stderr")}
+    assert {"metrics/transfer.gain", "metrics/fidelity.cosine"} <= {bar["metrics"][0] for bar in bars}
+    assert {(bar["groupAgg"], bar["groupArea"]) for bar in bars} == {("mean", "stderr")}
     assert "facets_table" in json.dumps(panels(view, "Facets"))
     curves = [panel["config"] for panel in panels(view, "Curves")]
-    assert [one["metricRegex"] for one in curves if "metricRegex" in one] == ["gradient/.*"]
-    assert {one["xAxis"] for one in curves} == {tracking.AXIS}
+    assert [curve["metricRegex"] for curve in curves if "metricRegex" in curve] == ["gradient/.*"]
+    assert {curve["xAxis"] for curve in curves} == {tracking.AXIS}
 
 
 def test_its_names_are_those_that_trackers_are_told():
@@ -99,15 +99,15 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        said = json.loads(body) if self.path == "/graphql" else {}
-        if "upsertView" in said.get("query", ""):
-            self.server.saved.append(said["variables"])
-            data = {"upsertView": {"view": {"id": "V1", "name": said["variables"]["name"]}, "inserted": True}}
+        asked = json.loads(body) if self.path == "/graphql" else {}
+        if "upsertView" in asked.get("query", ""):
+            self.server.saved.append(asked["variables"])
+            data = {"upsertView": {"view": {"id": "V1", "name": asked["variables"]["name"]}, "inserted": True}}
         else:
             data = {"viewer": {"id": "1", "username": "me", "entity": "me", "flags": "{}", "teams": {"edges": []}}}
-        answer = json.dumps({"data": data}).encode() if said else b""
+        answer = json.dumps({"data": data}).encode() if asked else b""
         self.send_response(200)
-        self.send_header("Content-Type", "application/json" if said else "application/x-protobuf")
+        self.send_header("Content-Type", "application/json" if asked else "application/x-protobuf")
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)

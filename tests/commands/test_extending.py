@@ -15,7 +15,8 @@ import warm
 import mindseye as me
 from mindseye.commands.checking import check, check_overrides
 from mindseye.commands.composing import ConfigurationError, compose
-from mindseye.commands.stages import make_method, make_network, try_parts
+from mindseye.commands.parts import make_method, try_parts
+from mindseye.commands.stages import make_network
 from mindseye.networks.preparing import prepare
 from mindseye.results.run_folder import read_run
 from mindseye.visualizer.canvas import FourierCanvas
@@ -141,9 +142,9 @@ def test_the_same_from_python(place, network, targets, monkeypatch, tmp_path):
     )
     expected = mine.sparsity(targets.initial, torch.zeros_like(targets.maps), targets)
     assert expected.tolist() == [1.0] * targets.C  # silent everywhere
-    said = json.loads((result.save(tmp_path / "run") / "metrics.json").read_text())
-    assert {"sparsity", "largest"} <= set(said["summary"])
-    assert {"sparsity", "largest"} <= set(said["baselines"]["noise"])
+    metrics = json.loads((result.save(tmp_path / "run") / "metrics.json").read_text())
+    assert {"sparsity", "largest"} <= set(metrics["summary"])
+    assert {"sparsity", "largest"} <= set(metrics["baselines"]["noise"])
 
 
 @pytest.fixture(scope="module")

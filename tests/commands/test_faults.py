@@ -53,8 +53,8 @@ def result(folder):
     apart = ("photographs", "checkpoint", ".writing")
     files = sorted(path for path in folder.rglob("*") if path.suffix in BYTES and not {*apart} & {*path.parts})
     metrics = json.loads((folder / "metrics.json").read_text())
-    found = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    return found | {name: metrics[name] for name in ("facets", "summary", "baselines")}
+    hashes = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return hashes | {name: metrics[name] for name in ("facets", "summary", "baselines")}
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +65,10 @@ def uninterrupted(tmp_path_factory):
     began = time.monotonic()
     done = begin(place, *TINY).wait()
     assert done.returncode == 0, done.stderr
-    found = result(place / "run")
+    kept = result(place / "run")
     history = pq.read_table(place / "run" / "history.parquet").to_pydict()
     assert {"r", "b", "total", "gradient_dm"} <= set(history)
-    return found, time.monotonic() - began
+    return kept, time.monotonic() - began
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +129,8 @@ def kept_step(folder):
     if not path.exists():
         return 0
     content = path.read_bytes()
-    said = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["state"]
-    return dict(map(tuple, (pair for pair in json.loads(said)["dict"] if pair[0] == "global_step")))["global_step"]
+    state = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["state"]
+    return dict(map(tuple, (pair for pair in json.loads(state)["dict"] if pair[0] == "global_step")))["global_step"]
 
 
 def killed_again_and_again(place, seconds, seed, count):
@@ -138,7 +138,7 @@ def killed_again_and_again(place, seconds, seed, count):
 
     Gives what there was at each death: the step of the checkpoint, or what was being done.
     """
-    chance, found = random.Random(seed), []
+    chance, results = random.Random(seed), []
     log = place / "run" / "run.log"
     for _ in range(3 * count):
         begun = begin(place, *TINY)
@@ -147,8 +147,8 @@ def killed_again_and_again(place, seconds, seed, count):
         check_folder(place / "run")
         check_cache(place / "cache")
         if died:
-            found.append(kept_step(place / "run") or "before the first checkpoint")
-        if len(found) == count:
+            results.append(kept_step(place / "run") or "before the first checkpoint")
+        if len(results) == count:
             break
     step = kept_step(place / "run")
     before = log.stat().st_size if log.exists() else 0
@@ -157,8 +157,8 @@ def killed_again_and_again(place, seconds, seed, count):
     assert (f"the fit goes on after step {step} of {STEPS}" in log.read_text()[before:]) == bool(step)
     check_folder(place / "run")
     assert not (place / "run" / "checkpoint").exists()
-    assert len(found) == count
-    return found
+    assert len(results) == count
+    return results
 
 
 def test_killed_at_three_moments_it_comes_to_the_same_bytes(uninterrupted, tmp_path):
@@ -190,10 +190,10 @@ Visualization.save = lambda *given, **named: os.kill(os.getpid(), signal.SIGKILL
 """
 AT_THE_GALLERY = """
 import os, signal
-from mindseye.commands import visualize
+from mindseye.commands import job
 def told(folder):
     os.kill(os.getpid(), signal.{})
-visualize.try_gallery = told
+job.try_gallery = told
 """
 
 
@@ -310,9 +310,9 @@ def test_of_eight_jobs_one_looks_at_the_photographs_also_where_three_are_killed_
             killed.append(seen[0])
         assert time.monotonic() - began < 100
         time.sleep(0.01)
-    said = [jobs[pid].wait() for pid in jobs if pid not in killed]
+    outcomes = [jobs[pid].wait() for pid in jobs if pid not in killed]
     assert time.monotonic() - began < 100
-    assert [done.returncode for done in said] == [0] * 5, said
+    assert [done.returncode for done in outcomes] == [0] * 5, outcomes
     network = demo_network()
     alone = discover_facets(
         network,
@@ -320,7 +320,7 @@ def test_of_eight_jobs_one_looks_at_the_photographs_also_where_three_are_killed_
         network.resolve(depth="middle"),
         Facets(C=3, k=8, N=4, batch_size=6, workers=0),
     )
-    assert {done.stdout.strip() for done in said} == {alone.content_hash()}
+    assert {done.stdout.strip() for done in outcomes} == {alone.content_hash()}
     looked = record.read_text().split()
     turns = [pid for pid, before in zip(looked, ["", *looked], strict=False) if pid != before]
     assert len(turns) == len(set(turns)) == 4  # three who were killed, one who was not, and never two at a time
@@ -433,8 +433,8 @@ def test_a_run_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     done = begin(tmp_path, *TINY, "hydra.run.dir=file/run").wait()
     assert done.returncode == 1
-    said = f"mindseye: the run folder {tmp_path}/file/run cannot be written: Not a directory"
-    assert done.stderr.splitlines() == [said]
+    message = f"mindseye: the run folder {tmp_path}/file/run cannot be written: Not a directory"
+    assert done.stderr.splitlines() == [message]
 
 
 def test_a_log_that_cannot_be_written_prints_no_tracebacks(tmp_path):
@@ -485,7 +485,7 @@ def test_a_flipped_bit_in_the_cache_is_found_by_its_hash_and_the_entry_made_agai
     survey.path.write_bytes(content)
     done = begin(tmp_path, *TINY).wait()
     assert done.returncode == 0, done.stderr
-    said = f"cache entry {survey.path.name} is damaged (its content is not what its hash says): made again"
-    assert said in done.stderr
+    message = f"cache entry {survey.path.name} is damaged (its content is not what its hash says): made again"
+    assert message in done.stderr
     assert all(torch.equal(x, good[name]) for name, x in load_tensors(survey.path.read_bytes()).items())
     assert result(tmp_path / "run") == whole

@@ -27,14 +27,14 @@ def mindseye(*arguments, cwd, **more):
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["visualize", "--help"], ["k=3", "--help"], ["help"]])
 def test_help_is_one_screen(arguments, capsys):
     main(arguments)
-    said = capsys.readouterr().out
-    lines = said.splitlines()
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
     assert 10 < len(lines) <= 40
     assert max(map(len, lines)) <= 80
     for command in ("mindseye -m ", "mindseye layers", "mindseye sweep status", "mindseye gallery", "--hydra-help"):
-        assert command in said
-    assert all(verb in said for verb in VERBS if verb != "visualize")
-    assert "130" in said
+        assert command in printed
+    assert all(verb in printed for verb in VERBS if verb != "visualize")
+    assert "130" in printed
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,8 @@ def test_what_is_not_as_it_was_is_said_in_one_line(first, tmp_path):
     done = mindseye("--from", "run", "hydra.run.dir=again", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     [line] = [line for line in done.stderr.splitlines() if line.startswith("mindseye: not as in")]
-    for said in ("torch 1.0 →", "weights", "photographs", "device.name abacus →", "facets.perplexity 7.0 → 30.0"):
-        assert said in line
+    for difference in ("torch 1.0 →", "weights", "photographs", "device.name abacus →", "facets.perplexity 7.0 → 30.0"):
+        assert difference in line
 
 
 def test_equal_provenances_do_not_differ(first):
@@ -83,8 +83,8 @@ def test_overrides_come_from_the_folder_and_none_from_hydra(first):
 def test_code_is_run_only_where_it_is_named_again(first, tmp_path):
     shutil.copytree(first, tmp_path / "run")
     words = ["network=callable", "network.target=my.py:build", "network.mean=[0.5]", "network.std=[0.5]"]
-    said = json.loads((first / "status.json").read_text())
-    (tmp_path / "run/status.json").write_text(json.dumps({**said, "overrides": words}))
+    status = json.loads((first / "status.json").read_text())
+    (tmp_path / "run/status.json").write_text(json.dumps({**status, "overrides": words}))
     earlier = read_earlier(tmp_path / "run")
     with pytest.raises(ConfigurationError, match=r"giving it again: mindseye --from .* network.target=my.py:build"):
         earlier.overrides_beside(["k=3"])
@@ -110,9 +110,9 @@ def test_a_group_s_file_of_one_s_own_is_found_where_its_folder_is_given_again(fi
     (tmp_path / "own/experiment").mkdir(parents=True)
     (tmp_path / "own/experiment/mine.yaml").write_text("# @package _global_\nk: 7\n")
     shutil.copytree(first, tmp_path / "run")
-    said = json.loads((first / "status.json").read_text())
+    status = json.loads((first / "status.json").read_text())
     words = ["experiment=mine", "C=2", "steps=1", "images.count=16"]
-    (tmp_path / "run/status.json").write_text(json.dumps({**said, "overrides": words}))
+    (tmp_path / "run/status.json").write_text(json.dumps({**status, "overrides": words}))
     done = mindseye("--from", "run", "--config-dir=own", "hydra.run.dir=again", "--cfg", "job", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["k"] == 7

@@ -53,7 +53,7 @@ def test_two_nodes_draw_what_one_draws_and_are_stopped_and_gone_on_from_as_one(t
         assert time.monotonic() < until
         time.sleep(0.1)
     os.kill(tasks[0].pid, signal.SIGTERM)
-    second, first = (one.wait() for one in tasks)
+    second, first = (task.wait() for task in tasks)
     assert (first.returncode, second.returncode) == (75, 75)
     assert first.stderr.startswith("mindseye: SIGTERM after step ")
     assert first.stderr.endswith(f"; the same command with hydra.run.dir={folder} goes on\n")
@@ -65,7 +65,7 @@ def test_two_nodes_draw_what_one_draws_and_are_stopped_and_gone_on_from_as_one(t
     }  # fmt: skip
 
     again = [begin(number, *words, f"hydra.run.dir={folder}", cwd=tmp_path, step=1) for number in (1, 0)]
-    second, first = (one.wait() for one in again)
+    second, first = (task.wait() for task in again)
     assert (first.returncode, second.returncode) == (0, 0), (first.stderr, second.stderr)
     assert second.stderr == second.stdout == ""
     assert "facets.png" in first.stdout
@@ -83,7 +83,7 @@ def test_what_fails_on_one_node_ends_all_in_one_line_before_any_photograph_is_re
     (tmp_path / "mine.py").write_text(FAILS_THERE)
     network = ["network=callable", "network.target=mine.py:build", "network.mean=[0,0,0]", "network.std=[1,1,1]"]
     tasks = [begin(number, *network, "layer=2", "hydra.run.dir=run", cwd=tmp_path) for number in (1, 0)]
-    second, first = (one.wait() for one in tasks)
+    second, first = (task.wait() for task in tasks)
     assert (first.returncode, second.returncode) == (1, 1)
     assert "no weights here" in second.stderr
     [line] = first.stderr.splitlines()

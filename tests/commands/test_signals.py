@@ -242,8 +242,8 @@ def test_at_the_start_a_signal_is_one_line_and_its_exit_code(number, words, tmp_
     done = begin(tmp_path, *words, program=MAIN.format(number=int(number)))
     by_hand = number == signal.SIGINT
     assert done.returncode == (CTRL_C if by_hand else TO_BE_CONTINUED), done.stderr
-    said = "interrupted" if by_hand else f"{signal.Signals(number).name}; the same command goes on"
-    assert done.stderr == f"mindseye: {said}\n"
+    message = "interrupted" if by_hand else f"{signal.Signals(number).name}; the same command goes on"
+    assert done.stderr == f"mindseye: {message}\n"
 
 
 def test_ctrl_c_at_the_start_of_any_command_is_one_line(tmp_path):
@@ -299,8 +299,8 @@ def test_a_cell_that_is_told_while_torch_is_imported_is_to_be_continued(delay, t
             time.sleep(0.002)
         time.sleep(delay)
         cold.send_signal(signal.SIGTERM)
-        _, said = cold.communicate(timeout=100)
+        _, errors = cold.communicate(timeout=100)
     finally:
         cold.kill()
-    assert cold.returncode == TO_BE_CONTINUED, said
+    assert cold.returncode == TO_BE_CONTINUED, errors
     assert read_status(begun[0].parent).status == "to be continued"

@@ -58,17 +58,17 @@ def test_every_cell_has_a_folder_of_its_own_and_a_place_in_the_summary(grid):
     assert len(table) == 2 * (2 + 3)
     assert {(row["override.k"], row["override.C"]) for row in table} == {(4, 2), (4, 3), (8, 2), (8, 3)}
     for name, cell in cells.items():
-        found = read_run(cell).metrics
+        metrics = read_run(cell).metrics
         rows = [row for row in table if row["cell"] == cell.name]
-        assert [row["fidelity.cosine"] for row in rows] == [facet["fidelity"]["cosine"] for facet in found["facets"]]
+        assert [row["fidelity.cosine"] for row in rows] == [facet["fidelity"]["cosine"] for facet in metrics["facets"]]
         assert all((folder / row["path"] / "visualization.png").is_file() for row in rows)
         status = read_status(cell)
-        assert status.measure == found["summary"]["path"]["target"]
+        assert status.measure == metrics["summary"]["path"]["target"]
         assert f"k={status.overrides[2][2:]}" in name
     assert "4 cells: 4 completed" in done.stdout
     assert f"{folder}/gallery.html" in done.stdout
     assert all((place / "gallery.html").is_file() for place in (folder, *cells.values()))
-    means = [float(found) for found in re.findall(r"^\d +k=\d C=\d +(\d\.\d{4}) ", done.stdout, re.M)]
+    means = [float(mean) for mean in re.findall(r"^\d +k=\d C=\d +(\d\.\d{4}) ", done.stdout, re.M)]
     assert len(means) == 4
     assert means == sorted(means, reverse=True)
 
@@ -166,21 +166,21 @@ def test_3_of_5_cells_fail_each_in_its_own_way_and_the_other_2_are_completed(net
     for words in (["experiment=right", "k=2,3", "C=2"], ["experiment=layer,memory,images", "k=2"]):
         done = run("--config-dir", "mine", "-m", "steps=1", *words, "hydra.sweep.dir=sweep", cwd=nets)
     folder = nets / "sweep"
-    found = read_sweep(folder)
-    assert found.counts() == {"waiting": 0, "running": 0, "completed": 2, "failed": 3, "to be continued": 0}
+    sweep = read_sweep(folder)
+    assert sweep.counts() == {"waiting": 0, "running": 0, "completed": 2, "failed": 3, "to be continued": 0}
     assert done.returncode == 1
     assert done.stderr.count("mindseye: failed: ") == 3
     assert "--failed tries them again" in done.stderr
-    for cell, status in found.of("failed"):
-        said = WRONG[cell.overrides[1].partition("=")[2]][1]
-        assert said in status.reason
+    for cell, status in sweep.of("failed"):
+        reason = WRONG[cell.overrides[1].partition("=")[2]][1]
+        assert reason in status.reason
         assert f"mindseye: failed: {as_written(' '.join(cell.overrides))}: {status.reason}" in done.stderr
         assert "Traceback" in (folder / cell.folder / "run.log").read_text()
     rows = pq.read_table(folder / "summary.parquet").to_pylist()
     assert sum(row["status"] == "failed" for row in rows) == 3
     # What was wrong with one of them is mended: asked for, the failed cells alone are run again.
     (nets / "nets.py").write_text(NETS.replace("OutOfMemory(), nn", "nn.ReLU(), nn"))
-    before = {cell.id: status.started for cell, status in found.of("completed")}
+    before = {cell.id: status.started for cell, status in sweep.of("completed")}
     (folder / "summary.csv").unlink()
     (folder / "summary.csv").mkdir()  # what failed is said, and the code right, also where no summary can be written
     again = run("sweep", "resume", "sweep", "--failed", "hydra/launcher=basic", cwd=nets)
@@ -234,9 +234,9 @@ def test_a_sweep_that_is_stopped_again_and_again_goes_on_where_it_was_to_the_sam
         _, errors = begun.communicate(timeout=60)
         assert time.monotonic() - began < 10  # its state is saved within that
         assert begun.returncode == code, errors
-        found = read_sweep(folder)
-        assert found.counts() == {"waiting": 0, "running": 0, "completed": 1, "failed": 0, "to be continued": 1}
-        [(cell, status)] = found.of("to be continued")
+        sweep = read_sweep(folder)
+        assert sweep.counts() == {"waiting": 0, "running": 0, "completed": 1, "failed": 0, "to be continued": 1}
+        [(cell, status)] = sweep.of("to be continued")
         assert status.tries == tries
         assert number == "SIGKILL" or f"mindseye sweep resume {folder} goes on" in errors
         words = ["sweep", "resume", "sweep"]
@@ -249,7 +249,7 @@ def test_a_sweep_that_is_stopped_again_and_again_goes_on_where_it_was_to_the_sam
         assert files == sorted(path.relative_to(mine) for path in mine.rglob("*") if path.suffix in BYTES)
         for name in files:
             assert (mine / name).read_bytes() == (theirs / name).read_bytes(), name
-        told, other = (json.loads((one / "metrics.json").read_text()) for one in (mine, theirs))
+        told, other = (json.loads((run / "metrics.json").read_text()) for run in (mine, theirs))
         assert told["facets"] == other["facets"]
         assert not (mine / "checkpoint").exists()
 
@@ -389,10 +389,10 @@ def test_a_killed_process_does_not_take_its_neighbours_with_it(nets):
     words += ["C=3", "trainer.devices=2", "trainer.accelerator=cpu"]  # processes of a worker's own
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep"]
     done = run("--config-dir", "mine", *words, *launcher, cwd=nets)
-    found = read_sweep(nets / "sweep")
-    assert found.counts() == {"waiting": 0, "running": 0, "completed": 2, "failed": 2, "to be continued": 0}
+    sweep = read_sweep(nets / "sweep")
+    assert sweep.counts() == {"waiting": 0, "running": 0, "completed": 2, "failed": 2, "to be continued": 0}
     assert done.returncode == 1
-    for cell, status in found.of("failed"):
+    for cell, status in sweep.of("failed"):
         assert "network.target=nets.py:killed" in map(as_written, cell.overrides)
         assert "its process died" in status.reason
 

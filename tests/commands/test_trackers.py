@@ -164,7 +164,7 @@ def test_the_table_has_a_row_a_facet_with_pictures_and_measures(sweep, written):
 def test_the_artifact_is_the_run_folder(sweep, written):
     for run, read in zip(sweep, written, strict=True):
         artifacts = [record["artifact"] for record in read if record["type"] == "artifact"]
-        [artifact] = [one for one in artifacts if one["type"] == "run"]
+        [artifact] = [artifact for artifact in artifacts if artifact["type"] == "run"]
         held = {entry["path"]: entry for entry in artifact["manifest"]["contents"]}
         assert set(held) >= {
             "metrics.json", "config.yaml", "history.parquet", "images.safetensors", "facets/00/visualization.png",
@@ -179,18 +179,18 @@ def test_the_artifact_is_the_run_folder(sweep, written):
 
 def test_tensorboard_has_curves_and_pictures(sweep):
     for run in sweep:
-        found = {}
+        figures = {}
         for file in sorted(run.glob("tensorboard/events.out.tfevents.*")):
             for step, value in events(file):
-                found.setdefault(value.tag, []).append((step, value))
-        total = dict(found["loss/total"])
+                figures.setdefault(value.tag, []).append((step, value))
+        total = dict(figures["loss/total"])
         stored = read_run(run)
         assert total[4].simple_value == pytest.approx(sum(stored.history["total"][-3:]) / 3, rel=1e-5)
-        assert [step for step, _ in found["visualization/facet_02"]] == [0, 2, 4]
-        assert "measures/fidelity.cosine" in found  # of the table of runs, HPARAMS
-        assert "_hparams_/session_start_info" in found
-        assert "metrics/fidelity.cosine" in found
-        assert found["map"][0][1].image.encoded_image_string.startswith(b"\x89PNG")
+        assert [step for step, _ in figures["visualization/facet_02"]] == [0, 2, 4]
+        assert "measures/fidelity.cosine" in figures  # of the table of runs, HPARAMS
+        assert "_hparams_/session_start_info" in figures
+        assert "metrics/fidelity.cosine" in figures
+        assert figures["map"][0][1].image.encoded_image_string.startswith(b"\x89PNG")
 
 
 def events(file):
@@ -330,8 +330,8 @@ def test_tags_are_what_tells_a_run_from_others(tmp_path, monkeypatch):
     grid = [("network=resnet18", f"k={k}", "images.root=a", "logger=wandb") for k in (4, 8)]
     add_cells(tmp_path / "sweep", grid, [], "")
     node = {"_target_": "pytorch_lightning.loggers.WandbLogger", "tags": None, "group": None}
-    said = described(node, tmp_path / "run", grid[0], tmp_path / "sweep", None)
-    assert said["tags"] == ["k=4"]
+    settings = described(node, tmp_path / "run", grid[0], tmp_path / "sweep", None)
+    assert settings["tags"] == ["k=4"]
     alone = described(node, tmp_path / "run", grid[0], None, None)
     assert alone["tags"] == ["network=resnet18", "k=4"]
     monkeypatch.setenv("WANDB_TAGS", "mine")
@@ -341,15 +341,15 @@ def test_tags_are_what_tells_a_run_from_others(tmp_path, monkeypatch):
 
 
 def test_all_that_says_where_a_run_is_found_can_be_set(tmp_path):
-    said = {
+    expected = {
         "name": "ours", "tags": ["a", "b"], "notes": "why", "project": "p", "entity": "team", "group": "g",
         "resume": "must",
     }  # fmt: skip
-    words = [f"logger.wandb.{key}={value if key != 'tags' else '[a,b]'}" for key, value in said.items()]
+    words = [f"logger.wandb.{key}={value if key != 'tags' else '[a,b]'}" for key, value in expected.items()]
     node = {**plain(compose(["logger=wandb", *words]).logger)["wandb"], "save_dir": str(tmp_path)}
     [tracker] = make_trackers({"wandb": node}, tmp_path, ["k=5"], sweep=tmp_path / "s", experiment=None)
     told = tracker.logger._wandb_init
-    assert {key: list(told[key]) if key == "tags" else told[key] for key in said} == said
+    assert {key: list(told[key]) if key == "tags" else told[key] for key in expected} == expected
     left_open = plain(compose(["logger=wandb"]).logger)["wandb"]
     [tracker] = make_trackers(
         {"wandb": {**left_open, "save_dir": str(tmp_path)}}, tmp_path, ["k=5"], sweep=None, experiment=None

@@ -12,25 +12,25 @@ import yaml
 from mindseye.commands.checking import check, check_overrides
 from mindseye.commands.composing import ConfigurationError, compose, config_folder
 from mindseye.commands.constructors import check_constructors
-from mindseye.commands.stages import make_method, make_metrics, try_parts
+from mindseye.commands.parts import make_method, make_metrics, try_parts
 from mindseye.fields import annotation_of, described
 from mindseye.settings import plain_settings
 
 
 def said_of(words):
     """What check_overrides says, None where it has nothing to say; anything but its own error goes through."""
-    said = None
+    message = None
     try:
         check_overrides(words)
     except ConfigurationError as error:
-        said = str(error)
-    assert said is None or (said.strip() and "\n" not in said)
-    return said
+        message = str(error)
+    assert message is None or (message.strip() and "\n" not in message)
+    return message
 
 
 def refuse_all(words):
     """(how many are refused, how many pass)"""
-    refused = sum(said_of(one) is not None for one in words)
+    refused = sum(said_of(word) is not None for word in words)
     return refused, len(words) - refused
 
 
@@ -94,7 +94,7 @@ def numbers(node, place):
     for key, value in node.items():
         if isinstance(value, dict):
             yield from numbers(value, f"{place}.{key}" if place else key)
-        elif key != "defaults" and all(is_number(one) for one in (value if isinstance(value, list) else [value])):
+        elif key != "defaults" and all(is_number(number) for number in (value if isinstance(value, list) else [value])):
             yield f"{place}.{key}" if place else key
 
 
@@ -104,9 +104,9 @@ def is_number(value):
 
 def numeric_settings():
     """(option, key) of every number that stands in conf/, each key once."""
-    found = {key: option for option, key in NULL_BY_DEFAULT}
+    options = {key: option for option, key in NULL_BY_DEFAULT}
     plain = {key: described(annotation_of(field)) for key, field in plain_settings().items()}
-    found |= {key: "trainer=default" for key, words in plain.items() if "number" in words}
+    options |= {key: "trainer=default" for key, words in plain.items() if "number" in words}
     for file in sorted(config_folder().rglob("*.yaml")):
         place = file.relative_to(config_folder())
         if place.parts[0] in ("hydra", "experiment", "ablation", "length", "transfer"):
@@ -115,8 +115,8 @@ def numeric_settings():
         option = f"{group}={file.stem}" if group else "trainer=default"
         for key in numbers(yaml.safe_load(file.read_text()) or {}, group):
             if not key.startswith("hydra."):
-                found.setdefault(key, option)
-    return sorted((option, key) for key, option in found.items())
+                options.setdefault(key, option)
+    return sorted((option, key) for key, option in options.items())
 
 
 def test_the_numbers_are_found():
@@ -144,9 +144,9 @@ def test_no_number_out_of_range_reaches_the_network(option, key):
     words = [*([option] if given != "trainer" else []), *needs, f"{key}={value}"]
     with pytest.raises(ConfigurationError) as caught:
         check_and_make(compose(words))
-    said = str(caught.value)
-    assert name in said or name == "betas", said  # torch says "beta parameter"
-    assert "\n" not in said
+    message = str(caught.value)
+    assert name in message or name == "betas", message  # torch says "beta parameter"
+    assert "\n" not in message
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------
@@ -249,10 +249,10 @@ def test_nonsense_in_one_s_own_files_is_one_line(tmp_path):
     for name, content in FILES.items():
         (tmp_path / f"mine-{name}/experiment").mkdir(parents=True)
         (tmp_path / f"mine-{name}/experiment/{name}.yaml").write_text(content)
-    for words, code, said in answers_of(
+    for words, code, message in answers_of(
         [["--config-dir", f"mine-{name}", f"experiment={name}", *SMALL] for name in FILES], tmp_path
     ):
-        assert_one_line(words, code, said)
+        assert_one_line(words, code, message)
     assert not (tmp_path / "ran").exists()
 
 

@@ -117,14 +117,14 @@ def _become(wish):
     os.chdir(wish["cwd"])
     os.environ.clear()
     os.environ.update(wish["env"])
-    how, what, *arguments = wish["arguments"]
+    how, target, *arguments = wish["arguments"]
     sys.path[0] = wish["cwd"]
     sys.argv = [how, *arguments]
     if how == "-m":
-        sys.modules.pop(what, None)  # it is to be run, as it stands in no `import` yet
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
+        sys.modules.pop(target, None)  # it is to be run, as it stands in no `import` yet
+        runpy.run_module(target, run_name="__main__", alter_sys=True)
     else:
-        exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
+        exec(compile(target, "<string>", "exec"), {"__name__": "__main__"})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from mindseye.demo.backgrounds import BACKGROUNDS
 from mindseye.demo.network import CLASSES, MEAN, STD, WEIGHTS, demo_network
 from mindseye.demo.photographs import KINDS, generate, render, sample_factors, write_photographs
 from mindseye.facets import load_photographs
+from mindseye.fields import fields_of
+from mindseye.settings import Images
 
 FACETS = [(kind, facet) for kind, facets in KINDS.items() for facet in facets]
 
@@ -23,6 +26,10 @@ def normalised(images: np.ndarray) -> torch.Tensor:
     """Photographs uint8 [n,3,H,W] as the network takes them, float32 [n,3,H,W]."""
     pictures = torch.from_numpy(images).float() / 255.0
     return (pictures - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+
+
+def test_every_kind_can_be_chosen():
+    assert set(get_args(fields_of(Images)["kind"].annotation)) == set(KINDS)
 
 
 def test_there_are_at_least_six_kinds_with_several_facets_each():

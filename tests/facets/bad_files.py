@@ -41,13 +41,13 @@ FORMS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "tif": "TIFF", "gif": "GIF
 
 def build(root, *, deep=1):
     """Fill the folder; what each file is. `deep` times as many damaged ones."""
-    found = []
+    kinds = []
 
     def put(name, content, kind, mean=None, near=4.0):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-        found.append(Odd(name, kind, mean, near))
+        kinds.append(Odd(name, kind, mean, near))
 
     whole = {suffix: encoded(picture(), form) for suffix, form in FORMS.items()}
     whole["jp2"] = encoded(picture(), "JPEG2000")
@@ -74,8 +74,8 @@ def build(root, *, deep=1):
         put(f"names/{name}.png", whole["png"], "good", GREY)
     put("names/no suffix", whole["png"], "bad")
     put("names/.hidden.png", whole["png"], "hidden")
-    _special(root, whole["png"], found)
-    return found
+    _special(root, whole["png"], kinds)
+    return kinds
 
 
 NAMES = (

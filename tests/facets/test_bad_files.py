@@ -84,22 +84,23 @@ def built(tmp_path_factory):
 
 
 def test_three_hundred_bad_and_odd_files(built):
-    root, found = built
-    assert len(found) >= 300
-    said = read_in_a_child(root)
-    assert_all_as_they_must_be(found, said)
-    assert said["peak"] - said["before"] < MOST_MIB
-    assert said["slowest"] < 20
-    print({name: said[name] for name in ("before", "peak", "slowest", "seconds")}, len(found), len(said["skipped"]))
+    root, made = built
+    assert len(made) >= 300
+    answers = read_in_a_child(root)
+    assert_all_as_they_must_be(made, answers)
+    assert answers["peak"] - answers["before"] < MOST_MIB
+    assert answers["slowest"] < 20
+    shown = ("before", "peak", "slowest", "seconds")
+    print({name: answers[name] for name in shown}, len(made), len(answers["skipped"]))
 
 
 @pytest.mark.long
 def test_thousands_of_damaged_files(tmp_path):
-    found = bad_files.build(tmp_path, deep=12)
-    assert len(found) >= 2000
-    said = read_in_a_child(tmp_path, timeout=280)
-    assert_all_as_they_must_be(found, said)
-    assert said["peak"] - said["before"] < MOST_MIB
+    made = bad_files.build(tmp_path, deep=12)
+    assert len(made) >= 2000
+    answers = read_in_a_child(tmp_path, timeout=280)
+    assert_all_as_they_must_be(made, answers)
+    assert answers["peak"] - answers["before"] < MOST_MIB
 
 
 def test_worker_processes_say_the_same_of_bad_files(built):
@@ -161,7 +162,7 @@ def test_names_are_printed_in_one_line(tmp_path, network, caplog):
         (tmp_path / name).write_bytes(b"no picture")
     with caplog.at_level("INFO"):
         survey(network, load_photographs(tmp_path, 48), network.resolve(depth="early"))
-    said = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
-    assert all(line.isprintable() for line in said)
+    messages = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
+    assert all(line.isprintable() for line in messages)
     for name in (r"'new\nline.png'", r"'bell\x07.png'", "emoji 🙂.png"):
-        assert sum(name in line for line in said) in (1, 2)  # the first once more, on the terminal
+        assert sum(name in line for line in messages) in (1, 2)  # the first once more, on the terminal

@@ -340,12 +340,12 @@ def wait_for(condition, seconds=60):
 @pytest.mark.parametrize("count", [4, pytest.param(8, marks=pytest.mark.long)])
 def test_of_several_processes_one_computes_and_the_others_wait(tmp_path, count):
     with asking(tmp_path, count) as (processes, record):
-        said = [process.communicate(timeout=120) for process in processes]
-    answers = [out.split() for out, _ in said]
+        outputs = [process.communicate(timeout=120) for process in processes]
+    answers = [out.split() for out, _ in outputs]
     assert sorted(made for made, _ in answers) == ["0"] * (count - 1) + ["1"]
     assert {total for _, total in answers} == {str(sum(range(100_000)))}
     [maker] = record.read_text().split()
-    waiting = [err for _, err in said if err]
+    waiting = [err for _, err in outputs if err]
     assert waiting  # all of them, but where the machine is so busy that one comes when the entry is there
     assert all(re.fullmatch(rf"waiting for another process \(pid {maker}, .+\) .*\n", err) for err in waiting)
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".safetensors"]
@@ -357,13 +357,13 @@ def test_killed_in_the_middle_they_hold_nobody_up_and_leave_nothing_torn(tmp_pat
         begun = time.monotonic()
         for killed in range(3):
             wait_for(lambda killed=killed: len(record.read_text().splitlines()) == killed + 1)
-            [maker] = [one for one in processes if one.pid == int(record.read_text().split()[-1])]
+            [maker] = [process for process in processes if process.pid == int(record.read_text().split()[-1])]
             maker.send_signal(signal.SIGKILL)
             maker.wait()  # until its parent has heard of it, a dead process looks alive
         alive = [process for process in processes if str(process.pid) not in record.read_text().split()[:3]]
-        said = [process.communicate(timeout=60)[0].split() for process in alive]
+        outputs = [process.communicate(timeout=60)[0].split() for process in alive]
         assert time.monotonic() - begun < 20  # a dead process of this host is found out at once
-    assert sorted(made for made, _ in said) == ["0", "0", "1"]
+    assert sorted(made for made, _ in outputs) == ["0", "0", "1"]
     assert len(record.read_text().split()) == 4
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".safetensors"]
 
@@ -412,8 +412,8 @@ def filling(tmp_path, *sets, seconds=0.2):
 def test_of_eight_processes_with_overlapping_sets_each_entry_is_made_once(tmp_path):
     sets = [[0, 1, 2, 3], [3, 2, 1, 0], [4, 3], [2, 4, 0], [5], [1, 5, 3], [0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]]
     with filling(tmp_path, *sets) as (processes, record):
-        said = [process.communicate(timeout=120)[0].split() for process in processes]
-    assert said == [[str(n) for n in numbers] for numbers in sets]
+        outputs = [process.communicate(timeout=120)[0].split() for process in processes]
+    assert outputs == [[str(n) for n in numbers] for numbers in sets]
     assert sorted(line.split()[1] for line in record.read_text().splitlines()) == list("012345")
     assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".safetensors"}
 
@@ -568,23 +568,23 @@ SETTINGS = Facets(C=3, k=8, N=4)
 def test_with_a_cache_and_without_the_same_bytes(kept, cache, network, photographs):
     without = discover_facets(network, photographs, "layer3.0", SETTINGS)
     for _ in range(2):
-        found = discover_facets(network, photographs, "layer3.0", SETTINGS, cache=cache)
-        assert found.content_hash() == without.content_hash()
+        targets = discover_facets(network, photographs, "layer3.0", SETTINGS, cache=cache)
+        assert targets.content_hash() == without.content_hash()
 
 
 def test_the_chosen_ones_go_through_it_once_more_for_targets_and_the_way(kept, cache, network, photographs):
     """One pass for both, with the bytes of a look without a cache."""
     without = discover_facets(network, photographs, "layer3.0", SETTINGS)
     assert without.way
-    way = tuple(one.layer for one in without.way[1:])
+    way = tuple(statistics.layer for statistics in without.way[1:])
     network = prepare(network, "layer3.0", way=way)
     with counting(network) as entered:
-        found = discover_facets(network, photographs, "layer3.0", SETTINGS, cache=cache)
+        targets = discover_facets(network, photographs, "layer3.0", SETTINGS, cache=cache)
         assert entered() == len(photographs) + 3 * 4
-        assert found.content_hash() == without.content_hash()
+        assert targets.content_hash() == without.content_hash()
         assert network.program() is network.program()
         again = discover_facets(network, photographs, "layer3.0", SETTINGS, cache=cache)
-        assert again.content_hash() == found.content_hash()
+        assert again.content_hash() == targets.content_hash()
         assert entered() == len(photographs) + 3 * 4
 
 
@@ -726,7 +726,7 @@ class Body(nn.Module):
 
 
 def test_a_network_that_computes_otherwise_with_the_same_weights(tmp_path):
-    said = []
+    architectures = []
     for code in ("self.conv(x)", "self.conv(x)", "self.conv(x).relu()"):
         (tmp_path / "body.py").write_text(BODY.format(code))
         spec = importlib.util.spec_from_file_location("body", tmp_path / "body.py")
@@ -734,9 +734,9 @@ def test_a_network_that_computes_otherwise_with_the_same_weights(tmp_path):
         sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
         spec.loader.exec_module(module)
         sys.dont_write_bytecode = before
-        said.append(architecture(module.Body()))
+        architectures.append(architecture(module.Body()))
     del sys.modules["body"]
-    assert said[0] == said[1] != said[2]
+    assert architectures[0] == architectures[1] != architectures[2]
     assert architecture(nn.Sequential(nn.Conv2d(3, 4, 3))) != architecture(nn.Sequential(nn.Conv2d(3, 4, 3, 2)))
     assert architecture(torch.fx.symbolic_trace(Small())) != architecture(Small())
     assert architecture(Small().to(memory_format=torch.channels_last)) != architecture(Small())
@@ -789,10 +789,10 @@ def test_nothing_wrong_is_kept(cache, noise):
 
 def test_progress_ends_where_the_photographs_do(cache, noise):
     for _ in range(2):
-        said = []
-        tell = lambda done, total, said=said: said.append((done, total))  # noqa: E731
+        counts = []
+        tell = lambda done, total, counts=counts: counts.append((done, total))  # noqa: E731
         survey(small(), load_photographs(noise, 16), "second", Passing(progress=tell), cache=cache)
-        assert said[-1] == (8, 8)
+        assert counts[-1] == (8, 8)
 
 
 def test_an_entry_says_what_it_is_of(cache, network, photographs):

@@ -164,13 +164,13 @@ def coloured(tmp_path):
 
 
 def test_targets_are_what_the_chosen_photographs_give(coloured):
-    found = discover_facets(colours(), coloured, "same", Facets(C=3, k=1, N=3))
-    assert found.channels[:, 0].tolist() == [0, 1, 2]  # red, green, blue: by size of the cluster
-    images = found.photographs.float() / 255
-    assert torch.allclose(found.initial, (found.weights[:, :, None, None, None] * images).sum(dim=1), atol=1e-6)
-    assert torch.allclose(found.maps, found.initial, atol=1e-6)  # this network's channels are the colours themselves
-    assert torch.allclose(found.weights.sum(dim=1), torch.ones(3))
-    assert found.mean_activation.shape == (3,)
+    targets = discover_facets(colours(), coloured, "same", Facets(C=3, k=1, N=3))
+    assert targets.channels[:, 0].tolist() == [0, 1, 2]  # red, green, blue: by size of the cluster
+    images = targets.photographs.float() / 255
+    assert torch.allclose(targets.initial, (targets.weights[:, :, None, None, None] * images).sum(dim=1), atol=1e-6)
+    assert torch.allclose(targets.maps, targets.initial, atol=1e-6)  # its channels are the colours themselves
+    assert torch.allclose(targets.weights.sum(dim=1), torch.ones(3))
+    assert targets.mean_activation.shape == (3,)
 
 
 def test_the_same_call_twice_gives_the_same_bytes(network, photographs, targets):
@@ -187,23 +187,23 @@ def test_batch_size_changes_nothing(network, photographs, targets):
 
 
 def test_a_pooled_layer_has_maps_of_one_pixel(coloured):
-    found = discover_facets(colours(), coloured, "fc", Facets(C=3, k=2, N=3))
-    assert found.maps.shape == (3, 3, 1, 1)
-    assert found.channels[:, 0].tolist() == [0, 1, 2]
+    targets = discover_facets(colours(), coloured, "fc", Facets(C=3, k=2, N=3))
+    assert targets.maps.shape == (3, 3, 1, 1)
+    assert targets.channels[:, 0].tolist() == [0, 1, 2]
 
 
 def test_fewer_than_all_facets_need(coloured, caplog):
     with caplog.at_level(logging.WARNING):
-        found = discover_facets(colours(), coloured, "same", Facets(C=3, k=1, N=10))
-    assert found.chosen.shape == (3, 10)
+        targets = discover_facets(colours(), coloured, "same", Facets(C=3, k=1, N=10))
+    assert targets.chosen.shape == (3, 10)
     assert "fewer than C·N" in caplog.text
 
 
 def test_one_photograph_is_one_facet(tmp_path):
     Image.new("RGB", (8, 8), (200, 20, 20)).save(tmp_path / "a.png")
-    found = discover_facets(colours(), load_photographs(tmp_path, 8), "same", Facets(C=1, k=1))
-    assert found.chosen.tolist() == [[0]]
-    assert torch.allclose(found.initial[0, :, 0, 0], torch.tensor([200.0, 20.0, 20.0]) / 255)
+    targets = discover_facets(colours(), load_photographs(tmp_path, 8), "same", Facets(C=1, k=1))
+    assert targets.chosen.tolist() == [[0]]
+    assert torch.allclose(targets.initial[0, :, 0, 0], torch.tensor([200.0, 20.0, 20.0]) / 255)
 
 
 @pytest.mark.parametrize("copies", [2, 5, 8, 40])
@@ -211,8 +211,8 @@ def test_copies_of_one_photograph_are_one_facet_and_no_more(tmp_path, copies):
     for i in range(copies):
         Image.new("RGB", (8, 8), (90, 80, 70)).save(tmp_path / f"{i:02d}.png")
     photographs = load_photographs(tmp_path, 8)
-    found = discover_facets(colours(), photographs, "same", Facets(C=1, k=1))
-    assert torch.allclose(found.weights, torch.full_like(found.weights, 1 / found.weights.shape[1]))
+    targets = discover_facets(colours(), photographs, "same", Facets(C=1, k=1))
+    assert torch.allclose(targets.weights, torch.full_like(targets.weights, 1 / targets.weights.shape[1]))
     with pytest.raises(ValueError, match="tells 1 apart"):
         discover_facets(colours(), photographs, "same", Facets(C=2, k=1))
 
@@ -266,9 +266,9 @@ def test_what_cannot_be_done_is_one_line(coloured, asked, message):
 def test_unreadable_files_are_left_out_and_named(coloured, caplog):
     (coloured.root / "broken.png").write_bytes(b"no picture")
     with caplog.at_level(logging.INFO):
-        found = discover_facets(colours(), load_photographs(coloured.root, 8), "same", Facets(C=3, k=1, N=3))
-    assert [file.path for file in found.skipped] == ["broken.png"]
-    assert "broken.png" not in found.paths
+        targets = discover_facets(colours(), load_photographs(coloured.root, 8), "same", Facets(C=3, k=1, N=3))
+    assert [file.path for file in targets.skipped] == ["broken.png"]
+    assert "broken.png" not in targets.paths
     assert "broken.png" in caplog.text
     for path in coloured.root.iterdir():
         path.write_bytes(b"no picture")
@@ -280,8 +280,8 @@ def test_unreadable_files_are_left_out_and_named(coloured, caplog):
 def test_counts_that_use_few_levels_are_told_of_black_and_white(seed, tmp_path, caplog):
     """12 bits in a 16-bit file: what the network would see is hardly a picture."""
     counts = np.random.default_rng(seed).integers(200, 4000, (8, 8, 8), dtype=np.uint16)
-    for number, one in enumerate(counts):
-        np.save(tmp_path / f"{number}.npy", one)
+    for number, count in enumerate(counts):
+        np.save(tmp_path / f"{number}.npy", count)
     network = Network(nn.Sequential(nn.Conv2d(1, 4, 3)), [0.0], [1.0], "counts", 8)
     # N is all of them, so that what is said does not stand on which are chosen, and every channel counts: an untrained
     # one may answer nothing.

@@ -164,7 +164,7 @@ def test_the_stages_are_told(small_chunks, caplog):
     told = []
     with caplog.at_level("INFO"):
         embed(means, tsne="subsample", subsample=150, stage=lambda what, done: told.append((what, done)))
-    assert [what for what, _ in told] == [
+    assert [stage for stage, _ in told] == [
         "embedding 150 of 400 photographs (t-SNE)",
         "placing 250 photographs",
     ]
@@ -176,7 +176,7 @@ def test_how_much_is_done_is_told(caplog):
     told = []
     with caplog.at_level("INFO"):
         embed(blobs(100)[0], tsne="fft", stage=lambda what, done: told.append(done))
-    done = [one for one in told if one is not None]
+    done = [share for share in told if share is not None]
     assert done == sorted(done)
     assert done[0] > 0
     assert done[-1] == 1

@@ -80,8 +80,8 @@ def test_many_points_join_what_some_of_them_found(monkeypatch):
 @pytest.mark.parametrize("way", ["components", "embedding", "consensus"])
 def test_every_way_finds_separate_kinds(way):
     means, truth = kinds([20, 14, 9])
-    found = to_components(means, components=10, unit=True)
-    clusters = find_clusters(way, found.reduced, lambda rows, seed: embed(rows, seed=seed), 3, runs=3)
+    components = to_components(means, components=10, unit=True)
+    clusters = find_clusters(way, components.reduced, lambda rows, seed: embed(rows, seed=seed), 3, runs=3)
     assert adjusted_rand_score(truth, clusters.labels) == 1
     assert torch.bincount(clusters.labels).tolist() == [20, 14, 9]
     expected = torch.stack([clusters.space[clusters.labels == c].double().mean(dim=0) for c in range(3)])
@@ -100,8 +100,8 @@ def test_strength_makes_no_other_kind():
 def test_further_photographs_are_placed_where_they_would_lie():
     means, _ = kinds([20, 14])
     for unit in (True, False):
-        found = to_components(means, components=10, unit=unit)
-        assert torch.allclose(found.place(means), found.reduced, atol=1e-4)
+        components = to_components(means, components=10, unit=unit)
+        assert torch.allclose(components.place(means), components.reduced, atol=1e-4)
 
 
 def test_copies_lie_at_one_place():
@@ -279,20 +279,20 @@ def first_two(folder, count=60):
 
 def test_held_out_photographs_take_part_in_nothing(tmp_path):
     photographs, network = first_two(tmp_path)
-    found = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, held_out=0.25))
-    assert len(found.held_out) == 15
-    assert sorted([*found.paths, *found.held_out]) == sorted(photographs.paths)
-    assert len(found.labels) == len(found.stays) == 45
-    kind = {int(path[:3]) % 2: int(label) for path, label in zip(found.paths, found.labels, strict=True)}
-    assert [kind[int(path[:3]) % 2] for path in found.held_out] == found.held_out_labels.tolist()
+    targets = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, held_out=0.25))
+    assert len(targets.held_out) == 15
+    assert sorted([*targets.paths, *targets.held_out]) == sorted(photographs.paths)
+    assert len(targets.labels) == len(targets.stays) == 45
+    kind = {int(path[:3]) % 2: int(label) for path, label in zip(targets.paths, targets.labels, strict=True)}
+    assert [kind[int(path[:3]) % 2] for path in targets.held_out] == targets.held_out_labels.tolist()
     # Without them in the folder the facets are the same.
-    for path in found.held_out:
+    for path in targets.held_out:
         (tmp_path / path).unlink()
     alone = discover_facets(network, load_photographs(tmp_path, 8), "0", Facets(C=2, k=1, N=3, held_out=0.0))
-    assert alone.paths == found.paths
-    assert torch.equal(alone.labels, found.labels)
-    assert torch.allclose(alone.maps, found.maps)
-    assert alone.content == found.content
+    assert alone.paths == targets.paths
+    assert torch.equal(alone.labels, targets.labels)
+    assert torch.allclose(alone.maps, targets.maps)
+    assert alone.content == targets.content
     assert alone.held_out == ()
 
 
@@ -301,11 +301,11 @@ def test_no_copy_of_a_photograph_that_takes_part_is_held_out(tmp_path):
     for path in sorted(tmp_path.glob("*.png"))[:20]:
         (tmp_path / f"copy-{path.name}").write_bytes(path.read_bytes())
     photographs = load_photographs(tmp_path, 8)
-    found = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, held_out=0.25))
-    used = {(tmp_path / path).read_bytes() for path in found.paths}
-    assert sorted([*found.paths, *found.held_out]) == sorted(photographs.paths)
-    assert 10 <= len(found.held_out) < 20
-    assert not [path for path in found.held_out if (tmp_path / path).read_bytes() in used]
+    targets = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, held_out=0.25))
+    used = {(tmp_path / path).read_bytes() for path in targets.paths}
+    assert sorted([*targets.paths, *targets.held_out]) == sorted(photographs.paths)
+    assert 10 <= len(targets.held_out) < 20
+    assert not [path for path in targets.held_out if (tmp_path / path).read_bytes() in used]
 
 
 def test_few_photographs_are_all_used(tmp_path):
@@ -321,17 +321,17 @@ def test_what_c_auto_takes_is_said_and_a_continuum_to_the_terminal(tmp_path, cap
         for i, path in enumerate(sorted(tmp_path.glob("*.png"))):
             Image.new("RGB", (8, 8), (40 + 4 * i, 200 - 4 * i, 9)).save(path)
     with caplog.at_level(logging.INFO, "mindseye.facets.grouping"):
-        found = discover_facets(network, photographs, "0", Facets(C="auto", k=1, N=2, held_out=0.0))
+        targets = discover_facets(network, photographs, "0", Facets(C="auto", k=1, N=2, held_out=0.0))
     [said] = [record for record in caplog.records if record.message.startswith("C=auto: ")]
     assert said.levelname == level
-    assert f"C={found.C} " in said.message
+    assert f"C={targets.C} " in said.message
     assert ("one continuum" in said.message) == continuum
 
 
 @pytest.mark.parametrize("clusters", ["components", "embedding"])
 def test_what_was_held_out_and_how_firm_facets_are_is_read_back(tmp_path, clusters):
     photographs, network = first_two(tmp_path, 40)
-    found = discover_facets(
+    targets = discover_facets(
         network,
         photographs,
         "0",
@@ -343,29 +343,29 @@ def test_what_was_held_out_and_how_firm_facets_are_is_read_back(tmp_path, cluste
             clusters=clusters,
         ),
     )
-    assert found.C == 2
-    found.save(tmp_path / "kept")
+    assert targets.C == 2
+    targets.save(tmp_path / "kept")
     read = FacetTargets.load(tmp_path / "kept")
-    assert read.content_hash() == found.content_hash()
+    assert read.content_hash() == targets.content_hash()
     for name in ("held_out_labels", "firmness", "agreement", "stays", "clarity", "redundancy"):
-        assert torch.equal(getattr(read, name), getattr(found, name)), name
-    said = json.loads((tmp_path / "kept" / "targets.json").read_text())
-    assert ("held_out" in said) == (clusters == "embedding")
-    about = said["about"]["facets"]
-    assert [facet["photographs"] for facet in about] == found.labels.bincount().tolist()
-    assert [facet["firmness"] for facet in about] == pytest.approx(found.firmness.tolist(), abs=1e-4)
-    assert [facet["marks"] for facet in about] == found.marks()
-    assert list(said["about"]["agreement"].values()) == pytest.approx(found.agreement.tolist(), abs=1e-4)
-    assert said["about"]["stays"] == pytest.approx(found.stays.tolist(), abs=1e-4)
+        assert torch.equal(getattr(read, name), getattr(targets, name)), name
+    content = json.loads((tmp_path / "kept" / "targets.json").read_text())
+    assert ("held_out" in content) == (clusters == "embedding")
+    about = content["about"]["facets"]
+    assert [facet["photographs"] for facet in about] == targets.labels.bincount().tolist()
+    assert [facet["firmness"] for facet in about] == pytest.approx(targets.firmness.tolist(), abs=1e-4)
+    assert [facet["marks"] for facet in about] == targets.marks()
+    assert list(content["about"]["agreement"].values()) == pytest.approx(targets.agreement.tolist(), abs=1e-4)
+    assert content["about"]["stays"] == pytest.approx(targets.stays.tolist(), abs=1e-4)
 
 
 def test_facets_that_are_one_photograph_are_marked(tmp_path, caplog):
     photographs, network = first_two(tmp_path, 40)
     paper = {"clusters": "embedding", "weighting": "published", "effective": None, "selection": "nearest"}
     with caplog.at_level(logging.WARNING):
-        found = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, gamma=1e-9, **paper))
-    single = [c for c in range(2) if found.weights[c].max() > 0.5]
-    assert [c for c, marks in enumerate(found.marks()) if "one photograph" in marks] == single
+        targets = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, gamma=1e-9, **paper))
+    single = [c for c in range(2) if targets.weights[c].max() > 0.5]
+    assert [c for c, marks in enumerate(targets.marks()) if "one photograph" in marks] == single
     assert ("one photograph" in caplog.text) == bool(single)
     blended = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=10))
     assert blended.weights.max() < 0.5
@@ -380,9 +380,9 @@ def test_a_facet_that_is_blended_of_other_facets_photographs_is_marked(tmp_path,
     Image.new("RGB", (8, 8), (9, 8, 200)).save(tmp_path / "blue.png")
     photographs = load_photographs(tmp_path, 8)
     with caplog.at_level(logging.WARNING):
-        found = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=10))
-    assert found.labels.bincount().tolist() == [20, 1]
-    assert found.marks() == [[], ["mostly others'"]]
+        targets = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=10))
+    assert targets.labels.bincount().tolist() == [20, 1]
+    assert targets.marks() == [[], ["mostly others'"]]
     assert "facet 1: more than half the weight is on photographs of other facets" in caplog.text
     alone = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=1))
     assert alone.marks() == [[], []]
@@ -391,8 +391,8 @@ def test_a_facet_that_is_blended_of_other_facets_photographs_is_marked(tmp_path,
 def test_the_released_program_s_choice_is_marked_without_a_warning(tmp_path, caplog):
     photographs, network = first_two(tmp_path, 40)
     with caplog.at_level(logging.WARNING):
-        found = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, selection="farthest"))
-    assert found.marks() == [["mostly others'"]] * 2
+        targets = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, selection="farthest"))
+    assert targets.marks() == [["mostly others'"]] * 2
     assert "other facets" not in caplog.text
 
 

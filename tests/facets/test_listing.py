@@ -37,10 +37,10 @@ def test_every_format_that_is_decoded_is_found_by_its_names(place):
         if form in Image.SAVE:  # older Pillows write no QOI
             Image.new("RGB", (16, 16), (128,) * 3).save(place / f"{suffix}.{suffix}", form)
             written.add(f"{suffix}.{suffix}")
-    found = load_photographs(place, 16)
-    assert set(found.paths) == written
-    for index in range(len(found)):
-        assert found.read(index).shape == (3, 16, 16)
+    photographs = load_photographs(place, 16)
+    assert set(photographs.paths) == written
+    for index in range(len(photographs)):
+        assert photographs.read(index).shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_packed_pictures_are_named(name, place):
 @pytest.mark.parametrize("name", ["IMG_0001", "a.jpg_original", "a.jpeg~", "a.png?size=large", "a.blob"])
 def test_so_are_pictures_whose_names_do_not_say_so(name, place):
     shutil.copy(place / "mine.png", place / name)
-    found = load_photographs(place, 8)
-    assert found.paths == ("mine.png",)
-    assert [file.path for file in found.skipped] == [name]
+    photographs = load_photographs(place, 8)
+    assert photographs.paths == ("mine.png",)
+    assert [file.path for file in photographs.skipped] == [name]
     np.save(place / "array", np.zeros((8, 8)))
     (place / "array.npy").rename(place / "array")
     assert len(load_photographs(place, 8).skipped) == 2
@@ -81,8 +81,8 @@ def test_lists_and_notes_are_passed_over_in_silence(place, caplog):
     names = ("labels.csv", "factors.json", "readme.txt", "LICENSE", "a.xml", "a.mp4", "Thumbs.db", "a.mat", "a.h5")
     for name in names:
         (place / name).write_text("no picture")
-    found = load_photographs(place, 8)
-    assert (found.paths, found.skipped, caplog.text) == (("mine.png",), (), "")
+    photographs = load_photographs(place, 8)
+    assert (photographs.paths, photographs.skipped, caplog.text) == (("mine.png",), (), "")
 
 
 @pytest.mark.parametrize("name", ["@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "__MACOSX", "lost+found"])
@@ -163,9 +163,9 @@ def test_what_mindseye_has_made_is_left_out_in_one_line(make, tmp_path, make_run
     Image.new("RGB", (8, 8)).save(place / "mine.png")
     make(place / "outputs" / "2026-11-28", make_run)
     with caplog.at_level(logging.WARNING):
-        found = load_photographs(place, 8)
-    assert found.paths == ("mine.png",)
-    assert not found.skipped
+        photographs = load_photographs(place, 8)
+    assert photographs.paths == ("mine.png",)
+    assert not photographs.skipped
     assert [record.getMessage().partition(" below")[0] for record in caplog.records] == ["outputs/2026-11-28"]
     for number in range(3):
         make_run(place / "outputs" / str(number))
@@ -184,8 +184,8 @@ def test_so_are_what_a_tracker_keeps_and_figures_wherever_they_are_written(place
         (place / f"fig1_visualizations.{suffix}").write_bytes((place / "mine.png").read_bytes())
     (place / facets_picture).write_bytes((place / "mine.png").read_bytes())
     (place / "fig4_tree.png").write_bytes((place / "mine.png").read_bytes())  # somebody's own
-    found = load_photographs(place, 8)
-    assert (found.paths, found.skipped) == (("fig4_tree.png", "mine.png"), ())
+    photographs = load_photographs(place, 8)
+    assert (photographs.paths, photographs.skipped) == (("fig4_tree.png", "mine.png"), ())
     [record] = caplog.records
     assert "and 3 more" in record.getMessage()
 
@@ -238,5 +238,5 @@ def test_formats_that_are_left_to_other_programs_are_none_of_ours(place):
     for suffix, form in Image.registered_extensions().items():
         if form in NOT_DECODED:
             (place / f"a{suffix}").write_bytes(b"")
-    found = load_photographs(place, 8)
-    assert found.paths == ("mine.png",)
+    photographs = load_photographs(place, 8)
+    assert photographs.paths == ("mine.png",)

@@ -352,8 +352,8 @@ def test_no_orphans_whatever_ends_the_program(many, how):
     else:
         program.send_signal(how)
     assert program.wait(timeout=30) != 0
-    said = program.stderr.read()  # its own traceback, none from a worker; one may be of what a destructor left
-    assert said.count("Traceback") - said.count("Exception ignored in") == (how == signal.SIGINT), said
+    errors = program.stderr.read()  # its own traceback, none from a worker; one may be of what a destructor left
+    assert errors.count("Traceback") - errors.count("Exception ignored in") == (how == signal.SIGINT), errors
     deadline = time.monotonic() + 30
     while any(running(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -126,13 +126,13 @@ def test_layers_that_keep_too_much_for_one_pass(photographs, cache, alone, monke
     M = len(photographs)
     largest = 4 * M * (24 * 24 * 24 + 24)  # layer1.0 at 48 pixels
     monkeypatch.setattr(survey_module, "TOGETHER", largest)  # layer1.0 | the other three
-    said = []
+    counts = []
     with counting(network.body.conv1) as batches:
-        tell = lambda done, total: said.append((done, total))  # noqa: E731
+        tell = lambda done, total: counts.append((done, total))  # noqa: E731
         survey_together(network, photographs, LAYERS, Passing(progress=tell), cache=cache)
     assert sum(batches) == 2 * M
-    assert said == sorted(said)
-    assert said[-1] == (2 * M, 2 * M)
+    assert counts == sorted(counts)
+    assert counts[-1] == (2 * M, 2 * M)
     for layer in LAYERS:
         survey(network, photographs, layer, cache=alone)
     assert_alike(cache, alone)

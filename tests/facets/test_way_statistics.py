@@ -115,9 +115,9 @@ def test_samples_of_different_sizes_agree():
 
 def test_quantiles_of_half_precision_are_of_its_values_in_float32():
     x = maps(1, 2, 9, 9).bfloat16().requires_grad_()
-    found = quantiles(x)
-    assert torch.equal(found, quantiles(x.detach().float()))
-    found.sum().backward()
+    measured = quantiles(x)
+    assert torch.equal(measured, quantiles(x.detach().float()))
+    measured.sum().backward()
     assert x.grad.dtype == torch.bfloat16
 
 
@@ -134,18 +134,18 @@ def test_quantiles_of_one_position_are_its_value():
 def test_the_spread_between_photographs_counts():
     """Two flat photographs of 1 and 3, weights ¼ and ¾: μ = 2.5, σ² = ¼·1 + ¾·9 − 6.25."""
     flat = torch.stack([torch.full((1, 4, 4), 1.0), torch.full((1, 4, 4), 3.0)])
-    found = of_photographs("layer", flat, torch.tensor([0.25, 0.75]))
-    assert found.mean.item() == pytest.approx(2.5)
-    assert found.std.item() == pytest.approx((0.25 + 0.75 * 9 - 6.25) ** 0.5)
-    assert found.quantiles.flatten().tolist() == pytest.approx([2.5] * QUANTILES)
+    statistics = of_photographs("layer", flat, torch.tensor([0.25, 0.75]))
+    assert statistics.mean.item() == pytest.approx(2.5)
+    assert statistics.std.item() == pytest.approx((0.25 + 0.75 * 9 - 6.25) ** 0.5)
+    assert statistics.quantiles.flatten().tolist() == pytest.approx([2.5] * QUANTILES)
 
 
 def test_one_photograph_is_its_own_statistics():
     x = maps(1, 5, 6, 6)
-    found = of_photographs("layer", x, torch.ones(1))
+    statistics = of_photographs("layer", x, torch.ones(1))
     mean, std = moments(x)
-    assert torch.allclose(found.mean, mean, atol=1e-6)
-    assert torch.allclose(found.std, std, atol=1e-6)
+    assert torch.allclose(statistics.mean, mean, atol=1e-6)
+    assert torch.allclose(statistics.std, std, atol=1e-6)
 
 
 def test_facets_are_joined_in_order_and_taken_apart_again():
@@ -162,7 +162,7 @@ def test_facets_are_joined_in_order_and_taken_apart_again():
 def test_targets_keep_them_through_a_file(targets, tmp_path):
     """Saved, hashed and read back; a statistic that is changed is damage."""
     back = FacetTargets.load(targets.save(tmp_path))
-    assert [one.layer for one in back.way] == [one.layer for one in targets.way]
+    assert [layer.layer for layer in back.way] == [layer.layer for layer in targets.way]
     assert back.way[0].layer == IMAGE
     assert len(back.way) > 2
     for one, other in zip(back.way, targets.way, strict=True):
@@ -186,7 +186,7 @@ def test_what_is_to_be_matched_and_is_not_known_is_said(network, targets):
     with pytest.raises(ValueError, match="prepare"):
         prepare_for(prepare(network, targets.layer), targets, asked)
     assert prepare_for(network, targets, Method(objective=Objective(matching=Matching(weight=0)))).way == ()
-    assert prepare_for(network, targets).way == tuple(one.layer for one in targets.way[1:])
+    assert prepare_for(network, targets).way == tuple(layer.layer for layer in targets.way[1:])
 
 
 @pytest.mark.parametrize("side", [3, 8, 9])

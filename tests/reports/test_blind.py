@@ -35,9 +35,9 @@ def sweep(tmp_path_factory, make_run, known):
     """Two presets on the same facets."""
     folder = tmp_path_factory.mktemp("sweep")
     cells = add_cells(folder, [("objective=calibrated", "k=8"), ("objective=released", "k=8")], [], "")
-    for one in cells:
-        make_run(folder / one.folder, facets=3, overrides=one.overrides)
-        known.save(folder / one.folder / "targets")
+    for cell in cells:
+        make_run(folder / cell.folder, facets=3, overrides=cell.overrides)
+        known.save(folder / cell.folder / "targets")
     return folder
 
 
@@ -46,34 +46,34 @@ def answers(folder, page, name, said, sitting="s1"):
     test = json.loads(page.read_text().partition('id="test">')[2].partition("</script>")[0])["test"]
     key = json.loads((folder / f"blind-key-{test}.json").read_text())["questions"]
     path = folder / name
-    given = {number: said(number, one) for number, one in key.items()}
+    given = {number: said(number, entry) for number, entry in key.items()}
     path.write_text(json.dumps({"format": 1, "test": test, "sitting": sitting, "person": "", "answers": given}))
     return path
 
 
 def test_questions_are_shared_out_evenly_and_sides_are_even():
     asked = draw(shown(), 60, seed=0)
-    assert collections.Counter(one.preset for one in asked) == {"x": 20, "y": 20, CONTROL: 20}
+    assert collections.Counter(question.preset for question in asked) == {"x": 20, "y": 20, CONTROL: 20}
     for preset in ("x", "y", CONTROL):
-        mine = [one for one in asked if one.preset == preset]
-        assert collections.Counter(one.side for one in mine) == {"a": 10, "b": 10}
-        per_facet = collections.Counter(one.facet for one in mine)
+        mine = [question for question in asked if question.preset == preset]
+        assert collections.Counter(question.side for question in mine) == {"a": 10, "b": 10}
+        per_facet = collections.Counter(question.facet for question in mine)
         assert set(per_facet) == {0, 1, 3}  # the third has no photograph to ask about
         assert max(per_facet.values()) - min(per_facet.values()) <= 1
 
 
 def test_one_photograph_is_the_facet_s_own_and_the_other_is_not():
-    for one in draw(shown(), 200, seed=1):
-        assert one.own in HELD_OUT[one.facet]
-        assert one.other in {name for c, names in enumerate(HELD_OUT) if c != one.facet for name in names}
-    used = collections.Counter(one.own for one in draw(shown(), 60, seed=1) if one.facet == 0)
+    for question in draw(shown(), 200, seed=1):
+        assert question.own in HELD_OUT[question.facet]
+        assert question.other in {name for c, names in enumerate(HELD_OUT) if c != question.facet for name in names}
+    used = collections.Counter(question.own for question in draw(shown(), 60, seed=1) if question.facet == 0)
     assert max(used.values()) - min(used.values()) <= 1  # in turn
 
 
 def test_the_order_is_the_seed_s():
     assert draw(shown(), 30, seed=3) == draw(shown(), 30, seed=3)
     assert draw(shown(), 30, seed=3) != draw(shown(), 30, seed=4)
-    presets = [one.preset for one in draw(shown(), 60, seed=0)]
+    presets = [question.preset for question in draw(shown(), 60, seed=0)]
     assert presets != sorted(presets)
 
 
@@ -103,8 +103,8 @@ def test_nothing_that_a_person_gets_says_what_is_right(sweep, known, tmp_path):
             assert picture.size == (448, 448)
             assert not {"exif", "icc_profile", "xmp"} & set(picture.info)
     key = json.loads((sweep / f"blind-key-{test}.json").read_text())["questions"]
-    assert {one["preset"] for one in key.values()} == {"objective=calibrated", "objective=released", CONTROL}
-    sides = collections.Counter(one["right"] for one in key.values())
+    assert {entry["preset"] for entry in key.values()} == {"objective=calibrated", "objective=released", CONTROL}
+    sides = collections.Counter(entry["right"] for entry in key.values())
     assert sides == {"a": 12, "b": 12}
 
 
@@ -114,15 +114,15 @@ def test_the_pictures_are_those_of_the_key(sweep, known, photographs, tmp_path):
     key = json.loads((sweep / f"blind-key-{folder.name}.json").read_text())["questions"]
     read = replace(photographs, paths=known.held_out)
     assert page == tmp_path / "blind.html"
-    for number, one in key.items():
+    for number, entry in key.items():
         for side in "ab":
-            name = one["own"] if side == one["right"] else one["other"]
+            name = entry["own"] if side == entry["right"] else entry["other"]
             wanted = read.read(known.held_out.index(name)).permute(1, 2, 0).numpy()
             with Image.open(folder / f"{number}-{side}.webp") as picture:
                 got = np.asarray(picture.resize((48, 48), Image.Resampling.BOX), float)
             assert np.abs(got - wanted).mean() < 6  # of 255: another photograph is some 40 away
         held_out = dict(zip(known.held_out, known.held_out_labels.tolist(), strict=True))
-        assert held_out[one["own"]] == one["facet"] != held_out[one["other"]]
+        assert held_out[entry["own"]] == entry["facet"] != held_out[entry["other"]]
 
 
 def _runs(folder):
@@ -143,27 +143,27 @@ def test_answers_become_accuracies_with_exact_intervals(sweep, capsys):
 
     files = [answers(sweep, page, "one.json", knows, "s1"), answers(sweep, page, "two.json", knows, "s2")]
     main(["report", str(sweep), "--answers", *map(str, files)])
-    said = json.loads((sweep / "blind.json").read_text())
-    best = said["presets"][0]
+    summary = json.loads((sweep / "blind.json").read_text())
+    best = summary["presets"][0]
     assert (best["preset"], best["right"], best["answers"], best["people"]) == (CONTROL, 20, 20, 2)
     assert best["high"] == 1
     assert binom.sf(19, 20, best["low"]) == pytest.approx(0.025)  # what an exact bound is
     out = capsys.readouterr().out
     assert f"{CONTROL}: people found the photograph in 1.00 [0.83, 1.00] of the questions (20 of 20, 2 sittings)" in out
-    for one in said["presets"][1:]:
-        assert one["low"] < one["accuracy"] < one["high"]
-        assert f"{one['preset']}: people found" in out
+    for preset in summary["presets"][1:]:
+        assert preset["low"] < preset["accuracy"] < preset["high"]
+        assert f"{preset['preset']}: people found" in out
     assert (sweep / "blind.csv").read_text().splitlines()[0].startswith("preset,right,answers")
 
 
 def test_answers_that_are_none_are_refused_in_one_line(sweep, tmp_path):
     page = write_blind_test(sweep, _runs(sweep), questions=6)
-    one = answers(sweep, page, "again.json", lambda number, entry: "a")
+    again = answers(sweep, page, "again.json", lambda number, entry: "a")
     with pytest.raises(ValueError, match="of one sitting"):
-        score(sweep, [one, one])
+        score(sweep, [again, again])
     with pytest.raises(ValueError, match="is not in"):
-        score(tmp_path, [one])
-    said = json.loads(one.read_text())
+        score(tmp_path, [again])
+    said = json.loads(again.read_text())
     wrong = {
         "side": {**said, "answers": {"001": "c"}},
         "question": {**said, "answers": {"999": "a"}},
@@ -198,11 +198,11 @@ def test_stopped_facets_are_not_asked_about(sweep, tmp_path):
     folder = tmp_path / "sweep"
     shutil.copytree(sweep, folder)
     for path in folder.glob("*/metrics.json"):
-        said = json.loads(path.read_text())
-        said["facets"][0]["stopped"] = {"step": 3, "why": "it is not finite"}
-        path.write_text(json.dumps(said))
+        answers = json.loads(path.read_text())
+        answers["facets"][0]["stopped"] = {"step": 3, "why": "it is not finite"}
+        path.write_text(json.dumps(answers))
     page = write_blind_test(folder, _runs(folder), questions=30)
     test = json.loads(page.read_text().partition('id="test">')[2].partition("</script>")[0])["test"]
     key = json.loads((folder / f"blind-key-{test}.json").read_text())["questions"]
-    assert not [one for one in key.values() if one["facet"] == 0 and one["preset"] != CONTROL]
+    assert not [entry for entry in key.values() if entry["facet"] == 0 and entry["preset"] != CONTROL]
     assert FacetTargets.load(next(folder.glob("*/targets"))).C == 3

@@ -38,7 +38,7 @@ def test_the_example_is_what_the_present_page_makes_of_its_data():
     """Else it is to be drawn anew: make example."""
     html = (EXAMPLE / "gallery.html").read_text()
     blocks = re.findall(r'<script type="application/json" id="([\w-]+)">(.*?)</script>', html, re.DOTALL)
-    said = {name: json.loads(text) for name, text in blocks}
-    details = [said[f"run-{n}"] for n in range(len(said["overview"]["runs"]))]
-    blocks = {name: said[name] for name in ("overview", "shared", "maps")}
+    answers = {name: json.loads(text) for name, text in blocks}
+    details = [answers[f"run-{n}"] for n in range(len(answers["overview"]["runs"]))]
+    blocks = {name: answers[name] for name in ("overview", "shared", "maps")}
     assert page({**blocks, "details": details}) == html

@@ -388,8 +388,8 @@ def test_a_sweep_over_layers_gives_figure_4(network, photographs, tmp_path, caps
     cells = add_cells(sweep, [*words, ["layer=layer4.0", "k=4"]], ["-m"], "")
     results = {}
     for layer in ("layer2.0", "layer3.0"):
-        found = me.discover_facets(network, photographs, layer, me.Facets(C=2, k=4, N=3))
-        results[layer] = me.visualize(network, found, me.Method(steps=1), me.Running(accelerator="cpu"))
+        targets = me.discover_facets(network, photographs, layer, me.Facets(C=2, k=4, N=3))
+        results[layer] = me.visualize(network, targets, me.Method(steps=1), me.Running(accelerator="cpu"))
     for cell in cells[:4]:
         layer, k = (word.partition("=")[2] for word in cell.overrides)
         results[layer].targets.with_k(int(k)).save(sweep / cell.folder / "targets")
@@ -461,8 +461,8 @@ def small_sweep(targets, tmp_path_factory):
         for c in range(2):
             (place / f"{c:02d}").mkdir(parents=True)
             Image.new("RGB", (4, 4), (80 * n, 100 * c, 0)).save(place / f"{c:02d}/visualization.png")
-        said = {"facets": [{"facet": c, "fidelity": {"cosine": n + c / 10}} for c in range(2)]}
-        (sweep / cell.folder / "metrics.json").write_text(json.dumps(said))
+        content = {"facets": [{"facet": c, "fidelity": {"cosine": n + c / 10}} for c in range(2)]}
+        (sweep / cell.folder / "metrics.json").write_text(json.dumps(content))
         (sweep / cell.folder / "status.json").write_text('{"status": "completed"}')
     return sweep
 

@@ -40,17 +40,17 @@ def test_overlap_is_intersection_over_union_of_the_photographs():
 
 
 def test_photographs_are_told_by_their_names_alone():
-    one = partition("0011")
+    lonely = partition("0011")
     mixed = Partition("", ["p3", "p1", "p0", "p2"], np.array([1, 0, 0, 1]), 2)
-    assert [(r.before, r.after, r.overlap) for r in ribbons(one, mixed)] == [(0, 0, 1.0), (1, 1, 1.0)]
+    assert [(r.before, r.after, r.overlap) for r in ribbons(lonely, mixed)] == [(0, 0, 1.0), (1, 1, 1.0)]
     elsewhere = Partition("", ["a", "b"], np.array([0, 1]), 2)
-    assert ribbons(one, elsewhere) == []
-    assert transitions(one, elsewhere) == ["no photograph in common"]
+    assert ribbons(lonely, elsewhere) == []
+    assert transitions(lonely, elsewhere) == ["no photograph in common"]
     # Photographs that only one of the two looks at, held out by the other's seed say, say nothing of what they share.
     more = Partition("", ["p0", "p1", "x", "y"], np.array([0, 0, 0, 0]), 1)
-    assert [(r.shared, r.overlap) for r in ribbons(one, more)] == [(2, 1.0)]
+    assert [(r.shared, r.overlap) for r in ribbons(lonely, more)] == [(2, 1.0)]
     held_out = Partition("", ["p1", "p2", "p3"], np.array([0, 1, 1]), 2)
-    assert transitions(one, held_out) == ["2 of 2 hold"]
+    assert transitions(lonely, held_out) == ["2 of 2 hold"]
 
 
 def test_the_assignment_has_the_largest_sum_of_all():
@@ -65,8 +65,8 @@ def test_facets_that_have_nothing_to_do_with_each_other_overlap_by_chance():
     drawn = np.random.default_rng(1)
     names = range(200_000)
     one, other = (Partition("", names, drawn.integers(0, C, len(names)), C) for C in (3, 5))
-    found = np.mean([ribbon.overlap for ribbon in ribbons(one, other)])
-    assert found == pytest.approx(chance(3, 5), rel=0.02)
+    overlap = np.mean([ribbon.overlap for ribbon in ribbons(one, other)])
+    assert overlap == pytest.approx(chance(3, 5), rel=0.02)
 
 
 def test_one_kind_of_photographs_has_one_number_whatever_each_run_calls_it():
@@ -116,9 +116,9 @@ def test_a_report_counts_facets_of_several_seeds_as_samples(tmp_path, make_run, 
         run = make_run(tmp_path / cell.folder, overrides=cell.overrides)
         keep_facets(run, [int(label) for label in labels], names=names)
     report([str(tmp_path), "--by", "k"])
-    found = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
-    assert {(row["pairs"], row["facets"]) for row in found if row["difference"]} == {("6", "2")}
-    assert "sample" not in {row["measure"] for row in found}  # which is no measure
+    rows = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
+    assert {(row["pairs"], row["facets"]) for row in rows if row["difference"]} == {("6", "2")}
+    assert "sample" not in {row["measure"] for row in rows}  # which is no measure
 
 
 def test_splits_merges_and_what_holds():

@@ -88,7 +88,7 @@ def test_axes_are_what_varies_with_numbers_by_size(grid):
 def test_every_facet_with_its_measures_pictures_and_steps(grid):
     data = collected(grid)
     overview = data["overview"]
-    assert [(one["name"], one["better"]) for one in overview["measures"]] == [
+    assert [(measure["name"], measure["better"]) for measure in overview["measures"]] == [
         ("fidelity.cosine", "larger"), ("naturalness.tv", "near 1"),
     ]  # fmt: skip
     assert overview["measures"][0]["about"].startswith("Cosine of the layer's answer")
@@ -186,9 +186,9 @@ def test_a_damaged_run_is_listed_with_its_reason_beside_the_others(tmp_path, mak
 
 def test_a_damaged_history_hides_no_facet_that_was_stopped(tmp_path, make_run):
     run = make_run(tmp_path / "run")
-    said = json.loads((run / "metrics.json").read_text())
-    said["facets"][1]["stopped"] = {"step": 3, "why": "its loss is not finite"}
-    (run / "metrics.json").write_text(json.dumps(said))
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["facets"][1]["stopped"] = {"step": 3, "why": "its loss is not finite"}
+    (run / "metrics.json").write_text(json.dumps(metrics))
     (run / "history.parquet").write_text("PAR1")
     [listed] = collected(run)["overview"]["runs"]
     assert "facet 1 is stopped at step 3, where its loss is not finite; no curves" in listed["reason"]
@@ -196,9 +196,9 @@ def test_a_damaged_history_hides_no_facet_that_was_stopped(tmp_path, make_run):
 
 def test_facets_that_are_marked_say_so_each_for_itself(tmp_path, make_run):
     run = make_run(tmp_path / "run")
-    said = json.loads((run / "metrics.json").read_text())
-    said["facets"][1]["marks"] = "not firm"
-    (run / "metrics.json").write_text(json.dumps(said))
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["facets"][1]["marks"] = "not firm"
+    (run / "metrics.json").write_text(json.dumps(metrics))
     [listed] = collected(run)["overview"]["runs"]
     assert [facet.get("marks") for facet in listed["facets"]] == [None, "not firm"]
 
@@ -224,8 +224,8 @@ def test_a_configuration_that_cannot_be_read_is_none(tmp_path, make_run, content
 def test_numbers_that_no_float_holds_are_left_out(tmp_path, make_run):
     make_run(tmp_path / "run", facets=1)
     digits = "9" * 400
-    said = f'{{"facets": [{{"facet": 0, "selectivity": {digits}, "retrieval": NaN, "fidelity": {{"cosine": 0.5}}}}]}}'
-    (tmp_path / "run/metrics.json").write_text(said)
+    text = f'{{"facets": [{{"facet": 0, "selectivity": {digits}, "retrieval": NaN, "fidelity": {{"cosine": 0.5}}}}]}}'
+    (tmp_path / "run/metrics.json").write_text(text)
     overview = collected(tmp_path)["overview"]
     assert [measure["name"] for measure in overview["measures"]] == ["fidelity.cosine"]
     assert overview["runs"][0]["facets"][0]["measures"] == [0.5]
@@ -319,7 +319,7 @@ def test_hostile_names_are_text(tmp_path, make_run, name):
     plain = Elements(page(collect(folder, [])))
     # The same elements as a page without any run, but for one data block per run, and the same program.
     blocks = [("script", {"type": "application/json", "id": f"run-{n}"}) for n in range(3)]
-    assert [one for one in seen.found if one not in blocks] == plain.found
+    assert [tag for tag in seen.found if tag not in blocks] == plain.found
     assert seen.scripts[-1] == plain.scripts[-1]
     texts = dict(zip((attrs.get("id") for tag, attrs in seen.found if tag == "script"), seen.scripts, strict=True))
     assert json.loads(texts["overview"]) == json.loads(json.dumps(data["overview"]))
@@ -453,11 +453,11 @@ def test_facets_that_runs_share_are_there_once(tmp_path, make_run, keep_facets):
     assert len(maps["sets"]) == 1
     assert [data["shared"]["names"][name] for name in maps["sets"][0]["names"]] == [f"p0{i}.png" for i in range(4)]
     assert maps["flows"]["0-1"]["ribbons"] == [[0, 1, 2, 1.0, 1], [1, 0, 2, 1.0, 1]]
-    assert [maps["channels"][one] for one in maps["runs"][0]["tops"]] == [[1, 2], [2, 3]]
-    one = maps["maps"][0]
-    assert min(one["x"]) >= 0
-    assert max(*one["x"], *one["y"]) <= 1000
-    assert max(max(one[axis]) - min(one[axis]) for axis in "xy") == 1000
+    assert [maps["channels"][top] for top in maps["runs"][0]["tops"]] == [[1, 2], [2, 3]]
+    embedding = maps["maps"][0]
+    assert min(embedding["x"]) >= 0
+    assert max(*embedding["x"], *embedding["y"]) <= 1000
+    assert max(max(embedding[axis]) - min(embedding[axis]) for axis in "xy") == 1000
 
 
 def test_photographs_of_one_name_are_one_only_where_they_have_the_same_bytes(tmp_path, make_run, keep_facets):
@@ -465,7 +465,7 @@ def test_photographs_of_one_name_are_one_only_where_they_have_the_same_bytes(tmp
     for name, content in (("a", "x"), ("b", "y"), ("c", "x")):
         keep_facets(make_run(tmp_path / name, overrides=[f"seed={name}"]), [0, 0, 1, 1], content=content)
     data = collected(tmp_path)
-    assert [one["world"] for one in data["maps"]["sets"]] == [0, 1]
+    assert [layout["world"] for layout in data["maps"]["sets"]] == [0, 1]
     assert [run["map"] for run in data["overview"]["runs"]] == [0, 1, 0]
     assert data["maps"]["flows"]["0-1"]["words"] == ["no photograph in common"]
     lists = [run["facets"][0]["photographs"] for run in data["overview"]["runs"]]

@@ -19,23 +19,23 @@ def cell(folder, name, features, photographs=("a", "b"), **overrides):
     if features is not None:
         save_file({"transfer.judge": 3.0 * features}, folder / name / "features.safetensors")
     given = {f"override.{key}": value for key, value in overrides.items()}
-    return [{"cell": name, "facet": c, "photographs": one, **given} for c, one in enumerate(photographs)]
+    return [{"cell": name, "facet": c, "photographs": names, **given} for c, names in enumerate(photographs)]
 
 
 def test_a_sweep_that_shows_nothing_has_none(tmp_path):
     rows = [row for k in (1, 5, 50) for row in cell(tmp_path, f"k={k}", circle(0, 90), k=k)]
-    [found] = responses(rows, tmp_path)
-    assert (found.setting, found.seen_by, found.pairs) == ("k", "transfer.judge", 4)
-    assert found.value == pytest.approx(0, abs=1e-6)
+    [response] = responses(rows, tmp_path)
+    assert (response.setting, response.seen_by, response.pairs) == ("k", "transfer.judge", 4)
+    assert response.value == pytest.approx(0, abs=1e-6)
 
 
 def test_neighbours_alone_are_compared_by_size_and_not_by_their_order(tmp_path):
     """Facets 90° apart; each picture turns by 60° from k to the next k, so that the ends are 120° apart."""
     turns = {10: 60, 2: 0, 100: 120}
     rows = [row for k, turn in turns.items() for row in cell(tmp_path, f"k={k}", circle(turn, turn + 90), k=k)]
-    [found] = responses(rows, tmp_path)
-    assert found.value == pytest.approx(HALF / 1, abs=1e-6)
-    assert found.pairs == 4
+    [response] = responses(rows, tmp_path)
+    assert response.value == pytest.approx(HALF / 1, abs=1e-6)
+    assert response.pairs == 4
 
 
 def test_cells_agree_in_all_other_settings(tmp_path):
@@ -46,20 +46,20 @@ def test_cells_agree_in_all_other_settings(tmp_path):
         for gain in (1.0, 2.5)
         for row in cell(tmp_path, f"k={k},gain={gain}", circle(turn, turn + 90), k=k, gain=gain, network="resnet18")
     ]
-    found = {one.setting: one for one in responses(rows, tmp_path)}
-    assert set(found) == {"k", "gain"}
-    assert found["k"].value == pytest.approx(HALF, abs=1e-6)
-    assert found["gain"].value == pytest.approx(0, abs=1e-6)
+    by_setting = {response.setting: response for response in responses(rows, tmp_path)}
+    assert set(by_setting) == {"k", "gain"}
+    assert by_setting["k"].value == pytest.approx(HALF, abs=1e-6)
+    assert by_setting["gain"].value == pytest.approx(0, abs=1e-6)
 
 
 def test_facets_of_other_photographs_are_no_pair_and_stopped_ones_are_left_out(tmp_path):
     one = cell(tmp_path, "one", circle(0, 90, 180), ("a", "b", "c"), k=1)
     two = cell(tmp_path, "two", circle(60, 0, 0), ("a", "x", "c"), k=2)
     two[2]["stopped.step"] = 3
-    [found] = responses([*one, *two], tmp_path)
-    assert found.pairs == 1
+    [response] = responses([*one, *two], tmp_path)
+    assert response.pairs == 1
     apart = [1, 1, 2, HALF]  # between the facets of the first, and the two that were drawn of the second
-    assert found.value == pytest.approx(HALF / np.mean(apart), abs=1e-6)
+    assert response.value == pytest.approx(HALF / np.mean(apart), abs=1e-6)
 
 
 def test_where_there_is_nothing_to_say(tmp_path):

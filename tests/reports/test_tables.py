@@ -33,13 +33,13 @@ def test_it_fits_a_screen_of_80_columns(figures):
     screen = io.StringIO()
     run = SimpleNamespace(metrics=metrics, title="net · conv3", subtitle="top 16 of 64 channels")
     Console(file=screen, width=80).print(closing_table(run))
-    said = screen.getvalue()
-    assert "…" not in said
+    printed = screen.getvalue()
+    assert "…" not in printed
     judged = ["trans-", "agree-", "accu-", "forced", "0.21", "-0.47", "0.61", "0.98"] if "transfer" in figures else []
     facets = ["not firm", "one photograph", "mostly others'", "0.41", "5.99"]
     words = ["fide-", "tivity", "photos", "path", "-1.67", "1.25", *facets, *judged]
-    assert max(map(len, said.splitlines())) <= 80
-    assert not [word for word in words if word not in said]
+    assert max(map(len, printed.splitlines())) <= 80
+    assert not [word for word in words if word not in printed]
 
 
 def test_each_of_several_judges_has_its_table():

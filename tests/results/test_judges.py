@@ -138,9 +138,9 @@ def test_agreement_is_the_same_whatever_the_network_ends_in(targets, photographs
     assert torch.equal(ends.classes, reference.classes)
     assert ends.unit == unit
     for images in (targets.initial, targets.nearest(), filled(targets, 0.9, 0.2, 0.1)):
-        expected, said = transfer(images, reference), transfer(images, ends)
-        assert torch.allclose(said["agreement"], expected["agreement"], atol=1e-5)
-        assert torch.equal(said["accuracy"], expected["accuracy"])
+        expected, measured = transfer(images, reference), transfer(images, ends)
+        assert torch.allclose(measured["agreement"], expected["agreement"], atol=1e-5)
+        assert torch.equal(measured["accuracy"], expected["accuracy"])
 
 
 def test_a_sigmoid_for_each_class_is_a_probability_of_its_own(targets, photographs):
@@ -202,21 +202,21 @@ def test_held_out_photographs_enter_nothing_else(network, targets, with_held_out
     read, reading = [], Photographs.read
     monkeypatch.setattr(Photographs, "read", lambda self, index: read.append(self.paths[index]) or reading(self, index))
     drawn = []
-    for one in (targets, with_held_out):
-        judge = transfer_reference(of_two_colours(), "features", one, photographs)
+    for given in (targets, with_held_out):
+        judge = transfer_reference(of_two_colours(), "features", given, photographs)
         before = len(read)
-        drawn.append(me.visualize(network, one, me.Method(steps=2), me.Running(accelerator="cpu"), transfer=[judge]))
+        drawn.append(me.visualize(network, given, me.Method(steps=2), me.Running(accelerator="cpu"), transfer=[judge]))
         assert len(read) == before
     assert len(read) == 2 * len(photographs) + len(with_held_out.held_out)
     without, beside = drawn
     assert torch.equal(without.images, beside.images)
     for name in without.features:
         assert torch.equal(without.features[name], beside.features[name])
-    for one, other in zip(without.metrics["facets"], beside.metrics["facets"], strict=True):
+    for given, other in zip(without.metrics["facets"], beside.metrics["facets"], strict=True):
         for figures in (other, *other["baselines"].values()):
             for name in [name for name in figures["transfer"] if name.startswith("forced_choice")]:
                 assert 0 <= figures["transfer"].pop(name) <= 1
-        assert one == other
+        assert given == other
 
 
 # ---- in a run --------------------------------------------------------------------------------------------------------

@@ -22,9 +22,9 @@ GENERATOR = torch.Generator().manual_seed(0)
 
 def test_the_share_of_the_way_and_where_there_is_none():
     start, goal = torch.tensor([0.0, 0.2, 0.5, 0.5, torch.nan]), torch.tensor([1.0, 0.6, 0.54, 0.2, 1.0])
-    said = share_of_the_way(torch.tensor([0.25, 0.8, 0.5, 0.1, 0.5]), start, goal)
-    assert torch.allclose(said[:2], torch.tensor([0.25, 1.5]))
-    assert said[2:].isnan().all()  # hardly a way, a goal behind the start, no start
+    shares = share_of_the_way(torch.tensor([0.25, 0.8, 0.5, 0.1, 0.5]), start, goal)
+    assert torch.allclose(shares[:2], torch.tensor([0.25, 1.5]))
+    assert shares[2:].isnan().all()  # hardly a way, a goal behind the start, no start
 
 
 # ---- copies ----------------------------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ def test_the_way_is_what_the_network_records_and_ends_at_the_target(network, tar
         assert list(row["path"]["layers"]) == ["layer1.0", "layer2.0", targets.layer]
         assert row["path"]["target"] == row["path"]["layers"][targets.layer] > 1  # among the facet's photographs
     known = [layer for layer, _ in on_the_way(network, targets)]  # of a whole network those that the targets know
-    assert known == [one.layer for one in targets.way[1:]] + [targets.layer]
+    assert known == [layer.layer for layer in targets.way[1:]] + [targets.layer]
     paths = measure_path(prepared, targets, targets.nearest(), way)
     assert paths == [row["path"] for row in measure(prepared, targets, targets.nearest(), Measuring(way=way))]
 
@@ -215,7 +215,7 @@ def test_the_gain_is_the_share_of_the_way_from_blend_to_photograph():
         "cosine": 0.5, "agreement": 0.3, "gain": pytest.approx(0.75), "agreement_gain": pytest.approx(0.25),
         "way": pytest.approx(0.4), "agreement_way": pytest.approx(0.8),
     }  # fmt: skip
-    assert [one["transfer"]["gain"] for one in rows[1:]] == [None, None, None]  # no way, the wrong way, no start
+    assert [row["transfer"]["gain"] for row in rows[1:]] == [None, None, None]  # no way, the wrong way, no start
     assert with_gains(compared["nearest"], compared)[0]["transfer"]["gain"] == 1
     assert with_gains(compared["initial"], compared)[0]["transfer"]["gain"] == 0
     assert with_gains([{"copy": 1.0}], {"initial": [{}], "nearest": [{}]}) == [{"copy": 1.0}]
@@ -246,11 +246,11 @@ def test_the_gain_of_a_run_is_the_ratio_of_mean_differences():
 
     compared = {"initial": [row(0.2, 0.0), row(0.5, 0.5)], "nearest": [row(0.6, 1.0), row(0.56, 0.51)]}
     rows = with_gains([row(0.4, 0.7), row(0.38, 0.1)], compared)
-    assert [one["transfer"]["gain"] for one in rows] == [pytest.approx(0.5), pytest.approx(-2)]
-    found = summarise(rows)["transfer"]
-    assert found["gain"] == found["networks"]["a"]["gain"] == pytest.approx(0.08 / 0.46, abs=1e-6)
-    assert found["networks"]["b"]["gain"] == pytest.approx(0.7)
-    assert found["way"] == pytest.approx(0.23)
+    assert [row["transfer"]["gain"] for row in rows] == [pytest.approx(0.5), pytest.approx(-2)]
+    summary = summarise(rows)["transfer"]
+    assert summary["gain"] == summary["networks"]["a"]["gain"] == pytest.approx(0.08 / 0.46, abs=1e-6)
+    assert summary["networks"]["b"]["gain"] == pytest.approx(0.7)
+    assert summary["way"] == pytest.approx(0.23)
     assert summarise(with_gains(compared["nearest"], compared))["transfer"]["gain"] == 1
 
 

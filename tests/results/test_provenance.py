@@ -40,9 +40,9 @@ MISSING = {
 def test_what_is_missing_is_none_and_the_version_is_that_of_the_code_that_ran(what, network, targets, monkeypatch):
     module, name, instead, key = MISSING[what]
     monkeypatch.setattr(module, name, instead)
-    said = provenance(prepare(network, targets.layer), targets, Method(), Running())
-    assert said["versions"]["mindseye"] == mindseye.__version__
+    noted = provenance(prepare(network, targets.layer), targets, Method(), Running())
+    assert noted["versions"]["mindseye"] == mindseye.__version__
     if key == "versions":
-        assert said["versions"]["torch"] is None
+        assert noted["versions"]["torch"] is None
     else:
-        assert said[key] is None
+        assert noted[key] is None

@@ -99,7 +99,7 @@ def test_pictures_are_as_strong_and_of_the_class_that_the_network_sees(draw, sta
 
 def test_matching_is_what_makes_pictures_from_noise_those_of_their_class(draw):
     pairs = list(zip(draw("calibrated", "noise"), draw("no_matching", "noise"), strict=True))
-    ours, others = ([float(one[side][2][KINDS[one[side][0]]]) for one in pairs] for side in (0, 1))
+    ours, others = ([float(pair[side][2][KINDS[pair[side][0]]]) for pair in pairs] for side in (0, 1))
     assert np.mean(ours) > np.mean(others) + 0.1
     for (_, with_it, _), (_, without, _) in pairs:
         assert with_it["path"]["target"] > without["path"]["target"]

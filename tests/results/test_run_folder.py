@@ -64,19 +64,19 @@ def test_what_is_drawn_is_no_photograph_by_whatever_name_it_goes(result, tmp_pat
     run, place = result.save(tmp_path / "run", config=""), tmp_path / "photographs"
     facet = run / "facets" / "00"
     drawn = [run / "facets.png", facet / "initial.png", facet / "visualization.png", facet / "transparency.webp"]
-    drawn += [one for one in save_figure(Figure(), tmp_path / "fig1") if one.suffix == ".png"]
+    drawn += [path for path in save_figure(Figure(), tmp_path / "fig1") if path.suffix == ".png"]
     drawn += sorted((facet / "steps").glob("*.webp"))[-1:]
     place.mkdir()
     for number, picture in enumerate(drawn):
         shutil.copy(picture, place / f"holiday {number}{picture.suffix}")
     Image.open(drawn[0]).save(place / "saved anew.png")  # by whoever wants it as one
     shutil.copy(facet / "nearest.png", place / "the nearest.png")  # which is a photograph
-    found = load_photographs(place, 8)
-    assert len(found) == 2 + len(drawn) == 8
+    photographs = load_photographs(place, 8)
+    assert len(photographs) == 2 + len(drawn) == 8
     for index in range(len(drawn)):
         with pytest.raises(UnreadablePhotograph, match="is a picture that mindseye has drawn"):
-            found.read(index)
-    assert found.read(len(drawn)).shape == found.read(len(drawn) + 1).shape == (3, 8, 8)
+            photographs.read(index)
+    assert photographs.read(len(drawn)).shape == photographs.read(len(drawn) + 1).shape == (3, 8, 8)
 
 
 def test_metrics_have_the_names_that_other_tools_rely_on(result):
@@ -94,9 +94,9 @@ def test_metrics_have_the_names_that_other_tools_rely_on(result):
 
 def test_the_previous_layer_may_be_named_as_in_the_paper(photographs):
     resnet = me.load_network("resnet18", weights=None, size=48)
-    found = me.discover_facets(resnet, photographs, "layer2.0", me.Facets(C=2, k=5, N=3))
+    targets = me.discover_facets(resnet, photographs, "layer2.0", me.Facets(C=2, k=5, N=3))
     penalties = [
-        me.visualize(resnet, found, me.Method(steps=1, previous=previous), me.Running(accelerator="cpu")).fit.history[
+        me.visualize(resnet, targets, me.Method(steps=1, previous=previous), me.Running(accelerator="cpu")).fit.history[
             "penalty"
         ]
         for previous in ("4.0", "layer1.0", None)
@@ -122,10 +122,10 @@ def test_a_flipped_bit_is_seen(name, result, tmp_path):
 
 def test_a_run_of_a_version_without_hashes_is_read(result, tmp_path):
     folder = result.save(tmp_path / "run")
-    said = json.loads((folder / "metrics.json").read_text())
-    assert set(said.pop("files")) == {"images.safetensors", "history.parquet"}
-    (folder / "metrics.json").write_text(json.dumps(said))
-    assert read_run(folder).metrics == said
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics.pop("files")) == {"images.safetensors", "history.parquet"}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert read_run(folder).metrics == metrics
 
 
 def test_a_folder_without_metrics_is_no_run(result, tmp_path):
@@ -165,18 +165,18 @@ def test_a_writer_killed_before_any_of_its_lines_leaves_the_old_file_or_the_new_
     """A real process, killed with SIGKILL before each line of the writing in turn."""
     path = tmp_path / "file"
     old, new = b"old" * 70_000, b"new" * 70_000
-    found = []
+    contents = []
     for lines in range(100):
         path.write_bytes(old)
         writer = subprocess.run([sys.executable, "-c", WRITE, str(path), str(lines)], check=False)
-        found.append(path.read_bytes())
+        contents.append(path.read_bytes())
         if writer.returncode == 0:
             break
         assert writer.returncode == -signal.SIGKILL
-    assert len(found) > 8  # that many lines at least were come to
-    changed = found.index(new)
-    assert set(found[:changed]) == {old}
-    assert set(found[changed:]) == {new}
+    assert len(contents) > 8  # that many lines at least were come to
+    changed = contents.index(new)
+    assert set(contents[:changed]) == {old}
+    assert set(contents[changed:]) == {new}
 
 
 def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):

@@ -108,9 +108,9 @@ def test_a_function_is_a_filter_every_ten_steps(network, targets):
 
 def test_a_filter_that_gives_another_shape(network, targets):
     small = FunctionFilter(lambda images: images[:, :1], every=1)
-    one = {"steps": 1, "filters": [small], "accelerator": "cpu"}
+    settings = {"steps": 1, "filters": [small], "accelerator": "cpu"}
     message = r"a filter must give pictures \[3, 3, 48, 48\] as it takes them, not \[3, 1, 48, 48\]"
-    refused(lambda: fit(network, targets, **given(**one)), message)
+    refused(lambda: fit(network, targets, **given(**settings)), message)
 
 
 def test_presets_by_their_names_are_what_the_command_has():

@@ -12,10 +12,10 @@ from mindseye.results.stored_facets import read_stored_facets, worlds
 
 def test_what_is_read_is_what_was_kept(targets, tmp_path):
     targets.save(tmp_path / "targets")
-    found = read_stored_facets(tmp_path)
-    assert (found.layer, found.D, found.paths) == (targets.layer, targets.maps.shape[1], targets.paths)
+    stored = read_stored_facets(tmp_path)
+    assert (stored.layer, stored.D, stored.paths) == (targets.layer, targets.maps.shape[1], targets.paths)
     for name in ("embedding", "labels", "centres", "chosen", "weights", "channels"):
-        assert np.array_equal(getattr(found, name), getattr(targets, name).numpy()), name
+        assert np.array_equal(getattr(stored, name), getattr(targets, name).numpy()), name
 
 
 def test_a_folder_without_facets_is_told_from_a_damaged_one(targets, tmp_path):
@@ -39,9 +39,9 @@ def test_a_folder_without_facets_is_told_from_a_damaged_one(targets, tmp_path):
 )
 def test_names_that_do_not_fit_are_refused(change, targets, tmp_path):
     targets.save(tmp_path / "targets")
-    said = json.loads((tmp_path / "targets/targets.json").read_text())
-    change(said)
-    (tmp_path / "targets/targets.json").write_text(json.dumps(said))
+    about = json.loads((tmp_path / "targets/targets.json").read_text())
+    change(about)
+    (tmp_path / "targets/targets.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match="damaged"):
         read_stored_facets(tmp_path)
 

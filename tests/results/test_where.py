@@ -100,8 +100,8 @@ def test_the_files_show_the_photograph_at_its_peak(red):
     order = [2, 0, 3, 1]
     files = where_files(where, targets, targets.initial[0], 0, order)
     assert set(files) == {"where.json", "heat.webp", "crops.webp"}  # nothing was drawn: no transparency
-    said = json.loads(files["where.json"])
-    assert (said["map"], said["side"], said["field"]) == ([S // STRIDE, S // STRIDE], S, [3, 3])
+    content = json.loads(files["where.json"])
+    assert (content["map"], content["side"], content["field"]) == ([S // STRIDE, S // STRIDE], S, [3, 3])
     heat, crops = (Image.open(io.BytesIO(files[name])) for name in ("heat.webp", "crops.webp"))
     assert (heat.size, crops.size) == ((TILE, 4 * TILE), (3, 12))
     for place, n in enumerate(order):

@@ -38,7 +38,7 @@ def write(place, content=True):
         {name: file_sha256(name) for name in ("best.pth", "net.py", "judge.pth", "mine.yaml")}, "shown", photographs
     )
     readable = load_photographs("shown/a", 8)
-    said = {
+    inputs = {
         "provenance": {
             INPUTS: noted,
             "photographs": {"sha256": content_of(readable).sha256(readable) if content else None},
@@ -47,13 +47,13 @@ def write(place, content=True):
     }
     for cell in CELLS:
         (place / cell.folder).mkdir(exist_ok=True)
-        (place / cell.folder / "metrics.json").write_text(json.dumps(said))
+        (place / cell.folder / "metrics.json").write_text(json.dumps(inputs))
 
 
 def changed(place):
-    found = changed_cells(place, CELLS)
-    assert not found or list(found) == [cell.id for cell in CELLS]
-    return found.get(CELLS[0].id, [])
+    changed = changed_cells(place, CELLS)
+    assert not changed or list(changed) == [cell.id for cell in CELLS]
+    return changed.get(CELLS[0].id, [])
 
 
 @pytest.mark.parametrize("content", [True, False])

@@ -92,9 +92,9 @@ def test_a_damaged_manifest_costs_one_line_and_stays(content, tmp_path):
 @pytest.mark.parametrize("folder", ["../up", "/etc", "..", "a/b"])
 def test_no_cell_leaves_the_sweep_s_folder(folder, tmp_path):
     add_cells(tmp_path, GRID, [], "")
-    said = json.loads((tmp_path / "manifest.json").read_text())
-    said["cells"][0]["folder"] = folder
-    (tmp_path / "manifest.json").write_text(json.dumps(said))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["cells"][0]["folder"] = folder
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="no folder of a cell"):
         Manifest.read(tmp_path)
 
@@ -113,5 +113,5 @@ def test_layers_looked_at_together_are_those_of_the_same_photographs_and_network
         [],
         "",
     )
-    found = layers_beside(Manifest.read(tmp_path), ["network=resnet18", "depth=early", "C=3"])
-    assert found == [(None, "early"), ("6.20", None)]
+    layers = layers_beside(Manifest.read(tmp_path), ["network=resnet18", "depth=early", "C=3"])
+    assert layers == [(None, "early"), ("6.20", None)]

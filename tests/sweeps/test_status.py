@@ -70,8 +70,8 @@ def test_a_lock_that_belongs_to_nobody_is_taken_over(content, tmp_path, monkeypa
     (tmp_path / "running.lock").write_text(content)
     with occupy(tmp_path):
         assert (tmp_path / "running.lock").stat().st_size > len(content)
-    [said] = caplog.messages  # nobody wonders what it waits for
-    assert "looking for at most" in said
+    [message] = caplog.messages  # nobody wonders what it waits for
+    assert "looking for at most" in message
     monkeypatch.setattr(manifest, "_LEASE_S", 1.0)
     (tmp_path / "manifest.lock").write_text(content)
     assert len(add_cells(tmp_path, [("k=4",)], [], "")) == 1
@@ -195,11 +195,11 @@ def test_a_sweep_is_counted_and_its_time_left_guessed(tmp_path):
     (tmp_path / cells[4].folder / "running.lock").touch()
     for cell in cells[:2]:
         (tmp_path / cell.folder / "metrics.json").write_text("{}")
-    found = read_sweep(tmp_path)
-    assert found.counts() == {"waiting": 1, "running": 1, "completed": 2, "failed": 1, "to be continued": 1}
+    sweep = read_sweep(tmp_path)
+    assert sweep.counts() == {"waiting": 1, "running": 1, "completed": 2, "failed": 1, "to be continued": 1}
     # The median of the completed is 20 s: 5 s of the running one are left, and two whole ones, one at a time.
-    assert found.seconds_left(now) == pytest.approx(5 + 2 * 20)
-    assert [cell.id for cell in found.unfinished()] == [cells[3].id, cells[5].id]
+    assert sweep.seconds_left(now) == pytest.approx(5 + 2 * 20)
+    assert [cell.id for cell in sweep.unfinished()] == [cells[3].id, cells[5].id]
 
 
 def test_a_folder_without_a_sweep_costs_one_line(tmp_path):

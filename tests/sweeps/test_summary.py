@@ -24,9 +24,9 @@ def metrics(*cosines):
 def sweep(tmp_path):
     grid = [("k=4", "network=demo"), ("k=8", "network=demo"), ("k=16", "network=resnet18"), ("k=8", "C=9")]
     cells = add_cells(tmp_path, grid, [], "")
-    for cell, said in zip(cells, [metrics(0.5, 0.7), metrics(0.9)], strict=False):
+    for cell, content in zip(cells, [metrics(0.5, 0.7), metrics(0.9)], strict=False):
         write_status(tmp_path / cell.folder, RunStatus(status="completed"))
-        (tmp_path / cell.folder / "metrics.json").write_text(json.dumps(said))
+        (tmp_path / cell.folder / "metrics.json").write_text(json.dumps(content))
     write_status(tmp_path / cells[2].folder, RunStatus(status="failed", reason="no <such> layer"))
     write_status(tmp_path / cells[3].folder, RunStatus(status="completed"))  # but its metrics.json is gone
     return read_sweep(tmp_path)

@@ -94,7 +94,7 @@ def register():
         def run(*arguments, **named):
             low = torch.get_autocast_dtype(DEVICE.type)
             with torch._C._ExcludeDispatchKeyGuard(key):
-                are_low = (one.to(low) if isinstance(one, torch.Tensor) else one for one in arguments)
+                are_low = (x.to(low) if isinstance(x, torch.Tensor) else x for x in arguments)
                 return operation(*are_low, **named)
 
         return run
@@ -312,7 +312,7 @@ def compared():
     with Absent(reads=0.0):
         move(network)
         prepared = [prepare(network, layer) for layer in (LAYER, "layer1.0")]
-        assert all(one.traced and one.folded for one in prepared)
+        assert all(network.traced and network.folded for network in prepared)
         assert merge(prepared, 32).layers == (LAYER, "layer1.0")
 
 

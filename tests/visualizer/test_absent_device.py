@@ -32,7 +32,7 @@ def found(tmp_path_factory):
 
 
 def test_nothing_is_read_and_nothing_mixed(found):
-    wrong = [f"{case}: {said}" for case, said in found.items() if said and not case.startswith("mistake")]
+    wrong = [f"{case}: {fault}" for case, fault in found.items() if fault and not case.startswith("mistake")]
     assert len(found) > 30
     assert not wrong, "\n".join(wrong)
 

@@ -58,8 +58,8 @@ def test_maco_keeps_the_magnitudes_of_the_photographs_whatever_is_put_in(side):
 
 
 def test_maco_is_a_photograph_again_where_only_that_one_is_given():
-    one = pictures(C=2)
-    assert torch.allclose(MacoCanvas(one, one[:, None])(), one, atol=1e-4)
+    drawn = pictures(C=2)
+    assert torch.allclose(MacoCanvas(drawn, drawn[:, None])(), drawn, atol=1e-4)
 
 
 @pytest.mark.parametrize("canvas", [PixelCanvas, FourierCanvas, MacoCanvas])

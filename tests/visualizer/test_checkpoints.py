@@ -175,9 +175,9 @@ def test_a_fit_of_another_network_or_other_targets_starts_anew(network, targets,
     other = copy.deepcopy(network)
     with torch.no_grad():
         next(other.body.parameters()).mul_(1.5)
-    for one in (other, network):
-        found = targets if one is other else targets.with_k(3)
-        assert fit_key(prepare_for(one, found), found, Method()) != key
+    for asked in (other, network):
+        given = targets if asked is other else targets.with_k(3)
+        assert fit_key(prepare_for(asked, given), given, Method()) != key
 
 
 @pytest.mark.parametrize("others", [1, 2, 3])
@@ -369,9 +369,9 @@ def test_what_a_killed_process_left_is_gone_on_from(network, targets, checkpoint
     assert done.returncode == -signal.SIGKILL, done.stderr
     state = state_of(checkpoint.file())
     assert state["global_step"] == 3
-    said = []
-    made = drawn(network, targets, folder=checkpoint.folder, report=lambda step, terms: said.append(step))
-    assert said == [6, 7]
+    steps = []
+    made = drawn(network, targets, folder=checkpoint.folder, report=lambda step, terms: steps.append(step))
+    assert steps == [6, 7]
     assert same(made, uninterrupted)
 
 

@@ -12,8 +12,8 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("size", [None, 1, 2, 3, 100])
 def test_every_facet_stands_in_one_slice(count, size):
     slices = Chunks(count, size).slices
-    assert [c for one in slices for c in range(one.start, one.stop)] == list(range(count))
-    assert max(one.stop - one.start for one in slices) == min(count, size or count)
+    assert [c for chunk in slices for c in range(chunk.start, chunk.stop)] == list(range(count))
+    assert max(chunk.stop - chunk.start for chunk in slices) == min(count, size or count)
 
 
 def test_half_as_many_are_taken_until_they_fit(caplog):

@@ -270,12 +270,12 @@ def test_every_type_of_number_comes_back_as_it_was(backend, dtype):
 @BOTH
 def test_the_same_channel_three_times_is_denoised_as_one(backend):
     image = chequered(32)
-    one = tv_denoise(image, 10.0, backend=backend)
+    smoothed = tv_denoise(image, 10.0, backend=backend)
     three = tv_denoise(image.repeat(1, 3, 1, 1), 10.0, backend=backend)
     if backend == "primal_dual":
-        assert torch.equal(three, one.expand_as(three))
+        assert torch.equal(three, smoothed.expand_as(three))
     else:  # a channel begins with what scikit-image left of the one before
-        assert (three - one).abs().mean() < 0.01
+        assert (three - smoothed).abs().mean() < 0.01
 
 
 @BOTH

@@ -179,14 +179,14 @@ def test_released_habits(network, targets):
 
 
 def test_snapshots_and_reports(network, targets):
-    said = []
-    report = lambda step, terms: said.append((step, terms))  # noqa: E731
+    reports = []
+    report = lambda step, terms: reports.append((step, terms))  # noqa: E731
     made = drawn(network, targets, snapshots=2, report=report, every=3)
     assert sorted(made.snapshots) == [2, 4]
     assert made.snapshots[4].dtype == torch.uint8
     assert torch.equal(made.snapshots[4], (made.images * 255).round().to(torch.uint8))
-    assert [step for step, _ in said] == [3, 4]
-    assert said[-1][1]["total"] == pytest.approx(sum(made.history["total"][-3:]) / 3, rel=1e-5)
+    assert [step for step, _ in reports] == [3, 4]
+    assert reports[-1][1]["total"] == pytest.approx(sum(made.history["total"][-3:]) / 3, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -231,12 +231,12 @@ def test_a_larger_gain_draws_a_stronger_picture(network, photographs, depth):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_compiled_fit_draws_the_same_and_leaves_the_caller_s_network_as_it_is(network, targets, precision):
     prepared = prepare_for(network, targets)
-    said = []
+    messages = []
     settings = {"precision": precision, "facets_per_batch": 2, "gradients": 1}
-    compiled = drawn(prepared, targets, compile=True, announce=said.append, **settings)
+    compiled = drawn(prepared, targets, compile=True, announce=messages.append, **settings)
     eager = drawn(prepared, targets, **settings)
-    assert len(said) == 1
-    assert "compiling" in said[0]
+    assert len(messages) == 1
+    assert "compiling" in messages[0]
     assert not prepared.compiled
     assert (compiled.images - eager.images).abs().mean() < (1e-4 if precision == "float32" else 1e-2)
     assert "gradient_dm" in eager.history

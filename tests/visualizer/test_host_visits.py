@@ -61,7 +61,7 @@ class HostReads(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name = getattr(func, "__name__", "")
-        if name in self.NAMES or (name == "to" and "cpu" in [str(one) for one in args[1:] if not torch.is_tensor(one)]):
+        if name in self.NAMES or (name == "to" and "cpu" in [str(x) for x in args[1:] if not torch.is_tensor(x)]):
             stack = traceback.format_stack()
             if not any(place in frame for frame in stack for place in HOST_ONLY):
                 self.seen.append("".join(stack[-6:]))

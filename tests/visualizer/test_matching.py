@@ -13,7 +13,7 @@ def maps(*shape, seed=0):
 
 def references(x):
     """What pictures with these maps [C, D, H, W] would be matched to if they were the photographs."""
-    return joined([of_photographs("layer", one[None], torch.ones(1)) for one in x])
+    return joined([of_photographs("layer", image[None], torch.ones(1)) for image in x])
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -92,7 +92,7 @@ def test_nodes_share_out_all_processes_and_devices(monkeypatch):
     for processes in range(1, 9):
         for of in range(1, 5):
             shares = [node(Path("unused"), number, of).share(processes) for number in range(of)]
-            assert [one for share in shares for one in share] == list(range(processes))
+            assert [part for share in shares for part in share] == list(range(processes))
     assert count_processes(2, 8, "cpu", nodes=3) == 6
     assert count_processes(2, 3, "cpu", nodes=4) == 3
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
@@ -106,14 +106,14 @@ def test_all_go_through_the_stages_together_and_nothing_is_left(tmp_path):
     looked, began = [], []
 
     def play(number):
-        with node(tmp_path / "fit", number, 3) as one:
-            one.agree("key", lambda: looked.append(number))
+        with node(tmp_path / "fit", number, 3) as own:
+            own.agree("key", lambda: looked.append(number))
             began.append(list(looked))
             for stage in ("drawn", "read"):
-                one.say(stage)
-                one.wait(stage)
-            one.say("ready")  # long past
-            return one.hear(number).state
+                own.say(stage)
+                own.wait(stage)
+            own.say("ready")  # long past
+            return own.hear(number).state
 
     players = [Played(lambda number=number: play(number)) for number in (2, 1, 0)]
     assert [player.end() for player in players] == ["read"] * 3
@@ -124,9 +124,9 @@ def test_all_go_through_the_stages_together_and_nothing_is_left(tmp_path):
 
 def test_who_would_draw_something_else_is_told_so_and_ends_all(tmp_path):
     def play(number, key):
-        with node(tmp_path, number) as one:
-            one.agree(key, lambda: None)
-            one.wait("drawn")
+        with node(tmp_path, number) as own:
+            own.agree(key, lambda: None)
+            own.wait("drawn")
 
     other, first = Played(lambda: play(1, "another")), Played(lambda: play(0, "one"))
     assert isinstance(other.end(), ValueError)
@@ -146,8 +146,8 @@ def test_who_would_draw_something_else_is_told_so_and_ends_all(tmp_path):
 )
 def test_what_ends_one_ends_the_others_and_who_only_follows_is_not_named(tmp_path, error, kind, said):
     def wait(number):
-        with node(tmp_path, number, 3) as one:
-            one.wait("drawn")
+        with node(tmp_path, number, 3) as own:
+            own.wait("drawn")
 
     def fail():
         with node(tmp_path, 2, 3):
@@ -181,9 +181,9 @@ def test_a_living_node_may_take_longer_than_any_silence(tmp_path, monkeypatch):
     leave = threading.Event()
 
     def draw():
-        with node(tmp_path, 1) as one:
+        with node(tmp_path, 1) as own:
             leave.wait(1.5)
-            one.say("drawn")
+            own.say("drawn")
             leave.wait(20)
 
     player = Played(draw)
@@ -203,8 +203,8 @@ def test_what_was_said_in_an_earlier_start_is_not_heard(tmp_path):
     """Of a job that was preempted and queued again; nor is what is no word of a node's."""
     earlier = node(tmp_path, 1, start="12.0.0")
     earlier.place.mkdir(parents=True)
-    for said in (*STAGES, "failed"):
-        earlier.say(said)
+    for stage in (*STAGES, "failed"):
+        earlier.say(stage)
         assert node(tmp_path, 0, start="12.0.1").hear(1) is None
     other = b'{"start": "12.0.1", "state": "x", "text": "", "host": ""}'
     for content in (b"", b"[]", b'{"start": "12.0.1"}', b"\xff", other):

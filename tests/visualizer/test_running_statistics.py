@@ -35,8 +35,8 @@ def checkers(low, high):
 def test_it_is_the_formula_s_by_hand():
     """Of 0.2 and 0.6: mean 0.4, variance 0.04. The first BatchNorm (0, 1) leaves them; the second sees 0.8 and 0.16."""
     net = network({"first": (0.0, 1.0), "second": (0.5, 0.1)})
-    found = statistics_distance(net, checkers(0.2, 0.6), first=10)
-    assert float(found) == pytest.approx(10 * (0.4 + 0.96) + (0.3 + 0.06), abs=1e-4)
+    distance = statistics_distance(net, checkers(0.2, 0.6), first=10)
+    assert float(distance) == pytest.approx(10 * (0.4 + 0.96) + (0.3 + 0.06), abs=1e-4)
 
 
 def test_what_has_the_running_statistics_is_at_0_and_facets_do_not_mix():

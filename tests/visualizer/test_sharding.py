@@ -80,8 +80,8 @@ def test_shares_are_even_in_order_and_complete():
     for C in range(1, 9):
         for N in range(1, C + 1):
             shares = [share_of(C, process, N) for process in range(N)]
-            assert [c for one in shares for c in range(C)[one]] == list(range(C))
-            sizes = {one.stop - one.start for one in shares}
+            assert [c for share in shares for c in range(C)[share]] == list(range(C))
+            sizes = {share.stop - share.start for share in shares}
             assert max(sizes) - min(sizes) <= 1
 
 
@@ -134,10 +134,10 @@ def test_several_processes_report_log_stop_and_go_on_as_one(
     monkeypatch.setenv("NODE_RANK", "1")  # of whatever started this: the processes are still 0, 1, …
     checkpoint = Checkpoint(tmp_path / "fit")
     before = [signal.getsignal(signum) for signum in SIGNALS]
-    said, compiled = [], []
+    reports, compiled = [], []
 
     def report(step, terms):
-        said.append((step, terms["total"]))
+        reports.append((step, terms["total"]))
         if step == 2:
             for process in multiprocessing.active_children():
                 os.kill(process.pid, signal.SIGTERM)
@@ -158,12 +158,12 @@ def test_several_processes_report_log_stop_and_go_on_as_one(
         with safe_open(path := checkpoint.file("", process, devices), "pt") as file:
             steps.append(read_state(path, file.metadata()["key"])["global_step"])
     assert interrupted.value.step == min(steps) < 5
-    assert [step for step, _ in said] == [2]
-    assert said[0][1] == pytest.approx(sum(whole.history["total"][C : C + 2]) / 2)  # of the first process's two facets
-    said.clear()
-    settings["report"] = lambda step, terms: said.append((step, terms))
+    assert [step for step, _ in reports] == [2]
+    assert reports[0][1] == pytest.approx(sum(whole.history["total"][C : C + 2]) / 2)  # of the first process's two
+    reports.clear()
+    settings["report"] = lambda step, terms: reports.append((step, terms))
     assert same(drawn(network, facets[C], **settings), whole)
-    assert [step for step, _ in said] == [4, 5]
+    assert [step for step, _ in reports] == [4, 5]
     assert "the fit goes on after step" in caplog.text  # what the processes log
     settings["logger"] = None
     again = drawn(network, facets[C], **settings)  # finished: read back, no process started
@@ -251,7 +251,7 @@ def test_how_torch_computes_is_handed_on():
         assert _Setting.of_this_process(1) == before
         other.take()
         assert _Setting.of_this_process(1) == other
-        changed = [one[:2] for one, now in zip(before.switches, other.switches, strict=True) if one != now]
+        changed = [switch[:2] for switch, now in zip(before.switches, other.switches, strict=True) if switch != now]
         assert ("cudnn", "deterministic") in changed
         assert len(changed) >= 4
     finally:

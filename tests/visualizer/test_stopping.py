@@ -130,7 +130,7 @@ def breaking(network, memory):
 
 def behind(targets):
     """The same, of layers that lie in `net`."""
-    way = [one if one.layer == IMAGE else replace(one, layer=f"net.{one.layer}") for one in targets.way]
+    way = [layer if layer.layer == IMAGE else replace(layer, layer=f"net.{layer.layer}") for layer in targets.way]
     return replace(targets, layer=f"net.{targets.layer}", way=tuple(way))
 
 
@@ -357,9 +357,9 @@ def test_what_a_run_says_of_a_stopped_facet(network, targets, endless, tmp_path)
     assert "stopped at step 1" in facet_labels(endless, rows)[LOST]
     shown = Console(width=100, record=True, file=io.StringIO())
     shown.print(closing_table(made))
-    said = shown.export_text()
-    assert "1 (stopped" in said
-    assert "at step 1)" in said
+    report = shown.export_text()
+    assert "1 (stopped" in report
+    assert "at step 1)" in report
     stored = read_run(made.save(tmp_path / "run", config="k: 8\n"))
     assert torch.equal(stored.images, made.images)
     assert stored.history["total"][1] is None
@@ -391,12 +391,12 @@ def test_the_other_facets_measures_do_without_a_facet_that_has_none():
 def test_the_first_fault_is_found_whatever_it_is():
     x = torch.ones(6, 3, 2)
     x[1, 2, 1], x[2, 0, 0], x[3, 1, 1], x[4, 0, 1] = torch.nan, torch.inf, -torch.inf, -2e19
-    found, _ = first_fault(norms([x])[None])
-    assert found.tolist() == [False, True, True, True, True, False]
+    fault, _ = first_fault(norms([x])[None])
+    assert fault.tolist() == [False, True, True, True, True, False]
     each = torch.ones(len(WHY), 4)
     each[1, 1] = each[2, 1] = each[0, 2] = each[2, 3] = torch.nan
-    found, why = first_fault(each)
-    assert found.tolist() == [False, True, True, True]
+    fault, why = first_fault(each)
+    assert fault.tolist() == [False, True, True, True]
     assert why[1:].tolist() == [1, 0, 2]
     assert norms([x[:1], 2 * x[:1]]).item() == pytest.approx(30**0.5)
 
@@ -447,8 +447,8 @@ def hungry(most, from_call=1):
 
 @pytest.fixture(scope="module")
 def five(network, photographs):
-    found = me.discover_facets(network, photographs, network.resolve(depth="middle"), me.Facets(C=5, k=8, N=4))
-    return behind(found)
+    targets = me.discover_facets(network, photographs, network.resolve(depth="middle"), me.Facets(C=5, k=8, N=4))
+    return behind(targets)
 
 
 @pytest.mark.parametrize(("most", "from_call", "taken"), [(4, 1, [3]), (2, 1, [3, 2]), (4, 4, [3])])
@@ -457,9 +457,9 @@ def test_too_little_memory_halves_the_batch_and_keeps_the_bits(five, most, from_
     settings = {"filters": [Blur(2)], "gradients": 2, "steps": 5}
     whole = drawn(hungry(99), five, facets_per_batch=taken[-1], **settings)
     assert same(drawn(hungry(most, from_call), five, **settings), whole)
-    said = warnings_in(caplog)
-    assert len(said) == len(taken)
-    for line, size in zip(said, taken, strict=True):
+    messages = warnings_in(caplog)
+    assert len(messages) == len(taken)
+    for line, size in zip(messages, taken, strict=True):
         assert f"going on with facets_per_batch={size}" in line
         assert "can't allocate memory" in line
         assert "\n" not in line
@@ -563,6 +563,6 @@ def test_a_process_that_may_have_no_more_memory_draws_fewer_facets_at_a_time(fiv
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["True", "True"]
-    said = [line for line in done.stderr.splitlines() if "facets_per_batch" in line]
-    assert len(said) == 1
-    assert said[0].startswith("no memory for 5 facets at a time: going on with facets_per_batch=3 (")
+    lines = [line for line in done.stderr.splitlines() if "facets_per_batch" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("no memory for 5 facets at a time: going on with facets_per_batch=3 (")

@@ -114,7 +114,7 @@ def test_who_cannot_look_on_is_refused_at_once(watchers, message):
 @pytest.mark.parametrize("kind", [getattr(pl.callbacks, name) for name in pl.callbacks.__all__] + [SpikeDetection])
 def test_each_of_lightning_s_callbacks_can_look_on_or_its_reason_is_known(kind):
     """One that a new release brings is none of these: it is tried first, see above."""
-    names = [one.__name__ for one in kind.__mro__]
+    names = [base.__name__ for base in kind.__mro__]
     run_here = {"Callback", "LambdaCallback", *TELL_LOGGERS}
     assert (why_not(names, told=True) is None) == (kind.__name__ in run_here)
     assert set(of_lightning(kind.__name__)) <= set(names)
@@ -166,9 +166,9 @@ def test_norms_of_terms_whose_gradients_are_known():
     weights = {"dm": -2.0, "ad": 3.0, "penalty": 5.0, "tv": 1.0}
     total = -2 * dm + 3 * ad + 5 * constant + tv
     norms = gradient_norms(LossTerms(dm=dm, ad=ad, penalty=constant, tv=tv, total=total), weights, images)
-    found = dict(zip(GRADIENTS, norms.tolist(), strict=False))
-    assert (found.pop("dm"), found.pop("ad")) == ([2, 2], [15, 6])
-    assert set(map(tuple, found.values())) == {(0, 0)}
+    by_term = dict(zip(GRADIENTS, norms.tolist(), strict=False))
+    assert (by_term.pop("dm"), by_term.pop("ad")) == ([2, 2], [15, 6])
+    assert set(map(tuple, by_term.values())) == {(0, 0)}
 
 
 @pytest.mark.parametrize("objective", [Objective(), Objective(channels="every_facet", penalty=2.0)])
@@ -215,8 +215,8 @@ def test_a_tracker_that_fails_is_said_once_and_left_alone(network, targets, capl
     assert torch.equal(made.images, told_fit[1].images)
     assert len(bad.calls) == 2
     assert good.calls == told_fit[0].calls
-    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert said == ["Told is left alone from here on, the run goes on: [Errno 28] No space left on device"]
+    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert messages == ["Told is left alone from here on, the run goes on: [Errno 28] No space left on device"]
 
 
 class Stuck(Told):
@@ -241,8 +241,8 @@ def test_a_tracker_that_is_stuck_is_left_alone(network, targets, caplog, told_fi
         )
     assert torch.equal(made.images, told_fit[1].images)
     assert len(stuck.calls) == 2
-    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert said == ["Stuck is left alone from here on, the run goes on: it did not come back within 0 seconds"]
+    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert messages == ["Stuck is left alone from here on, the run goes on: it did not come back within 0 seconds"]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -264,8 +264,8 @@ def test_tensorboard_whose_writing_thread_died_is_left_alone(tmp_path, caplog):
     tracker.save()
     tracker.finish(failed=False)
     assert tracker.failed
-    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert said == [
+    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert messages == [
         "TensorBoardLogger is left alone from here on, the run goes on: the thread that writes its file has died, "
         "of a full disk say"
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mindseye.files import file_of_function
 from mindseye.networks.sources.source import nearest_names
 from mindseye.words import called, with_class
 
@@ -20,14 +21,13 @@ def find_callable(target: str) -> Callable[..., Any]:
 
     Raises ValueError where it names none, FileNotFoundError.
     """
+    file = file_of_function(target)
     place, colon, attribute = target.rpartition(":")
-    if not colon and target.endswith(".py"):
-        raise ValueError(f"{target!r} is a file: give {target}:FUNCTION, the function of it that builds the network")
     if not colon and "." in target:
         place, attribute = _module_and_attribute(target)
     if not place or not attribute:
         raise ValueError(f"{target!r} names no function: write package.module.function or path/to/file.py:function")
-    value: Any = _module_of_file(Path(place).expanduser()) if place.endswith(".py") else _module_of_name(place, target)
+    value: Any = _module_of_name(place, target) if file is None else _module_of_file(file)
     for name in attribute.split("."):
         if not hasattr(value, name):
             public = [attribute for attribute in dir(value) if not attribute.startswith("_")]
@@ -72,8 +72,6 @@ def _module_of_name(place: str, target: str) -> ModuleType:
 
 
 def _module_of_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r} (looked in {Path.cwd()})")
     path = path.resolve()
     name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -3,7 +3,7 @@
 import inspect
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from mindseye.fields import Side
 from mindseye.networks.hyperparameters import read_hyperparameters
 from mindseye.networks.network import KNOWN_LAYERS, Network
 from mindseye.networks.sources.accepting import accepted
 from mindseye.networks.sources.finding import find_callable
-from mindseye.networks.sources.source import SIZE, Loaded, Preprocessing, Source
+from mindseye.networks.sources.source import SIZE, Loaded, Mean, Preprocessing, Source, Std
 from mindseye.networks.sources.torchvision_models import TorchvisionSource
 from mindseye.networks.weight_files import existing_file, read_state_dict
 from mindseye.networks.weights import fit_names, load_weights
@@ -34,9 +35,9 @@ class ModuleSource(Source):
 
     module: "nn.Module | torch.export.ExportedProgram"
     weights: str | Path | None = None
-    mean: Sequence[float] = field(kw_only=True)
-    std: Sequence[float] = field(kw_only=True)
-    size: int = field(default=SIZE, kw_only=True)
+    mean: Mean = field(kw_only=True)
+    std: Std = field(kw_only=True)
+    size: Side = field(default=SIZE, kw_only=True)
 
     def load(self) -> Network:
         """The network, frozen and in evaluation mode. Raises ValueError, FileNotFoundError."""
@@ -63,9 +64,9 @@ class CallableSource(Source):
     arguments: Mapping[str, Any] | None = None
     weights: str | Path | None = None
     name: str | None = field(default=None, kw_only=True)
-    mean: Sequence[float] = field(kw_only=True)
-    std: Sequence[float] = field(kw_only=True)
-    size: int = field(default=SIZE, kw_only=True)
+    mean: Mean = field(kw_only=True)
+    std: Std = field(kw_only=True)
+    size: Side = field(default=SIZE, kw_only=True)
 
     def load(self) -> Network:
         """The network, frozen and in evaluation mode.
@@ -115,11 +116,14 @@ class CallableSource(Source):
 class CheckpointSource(Source):
     """The weights of a training checkpoint (Lightning's .ckpt, a .pth) in an architecture.
 
-    path: the file. target: a torchvision name, or a dotted path as of `CallableSource`, called with `arguments`.
     Whatever prefix the trainer gave the weights' names ("model.", "net.", "module.", "backbone.") is found and taken
-    off; `prefix` says which of several that fit. mean, std: as in training; of a torchvision name None is as of
-    `TorchvisionSource`, and of a function of one's own there is no default. size: None is a torchvision name's own,
-    else 224. name: in titles and tables; None: the target's. layers: see `Source`.
+    off; `prefix` says which of several that fit.
+
+    path: the file: .ckpt, .pth, .safetensors. target: a torchvision name, or a dotted path as of `CallableSource`.
+    arguments: what that is called with, before those that the checkpoint keeps; torchvision's own function as well.
+    mean, std: as in training; of a torchvision name None is as of `TorchvisionSource`, and of a function of one's own
+    there is no default. size: None is a torchvision name's own, else 224. name: in titles and tables; None: the
+    target's. layers: see `Source`.
     """
 
     path: str | Path

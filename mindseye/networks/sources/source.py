@@ -3,15 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
+from pydantic import Field
 from torch import nn
 
-from mindseye.networks.network import Network
+from mindseye.fields import Side, Words
+from mindseye.networks.network import Network, check_normalisation
 from mindseye.words import first_line, nearest
 
 Built = TypeVar("Built")
+Mean = Annotated[Sequence[float], Words("a list of one number per channel ([0.5] for one)")]
+Std = Annotated[Sequence[Annotated[float, Field(gt=0)]], Words("a list of one number above 0 per channel")]
+Published = Annotated[str | Path | None, Words("the name of published weights, a file or null (random ones)")]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SIZE = 224  # pixels, where nothing says otherwise
@@ -40,15 +45,21 @@ class Source:
     """Where a network comes from; None leaves what is its own.
 
     mean, std: on images in 0..1, one number a channel. size: the side in pixels that photographs are best read at.
-    layers: what its depths early, middle and late are called. prefix: which of several weights in the file, by the
-    keys and the beginning of the names that lead to them, joined by dots ("state_dict_ema", "teacher.backbone").
+    layers: what its depths are called, {early: …, middle: …, late: …}. prefix: which of several weights in the file, by
+    the keys and the beginning of the names that lead to them, joined by dots ("state_dict_ema", "teacher.backbone");
+    None: those that fit.
     """
 
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-    size: int | None = None
+    mean: Mean | None = None
+    std: Std | None = None
+    size: Side | None = None
     layers: Mapping[str, str] | None = None
     prefix: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for mean and std that do not go together."""
+        if self.mean is not None and self.std is not None:
+            check_normalisation(self.mean, self.std)
 
     def load(self) -> Network:
         """The network, frozen and in evaluation mode. Raises ValueError, FileNotFoundError."""

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from mindseye.fields import Count
 from mindseye.networks.network import Network
-from mindseye.networks.sources.source import Loaded, Preprocessing, Source, downloaded, nearest_names
+from mindseye.networks.sources.source import Loaded, Preprocessing, Published, Source, downloaded, nearest_names
 from mindseye.networks.weight_files import read_state_dict, weights_file
 from mindseye.networks.weights import class_count, fit_names, load_weights
 
@@ -24,8 +25,8 @@ class TimmSource(Source):
     """
 
     name: str
-    weights: str | Path | None = "DEFAULT"
-    num_classes: int | None = None
+    weights: Published = "DEFAULT"
+    num_classes: Count | None = None
 
     def load(self) -> Network:
         """The network, frozen and in evaluation mode. Raises ValueError, also without timm, FileNotFoundError."""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from mindseye.fields import Count
 from mindseye.networks.modules import tensors
 from mindseye.networks.network import Network
 from mindseye.networks.sources.source import (
@@ -22,6 +23,7 @@ from mindseye.networks.sources.source import (
     SIZE,
     Loaded,
     Preprocessing,
+    Published,
     Source,
     downloaded,
     nearest_names,
@@ -51,8 +53,8 @@ class TorchvisionSource(Source):
     """
 
     name: str
-    weights: str | Path | Enum | None = "DEFAULT"
-    num_classes: int | None = None
+    weights: Published | Enum = "DEFAULT"
+    num_classes: Count | None = None
     arguments: Mapping[str, Any] | None = None
 
     def load(self) -> Network:
