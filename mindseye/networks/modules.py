@@ -5,7 +5,7 @@ import inspect
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 _NOTHING = object()
+# Devices on which every write is seen: on others torch's own kernels may write where they said that they read
+# (pytorch/pytorch pull request 150569, of MPS).
+_COPIED_WHEN_WRITTEN = ("cpu", "cuda", "meta")
 _DEEPEST, _LONGEST = 5, 1000  # levels of containers, and entries of one, that are looked into
 
 
@@ -260,10 +263,11 @@ def _copied(tensor: Tensor) -> Tensor:
 
 
 def _later_copied(tensor: Tensor) -> Tensor:
-    try:
-        return torch.ops.aten._lazy_clone(tensor.detach())
-    except (RuntimeError, NotImplementedError):  # whose memory is not torch's, or no plain one
-        return tensor.detach().clone()
+    values = tensor.detach()
+    if values.device.type in _COPIED_WHEN_WRITTEN:
+        with suppress(RuntimeError, NotImplementedError):  # memory that is not torch's, or no plain one
+            return torch.ops.aten._lazy_clone(values)
+    return values.clone()
 
 
 class Held:
