@@ -94,7 +94,8 @@ class Places:
         if sum(one.numel() for one in given) > _MOST:
             return
         if name.endswith("_") and not name.endswith("__"):
-            self._write(name[:-1], _is_number_by_number(func), args)
+            for into in _tensors(args[:1]):
+                self._write(name[:-1], _is_number_by_number(func), into, args[1:])
             return
         if any(id(one) in self._known for one in given):  # by the operations that it is made of
             return
@@ -109,18 +110,18 @@ class Places:
         """Note the value of a constant that is on no device: of a weight that is only moved, and of whole numbers."""
         if len(given) != 1 or not given[0].is_meta or given[0].numel() > _MOST or by_content(given[0]):
             return
-        values = self._as_values(args)
         counted = not given[0].is_floating_point() and (_is_number_by_number(func) or name == "arange")
-        if (counted or name in _VIEWS | _MOVES | {"_to_copy"}) and not any(value.is_meta for value in _tensors(values)):
-            self.know(given[0], func(*values, **{**named, "device": "cpu"} if "device" in named else named))
+        if counted or name in _VIEWS | _MOVES | {"_to_copy"}:
+            values = self._as_values(args)
+            if not any(value.is_meta for value in _tensors(values)):
+                self.know(given[0], func(*values, **{**named, "device": "cpu"} if "device" in named else named))
 
-    def _write(self, name: str, number_by_number: bool, args: tuple[Any, ...]) -> None:
+    def _write(self, name: str, number_by_number: bool, into: Tensor, args: tuple[Any, ...]) -> None:
         """Something is written into a tensor, which may be a part of another."""
-        into = args[0]
         before, copied = self.of(into), name == "copy"
         if before is not None and not copied and (number_by_number or name in _AROUND):
             return
-        places = self._computed(args[1:], into) if number_by_number or copied else _anywhere(into)
+        places = self._computed(args, into) if number_by_number or copied else _anywhere(into)
         if before is None and into.untyped_storage().nbytes() == into.numel() * into.element_size():
             self._known[id(into)] = (into, places)
         elif places is not None or copied:

@@ -1463,6 +1463,9 @@ WITHOUT_LAYOUT = {
     "tokens written by halves": Of(lambda x: written(x, lambda made, seen: (
         made[:, ::2].copy_(seen[:, : seen.shape[1] // 2]), made[:, 1::2].copy_(seen[:, seen.shape[1] // 2 :]),
     ))),
+    "tokens written many at once": Of(lambda x: written(x, lambda made, seen: torch._foreach_copy_(
+        [made[:, ::2], made[:, 1::2]], [seen[:, : seen.shape[1] // 2], seen[:, seen.shape[1] // 2 :]],
+    ))),
     "tokens added by halves": Of(lambda x: written(x, lambda made, seen: (
         made[:, ::2].add_(seen[:, : seen.shape[1] // 2]), made[:, 1::2].add_(seen[:, seen.shape[1] // 2 :]),
     ))),
