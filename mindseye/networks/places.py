@@ -90,6 +90,8 @@ class Places:
         name = func.__name__.partition(".")[0]
         if not any(self.of(one) is not None for one in _tensors(args)):
             self._follow_value(func, name, args, named, given, by_content)
+            for one in filter(by_content, given):  # what it may be a part of is not to look again
+                self._known.setdefault(id(one), (one, None))
             return
         if sum(one.numel() for one in given) > _MOST:
             return

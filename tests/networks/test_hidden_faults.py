@@ -1331,6 +1331,15 @@ ATTENTION = {
 }
 
 
+def test_attention_of_channels_to_channels_leaves_tokens_where_they_are() -> None:
+    def crossed(x: Tensor) -> Tensor:
+        q = x.flatten(2)[:, :8].unflatten(1, (2, 4))
+        return ((q @ q.mT).softmax(-1) @ q).flatten(1, 2).mT
+
+    layout = looked_into(nn.Sequential(Of(crossed), nn.Identity())).layout("1.1")
+    assert (layout.tokens, layout.channels, layout.order) == (1, 2, ())
+
+
 @pytest.mark.parametrize("attend", ATTENTION.values(), ids=ATTENTION)
 @pytest.mark.parametrize("few", [1, 4], ids=["all keys", "few keys"])
 def test_what_attention_gives_is_at_the_places_of_its_queries(attend, few) -> None:
