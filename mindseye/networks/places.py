@@ -68,8 +68,9 @@ class Places:
         return self._known.get(id(tensor), (tensor, None))[1]
 
     def know(self, tensor: Tensor, value: Tensor) -> None:
-        """Of a constant that is on no device its value."""
-        self._values[id(tensor)] = tensor, value
+        """Of a constant its value, where it is on no device itself."""
+        if tensor.is_meta:
+            self._values[id(tensor)] = tensor, value
 
     def begin(self, tensor: Tensor, rows: int, columns: int) -> None:
         """Have a map begin whose rows and columns are these dimensions."""
@@ -110,6 +111,10 @@ class Places:
         by_content: _ByContent,
     ) -> None:  # fmt: skip
         """Note the value of a constant that is on no device: of a weight that is only moved, and of whole numbers."""
+        if func._schema.is_mutable:  # it is not done to the owner's own numbers; they are not known any more
+            gone = {memory(one) for one in (*_tensors(args), *given)}
+            self._values = {key: value for key, value in self._values.items() if memory(value[0]) not in gone}
+            return
         if len(given) != 1 or not given[0].is_meta or given[0].numel() > _MOST or by_content(given[0]):
             return
         counted = not given[0].is_floating_point() and (_is_number_by_number(func) or name == "arange")

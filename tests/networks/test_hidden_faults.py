@@ -849,6 +849,16 @@ class CountsInAParameter(Keeping):
         return seen * self.calls
 
 
+class CountsInABuffer(Keeping):
+    def begin(self) -> None:
+        self.register_buffer("order", torch.arange(6))
+
+    def keep(self, seen: Tensor) -> Tensor:
+        self.order[:1].add_(1)
+        torch.add(self.order, 1, out=self.order)
+        return seen[:, self.order.remainder(6)]
+
+
 class TrainsItsNorm(Keeping):
     def begin(self) -> None:
         self.norm = nn.BatchNorm2d(6)
@@ -886,7 +896,7 @@ def everything(body: nn.Module) -> str:
 KEEPING = [
     KeepsAFeature, KeepsAList, KeepsADictionary, Counts, Remembers, BuildsAtTheFirstCall, KeepsByAHook, KeepsByDefault,
     KeepsDeep, KeepsInAnObject, KeepsOnItsClass, WritesIntoTensors, NormalisesItsWeight, TrainsItsNorm,
-    ScalesItsWeight, AddsToItsWeight, ClipsItsWeight, CutsItsWeight, CountsInAParameter,
+    ScalesItsWeight, AddsToItsWeight, ClipsItsWeight, CutsItsWeight, CountsInAParameter, CountsInABuffer,
 ]  # fmt: skip
 
 
