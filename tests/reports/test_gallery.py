@@ -492,7 +492,7 @@ def test_a_table_that_is_saved_as_a_picture_says_who_has_drawn_it(tmp_path):
     """The page puts a text of its own behind the header of the PNG that the browser gives it."""
     script = (resources.files("mindseye") / "reports/gallery/page/saving.js").read_text()
     text = bytes(json.loads(re.search(r"MADE_HERE = new Uint8Array\((\[[\d, ]+\])\)", script)[1]))
-    head = int(re.search(r"HEAD = (\d+)", script)[1])
+    head = int(re.search(r"PNG_HEAD = (\d+)", script)[1])
     stored = io.BytesIO()
     Image.new("RGB", (9, 9)).save(stored, "PNG")
     png = stored.getvalue()
