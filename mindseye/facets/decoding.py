@@ -2,6 +2,8 @@
 
 import os
 import warnings
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,16 +57,18 @@ def read_photograph(
     white: float | None = None,
     *,
     drawn_too: bool = False,
+    channels_last: bool | None = None,
 ) -> Tensor:
     """One file as uint8 [channels, size, size]: upright (EXIF), its central square, resized with antialiasing.
 
     Greyscale, palette, CMYK, 16-bit and transparent images (over white) become `channels` channels of 8 bits; of an
-    animation the first frame. `.npy` holds [H, W], [H, W, ch] or [ch, H, W]. Integers are taken by the whole range of
-    the type that the file says it has, whatever values there are (8 or 16 bits; 12 in a TIFF, a PGM's largest value),
-    floats as 0..1. With `black` and `white`, for raw counts, these values, of any numeric type, become 0 and 255, what
-    lies between them linearly, and what lies outside is cut off; without, 12-bit counts in 16-bit files would have 17
-    levels. They are held against the numbers in the file: a file whose numbers its decoder does not give (16-bit
-    colours, which Pillow reads as 8), or whose type ends below them, is refused.
+    animation the first frame. `.npy` holds [H, W], [H, W, ch] or [ch, H, W]; where both would do, `channels_last` says
+    which. Integers are taken by the whole range of the type that the file says it has, whatever values there are (8 or
+    16 bits; 12 in a TIFF, a PGM's largest value), floats as 0..1. With `black` and `white`, for raw counts, these
+    values, of any numeric type, become 0 and 255, what lies between them linearly, and what lies outside is cut off;
+    without, 12-bit counts in 16-bit files would have 17 levels. They are held against the numbers in the file: a file
+    whose numbers its decoder does not give (16-bit colours, which Pillow reads as 8), or whose type ends below them, is
+    refused.
 
     A JPEG at least 2·REDUCING_GAP times as large as needed is decoded at a half, a quarter or an eighth of its size, in
     a third of the time. A picture of more than MOST_PIXELS is not decoded, nor one of a format that Pillow leaves to
@@ -74,7 +78,7 @@ def read_photograph(
     window = None if black is None or white is None else (black, white)
     try:
         if Path(path).suffix.lower() == ".npy":
-            return _resize_array(_read_array(path, channels, window), size)
+            return _resize_array(_read_array(path, channels, window, channels_last), size)
         if channels not in (1, 3):
             raise UnreadablePhotograph(f"the network takes {channels} channels: give .npy arrays of that many")
         with warnings.catch_warnings():
@@ -290,19 +294,36 @@ def _to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.moveaxis(array.reshape(*array.shape[:2], -1), -1, 0).copy())
 
 
-def _read_array(path: str | os.PathLike[str], channels: int, window: Window | None) -> np.ndarray:
+def channels_come_last(paths: Iterable[Path], channels: int) -> bool | None:
+    """Where the channels of a set of arrays stand, by the files of which it is plain; None where these differ, or none
+    is. Heads are read, nothing else."""
+    told = set()
+    for path in paths:
+        with suppress(Exception):  # a file that cannot be read is named when it is
+            shape = np.load(path, allow_pickle=False, mmap_mode="r").shape
+            if len(shape) == 3 and (shape[0] == channels) != (shape[-1] == channels):
+                told.add(shape[-1] == channels)
+        if len(told) == 2:
+            return None
+    return told.pop() if told else None
+
+
+def _read_array(
+    path: str | os.PathLike[str], channels: int, window: Window | None, channels_last: bool | None
+) -> np.ndarray:
     array = np.load(path, allow_pickle=False, mmap_mode="r")
     if not isinstance(array, np.ndarray):
         array.close()
         raise UnreadablePhotograph("is an archive of arrays, not one array")
     if array.ndim == 2:
         array = array[None]
-    if array.ndim == 3 and array.shape[0] == array.shape[-1] == channels > 3:
+    either = array.ndim == 3 and array.shape[0] == array.shape[-1] == channels > 3
+    if either and channels_last is None:
         raise UnreadablePhotograph(
             f"holds an array of shape {list(array.shape)}, of which the channels may be the first dimension or the "
             "last: cut it to another height or width"
         )
-    if array.ndim == 3 and array.shape[0] != channels and array.shape[-1] == channels:
+    if (either and channels_last) or (array.ndim == 3 and array.shape[0] != channels and array.shape[-1] == channels):
         array = np.moveaxis(array, -1, 0)
     if array.ndim != 3 or array.shape[0] != channels:
         raise UnreadablePhotograph(f"holds an array of shape {list(array.shape)}, which must be [{channels}, H, W]")

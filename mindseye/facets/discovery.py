@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-from collections.abc import Set
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -174,7 +173,10 @@ def discover_facets(
         kinds = ", ".join(name for name, from_cache in recalled.items() if from_cache)
         log.info("from the cache %s: %s of %d photographs", cache.folder, kinds, len(seen.photographs))
     targets = _targets(layer, seen, aside, group, chosen, blend, channels)
-    _warn_of_facets(targets.marks(), {"mostly others'"} if facets.selection == "farthest" else set())
+    if facets.selection == "farthest":
+        targets = replace(targets, farthest=True)
+        log.info("what stands for a facet is the farthest from it, as was asked, and is mostly others'")
+    _warn_of_facets(targets.marks())
     return targets
 
 
@@ -332,8 +334,8 @@ def _warn_of_levels(images: Tensor, black: float | None, white: float | None) ->
         )  # fmt: skip
 
 
-def _warn_of_facets(marks: list[list[str]], asked: Set[str]) -> None:
-    """One line for the facets of each mark, but for what was asked for."""
+def _warn_of_facets(marks: list[list[str]]) -> None:
+    """One line for the facets of each mark."""
     advice = {
         "not firm": "would hardly come out again: mindseye facets C=2..12 looks for a firmer number of facets",
         "one photograph": "more than half the weight is one photograph's, and so will the picture be: "
@@ -343,7 +345,7 @@ def _warn_of_facets(marks: list[list[str]], asked: Set[str]) -> None:
     }
     for mark, text in advice.items():
         marked = [str(c) for c, own in enumerate(marks) if mark in own]
-        if marked and mark not in asked:
+        if marked:
             log.warning("facet%s %s: %s", "" if len(marked) == 1 else "s", ", ".join(marked), text)
 
 

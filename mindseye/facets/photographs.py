@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mindseye.facets.decoding import UnreadablePhotograph, read_photograph, suffixes
+from mindseye.facets.decoding import UnreadablePhotograph, channels_come_last, read_photograph, suffixes
 from mindseye.facets.pictures import inline_png, strip
 from mindseye.files import photograph_folder
 from mindseye.words import printable
@@ -103,6 +103,7 @@ class Photographs:
     skipped: tuple[SkippedFile, ...] = ()  # found unusable while listing: not regular, broken links
     black: float | None = None  # the value in the files that becomes 0: see `load_photographs`
     white: float | None = None  # and the one that becomes 1
+    channels_last: bool | None = None  # of arrays that could be read either way, as the others are; None: not known
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -127,7 +128,9 @@ class Photographs:
     def read(self, index: int) -> Tensor:
         """Photograph `index` as uint8 [channels, size, size]. Raises UnreadablePhotograph."""
         path = self.root / self.paths[index]
-        return read_photograph(path, self.size, self.channels, self.black, self.white)
+        return read_photograph(
+            path, self.size, self.channels, self.black, self.white, channels_last=self.channels_last
+        )
 
     def batches(self, batch_size: int, *, workers: int | None = None) -> Iterator[Batch]:
         """All photographs in order: (indices, uint8 [≤ batch_size, channels, size, size], files skipped meanwhile).
@@ -297,7 +300,9 @@ def load_photographs(
     if not paths:
         tried = f" ({len(skipped)} unusable: {skipped[0].shown}: {skipped[0].reason})" if skipped else ""
         raise FileNotFoundError(f"no images under {root}{tried}; looked for {', '.join(sorted(suffixes()))}")
-    return Photographs(folder, tuple(paths), size, channels, tuple(skipped), black, white)
+    arrays = (folder / path for path in paths if path.lower().endswith(".npy"))
+    last = channels_come_last(arrays, channels) if channels > 3 else None
+    return Photographs(folder, tuple(paths), size, channels, tuple(skipped), black, white, last)
 
 
 def list_photographs(root: Path) -> tuple[list[str], list[SkippedFile], list[str]]:

@@ -60,6 +60,7 @@ class FacetTargets:
     clarity: Tensor = field(default_factory=lambda: torch.empty(0))  # [C], in this layer: see `clarity`
     redundancy: Tensor = field(default_factory=lambda: torch.empty(0))  # [C], in this layer: see `redundancy`
     way: tuple[WayStatistics, ...] = ()  # what the layers on the way to the target answer the facets' photographs
+    farthest: bool = False  # whether those that stand for each facet are the farthest from its centre, as was asked
     bands: tuple[int, ...] = ()  # of more than three, those that are shown as red, green, blue; none: the first three
 
     @property
@@ -83,7 +84,7 @@ class FacetTargets:
                 marks[c].append("one photograph")
         own = (self.labels[self.chosen] == torch.arange(self.C)[:, None]) * self.weights
         for c, share in enumerate(own.sum(dim=1).tolist()):
-            if share < OWN:
+            if share < OWN and not self.farthest:  # which mostly are others': no facet is told from another by that
                 marks[c].append("mostly others'")
         return marks
 
@@ -187,6 +188,8 @@ class FacetTargets:
         for name, shape in shapes.items():
             if tuple(getattr(self, name).shape) != tuple(shape):
                 raise ValueError(f"{name} is {list(getattr(self, name).shape)}, not {list(shape)}")
+        if type(self.farthest) is not bool:
+            raise ValueError(f"farthest must be true or false, not {self.farthest}")
         if self.bands and not (len(self.bands) == RGB and all(type(b) is int and 0 <= b < ch for b in self.bands)):
             raise ValueError(f"bands must be three numbers of 0 to {ch - 1}, not {self.bands}")
         if self.maps.ndim != 4 or min(C, N, M, S) < 1:
@@ -269,6 +272,7 @@ class FacetTargets:
         return {
             "layer": self.layer, "root": self.root, "paths": list(self.paths), "skipped": skipped,
             **{name: value for name, value in known.items() if value},  # earlier versions' targets have none
+            **({"farthest": True} if self.farthest else {}),
         }  # fmt: skip
 
 

@@ -259,6 +259,7 @@ def _pass(
     with torch.inference_mode() if track or device is not None else torch.no_grad():
         images = torch.zeros(batch, network.channels, height, width, dtype=like.dtype, device=place)
         tracker = _Joining(images, passed) if track else None
+        constants = dict(tensors(network.body))
         try:
             with (
                 seeded(0),
@@ -269,6 +270,8 @@ def _pass(
                 if tracker is None:
                     network.body(images)
                 else:
+                    for name, stands_in in tensors(network.body):
+                        tracker.places.know(stands_in, constants[name])
                     with tracker:
                         network.body(images)
         except Exception as error:  # a network that takes no such images, or looks at values

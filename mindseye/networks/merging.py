@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from mindseye.networks.maps import Layout
-from mindseye.networks.modules import evaluate, freeze
+from mindseye.networks.modules import evaluate, freeze, memory
 from mindseye.networks.preparing import PreparedNetwork
 from mindseye.words import with_class
 
@@ -128,7 +128,7 @@ class _Run(fx.Interpreter):
         self.fresh: set[fx.Node] = set()
         self._network = network
         self._order = {node: place for place, node in enumerate(network.body.graph.nodes)}
-        self._weights = {_memory(weight) for weight in (*network.body.parameters(), *network.body.buffers())}
+        self._weights = {memory(weight) for weight in (*network.body.parameters(), *network.body.buffers())}
 
     @torch.no_grad()
     def __call__(self, probe: Tensor) -> Tensor:
@@ -146,8 +146,8 @@ class _Run(fx.Interpreter):
             self.written[n] = self._names_of(written, result, n)
         # A step that writes gives the memory it was given: whose that is was said when it was given.
         elif n.op not in ("placeholder", "get_attr", "output") and isinstance(result, Tensor):
-            taken = self._weights | {_memory(part) for _, value in inputs for part in _tensors(value)}
-            if _memory(result) not in taken:
+            taken = self._weights | {memory(part) for _, value in inputs for part in _tensors(value)}
+            if memory(result) not in taken:
                 self.fresh.add(n)
         return result
 
@@ -158,7 +158,7 @@ class _Run(fx.Interpreter):
         names = [written[0]]
         for node, value in self.env.items():
             read_later = any(self._order[user] > self._order[writer] for user in node.users)
-            if node in written or not read_later or _memory(argument) not in map(_memory, _tensors(value)):
+            if node in written or not read_later or memory(argument) not in map(memory, _tensors(value)):
                 continue
             if not _is_alias(value, argument):
                 raise ValueError(f"{writer.format_node()} writes into a tensor of which {node} is a view")
@@ -280,10 +280,6 @@ def _tensors(value: Any) -> list[Tensor]:
 def _versions(value: Any) -> list[int]:
     """How often each tensor was written into."""
     return [tensor._version for tensor in _tensors(value)]
-
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
 
 
 def _is_alias(value: Any, other: Tensor) -> bool:

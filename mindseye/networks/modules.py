@@ -5,15 +5,19 @@ import inspect
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 _NOTHING = object()
+# Devices on which every write is seen: on others torch's own kernels may write where they said that they read
+# (pytorch/pytorch pull request 150569, of MPS).
+_COPIED_WHEN_WRITTEN = ("cpu", "cuda", "meta")
 _DEEPEST, _LONGEST = 5, 1000  # levels of containers, and entries of one, that are looked into
 
 
@@ -125,6 +129,14 @@ def every_name(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Modu
             yield from every_name(part, f"{path}.{name}" if path else name)
 
 
+def memory(tensor: Tensor) -> int:
+    """Which memory the numbers of a tensor lie in, by a number of its own that stays.
+
+    Not by data_ptr(), which is for writing: it has memory copied that is only to be when it is written (see `_copied`).
+    """
+    return tensor.untyped_storage()._cdata
+
+
 @contextmanager
 def replaced(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """What `change` gives stands in the place of every parameter and buffer, for as long as it lasts."""
@@ -152,7 +164,7 @@ def as_it_was(body: nn.Module) -> Iterator[None]:
     That is, attributes (features that are kept for later, what is built at the first call), also of their classes and
     of objects of the owner's own that they hold, what is in lists and dictionaries of any depth, the values of
     parameters, buffers and other tensors, and parameters that were put in the place of others. Not what generators of
-    random numbers have drawn.
+    random numbers have drawn. A pass that writes into none of its tensors copies none of them (see `_copied`).
     """
     kept = _Kept()
     try:
@@ -195,7 +207,8 @@ class _Kept:
                     self._held.add(value, base)
 
     def copy_tensors(self) -> None:
-        """The pass writes into copies. Whether it does, no count of torch's says for certain: BatchNorm leaves none."""
+        """What the pass writes, it writes into copies. Whether it does is not counted: BatchNorm, say, leaves no trace
+        in a tensor's version, nor does what is written through `.data` or NumPy, or at the hundredth pass only."""
         for own, before in self._registered:
             for name, tensor in before.items():
                 if tensor is not None:
@@ -223,21 +236,38 @@ class _Kept:
             own.clear()
             own.update(before)
         for parameter, data in self._data:
-            if parameter.data_ptr() != data.data_ptr():
+            if (memory(parameter), parameter.storage_offset()) != (memory(data), data.storage_offset()):
                 parameter.data = data
 
 
 def _copied(tensor: Tensor) -> Tensor:
-    """Of a parameter a parameter, with what somebody has put on it."""
-    if not isinstance(tensor, nn.Parameter):
+    """A tensor of the same values, whose memory torch copies when one of the two is written, if ever, and not here.
+
+    Of a parameter a parameter, with what somebody has put on it. A class of somebody's own, and memory that torch has
+    not allocated (NumPy's, a mapped file's, another process's), are copied at once.
+    """
+    if type(tensor) is Tensor:
+        return _later_copied(tensor)
+    if type(tensor) is nn.Parameter:
+        copied = nn.Parameter(_later_copied(tensor), tensor.requires_grad)
+    elif isinstance(tensor, nn.Parameter):
+        try:
+            copied = copy.deepcopy(tensor)
+        except Exception:  # a class of somebody's own, whose constructor takes something else
+            copied = nn.Parameter(tensor.detach().clone(), tensor.requires_grad)
+            copied.__class__ = type(tensor)
+    else:
         return tensor.clone()
-    try:
-        copied = copy.deepcopy(tensor)
-    except Exception:  # a class of somebody's own, whose constructor takes something else
-        copied = nn.Parameter(tensor.detach().clone(), tensor.requires_grad)
-        copied.__class__ = type(tensor)
     vars(copied).update(vars(tensor))
     return copied
+
+
+def _later_copied(tensor: Tensor) -> Tensor:
+    values = tensor.detach()
+    if values.device.type in _COPIED_WHEN_WRITTEN:
+        with suppress(RuntimeError, NotImplementedError):  # memory that is not torch's, or no plain one
+            return torch.ops.aten._lazy_clone(values)
+    return values.clone()
 
 
 class Held:
@@ -289,7 +319,7 @@ class Held:
         """The pass writes into copies. A gradient may need these when it is over."""
         for tensor, holder, key in self.tensors:
             if holder is not None:
-                holder[key] = tensor.detach().clone()
+                holder[key] = _later_copied(tensor)
 
     def restore(self) -> None:
         for value, before in self._contents:

@@ -21,6 +21,7 @@ from mindseye.networks.modules import (
     every_module,
     every_name,
     freeze,
+    memory,
     saved_tensors,
     tensors,
 )
@@ -207,7 +208,7 @@ def checksum(weight: Tensor) -> tuple[int, int, int]:
         return 0, weight._version, 0
     flat = weight.detach().contiguous().reshape(-1).view(torch.uint8)
     words = flat.view(torch.int32) if flat.numel() % 4 == 0 and flat.storage_offset() % 4 == 0 else flat
-    return weight.data_ptr(), weight._version, int(words.sum(dtype=torch.int64))
+    return memory(weight), weight._version, int(words.sum(dtype=torch.int64))
 
 
 def materialise(body: nn.Module, channels: int, size: int, title: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mindseye.networks.modules import every_module, every_name, saved_tensors, tensors
+from mindseye.networks.modules import every_module, every_name, memory, saved_tensors, tensors
 from mindseye.networks.weight_files import Saved, StateDict
 from mindseye.words import first_line, some
 
@@ -254,7 +254,7 @@ class Reading(TorchDispatchMode):
     def __enter__(self) -> "Reading":
         def find(*_: Any) -> None:  # as the pass begins, since it works on copies of buffers
             lacking = [(name, tensor) for name, tensor in tensors(self._body) if name in self._lacking]
-            self._of_memory = {tensor.untyped_storage().data_ptr(): name for name, tensor in lacking}
+            self._of_memory = {memory(tensor): name for name, tensor in lacking}
             self._held = [tensor for _, tensor in lacking]  # or what is made later could come to lie where a copy was
 
         self._handle = nn.Module.register_forward_pre_hook(self._body, find)
@@ -268,8 +268,8 @@ class Reading(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         for leaf in tree_leaves((args, kwargs)):
-            if type(leaf) in (Tensor, nn.Parameter) and leaf.untyped_storage().data_ptr() in self._of_memory:
-                self._read.add(self._of_memory[leaf.untyped_storage().data_ptr()])
+            if type(leaf) in (Tensor, nn.Parameter) and memory(leaf) in self._of_memory:
+                self._read.add(self._of_memory[memory(leaf)])
         return func(*args, **dict(kwargs or {}))
 
     def check(self, layer: str, name: str, *, whole: bool) -> None:

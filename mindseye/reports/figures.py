@@ -271,11 +271,11 @@ def layers_by_targets(rows: Sequence[DrawnLayer], *, heading: str = "") -> Figur
                 page.words("photograph", left + tile / 2, top - heads, size=SMALL, align="center", room=tile)
                 page.words("visualisation", second[0] + tile / 2, top - heads, size=SMALL, align="center", room=tile)
             own = match is None or row is rows[-1]
-            star = "*" if marks[number][c] else ""
-            caption = f"facet {c}{star}" if own else f"facet {c}{star}, overlap {match[1][column]:.2f}"
+            long, short = (starred([label], marks[number][c : c + 1])[0] for label in (f"facet {c}", str(c)))
+            caption = long if own else f"{long}, overlap {match[1][column]:.2f}"
             wide = 2 * tile + GAP / 2 if beside else tile
             if not own and _width(caption, SMALL) > wide:
-                caption = f"{c}{star}, {match[1][column]:.2f}"
+                caption = f"{short}, {match[1][column]:.2f}"
             page.words(caption, left, top + block - _line(SMALL) + 0.01, size=SMALL, colour=FAINT, room=wide)
     return page.figure
 

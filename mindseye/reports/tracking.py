@@ -3,8 +3,11 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -12,7 +15,7 @@ from mindseye.facets.pictures import to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.reports.figures import feature_space
 from mindseye.results.measures import numbers
-from mindseye.visualizer.tracking import AXIS, Tracker
+from mindseye.visualizer.tracking import AXIS, Tracker, as_files
 
 # Of a run folder's artifact: what trackers wrote themselves, the photographs, and what is there while the run is.
 LEFT_OUT = ("wandb", "tensorboard", "csv", "checkpoint", "photographs", "running.lock", "status.json")
@@ -49,9 +52,7 @@ def track_result(
             tracker.picture("map", feature_map, steps)
     for tracker in told:
         if tracker.is_wandb:
-            tracker.attempt(
-                lambda logger: logger.experiment.log({"facets_table": _table(targets, images, metrics), AXIS: steps})
-            )
+            tracker.attempt(lambda logger: _log_table(logger.experiment, targets, images, metrics, steps))
             tracker.attempt(lambda logger: logger.experiment.log_artifact(_artifact(folder, logger.experiment.id)))
 
 
@@ -62,8 +63,14 @@ def _drawn(targets: FacetTargets) -> np.ndarray:
     return np.asarray(Image.open(stored).convert("RGB"))
 
 
-def _table(targets: FacetTargets, images: Tensor, metrics: Mapping) -> object:
-    """A wandb.Table with a row per facet; what the run was tells the rows of joined tables apart."""
+def _log_table(experiment: Any, targets: FacetTargets, images: Tensor, metrics: Mapping, steps: int) -> None:
+    with TemporaryDirectory() as folder:
+        experiment.log({"facets_table": _table(targets, images, metrics, folder), AXIS: steps})
+
+
+def _table(targets: FacetTargets, images: Tensor, metrics: Mapping, folder: str) -> object:
+    """A wandb.Table with a row per facet; what the run was tells the rows of joined tables apart. Its pictures lie in
+    the folder until it is logged."""
     import wandb
 
     about = {
@@ -78,24 +85,22 @@ def _table(targets: FacetTargets, images: Tensor, metrics: Mapping) -> object:
     table = wandb.Table(columns=[*about, *PICTURED, "nearest photograph's weight", "marks", *names])
     for c, row in enumerate(rows):
         order = targets.weights[c].argsort(descending=True, stable=True)[:NEAREST].tolist()
-        strip = np.concatenate([_rgb(targets.shown(targets.photographs[c, n])) for n in order], axis=1)
+        strip = torch.cat([targets.shown(targets.photographs[c, n]) for n in order], dim=2)
+        place = Path(folder, f"{c:03d}")
+        place.mkdir()
+        pictures = [to_picture(image) for image in (strip, *map(targets.shown, (targets.initial[c], images[c])))]
+        row_pictures = as_files(pictures, str(place))
         paths = ", ".join(targets.paths[int(targets.chosen[c, n])] for n in order)
         table.add_data(
             *about.values(),
             c,
-            wandb.Image(strip, caption=paths),
-            wandb.Image(_rgb(targets.shown(targets.initial[c]))),
-            wandb.Image(_rgb(targets.shown(images[c]))),
+            wandb.Image(row_pictures[0], caption=paths),
+            *map(wandb.Image, row_pictures[1:]),
             round(float(targets.weights[c].max()), 6),
             ", ".join(marks[c]),
             *(row.get(name) for name in names),
         )
     return table
-
-
-def _rgb(image: Tensor) -> np.ndarray:
-    """Bytes, since wandb makes floats in 0..1 black."""
-    return np.asarray(to_picture(image).convert("RGB"))
 
 
 def _artifact(folder: Path, run_id: str) -> object:

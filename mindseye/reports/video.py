@@ -7,11 +7,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from mindseye.facets.pictures import MADE_HERE_EXIF
 from mindseye.files import write_atomically
-from mindseye.results.pictures import BACKGROUND, FAINT, GAP, INK, font
+from mindseye.results.pictures import BACKGROUND, FAINT, GAP, INK, explained, font, starred
 
 Form = Literal["mp4", "webp"]
 IN_A_ROW = 5  # facets at most
@@ -32,8 +32,9 @@ def write_video(
     """Write the pictures of `snapshots` (step -> a file per facet, as `snapshot_files` gives them) as one film.
 
     `webp` is animated and needs nothing more; `mp4` (H.264) needs PyAV, the extra `video`. `steps` is the run's number
-    of steps, for the counter; `fps` frames per second; `marks` what to know of each facet, "" for nothing. Raises
-    ValueError, in one line, where there are no pictures, where one cannot be read, or where PyAV is missing.
+    of steps, for the counter; `fps` frames per second; `marks` what to know of each facet, "" for nothing: one that
+    has some gets an asterisk, which the last lines explain, as in a figure. Raises ValueError, in one line, where
+    there are no pictures, where one cannot be read, or where PyAV is missing.
     """
     if not snapshots:
         raise ValueError("no pictures of single iterations were kept: snapshots=N keeps them every N steps")
@@ -63,12 +64,15 @@ def frames(snapshots: Mapping[int, Sequence[Path]], steps: int, marks: Sequence[
     for step in sorted(snapshots):
         pictures = [_opened(file) for file in snapshots[step]]
         C, side = len(pictures), pictures[0].width
+        labels = starred([f"facet {c}" for c in range(C)], marks)
         tile = side * max(1, -(-SMALLEST // side))
         rows = math.ceil(C / IN_A_ROW)
         columns = math.ceil(C / rows)
         label = LABEL if C > 1 or any(marks) else 0
         width = GAP + columns * (tile + GAP)
-        height = BAR + rows * (tile + label + GAP)
+        foot = _lines(explained(marks), small, width - 2 * GAP)
+        grid = BAR + rows * (tile + label + GAP)
+        height = grid + len(foot) * LABEL
         frame = Image.new("RGB", (width + width % 2, height + height % 2), BACKGROUND)
         draw = ImageDraw.Draw(frame)
         draw.text((GAP, 6), f"step {step:>{digits}} of {steps}", fill=INK, font=large)
@@ -76,11 +80,22 @@ def frames(snapshots: Mapping[int, Sequence[Path]], steps: int, marks: Sequence[
             left, top = GAP + c % columns * (tile + GAP), BAR + c // columns * (tile + label + GAP)
             frame.paste(picture.resize((tile, tile), Image.Resampling.LANCZOS), (left, top))
             if label:
-                words = ", ".join([f"facet {c}", *filter(None, marks[c : c + 1])])
-                if draw.textlength(words, font=small) > tile:
-                    words = f"facet {c}*"
-                draw.text((left, top + tile + 1), words, fill=FAINT, font=small)
+                draw.text((left, top + tile + 1), labels[c], fill=FAINT, font=small)
+        for number, line in enumerate(foot):
+            draw.text((GAP, grid + number * LABEL - 2), line, fill=FAINT, font=small)
         yield frame
+
+
+def _lines(text: str, face: ImageFont.FreeTypeFont, room: int) -> list[str]:
+    """A text in lines of at most `room` pixels, broken between words."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and face.getlength(longer) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def _opened(file: Path) -> Image.Image:

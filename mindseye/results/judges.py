@@ -1,5 +1,6 @@
 """Further networks, which have no part in drawing, as judges: does what they see in a picture make it the facet's?"""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ class TransferReference:
     held_out: Tensor  # [H, D2]: channel means of photographs that took no part in discovery
     held_out_labels: Tensor  # [H]: the facet of each
     classes: Tensor | None  # [C]: the class it sees most in the facet's photographs; None where it has no classes
-    unit: float | None  # of its outputs: 1 where they are probabilities, 100 percentages, None logits; see `unit_of`
+    unit: float | None  # of its outputs: 1 where they are probabilities, 100 percentages, None logits: see `unit_of`
 
     @property
     def targets(self) -> Tensor:
@@ -118,16 +119,21 @@ def check_layer(network: Network, layer: str, side: int) -> None:
 
 
 def unit_of(outputs: Tensor) -> float | None:
-    """In what a network's outputs [n, classes] for photographs are: 1 in probabilities, 100 in percentages, None in
-    logits or logarithms of probabilities.
+    """In what a network's outputs [n, classes] for photographs are: 1 in probabilities, 100 in percentages, 1000 in per
+    mille and so on, None in logits or logarithms of probabilities.
 
-    A softmax gives rows >= 0 that sum to 1, a sigmoid for each class rows within 0..1: both are probabilities. Rows
-    >= 0 that all sum to 100 are percentages.
+    Rows >= 0 that all sum to one number are probabilities times it: what a softmax gives, in whatever unit. Of rows
+    that are all alike, or one, any numbers do, so that these must sum to a power of ten. A sigmoid for each class gives
+    rows within 0..1, which are probabilities of their own.
     """
-    if bool((outputs >= -ROUNDING).all() and (outputs <= 1 + ROUNDING).all()):
-        return 1.0
-    percentages = (outputs >= -100 * ROUNDING).all() and ((outputs.sum(dim=1) - 100).abs() <= 100 * ROUNDING).all()
-    return 100.0 if percentages else None
+    sums = outputs.sum(dim=1)
+    total = float(sums.mean())
+    power = total > 0 and math.isclose(total, 10 ** round(math.log10(total)), rel_tol=ROUNDING)
+    several = bool(((outputs - outputs[:1]).abs() > ROUNDING * total).any())
+    positive = total > 0 and bool((outputs >= -ROUNDING * total).all())
+    if positive and bool(((sums - total).abs() <= ROUNDING * total).all()) and (several or power):
+        return float(10 ** round(math.log10(total))) if power else total
+    return 1.0 if bool((outputs >= -ROUNDING).all() and (outputs <= 1 + ROUNDING).all()) else None
 
 
 def _probabilities(outputs: Tensor, unit: float | None) -> Tensor:

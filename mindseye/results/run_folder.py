@@ -18,7 +18,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from mindseye.facets.pictures import MADE_HERE_EXIF, as_png, to_picture
+from mindseye.facets.pictures import as_png, as_webp, to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import (
     MOST_BYTES,
@@ -94,7 +94,8 @@ def _write_all(written: Path, result: "Visualization", config: str | None) -> No
             for name, content in where_files(result.where, targets, images[c], c, order).items():
                 write_atomically(place / name, content)
         for step, pictures in snapshots.items():
-            write_atomically(place / "steps" / f"{step:0{digits}d}.webp", _encoded(targets.shown(pictures[c])))
+            small = as_webp(to_picture(targets.shown(pictures[c])), 90)
+            write_atomically(place / "steps" / f"{step:0{digits}d}.webp", small)
     labels = facet_labels(targets, result.metrics["facets"])
     sheet = contact_sheet(targets, images, labels, title=result.title, subtitle=result.subtitle)
     write_atomically(written / "facets.png", as_png(sheet))
@@ -128,16 +129,9 @@ def _put_in_place(written: Path, folder: Path) -> None:
 
 def _thumbnail(photograph: Tensor) -> bytes:
     """For the gallery, which shows nothing from outside of the run folder."""
-    picture, stored = to_picture(photograph).convert("RGB"), io.BytesIO()
+    picture = to_picture(photograph).convert("RGB")
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    picture.save(stored, "WEBP", quality=80, method=4)
-    return stored.getvalue()
-
-
-def _encoded(image: Tensor) -> bytes:
-    stored = io.BytesIO()
-    to_picture(image).convert("RGB").save(stored, "WEBP", quality=90, method=4, exif=MADE_HERE_EXIF)
-    return stored.getvalue()
+    return as_webp(picture, 80, drawn=False)
 
 
 def _photographs(targets: FacetTargets, c: int) -> list[dict[str, object]]:

@@ -14,7 +14,6 @@ it, in dots and chequers (Odena et al., Distill 2016) that say nothing of the pi
 coarsest of these grids, as fine as the heat maps are.
 """
 
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -24,12 +23,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mindseye.facets.pictures import MADE_HERE_EXIF, to_picture
+from mindseye.facets.pictures import as_webp, to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.networks.chance import seeded
 from mindseye.networks.preparing import PreparedNetwork
 from mindseye.networks.receptive_field import FieldTracker, Span
 
+QUALITY = 80  # of a WebP
 TILE, CROP = 64, 72  # pixels of a heat map's side, and of a crop's longer side at most
 OPAQUE = 0.8  # the share of pixels below the one from which on a picture is opaque, as MACO's own program has it
 FILES = ("where.json", "heat.webp", "crops.webp", "transparency.webp")
@@ -147,12 +147,12 @@ def where_files(where: Where, targets: FacetTargets, image: Tensor, c: int, orde
     if where.transparency[c].any():
         picture = to_picture(targets.shown(image)).convert("RGB")
         picture.putalpha(to_picture(opacity(smoothed(where.transparency[c], where.stride))[None]))
-        files["transparency.webp"] = _webp(picture)
+        files["transparency.webp"] = as_webp(picture, QUALITY)
     if where.heat is None:
         return {**files, "where.json": json.dumps({"reason": where.reason}).encode()}
     heat, S = where.heat[c, list(order)], targets.initial.shape[-1]
     shown: dict[str, object] = {"map": [*heat.shape[1:]], "side": S, "field": None, "windows": [None] * len(order)}
-    files["heat.webp"] = _webp(_below_each_other([_heat_tile(heat_map) for heat_map in heat]))
+    files["heat.webp"] = as_webp(_below_each_other([_heat_tile(heat_map) for heat_map in heat]), QUALITY)
     if where.field is not None:
         size = [span.pixels for span in where.field]
         bounded = max(size) < math.inf
@@ -161,7 +161,7 @@ def where_files(where: Where, targets: FacetTargets, image: Tensor, c: int, orde
         shown["windows"] = [window and [round(edge / S, 4) for edge in window] for window in windows]
         if min(size) < S and any(windows):
             photographs = [targets.shown(targets.photographs[c, n]) for n in order]
-            files["crops.webp"] = _webp(_below_each_other(_crops(photographs, windows)))
+            files["crops.webp"] = as_webp(_below_each_other(_crops(photographs, windows)), QUALITY)
     return {**files, "where.json": json.dumps(shown).encode()}
 
 
@@ -191,11 +191,3 @@ def _below_each_other(tiles: Sequence[Image.Image]) -> Image.Image:
     for place, tile in enumerate(tiles):
         sheet.paste(tile, (0, place * height))
     return sheet
-
-
-def _webp(picture: Image.Image) -> bytes:
-    stored = io.BytesIO()
-    plain = picture if picture.mode == "RGBA" else picture.convert("RGB")
-    # Its transparency as it is: fewer levels show as bands.
-    plain.save(stored, "WEBP", quality=80, method=4, exif=MADE_HERE_EXIF)
-    return stored.getvalue()

@@ -6,13 +6,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
+from mindseye.facets.pictures import as_png, to_picture
 from mindseye.visualizer.terms import LossTerms, gradient_names
 from mindseye.words import on_one_line
 
@@ -44,6 +48,14 @@ def as_rank_zero() -> Iterator[None]:
         yield
     finally:
         rank_zero_only.rank = before
+
+
+def as_files(pictures: Sequence[Image.Image], folder: str) -> list[str]:
+    """PNGs that say who has made them, which wandb copies as they are; pictures it would write itself, without that."""
+    files = [Path(folder) / f"{number:02d}.png" for number in range(len(pictures))]
+    for file, picture in zip(files, pictures, strict=True):
+        file.write_bytes(as_png(picture))
+    return [str(file) for file in files]
 
 
 class Tracker(Logger):
@@ -128,9 +140,8 @@ class Tracker(Logger):
         if images.shape[1] not in (1, 3):
             return
         if self.is_wandb:
-            shown = [image.permute(1, 2, 0).numpy() for image in images]
-            captions = [f"facet {c}" for c in range(len(shown))]
-            self.attempt(lambda logger: logger.log_image(name, shown, step=step, caption=captions), STEP_S)
+            captions = [f"facet {c}" for c in range(len(images))]
+            self._log_images(name, [to_picture(image) for image in images], step, STEP_S, captions)
         elif self.is_tensorboard:
             for c, image in enumerate(images):
                 self.attempt(
@@ -141,9 +152,20 @@ class Tracker(Logger):
     def picture(self, name: str, picture: np.ndarray, step: int) -> None:
         """One picture, uint8 [height, width, 3]."""
         if self.is_wandb:
-            self.attempt(lambda logger: logger.log_image(name, [picture], step=step))
+            self._log_images(name, [Image.fromarray(picture)], step, LIMIT_S)
         elif self.is_tensorboard:
             self.attempt(lambda logger: logger.experiment.add_image(name, picture, step, dataformats="HWC"))
+
+    def _log_images(
+        self, name: str, pictures: Sequence[Image.Image], step: int, limit_s: float, caption: list[str] | None = None
+    ) -> None:
+        about = {"caption": caption} if caption else {}
+
+        def log_files(logger: Any) -> None:
+            with TemporaryDirectory() as folder:
+                logger.log_image(name, as_files(pictures, folder), step=step, **about)
+
+        self.attempt(log_files, limit_s)
 
     def save(self) -> None:
         """Write what waits."""

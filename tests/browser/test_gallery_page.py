@@ -412,6 +412,9 @@ def test_what_is_shown_as_png_from_a_web_server(visit, sweep, tmp_path):
             loading.value.save_as(tmp_path / f"{shown}.png")
             page.said.clear()
         colours = page.locator(".heat").evaluate_all("(all) => all.map((one) => one.style.backgroundColor)")
+    for name in ("view", "difference", "heat"):
+        with Image.open(tmp_path / f"{name}.png") as saved:
+            assert saved.info["Software"] == "mindseye"  # and is taken for no photograph
 
     def share(name, colour):
         drawn = np.asarray(Image.open(tmp_path / f"{name}.png").convert("RGB")).reshape(-1, 3).astype(int)

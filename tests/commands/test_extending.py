@@ -29,7 +29,7 @@ YAML = dict(re.findall(r"`my_conf/([\w/]+\.yaml)`.*?```yaml\n(.*?)```", DOCUMENT
 
 def mindseye(*arguments, cwd):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    return warm.python("-m", "mindseye.commands.main", *arguments, cwd=cwd, env=environment, timeout=120)
+    return warm.python("-m", "mindseye.commands.main", *arguments, cwd=cwd, env=environment, timeout=240)
 
 
 @pytest.fixture(scope="module")

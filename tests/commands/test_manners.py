@@ -20,7 +20,6 @@ from mindseye.commands.verbosity import take_verbosity
 
 def mindseye(*arguments, cwd, **more):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **more}
-    environment.pop("MINDSEYE_VERBOSITY", None)
     return warm.python("-m", "mindseye.commands.main", *arguments, cwd=cwd, env=environment, timeout=120)
 
 
@@ -97,6 +96,13 @@ def test_bash_completes_groups_and_settings_by_the_line_of_the_documentation(tmp
     found = [f"objective={path.stem}" for path in sorted((config_folder() / "objective").glob("*.yaml"))]
     assert options.split() == found, done.stderr
     assert settings.split() == ["objective.gain="]
+
+
+def test_what_was_said_of_an_earlier_command_is_not_said_of_the_next(monkeypatch, tmp_path):
+    """Or the tests after one of -q would see nothing."""
+    monkeypatch.setenv("MINDSEYE_VERBOSITY", "")
+    take_verbosity(["-q"])
+    assert "layer4.0" in mindseye("layers", "network=demo", cwd=tmp_path).stdout
 
 
 def test_verbosity_is_taken_out_wherever_it_stands(monkeypatch):

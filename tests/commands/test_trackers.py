@@ -134,9 +134,12 @@ def test_pictures_are_there_and_not_black(sweep, written):
             assert len(item["visualization.filenames"]) == 3
             for name in item["visualization.filenames"]:
                 assert 30 < np.asarray(Image.open(files / name)).mean() < 225
+                assert Image.open(files / name).info["Software"] == "mindseye"  # and is taken for no photograph
         for key in ("map", "facets"):
             [item] = [item for item in history(read) if f"{key}.filenames" in item]
-            assert np.asarray(Image.open(files / item[f"{key}.filenames"][0])).std() > 10
+            picture = Image.open(files / item[f"{key}.filenames"][0])
+            assert np.asarray(picture).std() > 10
+            assert picture.info["Software"] == "mindseye"
 
 
 def test_the_table_has_a_row_a_facet_with_pictures_and_measures(sweep, written):
@@ -159,6 +162,7 @@ def test_the_table_has_a_row_a_facet_with_pictures_and_measures(sweep, written):
         widths = sorted(Image.open(path).width for path in staged)
         assert widths == 6 * [48] + 3 * [4 * 48]
         assert all(30 < np.asarray(Image.open(path)).mean() < 225 for path in staged)
+        assert {Image.open(path).info["Software"] for path in staged} == {"mindseye"}
 
 
 def test_the_artifact_is_the_run_folder(sweep, written):

@@ -30,6 +30,7 @@ class Begun:
         self.arguments = arguments
         self._folder = tempfile.TemporaryDirectory()
         self._streams = [str(Path(self._folder.name) / name) for name in ("stdout", "stderr")]
+        env = _without_verbosity(env)
         wish = {"arguments": arguments, "cwd": str(cwd), "env": env, "streams": self._streams, "timeout": timeout}
         self.pid = _ask(env, wish)
 
@@ -52,10 +53,17 @@ def python(*arguments, cwd, env, timeout):
     A process that runs past `timeout` seconds is ended, with returncode -14. Cold where there is no safe fork.
     """
     if sys.platform != "linux":
+        env = _without_verbosity(env)
         return subprocess.run(
             [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False
         )
     return Begun(arguments, cwd, env, timeout).wait()
+
+
+def _without_verbosity(env):
+    """How much a command says is by its own words, not by what one in this process was told before, or whoever runs
+    the suite: -q and -v stand in the environment."""
+    return {name: value for name, value in env.items() if name != "MINDSEYE_VERBOSITY"}
 
 
 def _ask(env, wish):

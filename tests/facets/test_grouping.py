@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -388,12 +389,18 @@ def test_a_facet_that_is_blended_of_other_facets_photographs_is_marked(tmp_path,
     assert alone.marks() == [[], []]
 
 
-def test_the_released_program_s_choice_is_marked_without_a_warning(tmp_path, caplog):
+def test_the_released_program_s_choice_is_told_once_and_marks_no_facet(tmp_path, caplog):
     photographs, network = first_two(tmp_path, 40)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         targets = discover_facets(network, photographs, "0", Facets(C=2, k=1, N=3, selection="farthest"))
-    assert targets.marks() == [["mostly others'"]] * 2
-    assert "other facets" not in caplog.text
+    assert (targets.labels[targets.chosen] != torch.arange(2)[:, None]).all()
+    assert targets.marks() == [[], []]
+    assert caplog.text.count("is mostly others'") == 1
+    assert "more than half the weight" not in caplog.text
+    again = FacetTargets.load(targets.save(tmp_path / "targets"))
+    assert again.marks() == [[], []]
+    assert replace(again, farthest=False).marks() == [["mostly others'"]] * 2
+    assert again.content_hash() == targets.content_hash() != replace(again, farthest=False).content_hash()
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,22 @@ def test_an_array_whose_channels_may_be_first_or_last_is_refused(tmp_path, shape
         read_photograph(tmp_path / "a.npy", 16, channels=6)
 
 
+@pytest.mark.parametrize("last", [True, False])
+def test_an_array_that_could_be_read_either_way_is_read_as_the_others_are(tmp_path, last):
+    either = np.random.default_rng(0).integers(0, 256, (6, 9, 6), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", either)
+    np.save(tmp_path / "b.npy", np.zeros((9, 9, 6) if last else (6, 9, 9), dtype=np.uint8))
+    np.save(tmp_path / "flat.npy", np.zeros((9, 9), dtype=np.uint8))
+    (tmp_path / "damaged.npy").write_bytes(b"none")
+    photographs = load_photographs(tmp_path, 6, channels=6)
+    expected = np.moveaxis(either, -1, 0) if last else either
+    middle = expected[:, :, 1:7] if last else expected[:, 1:7]
+    assert np.array_equal(photographs.read(photographs.paths.index("a.npy")).numpy(), middle)
+    np.save(tmp_path / "c.npy", np.zeros((6, 9, 9) if last else (9, 9, 6), dtype=np.uint8))
+    with pytest.raises(UnreadablePhotograph, match="the channels may be the first dimension or the last"):
+        load_photographs(tmp_path, 6, channels=6).read(0)
+
+
 def test_raw_counts_between_black_and_white(tmp_path):
     """The same counts by whatever file: black is 0, white is 255, linear between, cut off outside."""
     counts = np.array([[100, 500, 1350], [2200, 4095, 925], [500, 500, 500]])
@@ -297,11 +313,11 @@ def test_a_killed_worker_is_one_line(many):
 
 @pytest.mark.skipif(mindseye.facets.photographs.START != "fork", reason="a spawned worker does not see the patch")
 def test_a_decoder_that_crashes_is_one_line_with_the_files(many, monkeypatch):
-    def crash(path, *asked):
+    def crash(path, *asked, **named):
         if path.name == "13.png":
             faulthandler.disable()  # pytest's, which would write a page
             os.kill(os.getpid(), signal.SIGSEGV)
-        return read_photograph(path, *asked)
+        return read_photograph(path, *asked, **named)
 
     monkeypatch.setattr(mindseye.facets.photographs, "read_photograph", crash)
     with pytest.raises(ChildProcessError, match=r"SIGSEGV\) while it read 08.png to 15.png") as caught:

@@ -849,6 +849,16 @@ class CountsInAParameter(Keeping):
         return seen * self.calls
 
 
+class CountsInABuffer(Keeping):
+    def begin(self) -> None:
+        self.register_buffer("order", torch.arange(6))
+
+    def keep(self, seen: Tensor) -> Tensor:
+        self.order[:1].add_(1)
+        torch.add(self.order, 1, out=self.order)
+        return seen[:, self.order.remainder(6)]
+
+
 class TrainsItsNorm(Keeping):
     def begin(self) -> None:
         self.norm = nn.BatchNorm2d(6)
@@ -886,7 +896,7 @@ def everything(body: nn.Module) -> str:
 KEEPING = [
     KeepsAFeature, KeepsAList, KeepsADictionary, Counts, Remembers, BuildsAtTheFirstCall, KeepsByAHook, KeepsByDefault,
     KeepsDeep, KeepsInAnObject, KeepsOnItsClass, WritesIntoTensors, NormalisesItsWeight, TrainsItsNorm,
-    ScalesItsWeight, AddsToItsWeight, ClipsItsWeight, CutsItsWeight, CountsInAParameter,
+    ScalesItsWeight, AddsToItsWeight, ClipsItsWeight, CutsItsWeight, CountsInAParameter, CountsInABuffer,
 ]  # fmt: skip
 
 
@@ -1237,6 +1247,120 @@ def tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
+MIXED_UP = torch.randperm(256, generator=torch.Generator().manual_seed(3))
+
+
+def mixing_up(scale: float = 1.0, noise: float = 0.0) -> Tensor:
+    """A matrix [256, 256] whose product with tokens are these in another order."""
+    drawn = torch.rand(256, 256, generator=torch.Generator().manual_seed(4))
+    return scale * torch.eye(256)[MIXED_UP] + noise * (drawn - 0.5)
+
+
+class With(nn.Module):
+    """What is done to maps with a buffer or a parameter."""
+
+    def __init__(self, constant: Tensor, function: Callable[[Tensor, Tensor], Tensor], trained: bool = False) -> None:
+        super().__init__()
+        if trained:
+            self.constant = nn.Parameter(constant)
+        else:
+            self.register_buffer("constant", constant)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, self.constant)
+
+
+class Turns(torch.autograd.Function):
+    """Somebody's own operation, of torch's."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        return x.flip(1)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return gradient.flip(1)
+
+
+@torch.library.custom_op("mindseye_tests::turned", mutates_args=())
+def turned(x: Tensor) -> Tensor:
+    """Somebody's own operation, of which torch knows nothing."""
+    return x.flip(1)
+
+
+turned.register_fake(torch.empty_like)
+
+
+def attended(x: Tensor, turn: Callable[[Tensor], Tensor]) -> Tensor:
+    """Tokens that attend to each other in another order, and are put back into it."""
+    q = turn(tokens(x))
+    return turn(nn.functional.scaled_dot_product_attention(q, q, q)) * 0 + tokens(x)
+
+
+def written(x: Tensor, put: Callable[[Tensor, Tensor], object]) -> Tensor:
+    """Tokens that are written into an empty tensor."""
+    made = torch.zeros_like(tokens(x))
+    put(made, tokens(x))
+    return made
+
+
+CONSTANTS = {
+    # As ORDERS: products with constants and indices that are constants, none of which any list of operations names.
+    "a matrix times them": With(mixing_up(), lambda x, matrix: matrix @ tokens(x)),
+    "a trained matrix times them": With(mixing_up(), lambda x, matrix: matrix @ tokens(x), trained=True),
+    "they times a matrix": With(mixing_up(), lambda x, matrix: (tokens(x).mT @ matrix.mT).mT),
+    "a matrix of each image": With(mixing_up(), lambda x, matrix: torch.bmm(matrix.expand(len(x), -1, -1), tokens(x))),
+    "einsum": With(mixing_up(), lambda x, matrix: torch.einsum("tk,bkd->btd", matrix, tokens(x))),
+    "einsum of the batch last": With(mixing_up(), lambda x, matrix: torch.einsum("kt,bkd->btd", matrix.mT, tokens(x))),
+    "tensordot": With(mixing_up(), lambda x, matrix: torch.tensordot(matrix, tokens(x), ([1], [1])).transpose(0, 1)),
+    "a linear layer of tokens": With(mixing_up(), lambda x, matrix: nn.functional.linear(x.flatten(2), matrix).mT),
+    "a buffer of indices": With(MIXED_UP, lambda x, index: tokens(x)[:, index]),
+    "indices along a dimension": With(MIXED_UP, lambda x, index: tokens(x).take_along_dim(index[None, :, None], 1)),
+    "gathered": With(MIXED_UP, lambda x, index: tokens(x).gather(1, index[None, :, None].expand(len(x), -1, 16))),
+    "indices counted from the end": Of(lambda x: tokens(x)[:, 255 - torch.arange(256, device=x.device)]),
+    "sorted by a constant": Of(lambda x: tokens(x)[:, MIXED_UP.float().sort().indices]),
+    "somebody's own function": Of(lambda x: Turns.apply(tokens(x))),
+    "turned by a quarter": Of(lambda x: tokens(x.rot90(1, (2, 3)))),
+    "turned within attention": Of(lambda x: attended(x, lambda q: q.flip(1))),
+    "turned on within attention": Of(lambda x: attended(x, lambda q: q.roll(128, 1))),
+    "copied": Of(lambda x: written(x, lambda made, seen: made.copy_(seen.flip(1)))),
+}
+
+
+@pytest.mark.parametrize("part", CONSTANTS.values(), ids=CONSTANTS)
+def test_tokens_that_a_constant_moves_are_put_where_they_come_from(part: nn.Module) -> None:
+    test_tokens_are_put_where_they_come_from(part, lambda x: x)
+
+
+ATTENTION = {
+    "torch's": nn.functional.scaled_dot_product_attention,
+    "by hand": lambda q, k, v: (q @ k.mT).softmax(-1) @ v,
+    "linear": lambda q, k, v: q.relu() @ (k.relu().mT @ v),
+    "einsum": lambda q, k, v: torch.einsum("bts,bsd->btd", torch.einsum("btd,bsd->bts", q, k).softmax(-1), v),
+}
+
+
+def test_attention_of_channels_to_channels_leaves_tokens_where_they_are() -> None:
+    def crossed(x: Tensor) -> Tensor:
+        q = x.flatten(2)[:, :8].unflatten(1, (2, 4))
+        return ((q @ q.mT).softmax(-1) @ q).flatten(1, 2).mT
+
+    layout = looked_into(nn.Sequential(Of(crossed), nn.Identity())).layout("1.1")
+    assert (layout.tokens, layout.channels, layout.order) == (1, 2, ())
+
+
+@pytest.mark.parametrize("attend", ATTENTION.values(), ids=ATTENTION)
+@pytest.mark.parametrize("few", [1, 4], ids=["all keys", "few keys"])
+def test_what_attention_gives_is_at_the_places_of_its_queries(attend, few) -> None:
+    def turned_queries(x: Tensor) -> Tensor:
+        seen = tokens(nn.functional.avg_pool2d(x, few)) if few > 1 else tokens(x)
+        return attend(tokens(x).flip(1), seen, seen)
+
+    layout = looked_into(nn.Sequential(Of(turned_queries), nn.Identity())).layout("1.1")
+    assert layout.order == tuple(reversed(range(256)))
+
+
 ORDERS = {
     # What is done to maps x [B, 16, 16, 16] that makes a sequence of them, and what it becomes as maps again.
     "column by column": (lambda x: tokens(x.transpose(2, 3)), lambda x: x),
@@ -1248,6 +1372,7 @@ ORDERS = {
     "mixed up": (lambda x: tokens(x)[:, torch.randperm(256, generator=torch.Generator().manual_seed(3))], lambda x: x),
     "every second row and column": (lambda x: tokens(x[:, :, ::2, ::2]), lambda x: x[:, :, ::2, ::2]),
     "channels before tokens, from the end": (lambda x: x.flatten(2).flip(2), lambda x: x),
+    "twice a matrix times them": (lambda x: mixing_up(2) @ tokens(x), lambda x: 2 * x),
     "a token before, window by window": (
         lambda x: torch.cat([x.new_zeros(len(x), 1, 16), in_windows(x)], 1), lambda x: x,
     ),
@@ -1350,6 +1475,19 @@ WITHOUT_LAYOUT = {
     "the strongest 144 tokens": Of(lambda x: strongest(144)(tokens(x))),
     "a quarter of the tokens": Of(lambda x: strongest(x[0, 0].numel() // 4)(tokens(x))),
     "sorted tokens": Of(lambda x: tokens(x).sort(1).values),
+    "tokens sorted along a dimension": Of(lambda x: tokens(x).take_along_dim(tokens(x).argsort(1), 1)),
+    "an operation of somebody's own": Of(lambda x: turned(tokens(x))),
+    "an operation of somebody's own, and more": Of(lambda x: nn.functional.gelu(turned(tokens(x)) * 2)),
+    "forwards and backwards": Of(lambda x: tokens(x) + tokens(x).flip(1)),
+    "tokens written by halves": Of(lambda x: written(x, lambda made, seen: (
+        made[:, ::2].copy_(seen[:, : seen.shape[1] // 2]), made[:, 1::2].copy_(seen[:, seen.shape[1] // 2 :]),
+    ))),
+    "tokens written many at once": Of(lambda x: written(x, lambda made, seen: torch._foreach_copy_(
+        [made[:, ::2], made[:, 1::2]], [seen[:, : seen.shape[1] // 2], seen[:, seen.shape[1] // 2 :]],
+    ))),
+    "tokens added by halves": Of(lambda x: written(x, lambda made, seen: (
+        made[:, ::2].add_(seen[:, : seen.shape[1] // 2]), made[:, 1::2].add_(seen[:, seen.shape[1] // 2 :]),
+    ))),
     "every fourth token": Of(lambda x: tokens(x)[:, ::4]),
     "positions without channels": Of(lambda x: x.mean(1).flatten(1)),
     "every number of a map": nn.Flatten(),

@@ -1,14 +1,17 @@
 """What a tape promises: the target as a whole pass would give it, nothing run past it, nothing left behind."""
 
+import ctypes
 from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 from torchvision import models
 
 from mindseye.networks.network import Network
@@ -382,3 +385,100 @@ def test_autocast_memory_format_and_modes() -> None:
             memory_format=torch.channels_last
         )
         assert torch.allclose(tape.target, plain, atol=1e-4)
+
+
+# ---- what a pass writes into the network's own tensors, and what it does not ----------------------------------------
+
+
+class Writes(nn.Module):
+    """A convolution, a norm and a convolution; before these, in the passes that `when` names, a write."""
+
+    def __init__(self, write: Callable[["Writes"], object], when: Callable[[int, Tensor], bool]) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Conv2d(3, 6, 3, 2), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 3)
+        written: list[bool] = []  # of each pass; what stands on the module itself would be taken off again
+
+        def forward(maps: Tensor) -> Tensor:
+            written.append(when(len(written), maps))
+            if written[-1]:
+                write(self)
+            return self.second(self.norm(self.first(maps)))
+
+        self.forward = forward
+        self.written = lambda: list(written)
+        self.eval().requires_grad_(False)
+
+
+def trains_the_norm(body: Writes) -> None:
+    body.norm.train()(torch.arange(48.0).reshape(2, 6, 2, 2))
+    body.norm.eval()
+
+
+def replaces_the_data(body: Writes) -> None:
+    body.second.weight.data = body.second.weight.data * 1.5
+
+
+def replaces_the_parameter(body: Writes) -> None:
+    body.second.weight = nn.Parameter(body.second.weight.detach() * 1.5)
+
+
+WRITES: dict[str, Callable[[Writes], object]] = {
+    "in place": lambda body: body.second.weight.mul_(1.5),
+    "through data": lambda body: body.second.weight.data.mul_(1.5),
+    "through numpy": lambda body: np.negative(body.second.weight.numpy(), out=body.second.weight.numpy()),
+    "through dlpack": lambda body: torch.from_dlpack(body.second.weight.detach()).mul_(1.5),
+    "through its storage": lambda body: body.second.weight.untyped_storage().fill_(0),
+    "through its address": lambda body: ctypes.memset(body.second.weight.data_ptr(), 0, 64),
+    "many at once": lambda body: torch._foreach_mul_([body.second.weight.data], 1.5),
+    "batch statistics": trains_the_norm,
+    "other data": replaces_the_data,
+    "another parameter": replaces_the_parameter,
+}
+WHEN: dict[str, Callable[[int, Tensor], bool]] = {
+    "each pass": lambda earlier, maps: True,
+    "the fourth": lambda earlier, maps: earlier == 3,
+    "one image": lambda earlier, maps: len(maps) == 1,
+    "no gradient": lambda earlier, maps: not torch.is_grad_enabled(),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+@pytest.mark.parametrize("when", WHEN.values(), ids=WHEN)
+@pytest.mark.parametrize("allocated", [True, False], ids=["by torch", "by numpy"])
+def test_what_any_pass_writes_is_taken_off_again(write, when, allocated: bool) -> None:
+    body = Writes(write, when)
+    if not allocated:
+        body.second.weight = nn.Parameter(torch.from_numpy(body.second.weight.numpy().copy()), requires_grad=False)
+    before = {name: tensor.clone() for name, tensor in body.state_dict().items()}
+    weight, network, answers = body.second.weight, network_of(body), []
+    with record(network, "second@0") as tape:
+        for count, gradient in ((2, True), (2, True), (1, True), (2, True), (2, False), (2, True)):
+            with torch.set_grad_enabled(gradient):
+                answers.append(tape(images(count=count).requires_grad_())[0].detach())
+            assert body.second.weight is weight
+            assert all(torch.equal(tensor, before[name]) for name, tensor in body.state_dict().items())
+    for first, wrote in zip(answers, body.written(), strict=True):
+        for second, as_well in zip(answers, body.written(), strict=True):
+            assert torch.allclose(first, second, atol=1e-6) == (wrote == as_well)
+
+
+def most_allocated(step: Callable[[], object]) -> int:
+    """Bytes that the operation of a step that takes most of them takes."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        step()
+    return max(event.self_cpu_memory_usage for event in profiled.events())
+
+
+@pytest.mark.parametrize("kind", [models.resnet18, models.vit_b_32, models.densenet121])
+def test_an_ordinary_network_is_not_copied(kind: Callable[[], nn.Module]) -> None:
+    """Nor is its largest layer alone: no operation takes half as much memory, the images being small."""
+    network = network_of(kind(weights=None).eval().requires_grad_(False))
+    weights = [*network.body.parameters()]
+    side = 224 if kind is models.vit_b_32 else 32
+    layer = [path for path, part in network.body.named_modules() if isinstance(part, nn.Conv2d | nn.LayerNorm)][-1]
+    addresses = [weight.data_ptr() for weight in weights]
+    pixels = images(side, 1).requires_grad_()
+    with record(network, layer) as tape:
+        assert most_allocated(lambda: tape(pixels).sum().backward()) < max(weight.nbytes for weight in weights) / 2
+    assert pixels.grad is not None
+    assert [weight.data_ptr() for weight in weights] == addresses  # those of whoever looks at them through NumPy stay

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.stats import binom
 
 from mindseye.commands.main import main
+from mindseye.facets.decoding import MAKER, SOFTWARE
 from mindseye.facets.targets import FacetTargets
 from mindseye.reports.blind import score, write_blind_test
 from mindseye.reports.blind.drawing import CONTROL, _Shown, draw
@@ -101,7 +102,8 @@ def test_nothing_that_a_person_gets_says_what_is_right(sweep, known, tmp_path):
     for path in (place / "blind" / test).iterdir():
         with Image.open(path) as picture:
             assert picture.size == (448, 448)
-            assert not {"exif", "icc_profile", "xmp"} & set(picture.info)
+            assert not {"icc_profile", "xmp"} & set(picture.info)
+            assert dict(picture.getexif()) == {SOFTWARE: MAKER}  # of all, and no photograph to whom it is sent
     key = json.loads((sweep / f"blind-key-{test}.json").read_text())["questions"]
     assert {entry["preset"] for entry in key.values()} == {"objective=calibrated", "objective=released", CONTROL}
     sides = collections.Counter(entry["right"] for entry in key.values())

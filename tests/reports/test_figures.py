@@ -15,7 +15,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import mindseye as me
 from mindseye.commands.figures import LONGEST, _file_name, figures, film
@@ -45,6 +45,7 @@ from mindseye.reports.figures import (
     visualizations,
 )
 from mindseye.reports.flow import Partition
+from mindseye.reports.video import frames
 from mindseye.results.run_folder import snapshot_files
 from mindseye.settings import Facets
 from mindseye.sweeps.manifest import add_cells
@@ -522,6 +523,29 @@ def test_an_animated_webp_has_a_frame_for_each_snapshot(run, tmp_path):
     # The first facet's picture stands below the step counter, enlarged by a whole factor.
     picture = np.asarray(Image.open(files[4][0]).resize((192, 192), Image.Resampling.LANCZOS)).astype(int)
     assert np.abs(np.asarray(opened.convert("RGB")).astype(int)[30 : 30 + 192, 10 : 10 + 192] - picture).mean() < 6
+
+
+def test_a_film_marks_a_facet_as_a_figure_does(run, monkeypatch):
+    """With an asterisk, which the last lines explain, however narrow it is."""
+    files = snapshot_files(run)
+    [(step, pictures)] = [*files.items()][:1]
+    words = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, place, text, **_: words.append((place, text)))
+    plain, marked, narrow = (
+        next(frames({step: pictures[:count]}, 4, marks))
+        for count, marks in (
+            (3, ["", "", ""]), (3, ["", "not firm", ""]), (1, ["not firm, one photograph, mostly others'"]),
+        )
+    )  # fmt: skip
+    said = [text for _, text in words]
+    assert said[1:4] == ["facet 0", "facet 1", "facet 2"]
+    assert said[5:9] == ["facet 0", "facet 1*", "facet 2", "* not firm"]
+    assert said[10] == "facet 0*"
+    assert len(said[11:]) == 2
+    assert " ".join(said[11:]) == "* not firm, one photograph, mostly others'"
+    assert marked.size == (plain.width, plain.height + 18)
+    assert words[8][0][1] < marked.height - 12
+    assert narrow.height % 2 == 0
 
 
 def test_an_mp4_has_a_frame_for_each_snapshot(run, tmp_path):

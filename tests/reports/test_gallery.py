@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -10,10 +11,13 @@ import resource
 import signal
 import socket
 from html.parser import HTMLParser
+from importlib import resources
 
 import pytest
+from PIL import Image
 
 from mindseye.commands.gallery import gallery, make_gallery, runs_below, try_gallery
+from mindseye.facets.decoding import MAKER, UnreadablePhotograph, read_photograph
 from mindseye.reports.gallery import ListedRun, collect
 from mindseye.reports.gallery.writing import page
 from mindseye.results.run_status import RunStatus, write_status
@@ -482,3 +486,19 @@ def test_facets_that_cannot_be_read_cost_only_the_map(tmp_path, make_run, keep_f
     assert first["no_map"]
     assert "\n" not in first["no_map"]
     make_gallery(tmp_path)
+
+
+def test_a_table_that_is_saved_as_a_picture_says_who_has_drawn_it(tmp_path):
+    """The page puts a text of its own behind the header of the PNG that the browser gives it."""
+    script = (resources.files("mindseye") / "reports/gallery/page/saving.js").read_text()
+    text = bytes(json.loads(re.search(r"MADE_HERE = new Uint8Array\((\[[\d, ]+\])\)", script)[1]))
+    head = int(re.search(r"PNG_HEAD = (\d+)", script)[1])
+    stored = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(stored, "PNG")
+    png = stored.getvalue()
+    (tmp_path / "view.png").write_bytes(png[:head] + text + png[head:])
+    with Image.open(tmp_path / "view.png") as opened:
+        opened.load()  # which checks each part's sum
+        assert opened.text == {"Software": MAKER}
+    with pytest.raises(UnreadablePhotograph, match="is a picture that mindseye has drawn"):
+        read_photograph(tmp_path / "view.png", 8)

@@ -124,19 +124,27 @@ def test_a_network_that_tells_nothing_apart_is_not_right(targets, reference):
     assert figures["accuracy"].tolist() == figures["accuracy5"].tolist() == [0, 0, 0]
 
 
-class Percentages(nn.Softmax):
+class Times(nn.Softmax):
+    """Probabilities in another unit."""
+
+    def __init__(self, factor):
+        super().__init__(dim=1)
+        self.factor = factor
+
     def forward(self, x):
-        return 100 * super().forward(x)
+        return self.factor * super().forward(x)
 
 
 @pytest.mark.parametrize(
-    ("end", "unit"), [(nn.Softmax(dim=1), 1), (nn.LogSoftmax(dim=1), None), (Percentages(dim=1), 100)]
+    ("end", "unit"),
+    [(nn.Softmax(dim=1), 1), (nn.LogSoftmax(dim=1), None)]
+    + [(Times(factor), factor) for factor in (100, 1000, 1e6, 255, 0.5, 0.01)],
 )
 def test_agreement_is_the_same_whatever_the_network_ends_in(targets, photographs, reference, end, unit):
-    """Logits, probabilities, their logarithms, and percentages: nothing is taken for another."""
+    """Logits, probabilities in any unit, and their logarithms: nothing is taken for another."""
     ends = transfer_reference(of_two_colours(end), "features", targets, photographs)
     assert torch.equal(ends.classes, reference.classes)
-    assert ends.unit == unit
+    assert ends.unit == (None if unit is None else pytest.approx(unit, rel=1e-6))
     for images in (targets.initial, targets.nearest(), filled(targets, 0.9, 0.2, 0.1)):
         expected, measured = transfer(images, reference), transfer(images, ends)
         assert torch.allclose(measured["agreement"], expected["agreement"], atol=1e-5)
@@ -150,7 +158,11 @@ def test_a_sigmoid_for_each_class_is_a_probability_of_its_own(targets, photograp
     assert torch.allclose(figures["agreement"], torch.tensor(3.0).sigmoid().expand(3), atol=1e-5)
     assert unit_of(torch.tensor([[0.2, 0.8], [1.0, 0.0]])) == 1
     assert unit_of(torch.tensor([[20.0, 80.0], [99.5, 0.5]])) == 100
-    for logits in ([[0.2, 1.8], [1.0, 0.0]], [[0.2, -0.8], [1.0, 0.0]], [[20.0, 80.0], [99.5, 9.5]], [[-1.0, 101.0]]):
+    assert unit_of(torch.tensor([[200.0, 800.0]])) == 1000
+    assert unit_of(torch.tensor([[0.2, 0.7], [0.9, 0.9]])) == 1  # of a sigmoid: they sum to nothing
+    assert unit_of(torch.tensor([[0.0, 0.0], [0.0, 0.0]])) == 1
+    for logits in ([[3.0, 4.0]], [[3.0, 4.0], [3.0, 4.0]], [[0.0, 7.0], [0.0, 8.0]],  # as a ReLU gives them
+                   [[0.2, 1.8], [1.0, 0.0]], [[0.2, -0.8], [1.0, 0.0]], [[20.0, 80.0], [99.5, 9.5]], [[-1.0, 101.0]]):
         assert unit_of(torch.tensor(logits)) is None
 
 

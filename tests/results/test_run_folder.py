@@ -1,5 +1,7 @@
+import base64
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -77,6 +79,18 @@ def test_what_is_drawn_is_no_photograph_by_whatever_name_it_goes(result, tmp_pat
         with pytest.raises(UnreadablePhotograph, match="is a picture that mindseye has drawn"):
             photographs.read(index)
     assert photographs.read(len(drawn)).shape == photographs.read(len(drawn) + 1).shape == (3, 8, 8)
+
+
+def test_what_a_notebook_shows_is_no_photograph_where_it_is_saved(result, targets, photographs, tmp_path):
+    shown = "".join(value._repr_html_() for value in (result, targets, photographs))
+    pictures = re.findall(r"data:image/png;base64,([^\"]+)", shown)
+    assert len(pictures) == 1 + 2 * targets.C + 1
+    for number, picture in enumerate(pictures):
+        (tmp_path / f"{number}.png").write_bytes(base64.b64decode(picture))
+    found = load_photographs(tmp_path, 8)
+    for index in range(len(pictures)):
+        with pytest.raises(UnreadablePhotograph, match="is a picture that mindseye has drawn"):
+            found.read(index)
 
 
 def test_metrics_have_the_names_that_other_tools_rely_on(result):

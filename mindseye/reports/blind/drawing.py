@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from mindseye.facets.decoding import UnreadablePhotograph, read_photograph
-from mindseye.facets.pictures import to_picture
+from mindseye.facets.pictures import as_webp, to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import read_plain, write_atomically
 from mindseye.reports.gallery.collecting import ListedRun
@@ -252,10 +252,9 @@ def tiled(photographs: Sequence[Tensor]) -> Image.Image:
 
 
 def _encoded(picture: Image.Image) -> bytes:
-    """Pixels alone, at one size: no header of the file that they came from."""
-    plain, stored = Image.fromarray(np.asarray(picture.convert("RGB"))), io.BytesIO()
-    plain.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(stored, "WEBP", quality=90, method=4)
-    return stored.getvalue()
+    """Pixels alone, at one size: no header of the file that they came from, photograph or not."""
+    plain = Image.fromarray(np.asarray(picture.convert("RGB")))
+    return as_webp(plain.resize((SIDE, SIDE), Image.Resampling.LANCZOS), 90)
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
