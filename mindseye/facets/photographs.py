@@ -11,7 +11,7 @@ import signal
 import stat
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,6 +33,7 @@ MOST_WORKERS = 16  # what keeps one accelerator busy
 # in milliseconds, sharing the memory of the torch that is already loaded, without importing the caller's script again,
 # also where CUDA is in use. Elsewhere forking is unsafe (macOS) or missing (Windows) and spawning has to do.
 START = "fork" if sys.platform == "linux" else "spawn"
+SIGNALS = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
 log = logging.getLogger(__name__)
 
 # Pictures by their suffix that no decoder here reads: named, where other files (lists, notes) are passed over.
@@ -195,8 +196,9 @@ def _read_ahead(photographs: Photographs, ranges: Sequence[range], workers: int)
             process = context.Process(  # type: ignore[attr-defined]
                 target=_work, args=(photographs, ranges[worker::workers], writer, readers), daemon=True
             )
-            process.start()
-            processes.append(process)
+            with _signals_held():
+                process.start()
+                processes.append(process)
             writer.close()  # the worker's is the only end to write into, so the pipe ends with the worker
         for number, indices in enumerate(ranges):
             try:
@@ -219,12 +221,26 @@ def _read_ahead(photographs: Photographs, ranges: Sequence[range], workers: int)
             reader.close()
 
 
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """A signal to all processes of a terminal or job comes after this, also to one that is begun meanwhile: not before
+    that has said which it heeds."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(photographs: Photographs, ranges: Sequence[range], writer: Connection, readers: list[Connection]) -> None:
     """What a worker does until it is done, killed, or its pipe has no reader any more: then its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends its workers
-    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):  # whatever handler was inherited, it was not meant for a worker
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
+    for own in SIGNALS:  # Ctrl-C is the parent's, which ends its workers; no handler of its was meant for a worker
+        signal.signal(own, signal.SIG_IGN if own == signal.SIGINT else signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork, and the cores are all taken
     for reader in readers:  # inherited: while any process can read, a write never fails
         reader.close()

@@ -700,10 +700,10 @@ def test_unreadable_files_are_named_by_a_recalled_survey_too(cache, noise, tmp_p
 def test_a_file_that_could_not_be_read_for_once_is_not_lost_for_ever(cache, noise, monkeypatch):
     read = photographs.read_photograph
 
-    def fails(path, *asked):
+    def fails(path, *asked, **further):
         if path.name == "2.png":
             raise photographs.UnreadablePhotograph("OSError: [Errno 5] Input/output error")
-        return read(path, *asked)
+        return read(path, *asked, **further)
 
     with monkeypatch.context() as patch:
         patch.setattr(photographs, "read_photograph", fails)

@@ -351,6 +351,32 @@ def running(pid):
         return False
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_worker_that_just_begins_hears_no_interrupt(many):
+    slow = """
+import os, time
+from multiprocessing import util
+
+def slowly():
+    os.write(1, b"begun\\n")
+    time.sleep(1)
+
+util._close_stdin = slowly  # what a process does first
+"""
+    program = subprocess.Popen(
+        [sys.executable, "-c", slow + SCRIPT, str(many.root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert program.stdout.readline() == "begun\n"
+    os.killpg(program.pid, signal.SIGINT)
+    errors = program.communicate(timeout=60)[1]  # when all that have its end of the pipe are gone
+    assert program.returncode != 0
+    assert errors.count("Traceback") - errors.count("Exception ignored in") == 1, errors
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_orphans_whatever_ends_the_program(many, how):
