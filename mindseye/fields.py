@@ -191,7 +191,9 @@ def wrong_field(cls: type, error: ValidationError) -> WrongField:
 
 def _shown(given: Any) -> Any:
     """As YAML has it."""
-    return {None: "null", True: "true", False: "false"}[given] if given is None or isinstance(given, bool) else given
+    if given is None or isinstance(given, bool):
+        return {None: "null", True: "true", False: "false"}[given]
+    return "''" if given == "" else given
 
 
 def _whole_value(error: ValidationError, name: str) -> Any:

@@ -225,7 +225,7 @@ def check_targets(parts: Mapping[str, Any]) -> None:
             try:
                 file_of_function(target)
             except (ValueError, OSError) as error:
-                raise ConfigurationError(f"{place}.target={target}: {error}") from error
+                raise ConfigurationError(f"{place}.target: {error}") from error
 
 
 def check_photographs(root: str | None) -> None:

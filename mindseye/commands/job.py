@@ -56,26 +56,26 @@ def run(config: DictConfig) -> float | None:
             return None
         if record.completed is not None:
             return record.completed.measure
-        started, run = time.perf_counter(), checked(config)
-        parts = make_parts(run, record.folder)
-        looking = load(run, parts.method)
-        drawing = prepare_drawing(run, looking, parts.method)
-        judging = load_judges(run, looking)
+        started, settings = time.perf_counter(), checked(config)
+        parts = make_parts(settings, record.folder)
+        looking = load(settings, parts.method)
+        drawing = prepare_drawing(settings, looking, parts.method)
+        judging = load_judges(settings, looking)
         # From here on Lightning, which takes seconds to import: what is wrong has been said by now.
         from mindseye.results.visualization import visualize
 
-        shown = show(run, looking, record.folder, parts.files)
-        with tracked(parts.trackers, config, record.folder, drawing.about), progress_of(run, shown) as progress:
-            targets, discovery_s = discover(run, looking, shown, progress)
+        shown = show(settings, looking, record.folder, parts.files)
+        with tracked(parts.trackers, config, record.folder, drawing.about), progress_of(settings, shown) as progress:
+            targets, discovery_s = discover(settings, looking, shown, progress)
             del looking  # the whole network, of which drawing needs the way to the layer alone
-            references = judges(run, judging, targets, shown.cache)
+            references = judges(settings, judging, targets, shown.cache)
             watchers = watchers_of(record, progress, parts)
-            running = replace(run.running, folder=str(record.folder / CHECKPOINT))
+            running = replace(settings.running, folder=str(record.folder / CHECKPOINT))
             result = visualize(
                 drawing.network, targets, drawing.method, running,
                 transfer=references, metrics=parts.metrics, watchers=watchers,
             )  # fmt: skip
-            kept = keep(result, Notes(started, discovery_s, shown), run, config, record)
+            kept = keep(result, Notes(started, discovery_s, shown), settings, config, record)
             tell_trackers(parts, record.folder, result, progress)
         say_where(result, record.folder, kept.page)
         return kept.measure

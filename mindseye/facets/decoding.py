@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,14 +57,14 @@ def read_photograph(
     white: float | None = None,
     *,
     drawn_too: bool = False,
-    channels_last: bool | None = None,
+    channels_last: Callable[[], bool | None] | None = None,
 ) -> Tensor:
     """One file as uint8 [channels, size, size]: upright (EXIF), its central square, resized with antialiasing.
 
     Greyscale, palette, CMYK, 16-bit and transparent images (over white) become `channels` channels of 8 bits; of an
-    animation the first frame. `.npy` holds [H, W], [H, W, ch] or [ch, H, W]; where both would do, `channels_last` says
-    which. Integers are taken by the whole range of the type that the file says it has, whatever values there are (8 or
-    16 bits; 12 in a TIFF, a PGM's largest value), floats as 0..1. With `black` and `white`, for raw counts, these
+    animation the first frame. `.npy` holds [H, W], [H, W, ch] or [ch, H, W]; `channels_last()` says which where both
+    would do. Integers are taken by the whole range of the type that the file says it has, whatever values there are (8
+    or 16 bits; 12 in a TIFF, a PGM's largest value), floats as 0..1. With `black` and `white`, for raw counts, these
     values, of any numeric type, become 0 and 255, what lies between them linearly, and what lies outside is cut off;
     without, 12-bit counts in 16-bit files would have 17 levels. They are held against the numbers in the file: a file
     whose numbers its decoder does not give (16-bit colours, which Pillow reads as 8), or whose type ends below them, is
@@ -309,7 +309,7 @@ def channels_come_last(paths: Iterable[Path], channels: int) -> bool | None:
 
 
 def _read_array(
-    path: str | os.PathLike[str], channels: int, window: Window | None, channels_last: bool | None
+    path: str | os.PathLike[str], channels: int, window: Window | None, channels_last: Callable[[], bool | None] | None
 ) -> np.ndarray:
     array = np.load(path, allow_pickle=False, mmap_mode="r")
     if not isinstance(array, np.ndarray):
@@ -318,12 +318,13 @@ def _read_array(
     if array.ndim == 2:
         array = array[None]
     either = array.ndim == 3 and array.shape[0] == array.shape[-1] == channels > 3
-    if either and channels_last is None:
+    last = channels_last() if either and channels_last is not None else None
+    if either and last is None:
         raise UnreadablePhotograph(
             f"holds an array of shape {list(array.shape)}, of which the channels may be the first dimension or the "
             "last: cut it to another height or width"
         )
-    if (either and channels_last) or (array.ndim == 3 and array.shape[0] != channels and array.shape[-1] == channels):
+    if (either and last) or (array.ndim == 3 and array.shape[0] != channels and array.shape[-1] == channels):
         array = np.moveaxis(array, -1, 0)
     if array.ndim != 3 or array.shape[0] != channels:
         raise UnreadablePhotograph(f"holds an array of shape {list(array.shape)}, which must be [{channels}, H, W]")

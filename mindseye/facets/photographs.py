@@ -10,11 +10,14 @@ import re
 import signal
 import stat
 import sys
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +107,6 @@ class Photographs:
     skipped: tuple[SkippedFile, ...] = ()  # found unusable while listing: not regular, broken links
     black: float | None = None  # the value in the files that becomes 0: see `load_photographs`
     white: float | None = None  # and the one that becomes 1
-    channels_last: bool | None = None  # of arrays that could be read either way, as the others are; None: not known
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -130,8 +132,14 @@ class Photographs:
         """Photograph `index` as uint8 [channels, size, size]. Raises UnreadablePhotograph."""
         path = self.root / self.paths[index]
         return read_photograph(
-            path, self.size, self.channels, self.black, self.white, channels_last=self.channels_last
+            path, self.size, self.channels, self.black, self.white, channels_last=lambda: self._channels_last
         )
+
+    @cached_property
+    def _channels_last(self) -> bool | None:
+        """Of arrays that could be read either way: as the others are; None where these do not tell."""
+        arrays = (self.root / path for path in self.paths if path.lower().endswith(".npy"))
+        return channels_come_last(arrays, self.channels)
 
     def batches(self, batch_size: int, *, workers: int | None = None) -> Iterator[Batch]:
         """All photographs in order: (indices, uint8 [≤ batch_size, channels, size, size], files skipped meanwhile).
@@ -225,14 +233,23 @@ def _read_ahead(photographs: Photographs, ranges: Sequence[range], workers: int)
 def _signals_held() -> Iterator[None]:
     """A signal to all processes of a terminal or job comes after this, also to one that is begun meanwhile: not before
     that has said which it heeds."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    came: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # another thread than this may be told of a signal
+        known = {own: signal.getsignal(own) for own in SIGNALS}
+        before = {own: handler for own, handler in known.items() if handler is not None}
+    for own in before:
+        signal.signal(own, lambda number, _: came.append(number))
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if hasattr(signal, "pthread_sigmask") else None
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for own, handler in before.items():
+            signal.signal(own, handler)
+        if masked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _work(photographs: Photographs, ranges: Sequence[range], writer: Connection, readers: list[Connection]) -> None:
@@ -316,9 +333,7 @@ def load_photographs(
     if not paths:
         tried = f" ({len(skipped)} unusable: {skipped[0].shown}: {skipped[0].reason})" if skipped else ""
         raise FileNotFoundError(f"no images under {root}{tried}; looked for {', '.join(sorted(suffixes()))}")
-    arrays = (folder / path for path in paths if path.lower().endswith(".npy"))
-    last = channels_come_last(arrays, channels) if channels > 3 else None
-    return Photographs(folder, tuple(paths), size, channels, tuple(skipped), black, white, last)
+    return Photographs(folder, tuple(paths), size, channels, tuple(skipped), black, white)
 
 
 def list_photographs(root: Path) -> tuple[list[str], list[SkippedFile], list[str]]:

@@ -112,10 +112,12 @@ class Network(nn.Module):
             )
         try:
             return self.body((images - self.mean) / self.std)
-        except (RuntimeError, AssertionError, MemoryError):  # of the size, or of memory: who runs it says what is wrong
+        except (RuntimeError, MemoryError):  # of the size, or of memory: who runs it says what is wrong
             raise
         except Exception as error:  # the owner's own code
             said = f"the forward of {self.name} fails for images {list(images.shape)} ({with_class(error, place=True)})"
+            if isinstance(error, AssertionError):  # of the size, mostly
+                raise RuntimeError(said) from error
             if isinstance(error, TypeError | IndexError) or _OF_WHAT_IS_GIVEN.search(str(error)):
                 said += (
                     ": it must take them alone, as one tensor [B,ch,H,W]; wrap one that takes something else in a "

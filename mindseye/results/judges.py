@@ -126,8 +126,11 @@ def unit_of(outputs: Tensor) -> float | None:
     that are all alike, or one, any numbers do, so that these must sum to a power of ten. A sigmoid for each class gives
     rows within 0..1, which are probabilities of their own.
     """
+    outputs = outputs.double()
     sums = outputs.sum(dim=1)
     total = float(sums.mean())
+    if not math.isfinite(total):
+        return None
     power = total > 0 and math.isclose(total, 10 ** round(math.log10(total)), rel_tol=ROUNDING)
     several = bool(((outputs - outputs[:1]).abs() > ROUNDING * total).any())
     positive = total > 0 and bool((outputs >= -ROUNDING * total).all())

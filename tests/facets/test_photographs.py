@@ -1,6 +1,7 @@
 import faulthandler
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import mindseye.facets.decoding
 import mindseye.facets.photographs
 from mindseye.facets.photographs import (
     FEWEST_FOR_WORKERS,
+    Photographs,
     UnreadablePhotograph,
     automatic_workers,
     load_photographs,
@@ -133,6 +135,8 @@ def test_an_array_that_could_be_read_either_way_is_read_as_the_others_are(tmp_pa
     expected = np.moveaxis(either, -1, 0) if last else either
     middle = expected[:, :, 1:7] if last else expected[:, 1:7]
     assert np.array_equal(photographs.read(photographs.paths.index("a.npy")).numpy(), middle)
+    for reader in pickle.loads(pickle.dumps(photographs)), Photographs(tmp_path, photographs.paths, 6, 6):
+        assert np.array_equal(reader.read(photographs.paths.index("a.npy")).numpy(), middle)
     np.save(tmp_path / "c.npy", np.zeros((6, 9, 9) if last else (9, 9, 6), dtype=np.uint8))
     with pytest.raises(UnreadablePhotograph, match="the channels may be the first dimension or the last"):
         load_photographs(tmp_path, 6, channels=6).read(0)
@@ -352,10 +356,14 @@ def running(pid):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
-def test_a_worker_that_just_begins_hears_no_interrupt(many):
-    slow = """
-import os, time
+@pytest.mark.parametrize("beside", ["", "threading.Thread(target=time.sleep, args=(30,), daemon=True).start()"])
+def test_a_worker_that_just_begins_hears_no_interrupt(many, beside):
+    """beside: another thread, which the system may choose to tell of a signal."""
+    slow = f"""
+import os, threading, time
 from multiprocessing import util
+
+{beside}
 
 def slowly():
     os.write(1, b"begun\\n")

@@ -190,7 +190,7 @@ def test_hooks_are_gone_after_success_and_after_exceptions() -> None:
         assert hooks_on(network) == 0
         tape(images())
         assert hooks_on(network) == 0
-    with record(network, "2", "0") as tape, pytest.raises(AssertionError, match="past the target"):
+    with record(network, "2", "0") as tape, pytest.raises(RuntimeError, match="past the target"):
         tape(images())
     assert hooks_on(network) == 0
     with pytest.raises(KeyError), record(network, "0") as tape:
@@ -482,3 +482,20 @@ def test_an_ordinary_network_is_not_copied(kind: Callable[[], nn.Module]) -> Non
         assert most_allocated(lambda: tape(pixels).sum().backward()) < max(weight.nbytes for weight in weights) / 2
     assert pixels.grad is not None
     assert [weight.data_ptr() for weight in weights] == addresses  # those of whoever looks at them through NumPy stay
+
+
+def test_an_assertion_in_an_owner_s_forward_is_told_in_one_line():
+    class Particular(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            assert x.shape[-1] == 50, "of 50 pixels a side"
+            return self.conv(x)
+
+    network = Network(Particular(), [0.5] * 3, [0.5] * 3, "test")
+    with record(network, "conv") as tape, pytest.raises(RuntimeError, match="of 50 pixels a side") as caught:
+        tape(torch.rand(1, 3, 32, 32))
+    assert "\n" not in str(caught.value)
+    assert "the forward of" in str(caught.value)

@@ -161,6 +161,9 @@ def test_a_sigmoid_for_each_class_is_a_probability_of_its_own(targets, photograp
     assert unit_of(torch.tensor([[200.0, 800.0]])) == 1000
     assert unit_of(torch.tensor([[0.2, 0.7], [0.9, 0.9]])) == 1  # of a sigmoid: they sum to nothing
     assert unit_of(torch.tensor([[0.0, 0.0], [0.0, 0.0]])) == 1
+    assert unit_of(torch.full((3, 4), 1e38)) is None
+    for number in (torch.inf, -torch.inf, torch.nan):
+        assert unit_of(torch.tensor([[number, 0.0], [1.0, 0.0]])) is None
     for logits in ([[3.0, 4.0]], [[3.0, 4.0], [3.0, 4.0]], [[0.0, 7.0], [0.0, 8.0]],  # as a ReLU gives them
                    [[0.2, 1.8], [1.0, 0.0]], [[0.2, -0.8], [1.0, 0.0]], [[20.0, 80.0], [99.5, 9.5]], [[-1.0, 101.0]]):
         assert unit_of(torch.tensor(logits)) is None

@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path, PurePath
 
@@ -19,7 +20,7 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
-from mindseye.facets.decoding import UnreadablePhotograph, read_photograph
+from mindseye.facets.decoding import UnreadablePhotograph, channels_come_last, read_photograph
 from mindseye.facets.pictures import as_webp, to_picture
 from mindseye.facets.targets import FacetTargets
 from mindseye.files import read_plain, write_atomically
@@ -216,7 +217,10 @@ def _photograph(
         raise ValueError(f"a held-out photograph has the path {path!a}, which leads out of {root}")
     channels, size = targets.initial.shape[1:3]
     try:
-        return to_picture(targets.shown(read_photograph(root / inside, size, channels, *window)))
+        arrays = [root / other for other in targets.paths if other.lower().endswith(".npy")]
+        last = partial(channels_come_last, arrays, channels)
+        photograph = read_photograph(root / inside, size, channels, *window, channels_last=last)
+        return to_picture(targets.shown(photograph))
     except (OSError, UnreadablePhotograph) as error:
         raise ValueError(
             f"{root / inside} cannot be read ({error}); --images FOLDER says where the photographs lie now"
