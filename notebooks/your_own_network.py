@@ -459,8 +459,8 @@ figure.colorbar(shown, ax=axes, shrink=0.6, label="reflectance, 1 is 5000")
 # %% [markdown]
 # ## 11. Where to change the loss
 #
-# All of it is in **one file**, `mindseye/visualizer/objective.py`: `Objective._terms` computes DM, AD, the penalty and the
-# total variation from the layer's answer and the target, and adds them up. To weigh them otherwise no code is needed:
+# It is in `mindseye/visualizer/objective.py`: `Objective._terms` computes DM, AD, the penalty and the total variation from
+# the layer's answer and the target, and `Objective.__call__` adds them up. To weigh them otherwise no code is needed:
 # `me.Objective(dm=8, ad=1, strength=40, penalty=1, tv=5, gain=1)`, or `objective.tv=0` on the command line.
 #
 # A loss of your own is a class in a file of yours, and nothing has to be registered: `docs/extending.md` has a whole one of

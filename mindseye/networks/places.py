@@ -100,6 +100,10 @@ class Places:
             for into in _tensors(args[:1]):
                 self._write(name[:-1], _is_number_by_number(func), into, args[1:])
             return
+        if any(argument.is_out for argument in func._schema.arguments):
+            for into in given:
+                self._write(name, _is_number_by_number(func), into, args)
+            return
         if any(id(one) in self._known for one in given):  # by the operations that it is made of
             return
         for tensor, places in zip(given, self._moved(func, name, args, named, given, by_content), strict=True):

@@ -1488,6 +1488,9 @@ WITHOUT_LAYOUT = {
     "tokens added by halves": Of(lambda x: written(x, lambda made, seen: (
         made[:, ::2].add_(seen[:, : seen.shape[1] // 2]), made[:, 1::2].add_(seen[:, seen.shape[1] // 2 :]),
     ))),
+    "tokens sorted into a tensor": Of(lambda x: written(x, lambda made, seen: torch.sort(
+        seen, 1, out=(made, torch.empty_like(seen, dtype=torch.int64)),
+    ))),
     "every fourth token": Of(lambda x: tokens(x)[:, ::4]),
     "positions without channels": Of(lambda x: x.mean(1).flatten(1)),
     "every number of a map": nn.Flatten(),
