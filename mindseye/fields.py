@@ -193,7 +193,7 @@ def _shown(given: Any) -> Any:
     """As YAML has it."""
     if given is None or isinstance(given, bool):
         return {None: "null", True: "true", False: "false"}[given]
-    return "''" if given == "" else given
+    return "''" if isinstance(given, str) and not given else given
 
 
 def _whole_value(error: ValidationError, name: str) -> Any:

@@ -225,7 +225,8 @@ def check_targets(parts: Mapping[str, Any]) -> None:
             try:
                 file_of_function(target)
             except (ValueError, OSError) as error:
-                raise ConfigurationError(f"{place}.target: {error}") from error
+                reason = f": {error}".replace(f": {target!r} is", " is")
+                raise ConfigurationError(f"{place}.target={target}{reason}") from error
 
 
 def check_photographs(root: str | None) -> None:
