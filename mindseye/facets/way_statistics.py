@@ -54,9 +54,9 @@ class _Moments(torch.autograd.Function):
         wide = torch.promote_types(maps.dtype, torch.float32)
         if maps.device.type == "cpu":
             # What BatchNorm does in training. Where channels lie last torch's var_mean takes twenty times as long.
-            none = torch.zeros(maps.shape[1], dtype=wide)  # running ones, which stay; it answers in their precision
-            each = [torch.batch_norm_update_stats(image[None], none, none, 0.0) for image in maps]
-            mean, variance = (torch.stack(found) for found in zip(*each, strict=True))
+            running = torch.zeros(maps.shape[1], dtype=wide)  # stays as it is; the answer has its precision
+            each = [torch.batch_norm_update_stats(image[None], running, running, 0.0) for image in maps]
+            mean, variance = (torch.stack(images) for images in zip(*each, strict=True))
         else:
             variance, mean = torch.var_mean(maps.to(wide), dim=(2, 3), correction=0)
         ctx.save_for_backward(maps, mean)

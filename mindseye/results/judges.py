@@ -40,7 +40,7 @@ class TransferReference:
     held_out: Tensor  # [H, D2]: channel means of photographs that took no part in discovery
     held_out_labels: Tensor  # [H]: the facet of each
     classes: Tensor | None  # [C]: the class it sees most in the facet's photographs; None where it has no classes
-    unit: float | None  # of its outputs: 1 where they are probabilities, 100 percentages, None logits: see `unit_of`
+    unit: float | None  # of its outputs: 1 where they are probabilities, 100 percentages, None logits; see `unit_of`
 
     @property
     def targets(self) -> Tensor:

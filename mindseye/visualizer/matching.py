@@ -36,14 +36,15 @@ def moments_distances(pairs: Sequence[tuple[Tensor, WayStatistics]]) -> list[Ten
     if not pairs:
         return []
     found = [mean_and_variance(maps) for maps, _ in pairs]
-    known = [reference for _, reference in pairs]
-    mean, variance = (torch.cat(each, dim=1) for each in zip(*found, strict=True))  # [c, ΣD] each
-    mu, sigma = (torch.cat(each, dim=1) for each in ([each.mean for each in known], [each.std for each in known]))
+    mean, variance = (torch.cat(layers, dim=1) for layers in zip(*found, strict=True))  # [c, ΣD] each
+    mu = torch.cat([reference.mean for _, reference in pairs], dim=1)
+    sigma = torch.cat([reference.std for _, reference in pairs], dim=1)
     off, size = torch.stack([mean - mu, deviation(variance) - sigma]), torch.stack([mu, sigma])  # [2, c, ΣD] each
+    channels = [reference.mean.shape[1] for _, reference in pairs]
 
     def squares(x: Tensor) -> Tensor:
         """Their sum over each layer's own channels: [L, 2, c]."""
-        return torch.stack([layer.sum(dim=2) for layer in x.square().split([each.mean.shape[1] for each in known], 2)])
+        return torch.stack([layer.sum(dim=2) for layer in x.square().split(channels, dim=2)])
 
     return list((_root(squares(off)).sum(dim=1) / (squares(size).sqrt().sum(dim=1) + SMALL)).unbind())
 
